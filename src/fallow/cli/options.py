@@ -1,0 +1,97 @@
+"""Options that several commands share, and a parser whose complaints are errors like all others."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import NoReturn
+
+from fallow.errors import fail
+from fallow.units import Ucr, format_money, parse_money
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but wrong usage raises UsageError E2001 instead of printing and exiting by itself."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError E2001."""
+        raise fail("E2001", f"{self.prog}: {message}.", next_step=f"{self.prog} --help")
+
+
+def parser_of(name: str, line: str, text: str) -> Parser:
+    """The parser of subcommand `name` with what every command takes."""
+    description = text.strip() or line
+    parser = Parser(
+        prog=f"fallow {name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    shared = parser.add_argument_group("for every command")
+    shared.add_argument("--home", metavar="DIR", help="the node's home (default: FALLOW_HOME or ~/.fallow)")
+    shared.add_argument("--json", action="store_true", help="print data as JSON on stdout")
+    return parser
+
+
+def money(text: str) -> Ucr:
+    """An amount of credits as argparse wants it."""
+    try:
+        return parse_money(text)
+    except ValueError as error:
+        raise fail("E1002", f"{text!r} is not an amount.") from error
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def seconds(text: str) -> int:
+    """A duration: `90`, `90s`, `15m`, `2h` or `1d`, in seconds."""
+    unit = {"s": 1, "m": 60, "h": 3600, "d": 86400}.get(text[-1:], 0)
+    digits = text[:-1] if unit else text
+    if not digits.isascii() or not digits.isdigit() or int(digits) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration (write 90s, 15m or 2h)")
+    return int(digits) * (unit or 1)
+
+
+def existing_path(text: str) -> Path:
+    """A path that is there. Raises UsageError E2003 otherwise."""
+    path = Path(text).expanduser()
+    if not path.exists():
+        raise fail("E2003", f"{text} does not exist.")
+    return path.resolve()
+
+
+def add_yes(parser: argparse.ArgumentParser) -> None:
+    """`--yes`, for commands that spend."""
+    parser.add_argument("-y", "--yes", action="store_true", help="spend up to the budget without asking")
+
+
+def add_job_terms(parser: argparse.ArgumentParser) -> None:
+    """What every job has: what it may cost, how long it may take, who should do it and how it is checked."""
+    terms = parser.add_argument_group("terms")
+    terms.add_argument(
+        "--budget", metavar="CR", type=money, required=True, help="the most it may ever cost, in credits"
+    )
+    terms.add_argument(
+        "--max-price", metavar="CR", type=money, help="per 1,000 units; default: the dearest that fits now"
+    )
+    terms.add_argument("--timeout", metavar="TIME", type=seconds, default=24 * 3600, help="give up after (default 24h)")
+    terms.add_argument("--prefer", choices=("price", "speed"), default="price", help="which offers to take first")
+    terms.add_argument(
+        "--verify",
+        metavar="HOW",
+        default="audit",
+        help='"none", "audit" (default) or "audit:probation=1,rate=0.1,quorum=2"',
+    )
+    terms.add_argument("--name", default="", help="a name of your own for the job")
+    terms.add_argument("--detach", action="store_true", help="do not wait for the end")
+    add_yes(parser)
+
+
+def cr(amount_ucr: int) -> str:
+    """Money as people read it."""
+    return format_money(amount_ucr)

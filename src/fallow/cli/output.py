@@ -1,0 +1,144 @@
+"""How commands speak: data on stdout, talk on stderr, JSON when asked, colours and bars only on a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from fallow.errors import FallowError, fail
+
+
+class Bar(Protocol):
+    """A progress display; `update` may be called as often as one likes."""
+
+    def update(self, done: int, total: int, note: str = "") -> None: ...
+
+    def say(self, text: str) -> None:
+        """A line of talk that stays, above the bar."""
+        ...
+
+
+class Output:
+    """One command's mouth. With `as_json` every `data` is one line of JSON with stable keys, and an error is
+    `{"error": {...}}` there too, so that a program reads one stream."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        self.when_interrupted = "Interrupted. Nothing was left running by this command."
+
+    def data(self, value: Any, text: str) -> None:
+        """The answer: `value` for programs, `text` for people."""
+        line = json.dumps(value, ensure_ascii=False) if self.as_json else text
+        print(line, flush=True)
+
+    def say(self, text: str) -> None:
+        """Talk; never data."""
+        print(text, file=sys.stderr, flush=True)
+
+    def piece(self, text: str) -> None:
+        """A part of a streamed answer for people; nothing in JSON, where the whole comes at the end."""
+        if not self.as_json:
+            print(text, end="", flush=True)
+
+    def error(self, error: FallowError) -> None:
+        """The five lines, or the same as JSON."""
+        if self.as_json:
+            print(json.dumps({"error": error.details()}, ensure_ascii=False), flush=True)
+        else:
+            self.say(error.five_lines())
+
+    def trace(self, error: BaseException) -> None:
+        """The traceback of a bug, for those who ask: FALLOW_TRACE=1."""
+        if os.environ.get("FALLOW_TRACE"):
+            import traceback
+
+            traceback.print_exception(error, file=sys.stderr)
+
+    @property
+    def on_terminal(self) -> bool:
+        """Whether a person is reading the talk."""
+        return sys.stderr.isatty() and not self.as_json
+
+    def confirm(self, question: str, *, yes: bool) -> None:
+        """Ask before money moves. Without a person to ask, going on needs `--yes`: silence is not consent. Raises
+        UsageError E2006 when the answer is no, or when nobody can be asked."""
+        if yes:
+            return
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise fail("E2006", f"{question} Nobody can be asked here.", cause="This is no terminal.")
+        print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise fail("E2006", "You did not confirm.")
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Bar]:
+        """A bar on a terminal, a line per step elsewhere, nothing in JSON."""
+        if self.as_json:
+            yield _Silent()
+        elif self.on_terminal:
+            with _rich_bar(title) as bar:
+                yield bar
+        else:
+            yield _Lines(title)
+
+
+class _Silent:
+    def update(self, done: int, total: int, note: str = "") -> None:
+        """Say nothing."""
+
+    def say(self, text: str) -> None:
+        """Say nothing."""
+
+
+class _Lines:
+    """Says each whole step once."""
+
+    def __init__(self, title: str) -> None:
+        self._title, self._last = title, ("", -1)
+
+    def update(self, done: int, total: int, note: str = "") -> None:
+        if (note, done) == self._last:
+            return
+        self._last = (note, done)
+        count = f" {done}/{total}" if total else ""
+        self.say(f"{self._title}{count}{'  ' + note if note else ''}")
+
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _rich_bar(title: str) -> Iterator[Bar]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True)) as bars:
+        task = bars.add_task(title, total=None, note="")
+
+        class _Rich:
+            def update(self, done: int, total: int, note: str = "") -> None:
+                bars.update(task, completed=done, total=total or None, note=note)
+
+            def say(self, text: str) -> None:
+                bars.print(text, markup=False, highlight=False)
+
+        yield _Rich()
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Plain columns, two spaces apart; a column whose cells all start with a digit is set to the right."""
+    cells = [list(headers), *[list(row) for row in rows]]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
+    right = [bool(rows) and all(row[column][:1].isdigit() for row in rows) for column in range(len(headers))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in cells
+    )

@@ -1,0 +1,100 @@
+"""Fetch what a job made: the outputs of its tasks, or the result folder of a training job.
+
+With --out DIR files are written there: a training job's model or adapter, or the files that each task wrote under
+DIR/0, DIR/1 and so on. Without it the small values are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+from pathlib import Path
+from typing import Any
+
+from fallow.cli.output import Output
+from fallow.errors import FallowError
+from fallow.sdk.client import AsyncFallow
+from fallow.units import format_size, to_text
+from fallow.wire.codec import decode
+from fallow.wire.local import JobResults
+from fallow.wire.tasks import MAX_VALUE_BYTES, GenerateValue, TaskOutput
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """`fallow results JOB [--out DIR] [--receipts]`."""
+    parser.add_argument("job", metavar="JOB")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="write files here")
+    parser.add_argument("--receipts", action="store_true", help="with --out, write the receipts too, into DIR/receipts")
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Print or write."""
+    return asyncio.run(_run(args, out))
+
+
+async def _run(args: argparse.Namespace, out: Output) -> int:
+    async with AsyncFallow(args.home) as client:
+        job = await client.job(args.job)
+        view, results, receipts = await job.view(), await job.results(), await job.receipts()
+        answer: dict[str, Any] = {
+            "id": job.text,
+            "tree": to_text("blob", results.tree) if results.tree else "",
+            "outputs": [output_data(output, view.kind) for output in results.outputs],
+            "receipts": [to_text("receipt", receipt) for receipt in receipts],
+        }
+        if args.out is not None:
+            await _write(client, results, args.out)
+            if args.receipts:
+                await _write_receipts(client, receipts, args.out / "receipts")
+            answer["saved"] = str(args.out)
+        out.data(answer, _text(answer, results))
+    return 0
+
+
+async def _write(client: AsyncFallow, results: JobResults, folder: Path) -> None:
+    if results.tree:
+        return await client.export(results.tree, folder)
+    for number, output in enumerate(results.outputs):
+        for part in output.parts:
+            await client.export(part.blob, folder / str(number), part.name)
+
+
+async def _write_receipts(client: AsyncFallow, receipts: tuple[bytes, ...], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for receipt in receipts:
+        (folder / f"{to_text('receipt', receipt)}.receipt").write_bytes(await client.receipt(receipt))
+
+
+def output_data(output: TaskOutput, kind: str) -> dict[str, Any]:
+    """One task's output: `text` where the value is text, `value` in base64 always, and the files it wrote."""
+    return {
+        "text": output_text(output.value, kind),
+        "value": base64.b64encode(output.value).decode(),
+        "parts": [{"name": p.name, "blob": to_text("blob", p.blob), "size_bytes": p.size_bytes} for p in output.parts],
+    }
+
+
+def output_text(value: bytes, kind: str) -> str:
+    """A value as text: a generated answer, plain UTF-8, or nothing."""
+    if kind in ("generate", "batch"):
+        try:
+            return decode(GenerateValue, value, MAX_VALUE_BYTES).text
+        except FallowError:
+            pass
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return ""
+
+
+def _text(answer: dict[str, Any], results: JobResults) -> str:
+    if "saved" in answer:
+        return f"Saved to {answer['saved']}"
+    if results.tree:
+        return f"A result folder, {answer['tree']}. Write it: fallow results {answer['id'][:12]} --out DIR"
+    lines: list[str] = []
+    for output in answer["outputs"]:
+        files = ", ".join(f"{part['name']} ({format_size(part['size_bytes'])})" for part in output["parts"])
+        lines.append(output["text"] or files or f"{len(output['value'])} characters of base64; see --json")
+    return "\n".join(lines)

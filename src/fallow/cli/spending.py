@@ -1,0 +1,97 @@
+"""From a job's plan to a submitted job: show the price, ask, submit, and follow it to its end."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from fallow.cli.options import cr
+from fallow.cli.output import Output
+from fallow.cli.render import estimate_data, job_data, job_text
+from fallow.errors import fail
+from fallow.sdk.client import AsyncFallow
+from fallow.sdk.jobs import AsyncJob, ended_well
+from fallow.sdk.terms import Terms, capped, fitting
+from fallow.units import format_money
+from fallow.wire.local import Estimate, JobSpec, JobView
+
+TALKATIVE = ("phase", "lease", "audit", "caught", "round", "warning", "failed", "paid")
+
+
+def terms_of(args: argparse.Namespace, workers: int = 1) -> Terms:
+    """The terms that `options.add_job_terms` read."""
+    terms = Terms(
+        budget=_text(args.budget),
+        workers=workers,
+        prefer=args.prefer,
+        verify=args.verify,
+        timeout_s=args.timeout,
+        name=args.name,
+    )
+    if args.max_price is not None:
+        terms["max_price"] = _text(args.max_price)
+    return terms
+
+
+def _text(amount_ucr: int) -> str:
+    return format_money(amount_ucr)
+
+
+async def submit(client: AsyncFallow, spec: JobSpec, args: argparse.Namespace, out: Output) -> AsyncJob:
+    """Price the job, show it, ask unless `--yes`, submit. Raises RejectedError E1201, E1202, E1203, E1301 or E1401, or
+    UsageError E2006, all before any money moves."""
+    estimate = await client.estimate(spec)
+    spec = capped(spec, estimate)
+    wallet = await client.wallet()
+    if wallet.available_ucr < spec.budget_ucr:
+        have, want = cr(wallet.available_ucr), cr(spec.budget_ucr)
+        raise fail("E1301", f"The wallet holds {have}, the budget is {want}.", next_step="fallow wallet")
+    out.say(price_line(spec, estimate))
+    out.confirm(f"Spend up to {cr(spec.budget_ucr)}?", yes=args.yes)
+    job = await client.submit(spec)
+    out.when_interrupted = f"Interrupted. Job {job.text} goes on. Follow: fallow logs -f {job.text[:12]}; stop: fallow cancel {job.text[:12]}"
+    out.say(f"Job {job.text} submitted.")
+    return job
+
+
+def price_line(spec: JobSpec, estimate: Estimate) -> str:
+    """What it would cost, before it is spent."""
+    fit, budget = len(fitting(estimate)), cr(spec.budget_ucr)
+    if not estimate.units:
+        return f"{fit} of {len(estimate.candidates)} providers fit. It runs until cancelled or {budget} is spent."
+    low, high = cr(estimate.low_ucr), cr(estimate.high_ucr)
+    price = low if low == high else f"{low} to {high}"
+    return f"{fit} of {len(estimate.candidates)} providers fit. Expected cost {price}, checks included; never above {budget}."
+
+
+async def follow(job: AsyncJob, out: Output, title: str) -> JobView:
+    """Show progress until the end; -> the final view. Raises as `AsyncJob.wait` does."""
+    with out.progress(title) as bar:
+        async for note in job.watch():
+            if note.kind == "progress":
+                bar.update(note.done, note.total, note.text)
+            elif note.kind in TALKATIVE and not out.as_json:
+                bar.say(f"  {note.kind}: {note.text}")
+    return ended_well(await job.view())
+
+
+def dry_run(spec: JobSpec, estimate: Estimate, out: Output) -> None:
+    """Show what `--dry-run` found."""
+    out.data(estimate_data(estimate), price_line(spec, estimate))
+
+
+async def end_of(job: AsyncJob, args: argparse.Namespace, out: Output, title: str, save: Path | None = None) -> int:
+    """Follow a submitted job, save its result folder, and print the final view; or, with `--detach`, its id."""
+    if args.detach:
+        out.data({"id": job.text, "phase": "starting"}, job.text)
+        return 0
+    view = await follow(job, out, title)
+    answer: dict[str, Any] = job_data(view)
+    text = job_text(view)
+    if save is not None:
+        await job.save(save)
+        answer["saved"] = str(save)
+        text += f"\n\nSaved to {save}"
+    out.data(answer, text)
+    return 0

@@ -1,0 +1,238 @@
+"""The HTTP door: OpenAI's /v1/models, /v1/chat/completions and /v1/completions over the models that the owner's steward
+serves. Stateless: keys and budgets live with the steward, so that several gateways can stand in front of one, and
+any of them may die."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from fallow.errors import FallowError, fail
+from fallow.gateway.lanes import Answer, ModelLane
+from fallow.gateway.replies import Shape, error_reply
+from fallow.gateway.requests import (
+    MAX_BODY_BYTES,
+    ChatRequest,
+    CompletionRequest,
+    parse_chat,
+    parse_completion,
+    prompt_bytes,
+)
+from fallow.sdk.link import Link
+from fallow.units import cost_ucr, to_text
+from fallow.wire.local import ListModels, ModelList, PostKey, ReserveKey, ServedModel
+from fallow.wire.tasks import GenerateValue
+
+CALL_S = 10.0
+FIRST_ANSWER_S = 600.0
+MODELS_FRESH_S = 1.0
+
+
+class Gateway:
+    """What the routes share: the link to the steward, a short memory of its models, and a lane per model."""
+
+    def __init__(self, link: Link, group: asyncio.TaskGroup) -> None:
+        self._link, self._group = link, group
+        self._models: tuple[ServedModel, ...] = ()
+        self._models_at = float("-inf")
+        self._lanes: dict[bytes, ModelLane] = {}
+
+    async def models(self) -> tuple[ServedModel, ...]:
+        """What is served now, at most a second old."""
+        if time.monotonic() - self._models_at > MODELS_FRESH_S:
+            found = await self._link.call(ListModels(), CALL_S)
+            assert isinstance(found, ModelList)
+            self._models, self._models_at = found.models, time.monotonic()
+        return self._models
+
+    async def model(self, name: str) -> ServedModel:
+        """Raises UsageError E1901 for a model that is not served."""
+        for model in await self.models():
+            if model.name == name:
+                return model
+        raise fail("E1901", f"The model {name!r} is not served here.")
+
+    def lane(self, model: ServedModel) -> ModelLane:
+        lane = self._lanes.get(model.job)
+        if lane is None:
+            lane = self._lanes[model.job] = ModelLane(self._link, model.job)
+            self._group.create_task(self._keep(model.job, lane), name=f"lane {model.name}")
+        return lane
+
+    async def _keep(self, job: bytes, lane: ModelLane) -> None:
+        await lane.run()
+        self._lanes.pop(job, None)
+
+    async def reserve(self, secret: str, amount_ucr: int) -> bytes:
+        """Set the most that a request can cost aside on its key; -> the operation to book it with."""
+        operation = os.urandom(32)
+        await self._link.call(ReserveKey(secret[:200], amount_ucr, operation), CALL_S)
+        return operation
+
+    async def post(self, operation: bytes, amount_ucr: int) -> None:
+        await self._link.call(PostKey(operation, amount_ucr), CALL_S)
+
+
+def _secret(request: Request) -> str:
+    kind, _, secret = request.headers.get("authorization", "").partition(" ")
+    if kind.lower() != "bearer" or not secret:
+        raise fail("E1902", "No API key was sent.", next_step="Send the header Authorization: Bearer KEY.")
+    return secret.strip()
+
+
+async def _body(request: Request) -> bytes:
+    """The body, read no further than the limit: a client may announce any length, or none."""
+    data = bytearray()
+    async for piece in request.stream():
+        data += piece
+        if len(data) > MAX_BODY_BYTES:
+            raise fail("E1903", f"The request is longer than {MAX_BODY_BYTES} bytes.")
+    return bytes(data)
+
+
+async def _next(answer: Answer) -> str | GenerateValue | bytes:
+    item = await asyncio.wait_for(answer.inbox.get(), FIRST_ANSWER_S)
+    if isinstance(item, FallowError):
+        raise item
+    return item
+
+
+async def _complete(request: Request, chat: bool) -> Response:
+    gateway: Gateway = request.app.state.gateway
+    secret = _secret(request)
+    asked: ChatRequest | CompletionRequest = (parse_chat if chat else parse_completion)(await _body(request))
+    model = await gateway.model(asked.model)
+    task = asked.task()
+    if asked.wanted_tokens() >= model.context_tokens:
+        raise fail("E1903", f"max_tokens is {asked.wanted_tokens()}, the model holds {model.context_tokens} tokens.")
+    most = min(prompt_bytes(task), model.context_tokens) + asked.wanted_tokens()
+    operation = await gateway.reserve(secret, cost_ucr(most, model.price_ucr))
+    seed = asked.seed if asked.seed is not None else int.from_bytes(os.urandom(7))
+    identifier = ("chatcmpl-" if chat else "cmpl-") + operation.hex()[:24]
+    shape = Shape(chat, identifier, model.name, int(time.time()))
+    work = _Work(gateway, model, operation)
+    if asked.stream:
+        with_usage = asked.stream_options is not None and asked.stream_options.include_usage
+        pieces = work.stream(task, seed & ((1 << 63) - 1), shape, with_usage)
+        first = await anext(pieces)
+        return StreamingResponse(_chain(first, pieces), media_type="text/event-stream")
+    value, receipt = await work.whole(task, seed & ((1 << 63) - 1))
+    return JSONResponse(shape.whole(value, receipt), headers={"x-fallow-receipt": receipt})
+
+
+async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in rest:
+        yield piece
+
+
+class _Work:
+    """One answer with its money: booked at what it cost, or at nothing when it failed."""
+
+    def __init__(self, gateway: Gateway, model: ServedModel, operation: bytes) -> None:
+        self._gateway, self._model, self._operation = gateway, model, operation
+        self._cost_ucr = 0
+
+    def _charge(self, value: GenerateValue) -> None:
+        self._cost_ucr = cost_ucr(value.prompt_tokens + value.completion_tokens, self._model.price_ucr)
+
+    async def whole(self, task: object, seed: int) -> tuple[GenerateValue, str]:
+        """-> the finished answer and its receipt's id."""
+        try:
+            async with self._gateway.lane(self._model).ask(task, seed) as answer:  # type: ignore[arg-type]
+                while not isinstance(item := await _next(answer), GenerateValue):
+                    pass
+                self._charge(item)
+                receipt = await _next(answer)
+                assert isinstance(receipt, bytes)
+                return item, to_text("receipt", receipt)
+        finally:
+            await self._gateway.post(self._operation, self._cost_ucr)
+
+    async def stream(self, task: object, seed: int, shape: Shape, with_usage: bool) -> AsyncIterator[bytes]:
+        """Server-sent events. The first is only made when the first token is there, so that an error before it still
+        has its own HTTP status."""
+        try:
+            async with self._gateway.lane(self._model).ask(task, seed) as answer:  # type: ignore[arg-type]
+                item = await _next(answer)
+                yield shape.opening() + (shape.piece(item) if isinstance(item, str) else b"")
+                try:
+                    while not isinstance(item, GenerateValue):
+                        item = await _next(answer)
+                        if isinstance(item, str):
+                            yield shape.piece(item)
+                    self._charge(item)
+                    receipt = await _next(answer)
+                    assert isinstance(receipt, bytes)
+                    yield shape.closing(item, to_text("receipt", receipt), with_usage)
+                except FallowError as error:
+                    yield shape.broken(error)
+        finally:
+            await self._gateway.post(self._operation, self._cost_ucr)
+
+
+async def _chat(request: Request) -> Response:
+    return await _complete(request, chat=True)
+
+
+async def _plain(request: Request) -> Response:
+    return await _complete(request, chat=False)
+
+
+async def _list(request: Request) -> Response:
+    gateway: Gateway = request.app.state.gateway
+    await gateway.reserve(_secret(request), 0)
+    data = [
+        {"id": m.name, "object": "model", "created": m.created_ms // 1000, "owned_by": to_text("job", m.job),
+         "context_length": m.context_tokens, "price_ucr": m.price_ucr}
+        for m in await gateway.models()
+    ]  # fmt: skip
+    return JSONResponse({"object": "list", "data": data})
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, FallowError)
+    status, body = error_reply(error)
+    return JSONResponse(body, status)
+
+
+async def _gone(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=499)
+
+
+async def _health(_request: Request) -> Response:
+    return JSONResponse({"ok": True})
+
+
+def create_app(link: Link) -> Starlette:
+    """The ASGI application; `link` is the steward's local socket."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with asyncio.TaskGroup() as group:
+            app.state.gateway = Gateway(link, group)
+            holder = group.create_task(asyncio.Event().wait(), name="gateway lanes")
+            yield
+            holder.cancel()
+            for task in asyncio.all_tasks():
+                if task.get_name().startswith("lane "):
+                    task.cancel()
+
+    return Starlette(
+        routes=[
+            Route("/v1/chat/completions", _chat, methods=["POST"]),
+            Route("/v1/completions", _plain, methods=["POST"]),
+            Route("/v1/models", _list, methods=["GET"]),
+            Route("/health", _health, methods=["GET"]),
+        ],
+        exception_handlers={FallowError: _refused, ClientDisconnect: _gone},
+        lifespan=lifespan,
+    )

@@ -1,0 +1,57 @@
+"""Running the HTTP door: uvicorn on an address of the owner's choice, in front of the steward's local socket."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+
+from fallow.errors import fail
+from fallow.gateway.app import create_app
+from fallow.sdk.link import Link
+
+GRACE_S = 1
+BACKLOG = 256
+
+
+def claim_port(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises UnavailableError E1804 when the port is taken, UsageError E2001 for a host that is not
+    this machine's."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise fail("E1804", f"Port {port} on {host} is taken.") from error
+        raise fail("E2001", f"Cannot listen on {host}:{port}: {error.strerror}.") from error
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the process has its own, and stops us by cancelling."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+async def run_gateway(steward_socket: Path, listener: socket.socket) -> None:
+    """Serve until cancelled; then answers in flight get a second to end."""
+    config = uvicorn.Config(
+        create_app(Link(steward_socket)), log_level="warning", access_log=False, lifespan="on",
+        timeout_graceful_shutdown=GRACE_S, server_header=False,
+    )  # fmt: skip
+    server = _Server(config)
+    try:
+        await server.serve(sockets=[listener])
+    except asyncio.CancelledError:
+        server.should_exit = True
+        raise

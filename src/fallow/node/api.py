@@ -1,0 +1,243 @@
+"""What a node answers its owner's programs over the local socket: jobs, files, money, offers, receipts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from blake3 import blake3
+
+from fallow import __version__
+from fallow.errors import FallowError, RejectedError, fail
+from fallow.node.blobs import export_tree, import_path
+from fallow.node.directory import find_offers, search_signed
+from fallow.node.receipts import Receipts
+from fallow.node.rpc import Caller, Router
+from fallow.node.services import Services
+from fallow.node.steward import Steward
+from fallow.rules import market
+from fallow.rules.node.steward import estimate
+from fallow.units import BlobId, format_money
+from fallow.wire import ledger, local
+from fallow.wire.codec import encode
+from fallow.wire.messages import Message, Offer, Ok
+from fallow.wire.tasks import Part
+from fallow.wire.trees import Tree, TreeFile, encode_tree
+
+BANK_S = 10.0
+MAX_OFFERS = 1000
+
+
+async def call_bank(services: Services, request: Message) -> Message:
+    """One request to the pool's bank. Raises RejectedError E1301 or E1303 when its rules say no."""
+    answer = await services.rpc.call(services.bank, request, BANK_S)
+    if isinstance(answer, ledger.LedgerRefused):
+        code = "E1301" if answer.reason == "balance_too_small" else "E1303"
+        raise fail(code, f"The bank refused: {answer.reason}. {answer.detail}".strip())
+    return answer
+
+
+def serve_wallet(router: Router, services: Services) -> None:
+    """Balances and moving money."""
+
+    @router.on(local.SeeWallet)
+    async def _(_caller: Caller, _request: local.SeeWallet) -> local.Wallet:
+        account = services.identity.account
+        found = await call_bank(services, ledger.GetBalance(account))
+        assert isinstance(found, ledger.BalanceOf)
+        return local.Wallet(
+            account, services.bank_account, found.available_ucr, found.escrowed_ucr, found.staked_ucr,
+            found.bonded_ucr, found.unbonding_ucr, found.earned_ucr, found.slashed_ucr,
+        )  # fmt: skip
+
+    @router.on(local.MoveMoney)
+    async def _(_caller: Caller, request: local.MoveMoney) -> Ok:
+        operation, amount = services.entropy.draw(32), request.amount_ucr
+        match request.action:
+            case "deposit":
+                await call_bank(services, ledger.Deposit(operation, amount))
+            case "unbond":
+                await call_bank(services, ledger.Unbond(operation, amount))
+            case "transfer":
+                await call_bank(services, ledger.Transfer(operation, request.to, amount))
+            case "grant":
+                await call_bank(services, ledger.Grant(operation, request.to, amount))
+            case _:
+                raise fail("E2001", f"{request.action!r} is no way to move money.")
+        return Ok()
+
+
+def serve_offers(router: Router, services: Services) -> None:
+    """What the market offers."""
+
+    @router.on(local.SeeOffers)
+    async def _(_caller: Caller, _request: local.SeeOffers) -> local.OffersSeen:
+        signed = await search_signed(services.rpc, services.directories, "", services.clock.now_ms())
+        return local.OffersSeen(tuple(encode(one) for one in signed))
+
+    async def live(kind: str) -> list[Offer]:
+        return await find_offers(services.rpc, services.directories, kind, services.clock.now_ms())
+
+    @router.on(local.EstimateJob)
+    async def _(_caller: Caller, request: local.EstimateJob) -> local.Estimate:
+        offers = await live(market.kind_of(request.spec))
+        return estimate(request.spec, services.identity.account, services.bank_account, offers[:MAX_OFFERS])
+
+
+def serve_files(router: Router, services: Services) -> None:
+    """The owner's files in and out of the blob store."""
+
+    @router.on(local.ImportPath)
+    async def _(_caller: Caller, request: local.ImportPath) -> local.Imported:
+        tree, size, files = await asyncio.to_thread(import_path, services.blobs, Path(request.path))
+        services.blobs.pin(tree, "owner")
+        return local.Imported(tree, size, files)
+
+    @router.on(local.ExportTree)
+    async def _(_caller: Caller, request: local.ExportTree) -> Ok:
+        blob, folder = BlobId(request.tree), Path(request.path)
+        if request.name:
+            await asyncio.to_thread(_export_blob, services, blob, folder, request.name)
+        else:
+            await asyncio.to_thread(export_tree, services.blobs, blob, folder)
+        return Ok()
+
+
+def _export_blob(services: Services, blob: BlobId, folder: Path, name: str) -> None:
+    if not name or "/" in name or name.startswith("."):
+        raise fail("E2001", f"{name!r} is no file name.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / f".{name}.part"
+        part.write_bytes(services.blobs.path(blob).read_bytes())
+        os.replace(part, folder / name)
+    except OSError as error:
+        raise fail("E2003", f"{folder / name} cannot be written: {error.strerror}.") from error
+
+
+def result_tree(services: Services, parts: tuple[Part, ...]) -> bytes:
+    """The output parts of a finishing task ("adapter/<file>" or "model/<file>") as one tree."""
+    files = [part for part in parts if part.name.startswith(("adapter/", "model/"))]
+    entries = tuple(
+        TreeFile(part.name.split("/", 1)[1], part.blob, part.size_bytes, False)
+        for part in sorted(files, key=lambda part: part.name.split("/", 1)[1])
+    )
+    return services.blobs.put(encode_tree(Tree(entries))) if entries else b""
+
+
+def serve_jobs(router: Router, services: Services, steward: Steward) -> None:
+    """Jobs: submit, look, wait, cancel, results."""
+
+    async def pay_in_advance(spec: local.JobSpec) -> None:
+        """A job whose budget is not in the wallet is refused before anything starts."""
+        found = await call_bank(services, ledger.GetBalance(services.identity.account))
+        assert isinstance(found, ledger.BalanceOf)
+        if found.available_ucr < spec.budget_ucr:
+            have, want = format_money(found.available_ucr), format_money(spec.budget_ucr)
+            raise fail("E1301", f"The budget is {want}; your account holds {have}.")
+
+    @router.on(local.SubmitJob)
+    async def _(_caller: Caller, request: local.SubmitJob) -> local.Submitted:
+        if request.job not in steward.jobs():
+            await pay_in_advance(request.spec)
+            work = request.spec.work
+            if isinstance(work, local.ServeJob) and any(m.name == work.name for m in models(steward)):
+                raise fail("E2001", f"A model named {work.name!r} is served already.", next_step="Choose --name.")
+            await steward.submit(request.job, request.spec)
+        return local.Submitted(request.job)
+
+    @router.on(local.ListJobs)
+    async def _(_caller: Caller, _request: local.ListJobs) -> local.JobList:
+        return local.JobList(tuple(steward.view(job) for job in reversed(steward.jobs())))
+
+    @router.on(local.GetJob)
+    async def _(_caller: Caller, request: local.GetJob) -> local.JobOf:
+        found = [job for job in steward.jobs() if job.startswith(request.prefix)]
+        if len(found) != 1:
+            raise fail("E2002", f"{len(found) or 'No'} jobs begin with j_{request.prefix.hex()}.")
+        return local.JobOf(steward.view(found[0]))
+
+    @router.stream(local.WatchJob)
+    async def _(
+        _caller: Caller, request: local.WatchJob, _inputs: AsyncIterator[Message]
+    ) -> AsyncIterator[local.JobNote]:
+        steward.view(request.job)
+        async for note in steward.records.watch(request.job, request.after):
+            yield note
+
+    @router.on(local.CancelJob)
+    async def _(_caller: Caller, request: local.CancelJob) -> Ok:
+        await steward.cancel(request.job)
+        return Ok()
+
+    @router.on(local.GetResults)
+    async def _(_caller: Caller, request: local.GetResults) -> local.JobResults:
+        view, ended = steward.view(request.job), steward.records.outcome(request.job)
+        if ended is None:
+            raise fail("E1403", f"The job is still {view.phase}.", cause="It has not finished.", next_step="fallow jobs")
+        outputs = tuple(output for output in ended.outputs if output is not None)
+        if ended.code and not outputs:
+            code = ended.code if issubclass(_family(ended.code), RejectedError) else "E1403"
+            raise fail(code, ended.what)
+        parts = tuple(part for output in outputs for part in output.parts)
+        return local.JobResults(outputs, await asyncio.to_thread(result_tree, services, parts))
+
+    @router.on(local.WhyJob)
+    async def _(_caller: Caller, request: local.WhyJob) -> local.Estimate:
+        steward.view(request.job)
+        spec = steward.state.jobs[request.job].spec
+        kind = market.kind_of(spec)
+        offers = await find_offers(services.rpc, services.directories, kind, services.clock.now_ms())
+        return estimate(spec, services.identity.account, services.bank_account, offers[:MAX_OFFERS])
+
+
+def _family(code: str) -> type[FallowError]:
+    from fallow.errors import CODES  # noqa: PLC0415
+
+    return CODES[code].family
+
+
+def models(steward: Steward) -> tuple[local.ServedModel, ...]:
+    """The serve jobs that are running."""
+    found: list[local.ServedModel] = []
+    for job in steward.state.jobs.values():
+        if isinstance(job.spec.work, local.ServeJob) and not job.over and job.ending is None:
+            ready = sum(seat.usable and seat.ready for seat in job.seats)
+            work, price = job.spec.work, job.spec.max_price_ucr
+            found.append(local.ServedModel(work.name, job.id, work.context_tokens, ready, job.created_ms, price))
+    return tuple(found)
+
+
+def serve_receipts(router: Router, steward: Steward, receipts: Receipts) -> None:
+    """Receipts, and the list of served models."""
+
+    @router.on(local.ListReceipts)
+    async def _(_caller: Caller, request: local.ListReceipts) -> local.ReceiptList:
+        steward.view(request.job)
+        return local.ReceiptList(tuple(steward.records.receipts(request.job)))
+
+    @router.on(local.GetReceipt)
+    async def _(_caller: Caller, request: local.GetReceipt) -> local.ReceiptBytes:
+        return local.ReceiptBytes(await receipts.sealed(request.prefix))
+
+    @router.on(local.ListModels)
+    async def _(_caller: Caller, _request: local.ListModels) -> local.ModelList:
+        return local.ModelList(models(steward))
+
+
+def serve_node(router: Router, services: Services, roles: tuple[str, ...], ticket: str) -> None:
+    """What this node is."""
+
+    @router.on(local.SeeNode)
+    async def _(_caller: Caller, _request: local.SeeNode) -> local.NodeView:
+        bank = services.ticket.bank_account if services.ticket is not None else bytes(20)
+        return local.NodeView(
+            __version__, services.identity.account, services.rpc.address(), roles, bank, ticket, "", os.getpid()
+        )  # fmt: skip
+
+
+def operation_id(*parts: bytes) -> bytes:
+    """An operation's id that follows from what it is about, so that repeating it after a crash is harmless."""
+    return blake3(b"fallow operation" + b"".join(parts)).digest()

@@ -1,0 +1,121 @@
+"""The gateway's API keys, kept by the steward so that gateways hold nothing and may die at any moment. Secrets are
+stored as hashes only; what a key may spend follows `rules/spending.py`."""
+
+from __future__ import annotations
+
+import msgspec
+from blake3 import blake3
+
+from fallow.errors import fail
+from fallow.node.rpc import Caller, Router
+from fallow.ports import Clock, Entropy, EventLog
+from fallow.rules.spending import MAX_KEYS, Key, available_ucr, post, reserve
+from fallow.units import format_money
+from fallow.wire.local import (
+    ChangeKey,
+    KeyList,
+    KeyMade,
+    KeyReserved,
+    KeyView,
+    ListKeys,
+    MakeKey,
+    PostKey,
+    ReserveKey,
+)
+from fallow.wire.messages import Ok
+
+PREFIX_LETTERS = 11
+_CELL = "apikey/"
+
+
+def _name(secret: str) -> str:
+    return blake3(b"fallow api key" + secret.encode()).hexdigest()
+
+
+class ApiKeys:
+    """All keys of one steward. Every change is on disk before it is answered."""
+
+    def __init__(self, log: EventLog, clock: Clock, entropy: Entropy) -> None:
+        self._log, self._clock, self._entropy = log, clock, entropy
+        self._keys: dict[str, Key] = {}
+        self._operations: dict[bytes, str] = {}
+        for cell in log.keys(_CELL):
+            if (raw := log.get(cell)) is not None:
+                self._keys[cell.removeprefix(_CELL)] = msgspec.msgpack.decode(raw, type=Key)
+        for name, key in self._keys.items():
+            self._operations.update(dict.fromkeys(key.reserved, name))
+
+    def _save(self, name: str) -> None:
+        self._log.put(_CELL + name, msgspec.msgpack.encode(self._keys[name]))
+
+    def _by_prefix(self, prefix: str) -> str:
+        found = [n for n, k in self._keys.items() if k.prefix.startswith(prefix)]
+        if len(found) != 1 or len(prefix) < 4:
+            raise fail("E1902", f"No single API key starts with {prefix!r}.")
+        return found[0]
+
+    def make(self, label: str, budget_ucr: int) -> str:
+        """-> the new key's secret, which is shown this once. Raises UsageError E1904 at the limit of keys."""
+        if len(self._keys) >= MAX_KEYS:
+            raise fail("E1904", f"There are {MAX_KEYS} API keys already.")
+        secret = "fk-" + self._entropy.draw(24).hex()
+        name = _name(secret)
+        self._keys[name] = Key(secret[:PREFIX_LETTERS], label, budget_ucr)
+        self._save(name)
+        return secret
+
+    def views(self) -> tuple[KeyView, ...]:
+        return tuple(KeyView(k.prefix, k.label, k.budget_ucr, k.spent_ucr, k.revoked) for k in self._keys.values())
+
+    def change(self, prefix: str, add_ucr: int, revoke: bool) -> None:
+        """Add to a key's budget, or revoke it. Raises UsageError E1902 unless exactly one key matches."""
+        name = self._by_prefix(prefix)
+        self._keys[name].budget_ucr += add_ucr
+        self._keys[name].revoked = self._keys[name].revoked or revoke
+        self._save(name)
+
+    def reserve(self, secret: str, operation: bytes, amount_ucr: int) -> None:
+        """Raises UsageError E1902 for a wrong or revoked key, RejectedError E1905 when the budget does not cover it."""
+        name = _name(secret)
+        key = self._keys.get(name)
+        if key is None or key.revoked:
+            raise fail("E1902", "The API key is not valid.")
+        now_ms = self._clock.now_ms()
+        if not reserve(key, operation, amount_ucr, now_ms):
+            left = format_money(available_ucr(key, now_ms))
+            raise fail("E1905", f"The request may cost {format_money(amount_ucr)}, the key has {left} left.")
+        self._operations[operation] = name
+        self._save(name)
+
+    def post(self, operation: bytes, amount_ucr: int) -> None:
+        """Book a request's cost; nothing happens for an operation that is unknown or booked already."""
+        name = self._operations.pop(operation, None)
+        if name is not None and post(self._keys[name], operation, amount_ucr) >= 0:
+            self._save(name)
+
+
+def serve_api_keys(router: Router, keys: ApiKeys) -> None:
+    """Answer the owner's and the gateway's calls about keys over the local socket."""
+
+    @router.on(MakeKey)
+    async def _(_caller: Caller, request: MakeKey) -> KeyMade:
+        return KeyMade(keys.make(request.label, request.budget_ucr))
+
+    @router.on(ListKeys)
+    async def _(_caller: Caller, _request: ListKeys) -> KeyList:
+        return KeyList(keys.views())
+
+    @router.on(ChangeKey)
+    async def _(_caller: Caller, request: ChangeKey) -> Ok:
+        keys.change(request.prefix, request.add_ucr, request.revoke)
+        return Ok()
+
+    @router.on(ReserveKey)
+    async def _(_caller: Caller, request: ReserveKey) -> KeyReserved:
+        keys.reserve(request.secret, request.operation, request.amount_ucr)
+        return KeyReserved(request.operation)
+
+    @router.on(PostKey)
+    async def _(_caller: Caller, request: PostKey) -> Ok:
+        keys.post(request.operation, request.amount_ucr)
+        return Ok()

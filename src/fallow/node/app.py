@@ -1,0 +1,200 @@
+"""One node: its identity, its doors, and the roles it plays, wired together and run until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from fallow.adapters.blobs_disk import DiskBlobs
+from fallow.adapters.clock import SystemClock, SystemEntropy
+from fallow.adapters.event_log import SqliteEventLog
+from fallow.adapters.iroh_transport import IrohTransport
+from fallow.adapters.keys import open_identity
+from fallow.errors import FallowError, fail
+from fallow.node import api
+from fallow.node.api_keys import ApiKeys, serve_api_keys
+from fallow.node.blobs import Fetcher, serve_blobs
+from fallow.node.config import (
+    Config,
+    Ticket,
+    load_config,
+    load_ticket,
+    prepare_home,
+    remember_port,
+    remembered_port,
+    save_ticket,
+    write_ticket,
+)
+from fallow.node.lane import serve_lanes
+from fallow.node.local_socket import serve_local
+from fallow.node.pool import Pool
+from fallow.node.receipts import Receipts
+from fallow.node.rpc import Router, Rpc, serve
+from fallow.node.services import Services
+from fallow.node.steward import Steward
+from fallow.rules.node.steward_types import Timing
+from fallow.sdk.home import socket_path
+from fallow.wire.local import LaneJob, ServeJob
+from fallow.wire.messages import NodeAddress
+
+log = structlog.get_logger()
+
+JOIN_EVERY_S = 1.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a node is started. `ticket` joins a pool (otherwise the one remembered in the home, or a new one when the
+    node is a bank); `directories` are put into the ticket of a new pool; `beside` runs along with the node and gets the
+    path of its local socket (a gateway, which is a room above this one); `ready` is called once with the line that others
+    join with."""
+
+    roles: frozenset[str]
+    ticket: Ticket | None = None
+    directories: tuple[NodeAddress, ...] = ()
+    bind: str = ""
+    beside: Callable[[Path], Coroutine[None, None, None]] | None = None
+    timing: Timing = field(default_factory=Timing)
+    ready: Callable[[str], None] = lambda _line: None
+
+
+def quiet_logs(level: str) -> None:
+    """Log to standard error, one line an event; libraries only from warnings on."""
+    number = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
+    logging.basicConfig(stream=sys.stderr, level=max(number, logging.WARNING), format="%(message)s")
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+            structlog.processors.format_exc_info,
+            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+async def run_node(home: Path, options: Options) -> None:
+    """Run until SIGINT or SIGTERM. Raises FallowError for a home, configuration or port that cannot be used."""
+    prepare_home(home)
+    config = load_config(home)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        services = await _open(stack, home, config, options)
+        try:
+            async with asyncio.TaskGroup() as group:
+                work = group.create_task(_work(services, options), name="node")
+                await stop.wait()
+                work.cancel()
+        except* FallowError as errors:
+            raise _first(errors) from None
+
+
+def _first(errors: BaseExceptionGroup[FallowError]) -> FallowError:
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, FallowError)
+    return error
+
+
+async def _open(stack: AsyncExitStack, home: Path, config: Config, options: Options) -> Services:
+    """The doors to the world, closed again in reverse order."""
+    clock, entropy = SystemClock(), SystemEntropy()
+    identity = open_identity(home / "keys", entropy)
+    transport = await _bind(identity.node_secret, home, options.bind or config.bind, config.relay)
+    stack.push_async_callback(transport.close)
+    rpc = Rpc(transport)
+    stack.push_async_callback(rpc.close)
+    events = SqliteEventLog(home / "log.db")
+    stack.callback(events.close)
+    blobs = DiskBlobs(home / "blobs", config.quota_bytes)
+    stack.callback(blobs.close)
+    ticket = options.ticket or load_ticket(home)
+    if options.ticket is not None:
+        save_ticket(home, options.ticket)
+    services = Services(
+        home, config, identity, clock, entropy, rpc, events, blobs, Fetcher(rpc, blobs), ticket,
+        list(options.directories or (ticket.directories if ticket is not None else ())),
+    )  # fmt: skip
+    return services
+
+
+async def _bind(seed: bytes, home: Path, bind: str, relay: str) -> IrohTransport:
+    """On the port of last time when the owner named none, so that addresses that others hold stay good."""
+    host, _, port = bind.rpartition(":")
+    if port == "0" and (last := remembered_port(home)):
+        try:
+            return await IrohTransport.bind(seed, f"{host}:{last}", relay)
+        except FallowError as error:
+            if error.code != "E1804":
+                raise
+    transport = await IrohTransport.bind(seed, bind, relay)
+    direct = transport.address().direct
+    if direct:
+        remember_port(home, int(direct[0].rpartition(":")[2]))
+    return transport
+
+
+async def _work(services: Services, options: Options) -> None:
+    remote, owner = Router(), Router()
+    roles = options.roles
+    serve_blobs(remote, services.blobs)
+    pool = Pool(services, options.directories)
+    async with asyncio.TaskGroup() as group:
+        if "bank" in roles:
+            pool.open_bank(remote)
+        if "directory" in roles:
+            pool.open_directory(remote)
+        group.create_task(serve(services.rpc, remote), name="serve peers")
+        await pool.join(group)
+        steward = await _steward(services, options, owner, group) if "steward" in roles else None
+        if "provider" in roles:
+            from fallow.node.provider import run_provider  # noqa: PLC0415 - only providers pay for its imports
+
+            group.create_task(run_provider(services, remote), name="provider")
+        ticket = write_ticket(services.ticket) if services.ticket is not None else ""
+        api.serve_node(owner, services, tuple(sorted(roles)), ticket if "bank" in roles else "")
+        if services.ticket is not None:
+            api.serve_wallet(owner, services)
+            api.serve_offers(owner, services)
+        api.serve_files(owner, services)
+        if options.beside is not None:
+            group.create_task(options.beside(socket_path(services.home)), name="beside")
+        group.create_task(serve_local(socket_path(services.home), owner), name="serve owner")
+        options.ready(ticket)
+        log.info("node ready", roles=",".join(sorted(roles)), node=services.identity.node.hex()[:12], pid=os.getpid(),
+                 steward=steward is not None)  # fmt: skip
+
+
+async def _steward(services: Services, options: Options, owner: Router, group: asyncio.TaskGroup) -> Steward:
+    if services.ticket is None:
+        raise fail("E2001", "A steward needs a pool.", next_step="fallow join TICKET")
+    steward = Steward(services, options.timing)
+
+    def known(job: bytes) -> None:
+        steward.view(job)
+        if not isinstance(steward.state.jobs[job].spec.work, (ServeJob, LaneJob)):
+            raise fail("E2001", "This job has no lane.")
+
+    ready = asyncio.Event()
+    group.create_task(steward.run(ready), name="steward")
+    await ready.wait()
+    api.serve_jobs(owner, services, steward)
+    api.serve_receipts(owner, steward, Receipts(services, steward.records, steward.state))
+    serve_lanes(owner, steward.lanes, known)
+    serve_api_keys(owner, ApiKeys(services.log, services.clock, services.entropy))
+    return steward
+

@@ -1,0 +1,167 @@
+"""A node's home folder: `config.toml`, keys, stores, and the ticket by which machines join a pool.
+
+    HOME/config.toml      what the owner sets; every key is optional
+    HOME/keys/            node and account key, mode 0600 (adapters/keys.py)
+    HOME/blobs/ log.db ledger.db api.sock
+    HOME/network.txt      the ticket of the pool this node belongs to
+    HOME/port             the UDP port of the last start, so that others find the node again
+"""
+
+from __future__ import annotations
+
+import base64
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+
+from fallow.errors import fail
+from fallow.units import GIB, parse_money, parse_size
+from fallow.wire.codec import decode, encode
+from fallow.wire.documents import Address, Label
+from fallow.wire.messages import NodeAddress
+
+ROLES = ("bank", "directory", "steward", "gateway", "provider")
+TICKET_PREFIX = "fallow1"
+MAX_TICKET_BYTES = 2_000
+
+
+class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """All that a machine needs to join a pool: who keeps the books, who lists the offers, and a token that the bank
+    takes as an invitation. Whoever holds a ticket can open accounts with the pool's welcome grant: treat it as a
+    password."""
+
+    bank: NodeAddress
+    bank_account: Address
+    directories: tuple[NodeAddress, ...]
+    token: Label
+
+
+def write_ticket(ticket: Ticket) -> str:
+    """The ticket as one line of lower-case letters and digits."""
+    return TICKET_PREFIX + base64.b32encode(encode(ticket)).decode().rstrip("=").lower()
+
+
+def read_ticket(text: str) -> Ticket:
+    """The inverse of `write_ticket`. Raises UsageError E1005 for anything that is no ticket."""
+    body = text.strip().removeprefix(TICKET_PREFIX).upper()
+    if not text.strip().startswith(TICKET_PREFIX) or len(body) > MAX_TICKET_BYTES:
+        raise fail("E1005", "This is not a ticket.")
+    try:
+        raw = base64.b32decode(body + "=" * (-len(body) % 8))
+    except ValueError as error:
+        raise fail("E1005", "This ticket is damaged: it is not the whole line.") from error
+    return decode(Ticket, raw, MAX_TICKET_BYTES)
+
+
+@dataclass(frozen=True)
+class ProviderConfig:
+    """What the owner sells and when. `prices` is ucr per 1,000 units by kind of work; `idle` the rule for when the
+    machine counts as idle ("always", or see docs/how-to/share-your-machine.md); limits of 0 mean all there is."""
+
+    prices: dict[str, int] = field(default_factory=lambda: {"echo": 1_000, "spin": 1_000, "train": 500, "generate": 500})
+    idle: str = "always"
+    cpus: float = 0
+    ram: str = ""
+    disk: str = "20G"
+    threads: int = 0
+    stake: str = "10"
+    cheat: str = ""
+    """Set by tests and demos only: makes this provider lie on purpose (see node/cheats.py)."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that can be set. Defaults suit a person's own machine."""
+
+    bind: str = "0.0.0.0:0"
+    relay: str = ""
+    region: str = ""
+    quota: str = "50G"
+    gateway_host: str = "127.0.0.1"
+    gateway_port: int = 8790
+    welcome: str = "1000"
+    mdns: bool = True
+    provider: ProviderConfig = field(default_factory=ProviderConfig)
+
+    @property
+    def quota_bytes(self) -> int:
+        return parse_size(self.quota)
+
+
+def _build(kind: type[Any], table: dict[str, Any], where: str) -> Any:
+    known = {item.name: item for item in fields(kind)}
+    for key in table:
+        if key not in known:
+            raise fail("E1001", f"{where}: there is no setting called {key!r}.", cause=f"Known: {', '.join(known)}.")
+    try:
+        return msgspec.convert(table, kind)
+    except msgspec.ValidationError as error:
+        raise fail("E1001", f"{where}: {error}.") from error
+
+
+def load_config(home: Path) -> Config:
+    """Read HOME/config.toml, or the defaults when there is none. Raises UsageError E1001 for a file that is not TOML,
+    an unknown key, a value of the wrong type or an amount or size that cannot be read."""
+    path = home / "config.toml"
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return Config()
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise fail("E1001", f"{path} cannot be read: {error}.") from error
+    if isinstance(provider := table.get("provider", {}), dict):
+        _build(ProviderConfig, cast(dict[str, Any], provider), f"{path} [provider]")
+    config: Config = _build(Config, table, str(path))
+    try:
+        parse_size(config.quota), parse_size(config.provider.disk or "0"), parse_size(config.provider.ram or "0")
+        parse_money(config.welcome), parse_money(config.provider.stake)
+    except ValueError as error:
+        raise fail("E1001", f"{path}: {error}.") from error
+    return config
+
+
+def prepare_home(home: Path) -> Path:
+    """Make the home folder with mode 0700. Raises UsageError E1004 when it cannot be made or used."""
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        probe = home / ".writable"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise fail("E1004", f"{home} cannot be used: {error.strerror}.") from error
+    return home
+
+
+def remembered_port(home: Path) -> int:
+    """The UDP port of the last start, 0 when there was none."""
+    try:
+        port = int((home / "port").read_text("ascii"))
+    except (OSError, ValueError):
+        return 0
+    return port if 0 < port < 65536 else 0
+
+
+def remember_port(home: Path, port: int) -> None:
+    """Keep the port for the next start, so that addresses that others hold stay good."""
+    (home / "port").write_text(str(port), "ascii")
+
+
+def load_ticket(home: Path) -> Ticket | None:
+    """The pool this home belongs to, or None."""
+    try:
+        return read_ticket((home / "network.txt").read_text("ascii"))
+    except FileNotFoundError:
+        return None
+
+
+def save_ticket(home: Path, ticket: Ticket) -> None:
+    """Join: remember the pool. The file is a secret, hence mode 0600 from its creation."""
+    path = home / "network.txt"
+    path.touch(mode=0o600)
+    path.write_text(write_ticket(ticket) + "\n", "ascii")
+
+
+DEFAULT_DISK_BYTES = 20 * GIB

@@ -1,0 +1,135 @@
+"""Making receipts: the papers of a lease, the claim, how it was checked and what was paid, put together and sealed when
+somebody asks. A receipt asked for again later may say more (the settlement), never something else."""
+
+from __future__ import annotations
+
+import msgspec
+
+from fallow.errors import FallowError, fail
+from fallow.node.lane_leg import Answered, Leg
+from fallow.node.services import Services
+from fallow.node.steward_records import LaneReceiptNote, Records
+from fallow.rules.node.steward_state import Seat, State
+from fallow.rules.node.steward_types import Charge, KeepReceipt, LaneAnswered
+from fallow.wire.claims import MerkleTree, output_hash
+from fallow.wire.codec import decode
+from fallow.wire.documents import Lease, Signed, Voucher
+from fallow.wire.ledger import Evidence, GetSettlement, SettlementOf
+from fallow.wire.receipts import LaneWork, Receipt, TaskWork, Verdicts, seal
+
+BANK_S = 5.0
+
+
+class Receipts:
+    """Finds and seals the receipts of one steward."""
+
+    def __init__(self, services: Services, records: Records, state: State) -> None:
+        self._s, self._records, self._state = services, records, state
+
+    async def sealed(self, prefix: bytes) -> bytes:
+        """The receipt whose id begins with `prefix`, as a file. Raises UsageError E2002 unless exactly one does, or
+        while the work it is about has not been claimed yet."""
+        found = self._records.find_receipts(prefix.hex())
+        if len(found) != 1:
+            raise fail("E2002", f"{len(found) or 'No'} receipts begin with r_{prefix.hex()}.")
+        identifier = found[0]
+        kept = self._records.receipt(identifier)
+        receipt = await self._of_task(kept) if kept is not None else await self._of_lane(identifier)
+        return seal(receipt, self._s.identity.account_secret)
+
+    async def _of_task(self, kept: KeepReceipt) -> Receipt:
+        if kept.spec is None or kept.output is None:
+            raise fail("E2002", "This receipt is about a batch; ask for the receipts of its answers.")
+        digest = output_hash(kept.output)
+        evidence = tuple(
+            Evidence(one.lease, one.claim, digest, kept.units, 0, ())
+            for one in kept.agreeing
+            if one.account not in (kept.terms.provider, kept.terms.requester)
+        )
+        verdict: Verdicts = "accepted" if evidence else "cleared"
+        work = TaskWork(kept.spec, kept.output)
+        seat = self._seat(kept.lease)
+        return await self._assemble(seat, kept.job, kept.claim, work, 0, (), verdict, evidence, (kept.reason,))
+
+    async def rejected(self, lease: bytes) -> bytes | None:
+        """The receipt of a cheat: the claim that was refuted, who refuted it, and that nothing was paid for it."""
+        found, place = self._records.verdict(lease), self._state.leases.get(lease)
+        if found is None or place is None:
+            return None
+        charge, verdict = found
+        seat, output = self._seat(lease), self._claimed_output(charge)
+        if output is None:
+            return None
+        receipt = await self._assemble(
+            seat, place[0], charge.accused.claim, output, 0, (), "rejected", charge.others, ("Caught by re-execution.",)
+        )
+        return seal(msgspec.structs.replace(receipt, charge=verdict), self._s.identity.account_secret)
+
+    def _claimed_output(self, charge: Charge) -> TaskWork | None:
+        place = self._state.leases.get(charge.lease)
+        job = self._state.jobs[place[0]] if place is not None else None
+        for slot in job.slots if job is not None else ():
+            for vote in slot.votes:
+                if vote.task == charge.task and vote.answer == charge.accused.output and vote.output is not None:
+                    return TaskWork(charge.spec, vote.output)
+        return None
+
+    async def _of_lane(self, identifier: bytes) -> Receipt:
+        raw = self._s.log.get(f"lane-receipt/{identifier.hex()}")
+        note = decode(LaneReceiptNote, raw or b"")
+        record, records, event = self._lane_batch(note)
+        tree = MerkleTree([one.leaf() for one in records])
+        index = note.number - event.first
+        work = LaneWork(record.number, record.params, record.seed, record.value, record.units)
+        seat = self._seat(note.lease)
+        final = any(batch.claim_hash == event.claim_hash for batch in seat.batches.values())
+        words = ("Not final yet: a check may still come.",) if final else ("A sample of this lane was checked.",)
+        return await self._assemble(seat, note.job, event.claim, work, index, tree.path(index), "cleared", (), words)
+
+    def _lane_batch(self, note: LaneReceiptNote) -> tuple[Answered, list[Answered], LaneAnswered]:
+        answered: dict[int, Answered] = {}
+        for _, raw in self._s.log.read(Leg.log_name(note.lease)):
+            answered.update({one.number: one for one in msgspec.msgpack.decode(raw, type=list[Answered])})
+        for key in self._s.log.keys(f"lane-claim/{note.lease.hex()}/"):
+            event = decode(LaneAnswered, self._s.log.get(key) or b"")
+            if event.first <= note.number < event.first + event.count:
+                records = [answered[n] for n in range(event.first, event.first + event.count)]
+                return answered[note.number], records, event
+        raise fail("E2002", "The provider has not signed for this answer yet.", next_step="Ask again in a second.")
+
+    # the common part ------------------------------------------------------------------------------------------------
+
+    def _seat(self, lease: bytes) -> Seat:
+        place = self._state.leases.get(lease)
+        if place is None:
+            raise fail("E2002", "The lease of this receipt is not known.")
+        return next(seat for seat in self._state.jobs[place[0]].seats if seat.number == place[1])
+
+    async def _assemble(  # noqa: PLR0913 - the parts of a receipt
+        self, seat: Seat, job: bytes, claim: Signed, work: TaskWork | LaneWork, index: int, path: tuple[bytes, ...],
+        verdict: Verdicts, evidence: tuple[Evidence, ...], notes: tuple[str, ...],
+    ) -> Receipt:  # fmt: skip
+        terms: Lease = seat.leased
+        order, quote = self._records.document(terms.order), self._records.document(terms.quote)
+        if order is None or quote is None or seat.ours is None or seat.theirs is None:
+            raise fail("E9001", "The papers of this lease are incomplete.")
+        now_ms, owed = self._s.clock.now_ms(), seat.owed_ucr()
+        voucher = self._s.identity.sign(Voucher(seat.lease, owed), self._s.bank_account) if owed else None
+        return Receipt(
+            made_ms=now_ms, job=job, order=order, quote=quote, lease=seat.ours, provider_signature=seat.theirs,
+            requester_certificate=self._s.identity.certificate(now_ms), provider_certificate=seat.offer.certificate,
+            claim=claim, work=work, index=index, path=path, policy=seat.order.verify, verdict=verdict,
+            evidence=evidence, units_final=seat.final_units, voucher=voucher,
+            settlement=await self._settlement(seat.lease), notes=notes,
+        )  # fmt: skip
+
+    async def _settlement(self, lease: bytes) -> Signed | None:
+        """The bank's latest word, or the last one that we have when it does not answer."""
+        try:
+            answer = await self._s.rpc.call(self._s.bank, GetSettlement(lease), BANK_S)
+        except FallowError:
+            return self._records.settlement(lease)
+        if not isinstance(answer, SettlementOf) or answer.settlement is None:
+            return None
+        self._records.keep_settlement(lease, answer.settlement)
+        return answer.settlement

@@ -1,0 +1,188 @@
+"""The steward process: one owner task feeds events to the pure brain (`rules/node/steward.py`), writes each to the log
+first, and starts the effects that come back. Whatever is killed at whatever moment, the log brings back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+import structlog
+
+from fallow.errors import FallowError, UnavailableError, fail
+from fallow.node.lane import Lanes
+from fallow.node.services import Services
+from fallow.node.steward_effects import Runner
+from fallow.node.steward_records import Records
+from fallow.node.steward_watch import Watches
+from fallow.rules.node.steward import StewardState, due, outstanding, transition, view
+from fallow.rules.node.steward_types import (
+    RECORDS,
+    AnyStewardEvent,
+    AuditLane,
+    ClockTicked,
+    Identity,
+    LedgerClosed,
+    PrepareLane,
+    StewardEffect,
+    StewardEvent,
+    StewardStarted,
+    Timing,
+    UserCancelled,
+    UserSubmitted,
+    WatchLease,
+)
+from fallow.wire.codec import decode, encode
+from fallow.wire.local import JobSpec, JobView
+
+log = structlog.get_logger()
+
+STREAM = "steward"
+MAX_EVENT_BYTES = 32 << 20
+QUEUE = 4096
+TICK_S = 0.25
+RETRY_FIRST_S, RETRY_MOST_S = 0.25, 5.0
+MAX_RUNNING = 256
+
+
+class Steward:
+    """The steward role of a node. `tell` may be called from any task of the node's loop."""
+
+    def __init__(self, services: Services, timing: Timing) -> None:
+        self._services = services
+        self._timing = timing
+        self.state = StewardState()
+        self.records = Records(services)
+        self.lanes = Lanes(services, self.tell)
+        self._watches = Watches(services, self.records, self.lanes, self.tell)
+        self._runner = Runner(services, self.records)
+        self._queue: asyncio.Queue[tuple[StewardEvent, asyncio.Future[None] | None]] = asyncio.Queue(QUEUE)
+        self._running: set[bytes] = set()
+        self._slots = asyncio.Semaphore(MAX_RUNNING)
+        self._group: asyncio.TaskGroup | None = None
+
+    # what others ask ------------------------------------------------------------------------------------------------
+
+    async def tell(self, event: StewardEvent) -> None:
+        """Queue an event; waits while the queue is full, so that a flood from peers slows the peers down."""
+        await self._queue.put((event, None))
+
+    async def submit(self, job: bytes, spec: JobSpec) -> None:
+        """Take a job; returns once it is on disk."""
+        await self._tell_and_wait(UserSubmitted(self._services.clock.now_ms(), job, spec))
+
+    async def cancel(self, job: bytes) -> None:
+        """Cancel a job; returns once that is on disk. Raises UsageError E2002 for a job that is not there."""
+        self.view(job)
+        await self._tell_and_wait(UserCancelled(self._services.clock.now_ms(), job))
+
+    def view(self, job: bytes) -> JobView:
+        """Raises UsageError E2002 for a job that is not there."""
+        if job not in self.state.jobs:
+            raise fail("E2002", f"There is no job j_{job.hex()}.")
+        return view(self.state, job)
+
+    def jobs(self) -> list[bytes]:
+        """All job ids, oldest first."""
+        return list(self.state.jobs)
+
+    async def _tell_and_wait(self, event: StewardEvent) -> None:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        await self._queue.put((event, done))
+        await done
+
+    # the owner's loop -----------------------------------------------------------------------------------------------
+
+    def replay(self) -> int:
+        """Rebuild the state from the log; -> how many events. Records are written again under their own keys, which
+        changes nothing unless the process died between the log and them."""
+        count = 0
+        for _, raw in self._services.log.read(STREAM):
+            event = decode(AnyStewardEvent, raw, MAX_EVENT_BYTES)
+            self.records.keep(e for e in transition(self.state, event) if isinstance(e, RECORDS))
+            if isinstance(event, LedgerClosed):
+                self.records.closed(event)
+            count += 1
+        return count
+
+    async def run(self, ready: asyncio.Event) -> None:
+        """Work until cancelled; `ready` is set once the log is replayed."""
+        replayed = await asyncio.to_thread(self.replay)
+        services = self._services
+        me = Identity(services.identity.account, services.identity.node, services.bank_account)
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            group.create_task(self.lanes.run(), name="lanes")
+            await self._take([StewardStarted(services.clock.now_ms(), me, self._timing)])
+            self._start(outstanding(self.state))
+            ready.set()
+            log.info("steward ready", events=replayed, jobs=len(self.state.jobs))
+            group.create_task(self._tick(), name="steward tick")
+            while True:
+                await self._drain()
+
+    async def _drain(self) -> None:
+        batch = [await self._queue.get()]
+        while not self._queue.empty() and len(batch) < 64:
+            batch.append(self._queue.get_nowait())
+        await self._take([event for event, _ in batch])
+        for _, done in batch:
+            if done is not None and not done.done():
+                done.set_result(None)
+
+    async def _take(self, events: list[StewardEvent]) -> None:
+        """Write ahead, decide, act; in this order, so that a crash between any two is harmless."""
+        await asyncio.to_thread(self._services.log.append, STREAM, [encode(event) for event in events])
+        for event in events:
+            effects = transition(self.state, event)
+            self.records.keep(effect for effect in effects if isinstance(effect, RECORDS))
+            if isinstance(event, LedgerClosed):
+                self.records.closed(event)
+            self._start(effect for effect in effects if not isinstance(effect, RECORDS))
+
+    async def _tick(self) -> None:
+        while True:
+            await self._services.clock.sleep(TICK_S)
+            now_ms = self._services.clock.now_ms()
+            if due(self.state, now_ms):
+                await self.tell(ClockTicked(now_ms))
+
+    # effects --------------------------------------------------------------------------------------------------------
+
+    def _start(self, effects: Iterable[StewardEffect]) -> None:
+        assert self._group is not None
+        for effect in effects:
+            match effect:
+                case WatchLease():
+                    self._watches.watch(self._group, effect)
+                case PrepareLane():
+                    self.lanes.prepare(effect)
+                case AuditLane():
+                    self.lanes.audit(effect)
+                case _:
+                    key = encode(effect)
+                    if key not in self._running:
+                        self._running.add(key)
+                        self._group.create_task(self._carry_out(key, effect), name=type(effect).__name__)
+
+    async def _carry_out(self, key: bytes, effect: StewardEffect) -> None:
+        """Run one effect until it is answered, or until the brain no longer wants it."""
+        wait_s = RETRY_FIRST_S
+        try:
+            while True:
+                try:
+                    async with self._slots:
+                        event = await self._runner.run(effect)
+                    if event is not None:
+                        await self.tell(event)
+                    return
+                except UnavailableError as error:
+                    log.info("effect waits", effect=type(effect).__name__, code=error.code, what=error.what)
+                except FallowError as error:
+                    log.warning("effect refused", effect=type(effect).__name__, code=error.code, what=error.what)
+                await self._services.clock.sleep(wait_s)
+                wait_s = min(wait_s * 2, RETRY_MOST_S)
+                if effect not in outstanding(self.state):
+                    return
+        finally:
+            self._running.discard(key)
+

@@ -1,0 +1,255 @@
+"""How the steward's effects are carried out: one call to a directory, a provider, the bank or the blob store each, and
+the event that tells the brain what came of it. Connection trouble is raised (UnavailableError) and tried again by the
+caller; a refusal becomes an event. Everything a peer answers is checked here before the brain hears of it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from fallow.errors import FallowError, PeerFault, UnavailableError, fail
+from fallow.node.directory import find_offers
+from fallow.node.services import Services
+from fallow.node.steward_records import Records
+from fallow.rules.node import steward_types as t
+from fallow.units import BlobId
+from fallow.wire.documents import Lease, Quote, Settlement, Signed, Verdict, Voucher
+from fallow.wire.eip712 import hash_document, open_signed
+from fallow.wire.ledger import (
+    CloseEscrow,
+    DrawAuditors,
+    Drawn,
+    GetSettlement,
+    LedgerDone,
+    LedgerRefused,
+    OpenEscrow,
+    Redeem,
+    SettlementOf,
+    Slash,
+)
+from fallow.wire.messages import (
+    AssignTask,
+    CancelTask,
+    CloseLease,
+    Declined,
+    LeaseSigned,
+    Message,
+    NodeAddress,
+    PayVoucher,
+    Quoted,
+    RequestQuote,
+    SignLease,
+)
+
+PEER_S = 10.0
+CLOSE_S = 15.0
+BANK_S = 10.0
+MAX_OFFERS = 1000
+KEEP_LIMIT_BYTES = 64 << 30
+KEEP_TRIES = 3
+MAX_SOURCES = 64
+
+
+class Runner:
+    """Carries out effects of the types that are one exchange each."""
+
+    def __init__(self, services: Services, records: Records) -> None:
+        self._s = services
+        self._records = records
+
+    def _now(self) -> int:
+        return self._s.clock.now_ms()
+
+    async def run(self, effect: t.StewardEffect) -> t.StewardEvent | None:
+        """-> the answering event, or None for effects without one. Raises UnavailableError to be tried again."""
+        match effect:
+            case t.FindOffers():
+                return await self._find(effect)
+            case t.AskQuote():
+                return await self._quote(effect)
+            case t.ProposeLease():
+                return await self._lease(effect)
+            case t.OpenEscrow():
+                return await self._escrow(effect)
+            case t.Assign():
+                return await self._assign(effect)
+            case t.CancelTask(lease, peer, task):
+                await self._s.rpc.call(peer, CancelTask(lease, task), PEER_S)
+                return None
+            case t.KeepBlob():
+                return await self._keep(effect)
+            case t.Draw():
+                return await self._draw(effect)
+            case t.Pay():
+                return await self._pay(effect)
+            case t.Charge():
+                return await self._charge(effect)
+            case t.CloseLease():
+                return await self._close(effect)
+            case _:
+                raise fail("E9001", f"no way to carry out {type(effect).__name__}")
+
+    # market ---------------------------------------------------------------------------------------------------------
+
+    async def _find(self, effect: t.FindOffers) -> t.StewardEvent:
+        offers = await find_offers(self._s.rpc, self._s.directories, effect.kind, self._now())
+        return t.OffersSeen(self._now(), effect.job, tuple(offers[:MAX_OFFERS]))
+
+    async def _quote(self, effect: t.AskQuote) -> t.StewardEvent:
+        order = self._s.identity.sign(effect.order, self._s.bank_account)
+        certificate = self._s.identity.certificate(self._now())
+        request = RequestQuote(order, certificate, self._s.rpc.address())
+        declined = t.PeerDeclined(self._now(), effect.job, effect.seat, ())
+        try:
+            answer = await self._s.rpc.call(effect.peer, request, PEER_S)
+        except (UnavailableError, PeerFault):
+            return declined
+        if isinstance(answer, Declined):
+            return msgspec.structs.replace(declined, shortfalls=answer.shortfalls)
+        if not isinstance(answer, Quoted):
+            return declined
+        try:
+            quote = self._check_quote(effect, answer.quote)
+        except FallowError:
+            return declined  # a quote that is not the peer's own, or not for this order, is no quote
+        self._records.keep_document(hash_document(effect.order, self._s.bank_account), order)
+        self._records.keep_document(hash_document(quote, self._s.bank_account), answer.quote)
+        return t.PeerQuoted(self._now(), effect.job, effect.seat, quote, answer.quote)
+
+    def _check_quote(self, effect: t.AskQuote, signed: Signed) -> Quote:
+        claimed = msgspec.msgpack.decode(signed.body, type=Quote)
+        quote = open_signed(signed, Quote, self._s.bank_account, claimed.provider)
+        if quote.order != hash_document(effect.order, self._s.bank_account) or quote.node != effect.peer.node:
+            raise fail("E1101", "a quote for another order")
+        return quote
+
+    async def _lease(self, effect: t.ProposeLease) -> t.StewardEvent:
+        bank = self._s.bank_account
+        ours = self._s.identity.sign(effect.terms, bank)
+        declined = t.PeerDeclined(self._now(), effect.job, effect.seat, ())
+        try:
+            answer = await self._s.rpc.call(effect.peer, SignLease(ours), PEER_S)
+            if isinstance(answer, Declined):
+                return msgspec.structs.replace(declined, shortfalls=answer.shortfalls)
+            if not isinstance(answer, LeaseSigned) or answer.lease.body != ours.body:
+                return declined  # the same bytes or nothing: a peer may not sign other terms
+            open_signed(answer.lease, Lease, bank, effect.terms.provider)
+        except (UnavailableError, PeerFault):
+            return declined
+        lease = hash_document(effect.terms, bank)
+        return t.PeerSigned(self._now(), effect.job, effect.seat, lease, effect.terms, ours, answer.lease)
+
+    # tasks ----------------------------------------------------------------------------------------------------------
+
+    async def _assign(self, effect: t.Assign) -> t.StewardEvent | None:
+        sources = (self._s.rpc.address(), *effect.sources)[:MAX_SOURCES]
+        try:
+            await self._s.rpc.call(effect.peer, AssignTask(effect.lease, effect.spec, sources), PEER_S)
+        except UnavailableError:
+            raise
+        except FallowError as error:
+            if error.code == "E1302":
+                return t.PeerLeaving(self._now(), effect.lease, 0, error.what[:200])
+            what = error.what[:4000]
+            return t.PeerFailed(self._now(), effect.lease, 0, effect.task, error.code, what, retryable=True)
+        return None
+
+    async def _keep(self, effect: t.KeepBlob) -> t.StewardEvent:
+        blob, found = BlobId(effect.part.blob), False
+        owner = f"job/{effect.job.hex()}"
+        for attempt in range(KEEP_TRIES):
+            try:
+                await self._s.fetcher.fetch(blob, self._others(effect.sources), KEEP_LIMIT_BYTES)
+                found = self._s.blobs.size(blob) == effect.part.size_bytes
+                break
+            except FallowError:
+                await self._s.clock.sleep(0.5 * (attempt + 1))
+        if not found:
+            return t.BlobMissing(self._now(), effect.job, effect.part.blob)
+        self._s.blobs.pin(blob, owner)
+        return t.BlobKept(self._now(), effect.job, effect.part.blob)
+
+    def _others(self, sources: t.Sources) -> tuple[NodeAddress, ...]:
+        return tuple(source for source in sources if source.node != self._s.identity.node)
+
+    # money ----------------------------------------------------------------------------------------------------------
+
+    async def _bank(self, request: Message) -> Message:
+        return await self._s.rpc.call(self._s.bank, request, BANK_S)
+
+    async def _escrow(self, effect: t.OpenEscrow) -> t.StewardEvent:
+        certificate = self._s.identity.certificate(self._now())
+        request = OpenEscrow(effect.ours, effect.theirs, certificate, effect.provider_certificate)
+        answer = await self._bank(request)
+        if isinstance(answer, LedgerDone):
+            return t.LedgerOpened(self._now(), effect.lease)
+        reason = answer.reason if isinstance(answer, LedgerRefused) else "no answer that fits"
+        detail = answer.detail if isinstance(answer, LedgerRefused) else ""
+        code = "E1301" if reason == "balance_too_small" else "E1303"
+        return t.LedgerRefusedEscrow(self._now(), effect.lease, code, f"{reason}: {detail}"[:4000])
+
+    async def _draw(self, effect: t.Draw) -> t.StewardEvent:
+        answer = await self._bank(DrawAuditors(effect.claim))
+        if isinstance(answer, Drawn):
+            return t.AuditorsDrawn(self._now(), effect.claim_hash, answer.seed)
+        what = answer.reason if isinstance(answer, LedgerRefused) else "no answer that fits"
+        return t.LedgerRefusedDraw(self._now(), effect.claim_hash, what)
+
+    def _voucher(self, lease: bytes, cumulative_ucr: int) -> Signed:
+        voucher = self._s.identity.sign(Voucher(lease, cumulative_ucr), self._s.bank_account)
+        self._records.keep_voucher(lease, cumulative_ucr, voucher)
+        return voucher
+
+    async def _pay(self, effect: t.Pay) -> t.StewardEvent:
+        voucher = self._voucher(effect.lease, effect.cumulative_ucr)
+        await self._s.rpc.call(effect.peer, PayVoucher(voucher), PEER_S)
+        return t.PeerPaid(self._now(), effect.lease, effect.cumulative_ucr)
+
+    async def _charge(self, effect: t.Charge) -> t.StewardEvent:
+        accepted = effect.others[0].output
+        verdict = Verdict(effect.lease, effect.task, effect.accused.output, accepted, effect.slash_ucr)
+        signed = self._s.identity.sign(verdict, self._s.bank_account)
+        answer = await self._bank(Slash(signed, effect.spec, effect.accused, effect.others))
+        if isinstance(answer, LedgerDone):
+            settled = await self._settlement(effect.lease)
+            slashed = settled.slashed_ucr if settled is not None else 0
+            self._records.keep_verdict(effect, signed)
+            return t.LedgerSlashed(self._now(), effect.lease, effect.task, slashed)
+        what = f"{answer.reason}: {answer.detail}" if isinstance(answer, LedgerRefused) else "no answer that fits"
+        return t.LedgerRefusedCharge(self._now(), effect.lease, effect.task, what[:4000])
+
+    async def _settlement(self, lease: bytes) -> Settlement | None:
+        answer = await self._bank(GetSettlement(lease))
+        if not isinstance(answer, SettlementOf) or answer.settlement is None:
+            return None
+        settlement = open_signed(answer.settlement, Settlement, self._s.bank_account, self._s.bank_account)
+        if settlement.lease != lease:
+            raise fail("E1101", "the bank answered about another lease")
+        self._records.keep_settlement(lease, answer.settlement)
+        return settlement
+
+    async def _close(self, effect: t.CloseLease) -> t.StewardEvent:
+        """Voucher to the bank first: what is owed is paid even if the provider never comes back. Then the provider is
+        asked to close; a dead one is closed without once the lease has ended. UnavailableError E1801 until then."""
+        settled = await self._settlement(effect.lease)
+        if settled is not None and not settled.closed_ms:
+            if effect.cumulative_ucr > settled.paid_ucr:
+                await self._bank(Redeem(self._voucher(effect.lease, effect.cumulative_ucr)))
+            await self._ask_to_close(effect)
+            settled = await self._settlement(effect.lease)
+        if settled is None:
+            return t.LedgerClosed(self._now(), effect.lease, 0, 0, 0)  # the escrow was never opened
+        if not settled.closed_ms:
+            raise fail("E1801", f"The provider of lease l_{effect.lease.hex()[:12]} has not closed its escrow yet.")
+        return t.LedgerClosed(
+            self._now(), effect.lease, settled.paid_ucr, settled.refunded_ucr, settled.slashed_ucr
+        )  # fmt: skip
+
+    async def _ask_to_close(self, effect: t.CloseLease) -> None:
+        try:
+            await asyncio.wait_for(self._s.rpc.call(effect.peer, CloseLease(effect.lease), CLOSE_S), CLOSE_S + 1)
+        except (FallowError, TimeoutError):
+            if self._now() >= effect.ends_ms:
+                await self._bank(CloseEscrow(effect.lease))
+

@@ -1,0 +1,187 @@
+"""What the rules' interpreters need of the world, as Protocols. Each has a real adapter and a seeded fake in `sim/`, and
+one contract suite in `tests/contracts/` that both pass."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from fallow.units import BlobId, NodeId
+from fallow.wire.documents import Signed
+from fallow.wire.messages import Message, NodeAddress
+
+
+class Clock(Protocol):
+    """Time. Nothing else in Fallow reads a clock."""
+
+    def now_ms(self) -> int:
+        """Unix time in milliseconds; may jump when the machine's clock is set."""
+        ...
+
+    def monotonic_s(self) -> float:
+        """Seconds since some moment; never jumps."""
+        ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class Entropy(Protocol):
+    def draw(self, size_bytes: int) -> bytes:
+        """Unpredictable bytes (seeded in the simulator)."""
+        ...
+
+
+class Stream(Protocol):
+    """One bidirectional byte stream. `send` returns when flow control has taken the bytes, so a slow reader slows the
+    writer down. Errors: UnavailableError E1801 when the peer or the connection is gone."""
+
+    async def send(self, data: bytes) -> None: ...
+
+    async def finish(self) -> None:
+        """No more bytes from here; the other direction stays open."""
+        ...
+
+    async def read(self, limit: int) -> bytes:
+        """1 to `limit` bytes, or b"" after the peer finished."""
+        ...
+
+    def abort(self) -> None:
+        """Give up both directions at once; never waits, never raises."""
+        ...
+
+
+class Connection(Protocol):
+    """An authenticated connection; `peer` has proved that it holds its key."""
+
+    @property
+    def peer(self) -> NodeId: ...
+
+    async def open(self) -> Stream: ...
+
+    def accepted(self) -> AsyncIterator[Stream]:
+        """Streams that the peer opens; ends when the connection does."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Transport(Protocol):
+    """Dial by public key. Errors: UnavailableError E1801 when nobody answers within `timeout_s`."""
+
+    @property
+    def node(self) -> NodeId: ...
+
+    def address(self) -> NodeAddress: ...
+
+    async def connect(self, address: NodeAddress, timeout_s: float) -> Connection: ...
+
+    def accepted(self) -> AsyncIterator[Connection]: ...
+
+    async def close(self) -> None: ...
+
+
+class Partial(Protocol):
+    """A blob on its way in. Chunks may come in any order and from several threads at once; what was taken survives a
+    crash and is checked again by the next `begin`."""
+
+    def missing(self) -> Sequence[int]:
+        """The chunks still to come, in order."""
+        ...
+
+    def write(self, index: int, data: bytes | bytearray | memoryview) -> None:
+        """Check a chunk and keep it. PeerFault E1601 when it does not match its hash, and then nothing is kept;
+        UnavailableError E1603 when the disk is full, and then the whole partial is gone. A chunk that is here already
+        is ignored."""
+        ...
+
+    def commit(self) -> None:
+        """Make the complete blob readable, durably. It is an error of ours to call it while chunks are missing."""
+        ...
+
+    def close(self) -> None:
+        """Stop for now and keep what is here; harmless after `commit`."""
+        ...
+
+
+class Blobs(Protocol):
+    """Content-addressed bytes on this machine, verified on the way in and on the way out, bounded by a quota. Sizes in
+    bytes. Blobs that nobody pinned are dropped, least recently used first, when room is needed. Safe to call from
+    several threads. Errors: UnavailableError E1602 for what is not here (or was, and turned out damaged and was
+    dropped), E1603 when full; PeerFault E1601 for bytes that do not match."""
+
+    def has(self, blob: BlobId) -> bool: ...
+
+    def size(self, blob: BlobId) -> int: ...
+
+    def chunks(self, blob: BlobId) -> tuple[bytes, ...]:
+        """The BLAKE3 hashes of its 1 MiB pieces."""
+        ...
+
+    def put(self, data: bytes) -> BlobId: ...
+
+    def put_file(self, path: Path) -> BlobId:
+        """Take a copy (a reflink or hard copy, never a link to a file that may change)."""
+        ...
+
+    def begin(self, blob: BlobId, size_bytes: int, chunks: Sequence[bytes]) -> Partial:
+        """Take a blob in chunk by chunk, going on where an earlier attempt stopped. PeerFault E1601 when size and chunk
+        hashes are not those of `blob`; E1603 when there is no room for it. One partial per blob at a time."""
+        ...
+
+    def read(self, blob: BlobId, offset: int, length_bytes: int) -> bytes:
+        """Up to `length_bytes` from `offset`; fewer only at the end."""
+        ...
+
+    def path(self, blob: BlobId) -> Path:
+        """A read-only file with the blob's bytes, valid while the blob is pinned."""
+        ...
+
+    def pin(self, blob: BlobId, owner: str) -> None:
+        """Keep it from garbage collection until `owner` unpins. Durable; pinning twice is pinning once."""
+        ...
+
+    def unpin_all(self, owner: str) -> None: ...
+
+
+class Ledger(Protocol):
+    """The pool's books behind one door: memory, SQL, or a chain. `caller` is the account that the asking node's
+    certificate names (already checked). Same answer for the same operation id, forever."""
+
+    async def apply(self, request: Message, caller: bytes, now_ms: int) -> Message:
+        """One `LedgerRequest`; -> LedgerDone, Drawn or LedgerRefused. Atomic and durable before it returns."""
+        ...
+
+    async def balance(self, account: bytes, now_ms: int = 0) -> Message:
+        """-> BalanceOf; zeros for an unknown account. What is due by `now_ms` counts as arrived."""
+        ...
+
+    async def speaker(self, node: bytes, now_ms: int) -> bytes | None:
+        """The account that `node` was bound to by OpenAccount, unless its certificate has expired by `now_ms`."""
+        ...
+
+    async def settlement(self, lease: bytes) -> Signed | None: ...
+
+    async def books(self) -> Message:
+        """-> Books."""
+        ...
+
+
+class EventLog(Protocol):
+    """An append-only, durable list of byte strings per stream name. `append` returns after the bytes are on disk."""
+
+    def append(self, stream: str, events: Sequence[bytes]) -> int:
+        """-> the number of the last event; numbers count up from 1."""
+        ...
+
+    def read(self, stream: str, after: int = 0) -> Sequence[tuple[int, bytes]]: ...
+
+    def put(self, key: str, value: bytes) -> None:
+        """A durable cell beside the log (snapshots, vouchers)."""
+        ...
+
+    def get(self, key: str) -> bytes | None: ...
+
+    def keys(self, prefix: str) -> Sequence[str]: ...
+
+    def close(self) -> None: ...

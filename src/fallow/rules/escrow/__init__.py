@@ -1,0 +1,42 @@
+"""The pool's books as pure double-entry rules: accounts, escrow, vouchers, stake and slashing.
+
+    facts = examine(request, bank)                  signatures and hashes, without state
+    rows = load(touched(request, caller, facts))    then load(related(rows))
+    outcome = transition(rows, request, caller, now_ms, facts, terms)
+    write(outcome.changed), answer with outcome.answer
+
+The same rules run in the memory home (`sim/ledger.py`) and the SQL home (`adapters/ledger_sql.py`).
+"""
+
+from fallow.rules.escrow.books import Totals, balance_of, faults, imbalance_ucr, settlement_of, totals
+from fallow.rules.escrow.facts import UNREAD, Facts, Refused, examine, token_hash
+from fallow.rules.escrow.rows import (
+    POOL,
+    ROWS,
+    AccountRow,
+    Book,
+    EscrowRow,
+    Key,
+    Move,
+    NodeRow,
+    Outcome,
+    PendingRow,
+    Place,
+    Refusal,
+    Row,
+    Table,
+    Terms,
+    account_key,
+    escrow_key,
+    key_of,
+    node_key,
+    pending_key,
+)
+from fallow.rules.escrow.transition import refuse, related, touched, transition
+
+__all__ = [
+    "POOL", "ROWS", "UNREAD", "AccountRow", "Book", "EscrowRow", "Facts", "Key", "Move", "NodeRow", "Outcome",
+    "PendingRow", "Place", "Refusal", "Refused", "Row", "Table", "Terms", "Totals", "account_key", "balance_of",
+    "escrow_key", "examine", "faults", "imbalance_ucr", "key_of", "node_key", "pending_key", "refuse", "related",
+    "settlement_of", "token_hash", "totals", "touched", "transition",
+]  # fmt: skip

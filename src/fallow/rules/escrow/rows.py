@@ -1,0 +1,330 @@
+"""The words of the books: rows, keys, the places where money lies, and why the rules say no.
+
+A home (memory, SQL) keeps rows by `Key` and nothing else. Money lies in seven kinds of *place* (`Place`), each one
+field of one row, and moves between two of them at a time; it comes from the mint, the only place that may be overdrawn,
+and by how much is `PoolRow.minted_ucr`. What is neither here nor there is a two-phase transfer: an escrow is reserved
+at opening, posted in parts by vouchers and voided at closing; stake on its way out and bonds held for an audit are
+`Pending` and post by themselves in time.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, StrEnum
+from typing import NamedTuple
+
+import msgspec
+
+from fallow.units import MS_PER_S
+from fallow.wire.messages import Message
+
+MAX_PENDING = 256
+"""Two-phase transfers that one account may have under way; more are refused until the oldest has expired."""
+MAX_NODES = 1024
+"""Nodes that one account may bind."""
+
+
+class Refusal(StrEnum):
+    """Why an operation did not take effect; the text travels as `LedgerRefused.reason`."""
+
+    NO_ACCOUNT = "no_account"
+    """The caller has no account at this bank."""
+    NO_SUCH_ACCOUNT = "no_such_account"
+    """The account named in the request is not known here."""
+    BALANCE_TOO_SMALL = "balance_too_small"
+    STAKE_TOO_SMALL = "stake_too_small"
+    ZERO_AMOUNT = "zero_amount"
+    TOO_MUCH_MONEY = "too_much_money"
+    """More would be minted than the books can hold."""
+    NOT_OPERATOR = "not_operator"
+    NOT_A_PARTY = "not_a_party"
+    """The caller is not the side of the lease that may ask for this."""
+    SAME_ACCOUNT = "same_account"
+    OPERATION_REUSED = "operation_reused"
+    """This operation id was already used by this caller for another request."""
+    BAD_DOCUMENT = "bad_document"
+    """Bytes that are no such document, one for another bank, or a request that breaks its own limits."""
+    WRONG_SIGNER = "wrong_signer"
+    WRONG_CERTIFICATE = "wrong_certificate"
+    """The certificate is expired, outdated, or names another account or node."""
+    BAD_TOKEN = "bad_token"  # noqa: S105 - the name of a reason
+    POOL_FULL = "pool_full"
+    TOO_MANY_PENDING = "too_many_pending"
+    TOO_MANY_NODES = "too_many_nodes"
+    BAD_TIMES = "bad_times"
+    """A lease that is over, runs backwards or lasts too long."""
+    NO_ESCROW = "no_escrow"
+    ESCROW_CLOSED = "escrow_closed"
+    OVER_CAP = "over_cap"
+    TOO_EARLY = "too_early"
+    TOO_LATE = "too_late"
+    BAD_EVIDENCE = "bad_evidence"
+    """The accused's claim is missing, not its own, or says something else."""
+    BAD_WITNESS = "bad_witness"
+    """Fewer than two others with accounts and stake of their own agree."""
+    ALREADY_JUDGED = "already_judged"
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """A pool's policy. `bank` is the account whose books these are, `operator` the one that may mint and invite."""
+
+    bank: bytes
+    operator: bytes
+    welcome_ucr: int = 0
+    unbonding_ms: int = 24 * 3600 * MS_PER_S
+    """How long stake stays slashable on its way out, and how long after a lease's end its provider can be charged."""
+    grace_ms: int = 30 * MS_PER_S
+    """How long after a lease's end only the provider may close, so that it can redeem its last voucher."""
+    hold_ms: int = 600 * MS_PER_S
+    """How long a bond is held after an audit was drawn, although the provider closed the lease."""
+    longest_lease_ms: int = 30 * 24 * 3600 * MS_PER_S
+    min_witness_stake_ucr: int = 1
+    max_accounts: int = 1_000_000
+
+
+class Table(StrEnum):
+    """Where a row is kept."""
+
+    POOL = "pool"
+    ACCOUNT = "accounts"
+    NODE = "nodes"
+    TOKEN = "tokens"  # noqa: S105 - a table's name
+    ESCROW = "escrows"
+    PENDING = "pending"
+    DONE = "operations"
+    DRAW = "draws"
+    VERDICT = "verdicts"
+
+
+class Key(NamedTuple):
+    """A row's address. `id` is made by the functions below."""
+
+    table: Table
+    id: bytes
+
+
+class PoolRow(msgspec.Struct, frozen=True):
+    """What was minted in all, and what the pool earned from slashing."""
+
+    minted_ucr: int = 0
+    purse_ucr: int = 0
+    accounts: int = 0
+
+
+class AccountRow(msgspec.Struct, frozen=True):
+    """One account. `stake_ucr` is free stake. `escrowed_ucr` and `bonded_ucr` repeat what lies in its open escrows (as
+    requester) and behind its open leases (as provider); `unbonding_ucr` and `held_ucr` what is in its PendingRow. The
+    totals earned and slashed stop at MAX_UCR."""
+
+    account: bytes
+    available_ucr: int = 0
+    stake_ucr: int = 0
+    unbonding_ucr: int = 0
+    held_ucr: int = 0
+    escrowed_ucr: int = 0
+    bonded_ucr: int = 0
+    earned_ucr: int = 0
+    slashed_ucr: int = 0
+    welcomed: bool = False
+    nodes: int = 0
+
+
+class NodeRow(msgspec.Struct, frozen=True):
+    """`node` speaks for `account` until `expires_ms`."""
+
+    node: bytes
+    account: bytes
+    issued_ms: int
+    expires_ms: int
+
+
+class TokenRow(msgspec.Struct, frozen=True):
+    """An invitation, by its hash."""
+
+    token_hash: bytes
+    uses_left: int
+    expires_ms: int
+
+
+class EscrowRow(msgspec.Struct, frozen=True):
+    """One lease's money: `locked_ucr + paid_ucr + refunded_ucr == cap_ucr` always. `paid_ucr` is also the highest
+    voucher redeemed. `bond_ucr` is the stake still locked behind it. `audit_until_ms` is when the last audit that was drawn
+    ends."""
+
+    lease: bytes
+    requester: bytes
+    provider: bytes
+    cap_ucr: int
+    stake_ucr: int
+    ends_ms: int
+    opened_ms: int
+    locked_ucr: int = 0
+    bond_ucr: int = 0
+    paid_ucr: int = 0
+    refunded_ucr: int = 0
+    slashed_ucr: int = 0
+    audit_until_ms: int = 0
+    closed_ms: int = 0
+
+
+class Pending(msgspec.Struct, frozen=True, array_like=True):
+    """A reserved transfer that posts by itself at `due_ms`: stake on its way out (`lease` is empty) to the available
+    balance, or the held bond of `lease` to the free stake."""
+
+    lease: bytes
+    amount_ucr: int
+    due_ms: int
+
+
+class PendingRow(msgspec.Struct, frozen=True):
+    """An account's pending transfers, oldest first."""
+
+    account: bytes
+    entries: tuple[Pending, ...] = ()
+
+
+class DoneRow(msgspec.Struct, frozen=True):
+    """The answer that a caller's operation id got, for good. `request` is the hash of what was asked; `reason` is ""
+    when it took effect."""
+
+    caller: bytes
+    operation: bytes
+    request: bytes
+    reason: str
+    detail: str
+
+
+class DrawRow(msgspec.Struct, frozen=True):
+    """The randomness that belongs to a claim."""
+
+    claim: bytes
+    lease: bytes
+    seed: bytes
+
+
+class VerdictRow(msgspec.Struct, frozen=True):
+    """A lease was judged over `ground` (a task, or a sequence number)."""
+
+    lease: bytes
+    ground: bytes
+    verdict: bytes
+    slashed_ucr: int
+
+
+Row = PoolRow | AccountRow | NodeRow | TokenRow | EscrowRow | PendingRow | DoneRow | DrawRow | VerdictRow
+
+ROWS: dict[Table, type[Row]] = {
+    Table.POOL: PoolRow,
+    Table.ACCOUNT: AccountRow,
+    Table.NODE: NodeRow,
+    Table.TOKEN: TokenRow,
+    Table.ESCROW: EscrowRow,
+    Table.PENDING: PendingRow,
+    Table.DONE: DoneRow,
+    Table.DRAW: DrawRow,
+    Table.VERDICT: VerdictRow,
+}
+
+POOL = Key(Table.POOL, b"")
+
+
+def account_key(account: bytes) -> Key:
+    """Of an AccountRow."""
+    return Key(Table.ACCOUNT, account)
+
+
+def pending_key(account: bytes) -> Key:
+    """Of a PendingRow."""
+    return Key(Table.PENDING, account)
+
+
+def node_key(node: bytes) -> Key:
+    """Of a NodeRow."""
+    return Key(Table.NODE, node)
+
+
+def token_key(token_hash: bytes) -> Key:
+    """Of a TokenRow."""
+    return Key(Table.TOKEN, token_hash)
+
+
+def escrow_key(lease: bytes) -> Key:
+    """Of an EscrowRow."""
+    return Key(Table.ESCROW, lease)
+
+
+def done_key(caller: bytes, operation: bytes) -> Key:
+    """Of a DoneRow. Each caller has its own ids, so that nobody can use up the one that another is about to use."""
+    return Key(Table.DONE, caller + operation)
+
+
+def draw_key(claim: bytes) -> Key:
+    """Of a DrawRow."""
+    return Key(Table.DRAW, claim)
+
+
+def verdict_key(lease: bytes, ground: bytes) -> Key:
+    """Of a VerdictRow."""
+    return Key(Table.VERDICT, lease + ground)
+
+
+def key_of(row: Row) -> Key:
+    """Where a row belongs."""
+    match row:
+        case PoolRow():
+            return POOL
+        case AccountRow():
+            return account_key(row.account)
+        case PendingRow():
+            return pending_key(row.account)
+        case EscrowRow():
+            return escrow_key(row.lease)
+        case DoneRow():
+            return done_key(row.caller, row.operation)
+        case NodeRow():
+            return node_key(row.node)
+        case TokenRow():
+            return token_key(row.token_hash)
+        case DrawRow():
+            return draw_key(row.claim)
+        case VerdictRow():
+            return verdict_key(row.lease, row.ground)
+
+
+class Place(Enum):
+    """A kind of place where money lies: the row's table and field. MINT alone counts what left it."""
+
+    MINT = (Table.POOL, "minted_ucr")
+    PURSE = (Table.POOL, "purse_ucr")
+    AVAILABLE = (Table.ACCOUNT, "available_ucr")
+    STAKE = (Table.ACCOUNT, "stake_ucr")
+    UNBONDING = (Table.ACCOUNT, "unbonding_ucr")
+    HELD = (Table.ACCOUNT, "held_ucr")
+    ESCROW = (Table.ESCROW, "locked_ucr")
+    BOND = (Table.ESCROW, "bond_ucr")
+
+    def __init__(self, table: Table, field: str) -> None:
+        self.table, self.field = table, field
+
+
+class Book(NamedTuple):
+    """One place: `id` is an account, a lease, or b"" for the pool's own."""
+
+    place: Place
+    id: bytes
+
+
+class Move(NamedTuple):
+    """A double entry: `amount_ucr` leaves `debit` and arrives at `credit`."""
+
+    debit: Book
+    credit: Book
+    amount_ucr: int
+
+
+class Outcome(NamedTuple):
+    """What a request changes: rows to be written (all or none), the double entries that explain every change of money
+    in them, and the answer."""
+
+    changed: dict[Key, Row]
+    moves: tuple[Move, ...]
+    answer: Message

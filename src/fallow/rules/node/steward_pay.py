@@ -1,0 +1,143 @@
+"""How claims become final and money moves: only here do final units grow, and only final units are paid."""
+
+from __future__ import annotations
+
+from fallow.rules import trust
+from fallow.rules.node.steward_slots import set_step
+from fallow.rules.node.steward_state import Batch, Fate, Job, Mark, Pending, Seat, Slot, Stage, State, Step, Turn, Vote
+from fallow.rules.node.steward_types import Agreeing, CloseLease, KeepReceipt, LedgerClosed, Pay, PeerPaid
+from fallow.units import format_money
+from fallow.wire.documents import Signed
+from fallow.wire.tasks import TaskOutput, TaskSpec
+
+MAX_AGREEING = 16
+
+
+def finalise_vote(turn: Turn, job: Job, slot: Slot, vote: Vote, check: str, reason: str) -> None:
+    """The claim is final: its units are owed, its receipt is kept."""
+    if vote.fate is not Fate.CLAIMED or vote.claim is None:
+        return
+    seat = job.seats[vote.seat]
+    vote.fate = Fate.FINAL
+    seat.held_units -= vote.spec.units
+    seat.claims.pop(vote.claim_hash, None)
+    seat.provisional.pop(vote.claim_hash, None)
+    turn.state.claims.pop(vote.claim_hash, None)
+    agreeing = _agreeing(job, slot, vote) if check == "checked" else ()
+    _owe(turn, job, seat, vote.claim_hash, vote.claim, vote.spec, vote.output, vote.spec.units, check, reason, agreeing)
+    vote.seed = b""
+
+
+def _agreeing(job: Job, slot: Slot, vote: Vote) -> tuple[Agreeing, ...]:
+    found: list[Agreeing] = []
+    for other in slot.live():
+        theirs = job.seats[other.seat].theirs
+        if other is not vote and other.answer == vote.answer and other.claim is not None and theirs is not None:
+            found.append(Agreeing(other.account, theirs, other.claim))
+    return tuple(found[:MAX_AGREEING])
+
+
+def finalise_batch(turn: Turn, job: Job, seat: Seat, batch: Batch, check: str, reason: str) -> None:
+    """A batch of lane tasks is final. It is forgotten here: its receipt holds what is worth keeping."""
+    seat.batches.pop(batch.claim_hash, None)
+    seat.provisional.pop(batch.claim_hash, None)
+    turn.state.claims.pop(batch.claim_hash, None)
+    seat.held_units -= batch.units
+    _owe(turn, job, seat, batch.claim_hash, batch.claim, None, None, batch.units, check, reason, ())
+
+
+def _owe(  # noqa: PLR0913 - the fields of one receipt
+    turn: Turn, job: Job, seat: Seat, claim_hash: bytes, claim: Signed, spec: TaskSpec | None,
+    output: TaskOutput | None, units: int, check: str, reason: str, agreeing: tuple[Agreeing, ...],
+) -> None:  # fmt: skip
+    before = seat.owed_ucr()
+    seat.final_units += units
+    turn.paying[seat.lease] = seat
+    assert seat.ours is not None and seat.theirs is not None, "a claim comes under a lease"
+    share = seat.owed_ucr() - before if seat.stage is not Stage.CLOSED else 0
+    turn.ask(
+        KeepReceipt(
+            job.id, seat.lease, seat.leased, seat.ours, seat.theirs, seat.offer.certificate, claim_hash, claim,
+            spec, output, units, share, check, reason, agreeing,
+        )
+    )  # fmt: skip
+
+
+def pay_out(turn: Turn) -> None:
+    """One voucher per lease whose debt grew in this turn."""
+    for seat in turn.paying.values():
+        owed = seat.owed_ucr()
+        if owed > seat.voucher_ucr and seat.stage in (Stage.OPEN, Stage.CLOSING):
+            seat.voucher_ucr = owed
+            turn.ask(Pay(seat.lease, seat.peer, owed))
+    turn.paying.clear()
+
+
+def paid(seat: Seat, event: PeerPaid) -> None:
+    seat.acked_ucr = max(seat.acked_ucr, min(event.cumulative_ucr, seat.voucher_ucr))
+
+
+def hold(state: State, seat: Seat, claim_hash: bytes, seed: bytes) -> None:
+    """The claim is provisional: it waits to be cleared by later checks of its account, or by the end."""
+    seat.provisional[claim_hash] = Pending(state.standing(seat.account).passed, seed)
+
+
+def passed(turn: Turn, account: bytes) -> None:
+    """The account passed a check: its standing grows, and what is older than the window is cleared."""
+    state = turn.state
+    standing = state.standing(account)
+    state.standings[account] = standing._replace(passed=standing.passed + 1)
+    for job_id, number in state.accounts.get(account, {}):
+        job = state.jobs[job_id]
+        seat = job.seats[number]
+        for claim_hash, pending in list(seat.provisional.items()):
+            if not trust.clears(job.policy, standing.passed + 1 - pending.passed):
+                break
+            clear(turn, job, seat, claim_hash)
+
+
+def clear(turn: Turn, job: Job, seat: Seat, claim_hash: bytes) -> None:
+    """Make a provisional claim final without a check of its own."""
+    proven = turn.state.standing(seat.account).passed >= max(1, job.policy.probation)
+    check = "cleared" if proven else "unchecked"
+    reason = "its account passed other checks" if proven else "no other provider could check it"
+    batch = seat.batches.get(claim_hash)
+    if batch is not None:
+        finalise_batch(turn, job, seat, batch, check, reason)
+        return
+    slot = job.slots[seat.claims[claim_hash]]
+    for vote in slot.votes:
+        if vote.claim_hash == claim_hash and vote.fate is Fate.CLAIMED:
+            finalise_vote(turn, job, slot, vote, check, reason)
+    if slot.step is Step.PROVISIONAL:
+        set_step(job, slot, Step.FINAL)
+    if check == "unchecked":
+        turn.warn_once(job, "unchecked", "Some results could not be checked: there was no other provider to do so.")
+
+
+def close_seat(turn: Turn, job: Job, seat: Seat) -> None:
+    """Settle a lease that owes and is owed nothing more."""
+    if seat.stage is not Stage.OPEN or seat.charges:
+        return
+    pay_out(turn)
+    seat.stage = Stage.CLOSING
+    turn.ask(close_effect(seat))
+
+
+def close_effect(seat: Seat) -> CloseLease:
+    return CloseLease(seat.lease, seat.peer, seat.owed_ucr(), seat.leased.ends_ms)
+
+
+def closed(turn: Turn, job: Job, seat: Seat, event: LedgerClosed) -> None:
+    """The bank has closed the escrow, at our wish or the provider's."""
+    if seat.stage in (Stage.CLOSED, Stage.DROPPED):
+        return
+    seat.settled = (event.paid_ucr, event.refunded_ucr, event.slashed_ucr)
+    seat.slashed_ucr = max(seat.slashed_ucr, event.slashed_ucr)
+    seat.stage = Stage.CLOSED
+    if seat.mark is Mark.NONE:
+        seat.mark = Mark.LEAVING
+    job.live.pop(seat.number, None)
+    job.dry = False
+    text = f"Lease closed: {format_money(event.paid_ucr)} paid, {format_money(event.refunded_ucr)} back."
+    turn.note(job, "paid", text, seat.node)

@@ -1,0 +1,139 @@
+"""Slots and the votes in them: the only place that moves them from step to step and keeps the counts true."""
+
+from __future__ import annotations
+
+from fallow.rules import jobs
+from fallow.rules.jobs import Attempt, Blame
+from fallow.rules.node.steward_specs import round_spec, train_log
+from fallow.rules.node.steward_state import Ending, Fate, Job, Seat, Slot, Step, Turn, Vote
+from fallow.rules.node.steward_types import CancelTask
+from fallow.wire.claims import task_id
+from fallow.wire.tasks import TaskSpec
+
+
+def add_slot(job: Job, spec: TaskSpec, *, number: int = -1, shard: int = -1, forced: bool = False) -> Slot:
+    """A new slot that waits for a provider."""
+    slot = Slot(len(job.slots), spec, b"", forced=forced, round=number, shard=shard)
+    job.slots.append(slot)
+    job.unusable += 1
+    job.waiting[slot.key] = None
+    respec(job, slot, spec)
+    return slot
+
+
+def respec(job: Job, slot: Slot, spec: TaskSpec) -> None:
+    """Give the slot `spec` under an id of its own: where the id was used before (a provider that failed a task does not
+    start it again), the time limit is a second longer, which changes nothing but the id."""
+    task = bytes(task_id(spec))
+    while task in job.tasks:
+        spec = TaskSpec(
+            spec.kind, spec.params, spec.inputs, spec.seed, spec.units, spec.timeout_s + 1, spec.ram_bytes
+        )  # fmt: skip
+        task = bytes(task_id(spec))
+    job.tasks[task] = slot.key
+    slot.spec, slot.task = spec, task
+
+
+def set_step(job: Job, slot: Slot, step: Step) -> None:
+    """Move the slot; every count and queue of the job follows."""
+    if not slot.retired:
+        job.unusable += slot.usable - (step in (Step.PROVISIONAL, Step.FINAL))
+        job.finals += (step is Step.FINAL) - (slot.step is Step.FINAL)
+    job.waiting.pop(slot.key, None)
+    if step is not Step.CHECKING:
+        job.checking.pop(slot.key, None)
+    slot.step = step
+    if step is Step.WAITING:
+        job.waiting[slot.key] = None
+    elif step is Step.CHECKING:
+        job.checking[slot.key] = None
+    if slot.round >= 0 or slot.key == job.finish_slot:
+        job.log_dirty = True
+
+
+def end_vote(turn: Turn, job: Job, vote: Vote, *, cancel: bool) -> None:
+    """A running vote ends without an answer; nothing is owed for it."""
+    if vote.fate is not Fate.RUNNING:
+        return
+    seat = job.seats[vote.seat]
+    vote.fate = Fate.ENDED
+    seat.running.pop(vote.task, None)
+    seat.held_units -= vote.spec.units
+    if cancel:
+        turn.ask(CancelTask(seat.lease, seat.peer, vote.task))
+
+
+def void_vote(turn: Turn, job: Job, vote: Vote) -> None:
+    """A claim turned out to be worth nothing, or of nobody's use without being wrong; it will not be paid."""
+    if vote.fate is not Fate.CLAIMED:
+        return
+    seat = job.seats[vote.seat]
+    vote.fate = Fate.VOID
+    seat.held_units -= vote.spec.units
+    seat.claims.pop(vote.claim_hash, None)
+    seat.provisional.pop(vote.claim_hash, None)
+    turn.state.claims.pop(vote.claim_hash, None)
+
+
+def blame_vote(slot: Slot, vote: Vote, code: str = "", blame: Blame = Blame.PLACE) -> None:
+    slot.attempts.append(Attempt(vote.account, blame, code))
+
+
+def reslot(turn: Turn, job: Job, slot: Slot) -> None:
+    """After votes of the slot ended or were voided: go on with what is left, wait for another provider, or give up."""
+    if slot.step is Step.FINAL or slot.step is Step.DROPPED:
+        return
+    live = slot.live()
+    if any(vote.answer == slot.answer for vote in live) and slot.usable:
+        return
+    if live and slot.step in (Step.CHECKING, Step.PROVISIONAL):
+        slot.answer = live[0].answer
+        set_step(job, slot, Step.CHECKING)
+        return
+    if live or (slot.running() and slot.step is Step.RUNNING):
+        return
+    slot.answer, slot.seed, slot.reason, slot.disputed = b"", b"", None, False
+    if slot.retired:
+        set_step(job, slot, Step.DROPPED)
+        return
+    if slot.running():
+        set_step(job, slot, Step.RUNNING)
+        return
+    set_step(job, slot, Step.WAITING)
+    _give_up_or_respec(turn, job, slot)
+
+
+def _give_up_or_respec(turn: Turn, job: Job, slot: Slot) -> None:
+    usable = {job.seats[n].account for n in job.live if job.seats[n].usable}
+    left = usable - {attempt.account for attempt in slot.attempts}
+    if jobs.judge(slot.attempts, len(left)) is jobs.Verdict.GIVE_UP and job.ending is None:
+        code = slot.attempts[-1].code or "providers were lost"
+        job.ending = Ending("E1403", f"task {slot.key} failed {len(slot.attempts)} times; last: {code}")
+        return
+    if slot.round >= 0 and slot.round == train_log(job).current:
+        spec = round_spec(job, slot.shard)
+        if spec.inputs != slot.spec.inputs:
+            respec(job, slot, spec)
+
+
+def retire(turn: Turn, job: Job, slot: Slot) -> None:
+    """Nobody needs the slot's answer any more. What is running is stopped; what was claimed still gets its due."""
+    if slot.retired:
+        return
+    if not slot.usable:
+        job.unusable -= 1
+    job.finals -= slot.step is Step.FINAL
+    slot.retired = True
+    for vote in slot.running():
+        if slot.step is not Step.CHECKING:
+            end_vote(turn, job, vote, cancel=True)
+    if slot.step in (Step.WAITING, Step.RUNNING):
+        set_step(job, slot, Step.DROPPED)
+
+
+def vote_of(slot: Slot, seat: Seat, task: bytes) -> Vote | None:
+    """The seat's running vote on the task."""
+    for vote in reversed(slot.votes):
+        if vote.seat == seat.number and vote.task == task and vote.fate is Fate.RUNNING:
+            return vote
+    return None

@@ -1,0 +1,96 @@
+"""What a job's slots ask for: the task specs of batches, rounds and finishing tasks, made from the job alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from fallow.errors import FallowError
+from fallow.rules import market, rounds
+from fallow.rules.node.steward_state import Job, Slot, Vote
+from fallow.wire import codec
+from fallow.wire.local import BatchJob, TrainJob
+from fallow.wire.tasks import Part, TaskOutput, TaskSpec, TrainValue
+
+TASK_TIMEOUT_S = {"echo": 60, "generate": 900, "train": 3_600}
+DEFAULT_TIMEOUT_S = 900
+
+
+def batch_spec(work: BatchJob, index: int) -> TaskSpec:
+    """Task `index` of a batch. The seed is the index: equal params at two places are two tasks."""
+    return _spec(work.workload, work.params[index], work.inputs, seed=index, units=work.units_each)
+
+
+def round_spec(job: Job, shard: int) -> TaskSpec:
+    """`shard`'s work in the current round. It carries on from the optimiser's state of the round before where the provider
+    that holds it is still there; else it starts without."""
+    work, log = train_work(job), train_log(job)
+    params = rounds.round_params(log, work.recipe, shard)
+    inputs = (*_trees(work), *log.inputs(), *_carry(job, log.current, shard))
+    units = market.train_units(work.recipe, evaluate=params.evaluate)
+    return _spec("train", codec.encode(params), inputs, seed=shard, units=units)
+
+
+def finish_spec(job: Job) -> TaskSpec:
+    """The task that makes the result of a complete log."""
+    work, log = train_work(job), train_log(job)
+    params = codec.encode(rounds.finish_params(log, work.recipe))
+    return _spec("train", params, (*_trees(work), *log.inputs()), seed=0, units=market.finish_units(work.recipe))
+
+
+def train_work(job: Job) -> TrainJob:
+    assert isinstance(job.spec.work, TrainJob), "only training jobs have rounds"
+    return job.spec.work
+
+
+def train_log(job: Job) -> rounds.Log:
+    assert job.log is not None, "a training job has a log from its first moment"
+    return job.log
+
+
+def _trees(work: TrainJob) -> tuple[Part, Part]:
+    return Part("model", work.model, 0), Part("data", work.data, work.data_bytes)
+
+
+def _carry(job: Job, number: int, shard: int) -> tuple[Part, ...]:
+    key = job.round_slots.get((number - 1, shard))
+    vote = job.slots[key].chosen() if key is not None else None
+    if vote is None or vote.output is None:
+        return ()
+    found = part_named(vote.output, "carry")
+    reachable = found is not None and (job.kept.get(found.blob) or job.seats[vote.seat].usable)
+    return (found,) if found is not None and reachable else ()
+
+
+def _spec(kind: str, params: bytes, inputs: tuple[Part, ...], *, seed: int, units: int) -> TaskSpec:
+    timeout = TASK_TIMEOUT_S.get(kind, DEFAULT_TIMEOUT_S)
+    ram = market.RAM_BYTES.get(kind, market.DEFAULT_RAM_BYTES)
+    return TaskSpec(kind, params, inputs, seed, units, timeout, ram)
+
+
+def part_named(output: TaskOutput, name: str) -> Part | None:
+    return next((part for part in output.parts if part.name == name), None)
+
+
+def train_value(vote: Vote) -> TrainValue | None:
+    """The value of a train claim; None when a provider wrote something else there."""
+    if vote.output is None:
+        return None
+    try:
+        return codec.decode(TrainValue, vote.output.value)
+    except FallowError:
+        return None
+
+
+def well_formed(job: Job, slot: Slot, vote: Vote) -> bool:
+    """Whether a claim's output has what its kind must have. A round without an update is no contribution, whoever agrees."""
+    if job.log is None or vote.output is None:
+        return vote.output is not None
+    value = train_value(vote)
+    if slot.round < 0:
+        return value is not None or bool(vote.output.parts)
+    params: Any = msgspec.msgpack.decode(slot.spec.params)
+    wants_checkpoint = bool(params[-1])
+    has = {part.name for part in vote.output.parts}
+    return value is not None and "update" in has and (not wants_checkpoint or "checkpoint" in has)

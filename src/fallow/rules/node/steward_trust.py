@@ -1,0 +1,290 @@
+"""The audit policy at work: what is checked, who is asked, what the answers prove, and what happens to a cheat."""
+
+from __future__ import annotations
+
+from fallow.rules import trust
+from fallow.rules.jobs import deadline_ms
+from fallow.rules.node.steward_market import SAME_EVERYWHERE, can_recruit
+from fallow.rules.node.steward_pay import clear, finalise_vote, hold, passed
+from fallow.rules.node.steward_slots import blame_vote, end_vote, reslot, respec, set_step, void_vote
+from fallow.rules.node.steward_specs import part_named
+from fallow.rules.node.steward_state import Fate, Job, Mark, Seat, Slot, Stage, Step, Turn, Vote
+from fallow.rules.node.steward_types import Assign, Charge, KeepBlob
+from fallow.rules.trust import Reason
+from fallow.wire.ledger import Evidence
+from fallow.wire.messages import NodeAddress
+from fallow.wire.tasks import Part
+
+MAX_SOURCES = 16
+MAX_OTHERS = 8
+
+
+def decide(turn: Turn, job: Job, slot: Slot) -> None:
+    """A slot in KEEPING whose claim is drawn and whose outputs are here: check it, or let it stand for now."""
+    if slot.step is not Step.KEEPING:
+        return
+    vote = slot.chosen() if slot.answer else next(iter(slot.live()), None)
+    if vote is None or vote.output is None or not keep_parts(turn, job, slot, vote):
+        return
+    if vote.fate is Fate.FINAL:
+        set_step(job, slot, Step.FINAL)
+        return
+    slot.answer = vote.answer
+    if not job.policy.checks:
+        finalise_vote(turn, job, slot, vote, "none", "the job asked for no checks")
+        set_step(job, slot, Step.FINAL)
+        return
+    if not vote.seed:
+        return
+    slot.seed = vote.seed
+    reason = trust.must_check(job.policy, turn.state.standing(vote.account), vote.seed, forced=slot.forced)
+    if reason is None:
+        hold(turn.state, job.seats[vote.seat], vote.claim_hash, vote.seed)
+        set_step(job, slot, Step.PROVISIONAL)
+        return
+    begin_check(turn, job, slot, reason)
+
+
+def begin_check(turn: Turn, job: Job, slot: Slot, reason: Reason) -> None:
+    """Have the slot's claim done again elsewhere. Its votes are no longer waiting to be cleared."""
+    for vote in slot.live():
+        job.seats[vote.seat].provisional.pop(vote.claim_hash, None)
+    slot.reason, slot.since_ms = reason, turn.now_ms
+    set_step(job, slot, Step.CHECKING)
+    advance(turn, job, slot, recruit=True)
+
+
+def keep_parts(turn: Turn, job: Job, slot: Slot, vote: Vote) -> bool:
+    """Whether the claim's outputs are in our own store; asks for what is not. An optimiser's state ("carry") stays with
+    its provider until somebody needs it: it is the largest part and seldom used by another."""
+    assert vote.output is not None, "a claim has an output"
+    parts = [part for part in vote.output.parts if part.name != "carry"]
+    return _keep(turn, job, parts, sources_of(slot, vote.answer))
+
+
+def _keep(turn: Turn, job: Job, parts: list[Part], sources: tuple[NodeAddress, ...]) -> bool:
+    for part in parts:
+        if part.blob not in job.kept:
+            job.kept[part.blob] = False
+            turn.ask(KeepBlob(job.id, part, sources))
+    return all(job.kept[part.blob] for part in parts)
+
+
+def sources_of(slot: Slot, answer: bytes) -> tuple[NodeAddress, ...]:
+    """Who says to hold the outputs of this answer."""
+    found: dict[bytes, NodeAddress] = {}
+    for vote in slot.live():
+        if vote.answer == answer:
+            for address in vote.holders:
+                found.setdefault(address.node, address)
+    return tuple(found.values())[:MAX_SOURCES]
+
+
+def advance(turn: Turn, job: Job, slot: Slot, *, recruit: bool) -> None:
+    """Count the votes of a slot that is being checked. Ask further auditors, settle, or give the check up; without
+    `recruit` nobody new is asked (the job is ending)."""
+    if slot.step is not Step.CHECKING:
+        return
+    live = slot.live()
+    under_way = sum(1 for vote in slot.running() if vote.task == slot.task)
+    ballot = [trust.Vote(vote.account, vote.answer) for vote in live]
+    match trust.tally(ballot, under_way, job.policy.quorum):
+        case trust.Settled(answer=answer, right=right):
+            _settle(turn, job, slot, answer, right)
+        case trust.Undecided():
+            _undecided(turn, job, slot)
+        case trust.Open(more=more, disputed=disputed):
+            slot.disputed = disputed
+            if more and recruit:
+                _ask_auditors(turn, job, slot, more, under_way)
+            elif not under_way and not recruit:
+                _abandon(turn, job, slot)
+
+
+def _ask_auditors(turn: Turn, job: Job, slot: Slot, more: int, under_way: int) -> None:
+    """The first `more` of the drawn order are asked; one of them being busy is no reason to ask another, or a provider
+    could choose by being busy. Needed inputs that only the accused holds are fetched first: if it withholds them,
+    nobody can check, and its claim is worth nothing."""
+    if not _carry_kept(turn, job, slot):
+        return
+    eligible = _eligible(job, slot)
+    if not eligible and not under_way:
+        waited = turn.now_ms - slot.since_ms >= turn.state.timing.audit_within
+        if waited or not can_recruit(job):
+            (_undecided if slot.disputed else _unchecked)(turn, job, slot)
+        return
+    for account in trust.auditor_order(slot.seed, eligible)[:more]:
+        free = [seat for seat in eligible[account] if len(seat.running) < job.depth]
+        if free:
+            assign(turn, job, slot, min(free, key=lambda seat: (len(seat.running), seat.number)))
+            slot.since_ms = turn.now_ms
+
+
+def _carry_kept(turn: Turn, job: Job, slot: Slot) -> bool:
+    carry = [part for part in slot.spec.inputs if part.name == "carry"]
+    return _keep(turn, job, carry, tuple(a for part in carry for a in job.holders.get(part.blob, ())))
+
+
+def _eligible(job: Job, slot: Slot) -> dict[bytes, list[Seat]]:
+    """Seats of accounts that have no part in the slot yet, of the same class of machine."""
+    tried = {vote.account for vote in slot.votes if vote.task == slot.task}
+    numerics = {job.seats[vote.seat].offer.hardware.numerics for vote in slot.live()}
+    found: dict[bytes, list[Seat]] = {}
+    for number in job.live:
+        seat = job.seats[number]
+        alike = job.kind in SAME_EVERYWHERE or seat.offer.hardware.numerics in numerics
+        if seat.usable and alike and seat.account not in tried and seat.room_units() >= slot.spec.units:
+            found.setdefault(seat.account, []).append(seat)
+    return found
+
+
+def assign(turn: Turn, job: Job, slot: Slot, seat: Seat) -> None:
+    """Give the slot's task to a seat, as original or as hidden duplicate: it looks the same to the provider."""
+    deadline = deadline_ms(turn.now_ms, slot.spec.timeout_s)
+    vote = Vote(seat.number, seat.account, slot.task, slot.spec, deadline)
+    slot.votes.append(vote)
+    seat.running[slot.task] = slot.key
+    seat.held_units += slot.spec.units
+    turn.ask(assign_effect(job, seat, vote))
+
+
+def assign_effect(job: Job, seat: Seat, vote: Vote) -> Assign:
+    sources: dict[bytes, NodeAddress] = {}
+    for part in vote.spec.inputs:
+        for address in job.holders.get(part.blob, ()):
+            sources.setdefault(address.node, address)
+    known = tuple(address for address in sources.values() if address.node != seat.node)
+    return Assign(seat.lease, seat.peer, vote.task, vote.spec, known[:MAX_SOURCES])
+
+
+def _settle(turn: Turn, job: Job, slot: Slot, answer: bytes, right: tuple[bytes, ...]) -> None:
+    votes = slot.live()
+    slot.answer = answer
+    agree = [vote for vote in votes if vote.answer == answer]
+    text = f"{len(agree)} equal answers of {len(votes)}"
+    for vote in slot.running():
+        end_vote(turn, job, vote, cancel=True)
+    for vote in agree:
+        finalise_vote(turn, job, slot, vote, "checked", text)
+    set_step(job, slot, Step.KEEPING)
+    for account in right:
+        passed(turn, account)
+    for vote in votes:
+        if vote.answer != answer:
+            _catch(turn, job, slot, vote, agree)
+    decide(turn, job, slot)
+
+
+def _undecided(turn: Turn, job: Job, slot: Slot) -> None:
+    """No quorum for any answer: nobody is paid, nobody is accused, somebody else has to do it."""
+    turn.note(job, "audit", f"Task {slot.key}: the answers differ and nobody can decide; it is done again.")
+    for vote in slot.running():
+        end_vote(turn, job, vote, cancel=True)
+    for vote in slot.live():
+        blame_vote(slot, vote, "E1502")
+        void_vote(turn, job, vote)
+    if not slot.retired:
+        respec(job, slot, slot.spec)
+    reslot(turn, job, slot)
+
+
+def _unchecked(turn: Turn, job: Job, slot: Slot) -> None:
+    """Nobody is there to check it: the claims stay provisional till the end."""
+    text = "Results cannot be checked now: there is no other provider that could. They stay provisional."
+    turn.warn_once(job, "no auditor", text)
+    for vote in slot.live():
+        if vote.fate is Fate.CLAIMED:
+            hold(turn.state, job.seats[vote.seat], vote.claim_hash, vote.seed)
+    set_step(job, slot, Step.PROVISIONAL)
+
+
+def _abandon(turn: Turn, job: Job, slot: Slot) -> None:
+    """The job is ending and nobody is asked any more: who has proved itself is believed, if nobody objects."""
+    for vote in slot.live():
+        standing = turn.state.standing(vote.account)
+        if slot.disputed or standing.passed < max(1, job.policy.probation):
+            void_vote(turn, job, vote)
+        else:
+            hold(turn.state, job.seats[vote.seat], vote.claim_hash, vote.seed)
+            clear(turn, job, job.seats[vote.seat], vote.claim_hash)
+    if slot.chosen() is not None:
+        set_step(job, slot, Step.FINAL)
+    else:
+        reslot(turn, job, slot)
+
+
+def _catch(turn: Turn, job: Job, slot: Slot, vote: Vote, agree: list[Vote]) -> None:
+    """`vote` was outvoted by a quorum: its account is charged where the evidence is enough for a ledger, and banned."""
+    seat = job.seats[vote.seat]
+    turn.note(job, "caught", f"Task {slot.key}: a wrong result; {len(agree)} others agree on another.", seat.node)
+    stake = seat.leased.stake_ucr
+    if stake and seat.stage in (Stage.OPEN, Stage.CLOSING) and trust.may_charge([v.account for v in agree], vote.account):
+        others = tuple(evidence(job, other) for other in agree[:MAX_OTHERS])
+        charge = Charge(seat.lease, vote.task, vote.spec, evidence(job, vote), others, stake)
+        seat.charges[vote.task] = charge
+        turn.ask(charge)
+    void_vote(turn, job, vote)
+    ban(turn, vote.account)
+
+
+def evidence(job: Job, vote: Vote) -> Evidence:
+    """A single task's claim as a ledger wants it: one leaf, no path."""
+    theirs = job.seats[vote.seat].theirs
+    assert theirs is not None and vote.claim is not None, "a claim comes under a lease"
+    return Evidence(theirs, vote.claim, vote.answer, vote.spec.units, 0, ())
+
+
+def ban(turn: Turn, account: bytes) -> None:
+    """No more work and no more pay for the account, in any job; what it claimed and nobody checked is done again."""
+    state = turn.state
+    if state.standing(account).banned:
+        return
+    state.standings[account] = state.standing(account)._replace(banned=True)
+    for job_id, number in list(state.accounts.get(account, {})):
+        job = state.jobs[job_id]
+        seat = job.seats[number]
+        if seat.stage is Stage.OPEN:
+            seat.mark = Mark.BANNED
+        turn.touch(job)
+        stop_seat(turn, job, seat, cancel=True)
+        for key in dict.fromkeys(seat.claims.values()):
+            for vote in job.slots[key].votes:
+                if vote.seat == seat.number:
+                    void_vote(turn, job, vote)
+            reslot(turn, job, job.slots[key])
+        for claim_hash, batch in list(seat.batches.items()):
+            seat.held_units -= batch.units
+            seat.provisional.pop(claim_hash, None)
+            state.claims.pop(claim_hash, None)
+        seat.batches.clear()
+
+
+def stop_seat(turn: Turn, job: Job, seat: Seat, *, cancel: bool) -> None:
+    """All that runs on the seat moves elsewhere."""
+    for key in dict.fromkeys(seat.running.values()):
+        slot = job.slots[key]
+        for vote in slot.running():
+            if vote.seat == seat.number:
+                end_vote(turn, job, vote, cancel=cancel)
+                blame_vote(slot, vote)
+        reslot(turn, job, slot)
+
+
+def carry_lost(turn: Turn, job: Job, slot: Slot) -> None:
+    """A check needs an input that its maker withholds: no claim that builds on it counts."""
+    for vote in slot.running():
+        end_vote(turn, job, vote, cancel=True)
+    for vote in slot.live():
+        blame_vote(slot, vote, "E1602")
+        void_vote(turn, job, vote)
+    reslot(turn, job, slot)
+
+
+def learn_holders(job: Job, vote: Vote) -> None:
+    """Remember who can serve what later tasks take as input."""
+    if vote.output is None:
+        return
+    for name in ("update", "checkpoint", "carry"):
+        part = part_named(vote.output, name)
+        if part is not None:
+            job.holders.setdefault(part.blob, vote.holders[:2])

@@ -1,0 +1,229 @@
+"""The `audit` policy: which claims are checked, by whom, what a set of answers proves, and when a claim is final.
+
+A claim is *provisional* until it is final; only final units are paid. Every account starts on probation: its first claims
+are all checked, by doing the task again elsewhere until `quorum` equal answers of distinct accounts stand. Later claims
+are checked with probability `rate`. Whether and by whom follows from randomness that is drawn after the claim was
+committed. A provider cannot tell a check from ordinary work, so a cheat also betrays itself when it is asked to check
+others. A caught account is banned and all its unchecked claims are done again. What was never checked becomes final
+when `window` later checks of the same account passed, or when its job ends: then one last claim of every account with
+unchecked ones is checked, so that a cheat cannot leave with what the sampling missed.
+
+Defends against: wrong answers from single accounts and from colluders who are a minority, cheats who wait until they
+are trusted, providers who know their auditors, a steward who picks friendly auditors, accusations by a single liar. Does
+not defend against: `quorum` colluders who are drawn together (they can confirm a wrong answer and accuse an honest one;
+the probability falls with their share to the power of `quorum` - 1), an account that is thrown away after every lie
+(that is what stake is for), or a class of machines with one member.
+
+Source: measurements of redundancy schemes that the design cites (section 7, rung `audit`); the differences to the
+simulated scheme are that the claim itself counts toward the quorum and that the closing check is new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from typing import NamedTuple
+
+from blake3 import blake3
+
+MAX_PROBATION = 1_000
+MAX_QUORUM = 8
+MAX_WINDOW = 1_000
+RATE_ONE = 1_000_000
+
+
+class Policy(NamedTuple):
+    """How claims are checked. `rate_ppm` is the probability of a check after probation in parts per million. With
+    `quorum` 1 nothing is ever checked."""
+
+    probation: int = 1
+    rate_ppm: int = 100_000
+    quorum: int = 2
+    window: int = 3
+
+    @property
+    def checks(self) -> bool:
+        return self.quorum > 1
+
+
+NO_CHECKS = Policy(probation=0, rate_ppm=0, quorum=1, window=0)
+DEFAULT = Policy()
+
+
+class PolicyError(NamedTuple):
+    """Why a policy's text was refused."""
+
+    what: str
+
+
+def parse_policy(text: str) -> Policy | PolicyError:
+    """Read "none", "audit" or "audit:probation=1,rate=0.1,quorum=2,window=3" (each part may be left out). Limits:
+    probation 0 to 1000, rate 0 to 1 with at most six decimals, quorum 2 to 8, window 1 to 1000."""
+    name, colon, rest = text.strip().partition(":")
+    if name == "none" and not colon:
+        return NO_CHECKS
+    if name != "audit" or (colon and not rest):
+        return PolicyError(f"unknown way to verify {text[:80]!r} (write none, audit or audit:rate=0.1)")
+    policy, seen = DEFAULT, set[str]()
+    for part in rest.split(",") if colon else ():
+        key, _, value = part.partition("=")
+        key = key.strip()
+        number = _setting(key, value.strip())
+        if number is None or key in seen:
+            return PolicyError(f"{part[:80]!r} is no setting of audit")
+        seen.add(key)
+        policy = policy._replace(**{"rate_ppm" if key == "rate" else key: number})
+    return policy
+
+
+def _setting(key: str, value: str) -> int | None:
+    if key == "rate":
+        return _parts_per_million(value)
+    low, high = {"probation": (0, MAX_PROBATION), "quorum": (2, MAX_QUORUM), "window": (1, MAX_WINDOW)}.get(key, (1, 0))
+    if not (value.isascii() and value.isdigit() and len(value) <= 4):
+        return None
+    return int(value) if low <= int(value) <= high else None
+
+
+def _parts_per_million(value: str) -> int | None:
+    """Exact decimal text between 0 and 1, no floats on the way."""
+    whole, _, part = value.partition(".")
+    if whole not in ("0", "1") or len(part) > 6 or not (part + "0").isascii() or not (part + "0").isdigit():
+        return None
+    ppm = int(whole) * RATE_ONE + int(part.ljust(6, "0"))
+    return ppm if ppm <= RATE_ONE else None
+
+
+class Standing(NamedTuple):
+    """What an account has shown so far, over all jobs of this steward."""
+
+    passed: int = 0
+    banned: bool = False
+
+
+class Reason(Enum):
+    """Why a claim is checked."""
+
+    PROBATION = "probation"
+    SAMPLED = "sampled"
+    FORCED = "forced"
+    CLOSING = "closing"
+
+
+def must_check(policy: Policy, standing: Standing, seed: bytes, *, forced: bool = False) -> Reason | None:
+    """Whether a claim whose randomness is `seed` is checked. `forced` is for results that later work is built on."""
+    if not policy.checks:
+        return None
+    if forced:
+        return Reason.FORCED
+    if standing.passed < policy.probation:
+        return Reason.PROBATION
+    return Reason.SAMPLED if _chance(seed, b"sample") < policy.rate_ppm else None
+
+
+def sample_indexes(policy: Policy, standing: Standing, seed: bytes, count: int, most: int) -> tuple[int, ...]:
+    """Which of a batch's `count` claims are checked, at most `most` of them. On probation: as many as probation still
+    asks for, at least one. After it each index is a chance of `rate`; the work is bounded by `most`, not by count."""
+    if not policy.checks or count < 1:
+        return ()
+    owed = policy.probation - standing.passed
+    expected, rest = divmod(count * policy.rate_ppm, RATE_ONE)
+    wanted = owed if owed > 0 else expected + (_chance(seed, b"sample") < rest)
+    wanted = min(wanted, count, most)
+    picked: dict[int, None] = {}
+    draw = 0
+    while len(picked) < wanted:
+        picked[int.from_bytes(_hash(seed, b"index", draw.to_bytes(8, "big"))[:8], "big") % count] = None
+        draw += 1
+    return tuple(sorted(picked))
+
+
+def auditor_order(seed: bytes, accounts: Iterable[bytes]) -> list[bytes]:
+    """The order in which distinct accounts are asked to check. Fixed by the seed: whoever chooses the accounts that
+    take part cannot choose who of them comes first."""
+    return sorted(set(accounts), key=lambda account: _hash(seed, b"auditor", account))
+
+
+def closing_pick(seeds: Mapping[bytes, bytes]) -> bytes:
+    """Which of an account's unchecked claims (claim hash -> seed) is checked at the end. Depends on all seeds, so that the
+    last one drawn decides, which nobody knew before its claim was made. `seeds` is not empty."""
+    mixed = _hash(b"".join(seeds[claim] for claim in sorted(seeds)), b"closing", b"")
+    return min(seeds, key=lambda claim: _hash(mixed, b"pick", claim))
+
+
+class Vote(NamedTuple):
+    """One account's committed answer to a task."""
+
+    account: bytes
+    answer: bytes
+
+
+class Open(NamedTuple):
+    """Not settled: `more` further votes are wanted now, beside those that are under way."""
+
+    more: int
+    disputed: bool
+
+
+class Settled(NamedTuple):
+    """`quorum` distinct accounts agree on `answer`. `wrong` are those that said something else."""
+
+    answer: bytes
+    right: tuple[bytes, ...]
+    wrong: tuple[bytes, ...]
+
+
+class Undecided(NamedTuple):
+    """As many votes as the policy allows, and no quorum: nobody is believed and nobody is accused."""
+
+
+def tally(votes: Sequence[Vote], under_way: int, quorum: int) -> Open | Settled | Undecided:
+    """What the votes prove. Only an account's first vote counts (an account with many machines is one voice), and at most
+    2 * quorum + 1 votes are ever asked for. Accusing takes two agreeing others whatever the quorum: see `may_charge`."""
+    answers: dict[bytes, bytes] = {}
+    for vote in votes:
+        answers.setdefault(vote.account, vote.answer)
+    support: dict[bytes, int] = {}
+    for answer in answers.values():
+        support[answer] = support.get(answer, 0) + 1
+    leader = max(sorted(support), key=lambda answer: support[answer], default=b"")
+    disputed = len(support) > 1
+    if support.get(leader, 0) >= quorum:
+        right = tuple(account for account, answer in answers.items() if answer == leader)
+        return Settled(leader, right, tuple(account for account in answers if account not in right))
+    room = 2 * quorum + 1 - len(answers) - under_way
+    missing = quorum - support.get(leader, 0) - under_way
+    if room <= 0 and under_way == 0:
+        return Undecided()
+    return Open(max(0, min(missing, room)), disputed)
+
+
+def may_charge(right: Sequence[bytes], accused: bytes) -> bool:
+    """Whether the evidence is enough for a ledger: two or more other accounts agree."""
+    return len(set(right) - {accused}) >= 2
+
+
+def clears(policy: Policy, passed_since: int) -> bool:
+    """Whether an unchecked claim is final, given how many later checks its account passed."""
+    return policy.checks and passed_since >= policy.window
+
+
+def expected_executions_ppm(policy: Policy, tasks: int, accounts: int) -> int:
+    """Executions per task that an honest crowd of `accounts` costs for `tasks` tasks, in parts per million: itself, the
+    probation of accounts (a check that passes counts for all who took part), the samples, and the closing checks."""
+    if not policy.checks or tasks < 1:
+        return RATE_ONE
+    extra = policy.quorum - 1
+    probation = min(tasks, -(-accounts * policy.probation // policy.quorum))
+    closing = min(tasks - probation, accounts)
+    sampled = (tasks - probation - closing) * policy.rate_ppm
+    return RATE_ONE + extra * (sampled + (probation + closing) * RATE_ONE) // tasks
+
+
+def _hash(seed: bytes, purpose: bytes, detail: bytes) -> bytes:
+    return blake3(seed + len(purpose).to_bytes(1, "big") + purpose + detail).digest()
+
+
+def _chance(seed: bytes, purpose: bytes) -> int:
+    """Uniform in [0, RATE_ONE): 64 bits modulo a million, whose bias is below 1e-13."""
+    return int.from_bytes(_hash(seed, purpose, b"")[:8], "big") % RATE_ONE

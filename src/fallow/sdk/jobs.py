@@ -1,0 +1,107 @@
+"""A submitted job as an object."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING
+
+from fallow.errors import FallowError, UnavailableError, fail
+from fallow.units import format_money, to_text
+from fallow.wire import local
+from fallow.wire.messages import Ok
+
+if TYPE_CHECKING:
+    from fallow.sdk.client import AsyncFallow
+    from fallow.sdk.lanes import AsyncLane
+
+RECONNECT_TRIES = 120
+RECONNECT_EVERY_S = 0.5
+ENDED = ("done", "failed", "cancelled")
+
+
+class AsyncJob:
+    """One job of the node's owner. It lives in the node: dropping this object, or ending the program, changes
+    nothing."""
+
+    def __init__(self, client: AsyncFallow, job: bytes) -> None:
+        self._client = client
+        self.id = job
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.text}>"
+
+    @property
+    def text(self) -> str:
+        """The id as people see it."""
+        return to_text("job", self.id)
+
+    async def view(self) -> local.JobView:
+        """How it stands."""
+        return (await self._client.call(local.GetJob(self.id), local.JobOf)).job
+
+    async def watch(self, after: int = 0, *, follow: bool = True) -> AsyncGenerator[local.JobNote, None]:
+        """Everything that happened, from the note after number `after`, and (with `follow`) then as it happens;
+        ends with the job. Goes on by itself when the node is restarted, for about a minute."""
+        tries = 0
+        while True:
+            try:
+                async with self._client.link.open(local.WatchJob(self.id, after, follow)) as stream:
+                    async for note in stream:
+                        if isinstance(note, local.JobNote):
+                            after, tries = max(after, note.number), 0
+                            yield note
+                    return
+            except FallowError as error:
+                tries += 1
+                if not _may_pass(error) or tries > RECONNECT_TRIES:
+                    raise
+            await asyncio.sleep(RECONNECT_EVERY_S)
+
+    async def wait(self) -> local.JobView:
+        """Wait for the end; -> the final view. Raises RejectedError with the job's own code when it failed, E1402 when
+        it was cancelled; the error says what was paid."""
+        async for _ in self.watch():
+            pass
+        return ended_well(await self.view())
+
+    async def results(self) -> local.JobResults:
+        """The final outputs. Raises RejectedError E1403 while there are none."""
+        return await self._client.call(local.GetResults(self.id), local.JobResults)
+
+    async def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the result folder of a training job to `path`. Raises RejectedError E1403 when there is none."""
+        tree = (await self.results()).tree
+        if not tree:
+            raise fail("E1403", f"{self.text} has no result folder.", next_step=f"fallow results {self.text}")
+        await self._client.export(tree, path)
+
+    async def cancel(self) -> None:
+        """Stop it; what was done until now is paid, the rest comes back."""
+        await self._client.call(local.CancelJob(self.id), Ok)
+
+    async def receipts(self) -> tuple[bytes, ...]:
+        """The ids of its receipts."""
+        return (await self._client.call(local.ListReceipts(self.id), local.ReceiptList)).receipts
+
+    def lane(self, *, receipts: bool = False) -> AsyncLane:
+        """Its lane, when it is a lane or serve job."""
+        return self._client.lane(self, receipts=receipts)
+
+
+def ended_well(view: local.JobView) -> local.JobView:
+    """The view itself when the job is done. Raises as `AsyncJob.wait` does otherwise."""
+    text = to_text("job", view.job)
+    money = f"{format_money(view.spent_ucr)} was paid for checked work; the rest of the budget is yours again."
+    if view.phase == "cancelled":
+        raise fail("E1402", f"Job {text} was cancelled.", money=money, next_step=f"fallow logs {text}")
+    if view.phase == "failed":
+        code = view.failure_code or "E1403"
+        raise fail(code, f"Job {text} failed: {view.failure}", money=money, next_step=f"fallow logs {text}")
+    return view
+
+
+def _may_pass(error: FallowError) -> bool:
+    """A node that is being restarted is unreachable or not there at all."""
+    return isinstance(error, UnavailableError) or error.code == "E2004"

@@ -1,0 +1,105 @@
+"""What a job may cost and how it is done, from words to a `JobSpec`; and whether the market can take it."""
+
+from __future__ import annotations
+
+from typing import Literal, Required, TypedDict
+
+import msgspec
+
+from fallow.errors import FallowError, fail
+from fallow.units import MAX_UCR, Ucr, format_money, parse_money
+from fallow.wire.local import BatchJob, Candidate, Estimate, JobSpec, LaneJob, ServeJob, TrainJob
+
+Work = TrainJob | BatchJob | ServeJob | LaneJob
+
+
+class Terms(TypedDict, total=False):
+    """The named arguments that every kind of job takes. `budget` is the most it may ever cost, `max_price` the most per
+    1,000 units, both in credits as text ("0.05", "2 cr"); without `max_price` it is what the dearest provider that fits
+    asks now. `workers` work side by side."""
+
+    budget: Required[str]
+    max_price: str
+    workers: int
+    prefer: Literal["price", "speed"]
+    verify: str
+    timeout_s: int
+    name: str
+
+
+def money(text: str) -> Ucr:
+    """Credits as text -> ucr. Raises UsageError E1002."""
+    try:
+        return parse_money(text)
+    except ValueError as error:
+        raise fail("E1002", f"{text!r} is not an amount.") from error
+
+
+def spec_of(work: Work, terms: Terms) -> JobSpec:
+    """The job's specification. `max_price_ucr` is still open (MAX_UCR) when the terms name none; `capped` closes it.
+    Raises UsageError E1002 for amounts, E2001 for anything else out of range."""
+    try:
+        budget, cap = money(terms["budget"]), terms.get("max_price")
+    except KeyError:
+        raise fail("E2001", "A job needs a budget.", next_step='budget="1"') from None
+    if budget == 0:
+        raise fail("E1401", "The budget is 0.")
+    spec = JobSpec(
+        work=work,
+        budget_ucr=budget,
+        max_price_ucr=MAX_UCR if cap is None else money(cap),
+        workers=terms.get("workers", 1),
+        prefer=terms.get("prefer", "price"),
+        verify=terms.get("verify", "audit"),
+        timeout_s=terms.get("timeout_s", 24 * 3600),
+        name=terms.get("name", ""),
+    )
+    try:  # constructors check nothing; decoding does
+        return msgspec.msgpack.decode(msgspec.msgpack.encode(spec), type=JobSpec)
+    except (msgspec.ValidationError, OverflowError) as error:
+        raise fail("E2001", f"The job's terms are out of range: {error}.") from error
+
+
+def fitting(estimate: Estimate) -> list[Candidate]:
+    """The candidates that could take the job."""
+    return [candidate for candidate in estimate.candidates if not candidate.shortfalls.shortfalls]
+
+
+def capped(spec: JobSpec, estimate: Estimate) -> JobSpec:
+    """The same job with its price limit set, if the market can take it. Raises RejectedError E1201 when nobody offers
+    this work, E1202 when nobody fits, E1203 when all that fit ask more than the limit, E1401 when even the cheapest
+    would cost more than the budget. Nothing is spent in any case."""
+    problem = _obstacle(spec, estimate)
+    if problem is not None:
+        raise problem
+    dearest = max(candidate.price_ucr for candidate in fitting(estimate))
+    return msgspec.structs.replace(spec, max_price_ucr=min(spec.max_price_ucr, dearest))
+
+
+def _obstacle(spec: JobSpec, estimate: Estimate) -> FallowError | None:
+    if not estimate.candidates:
+        return fail("E1201", "Nobody on the network offers this kind of work now.", next_step="fallow offers")
+    fit = fitting(estimate)
+    if not fit:
+        return _misfit(estimate)
+    cheapest = min(candidate.price_ucr for candidate in fit)
+    if cheapest > spec.max_price_ucr:
+        what = f"The cheapest fitting offer asks {format_money(cheapest)} per 1,000 units"
+        return fail(
+            "E1203", f"{what}, your limit is {format_money(spec.max_price_ucr)}.", next_step="Raise --max-price."
+        )
+    if estimate.low_ucr > spec.budget_ucr:
+        low, budget = format_money(estimate.low_ucr), format_money(spec.budget_ucr)
+        return fail("E1401", f"The job would cost at least {low}, the budget is {budget}.")
+    return None
+
+
+def _misfit(estimate: Estimate) -> FallowError:
+    """E1202, naming what the nearest candidate lacks."""
+    nearest = min(estimate.candidates, key=lambda candidate: len(candidate.shortfalls.shortfalls))
+    lacks = "; ".join(
+        f"{s.resource}: {s.note}" if s.note else f"{s.resource}: wanted {s.wanted}, has {s.have}"
+        for s in nearest.shortfalls.shortfalls[:3]
+    )
+    count = len(estimate.candidates)
+    return fail("E1202", f"None of {count} providers fits.", cause=f"The nearest lacks {lacks}.")

@@ -1,0 +1,287 @@
+"""The Transport port in memory: the same promises as iroh's, on one event loop, with faults on demand.
+
+A `SimNetwork` is the wire. Nodes listen on invented addresses; `cut` makes two nodes unable to hear each other,
+`crash` ends a node the way `kill -9` does, and `delay` slows every piece down by a seeded amount.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+
+from fallow.errors import FallowError, fail
+from fallow.units import NodeId
+from fallow.wire.messages import NodeAddress
+
+WINDOW_BYTES = 1 << 18
+"""How much one direction of a stream holds before the writer waits."""
+MAX_STREAMS = 512
+MAX_WAITING = 256
+
+
+def _gone(peer: NodeId) -> FallowError:
+    return fail("E1801", f"The connection to node {peer.hex()[:12]} is gone.")
+
+
+class _Pipe:
+    """One direction of a stream: a bounded buffer of bytes with a reader and a writer that wait for each other."""
+
+    def __init__(self) -> None:
+        self.on_over: Callable[[], None] = lambda: None
+        self._pieces: deque[bytes] = deque()
+        self._size = 0
+        self._finished = False
+        self.broken = False
+        self._changed = asyncio.Event()
+
+    @property
+    def over(self) -> bool:
+        """Nothing will come out any more."""
+        return self.broken or (self._finished and not self._pieces)
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+        if self.over:
+            self.on_over()
+
+    async def write(self, data: bytes) -> bool:
+        """Bytes go in as room appears; -> False when the pipe broke."""
+        view = memoryview(data)
+        while len(view) and not self.broken:
+            room = WINDOW_BYTES - self._size
+            if room <= 0:
+                await self._changed.wait()
+                continue
+            self._pieces.append(bytes(view[:room]))
+            self._size += len(self._pieces[-1])
+            view = view[room:]
+            self._wake()
+        return not self.broken
+
+    async def read(self, limit: int) -> bytes | None:
+        """-> b"" at the end, None when the pipe broke: what had not been read by then is lost."""
+        while not self.broken and not self._pieces:
+            if self._finished:
+                return b""
+            await self._changed.wait()
+        if self.broken:
+            return None
+        piece = self._pieces.popleft()
+        if len(piece) > limit:
+            self._pieces.appendleft(piece[limit:])
+            piece = piece[:limit]
+        self._size -= len(piece)
+        self._wake()
+        return piece
+
+    def finish(self) -> None:
+        self._finished = True
+        self._wake()
+
+    def break_(self) -> None:
+        self.broken = True
+        self._pieces.clear()
+        self._wake()
+
+
+class SimStream:
+    """`ports.Stream` over two pipes."""
+
+    def __init__(self, network: SimNetwork, peer: NodeId, outgoing: _Pipe, incoming: _Pipe) -> None:
+        self._network, self._peer = network, peer
+        self._out, self._in = outgoing, incoming
+
+    async def send(self, data: bytes) -> None:
+        await self._network.pause()
+        if not await self._out.write(data):
+            raise _gone(self._peer)
+
+    async def finish(self) -> None:
+        if self._out.broken:
+            raise _gone(self._peer)
+        self._out.finish()
+
+    async def read(self, limit: int) -> bytes:
+        data = await self._in.read(limit)
+        if data is None:
+            raise _gone(self._peer)
+        return data
+
+    @property
+    def over(self) -> bool:
+        return self._out.over and self._in.over
+
+    def abort(self) -> None:
+        self._out.break_()
+        self._in.break_()
+
+
+class SimConnection:
+    """`ports.Connection`: one end of a pair that `SimNetwork` made."""
+
+    def __init__(self, network: SimNetwork, peer: NodeId) -> None:
+        self._network, self._peer = network, peer
+        self._other: SimConnection | None = None
+        self._arrived: asyncio.Queue[SimStream | None] = asyncio.Queue()
+        self._streams: set[SimStream] = set()
+        self._slots = asyncio.Semaphore(MAX_STREAMS)
+        self.closed = False
+
+    @property
+    def peer(self) -> NodeId:
+        return self._peer
+
+    def join(self, other: SimConnection) -> None:
+        self._other = other
+
+    async def open(self) -> SimStream:
+        await self._network.pause()
+        await self._slots.acquire()
+        if self.closed or self._other is None:
+            self._slots.release()  # the next one in line finds out too
+            raise _gone(self._peer)
+        there, here = _Pipe(), _Pipe()
+        stream = SimStream(self._network, self._peer, there, here)
+        mirror = SimStream(self._network, self._other.peer, here, there)
+        self._streams.add(stream)
+        there.on_over = here.on_over = lambda: self._forget(stream)
+        self._other.arrive(mirror)
+        return stream
+
+    def arrive(self, stream: SimStream) -> None:
+        self._arrived.put_nowait(stream)
+
+    def _forget(self, stream: SimStream) -> None:
+        """Called when either direction is over; the stream is when both are."""
+        if stream.over and stream in self._streams:
+            self._streams.discard(stream)
+            self._slots.release()
+
+    async def accepted(self) -> AsyncIterator[SimStream]:
+        while not self.closed and (stream := await self._arrived.get()) is not None:
+            yield stream
+
+    async def close(self) -> None:
+        self.drop()
+
+    def drop(self) -> None:
+        """Both ends are gone at once, and every stream with them."""
+        for end in (self, self._other):
+            if end is not None and not end.closed:
+                end.closed = True
+                end._arrived.put_nowait(None)
+                for stream in list(end._streams):
+                    stream.abort()
+                end._slots.release()
+
+
+class SimTransport:
+    """`ports.Transport` of one node of a `SimNetwork`."""
+
+    def __init__(self, network: SimNetwork, node: NodeId, place: str) -> None:
+        self._network, self._node, self._place = network, node, place
+        self.arrived: asyncio.Queue[SimConnection | None] = asyncio.Queue(MAX_WAITING + 1)
+        self.connections: list[SimConnection] = []
+        self.closed = False
+
+    @property
+    def node(self) -> NodeId:
+        return self._node
+
+    def address(self) -> NodeAddress:
+        return NodeAddress(node=self._node, direct=(self._place,))
+
+    async def connect(self, address: NodeAddress, timeout_s: float) -> SimConnection:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._network.dial(self, address)
+        except TimeoutError:
+            raise fail(
+                "E1801", f"Node {address.node.hex()[:12]} did not answer within {timeout_s:g} s."
+            ) from None
+
+    async def accepted(self) -> AsyncIterator[SimConnection]:
+        while not self.closed and (connection := await self.arrived.get()) is not None:
+            yield connection
+
+    def remember(self, connection: SimConnection) -> None:
+        self.connections = [found for found in self.connections if not found.closed]
+        self.connections.append(connection)
+
+    async def close(self) -> None:
+        self._network.leave(self)
+        for connection in self.connections:
+            connection.drop()
+
+
+class SimNetwork:
+    """The wire between `SimTransport`s. `seed` decides every delay."""
+
+    def __init__(self, seed: int = 0, delay_s: float = 0.0) -> None:
+        self._random = random.Random(seed)
+        self._delay_s = delay_s
+        self._places: dict[str, SimTransport] = {}
+        self._cuts: set[frozenset[NodeId]] = set()
+        self._next = 1
+
+    def listen(self, node: NodeId) -> SimTransport:
+        """A node that can be dialled from now on."""
+        place = f"sim:{self._next}"
+        self._next += 1
+        self._places[place] = SimTransport(self, node, place)
+        return self._places[place]
+
+    async def pause(self) -> None:
+        if self._delay_s:
+            await asyncio.sleep(self._random.expovariate(1 / self._delay_s))
+
+    async def dial(self, caller: SimTransport, address: NodeAddress) -> SimConnection:
+        """Waits for ever when nobody answers, as a lost packet does."""
+        await self.pause()
+        for place in address.direct:
+            found = self._places.get(place)
+            # Like the real handshake: whoever listens there must hold the key that was dialled.
+            if found is None or found.node != address.node or not self._hears(caller.node, found.node):
+                continue
+            if found.arrived.qsize() >= MAX_WAITING:
+                continue
+            here, there = SimConnection(self, found.node), SimConnection(self, caller.node)
+            here.join(there)
+            there.join(here)
+            caller.remember(here)
+            found.remember(there)
+            found.arrived.put_nowait(there)
+            return here
+        return await asyncio.get_running_loop().create_future()
+
+    def leave(self, transport: SimTransport) -> None:
+        """Nobody reaches it any more."""
+        if not transport.closed:
+            transport.closed = True
+            self._places = {place: found for place, found in self._places.items() if found is not transport}
+            while not transport.arrived.empty():
+                transport.arrived.get_nowait()
+            transport.arrived.put_nowait(None)
+
+    def crash(self, transport: SimTransport) -> None:
+        """End it as `kill -9` does; its peers notice at once, which the real ones do within seconds."""
+        self.leave(transport)
+        for connection in transport.connections:
+            connection.drop()
+
+    def cut(self, one: NodeId, other: NodeId) -> None:
+        """They cannot hear each other from now on: what is open dies, new dials go unanswered."""
+        self._cuts.add(frozenset((one, other)))
+        for transport in self._places.values():
+            for connection in transport.connections:
+                if frozenset((transport.node, connection.peer)) == frozenset((one, other)):
+                    connection.drop()
+
+    def heal(self, one: NodeId, other: NodeId) -> None:
+        self._cuts.discard(frozenset((one, other)))
+
+    def _hears(self, one: NodeId, other: NodeId) -> bool:
+        return frozenset((one, other)) not in self._cuts

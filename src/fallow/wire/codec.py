@@ -1,0 +1,64 @@
+"""One canonical encoding for everything that travels: msgpack arrays, with exactly one byte string per value.
+
+Defends against: oversized, malformed and unknown messages, and against two byte strings that mean the same message.
+Msgpack lets a sender write an integer wider than it needs or repeat a map key; bytes like these would give one document
+several hashes. So whatever does not re-encode to the bytes it came in is refused, and hashes and signatures are always
+taken over received bytes. Does not defend against: contents that are well-formed and untrue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast, overload
+
+import msgspec
+
+from fallow.errors import fail
+
+T = TypeVar("T")
+
+MAX_MESSAGE_BYTES = 8 << 20
+"""No message between nodes is larger; blobs travel as raw frames beside the messages."""
+
+_ENCODER = msgspec.msgpack.Encoder(order="deterministic")
+_MAX_CACHED = 1024
+_BY_TYPE: dict[object, msgspec.msgpack.Decoder[Any]] = {}
+_BY_IDENTITY: dict[int, tuple[object, msgspec.msgpack.Decoder[Any]]] = {}
+
+encode: Callable[[msgspec.Struct], bytes] = _ENCODER.encode
+"""The canonical bytes of a struct. Checks no constraint: a struct that breaks one encodes here and is refused by whoever
+decodes it. Raises TypeError, OverflowError or UnicodeEncodeError for values that msgpack cannot hold."""
+
+
+@overload
+def decode(kind: type[T], data: bytes, limit_bytes: int = ...) -> T: ...
+@overload
+def decode(kind: object, data: bytes, limit_bytes: int = ...) -> Any: ...  # noqa: ANN401 - a union is no `type`
+def decode(kind: object, data: bytes, limit_bytes: int = MAX_MESSAGE_BYTES) -> Any:
+    """Read one `kind` (a struct type, or a union of tagged ones) from `data`. Raises PeerFault E1102 when `data` is
+    larger than `limit_bytes`, is no `kind`, breaks a constraint, has anything unknown or left over, or is not the
+    canonical encoding of what it says. Never raises anything else, whatever the bytes. Costs memory in proportion to
+    `data`, whatever lengths it declares."""
+    if len(data) > limit_bytes:
+        raise fail("E1102", f"a message of {len(data)} bytes where at most {limit_bytes} are allowed")
+    try:
+        found = _decoder(kind).decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise fail("E1102", f"a message that cannot be read: {error}") from None
+    if _ENCODER.encode(found) != data:
+        raise fail("E1102", f"a {type(found).__name__} that is not in its canonical encoding")
+    return found
+
+
+def _decoder(kind: object) -> msgspec.msgpack.Decoder[Any]:
+    """Look up by identity first: hashing a union of ninety types costs more than decoding a small message."""
+    cached = _BY_IDENTITY.get(id(kind))
+    if cached is not None and cached[0] is kind:
+        return cached[1]
+    decoder = _BY_TYPE.get(kind)
+    if decoder is None:
+        decoder = _BY_TYPE[kind] = msgspec.msgpack.Decoder(cast("type[Any]", kind), strict=True)
+    if len(_BY_IDENTITY) >= _MAX_CACHED:  # unions written inside a function are new objects at every call
+        _BY_IDENTITY.clear()
+    _BY_IDENTITY[id(kind)] = (kind, decoder)
+    return decoder

@@ -1,0 +1,205 @@
+"""What a bank is asked and answers. Every operation carries an `operation` id chosen by the asker: asking twice is
+harmless, the second answer equals the first."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from fallow.wire.documents import U64, Address, Label, Signed, Word
+from fallow.wire.messages import Message, Text
+from fallow.wire.tasks import TaskSpec
+
+
+class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """One node's commitment to an answer of a task: its lease (signed by it), its claim root, the answer's hash and
+    the Merkle path from the leaf to the root. `number` is that of a lane task within its lease, 0 for an assigned
+    task; `claims.evidence_leaf` makes the leaf of either."""
+
+    lease: Signed
+    claim: Signed
+    output: Word
+    units: U64
+    index: U64
+    path: Annotated[tuple[Word, ...], msgspec.Meta(max_length=32)]
+    number: U64 = 0
+
+
+class OpenAccount(Message, frozen=True):
+    """-> LedgerDone. Makes the account known and binds the node; with a valid join `token` it also gets the pool's
+    welcome grant, once per account."""
+
+    operation: Word
+    certificate: Signed
+    token: Label
+
+
+class Grant(Message, frozen=True):
+    """-> LedgerDone. New credits; only for the pool's operator."""
+
+    operation: Word
+    account: Address
+    amount_ucr: U64
+
+
+class Transfer(Message, frozen=True):
+    """-> LedgerDone. From the caller's account."""
+
+    operation: Word
+    to: Address
+    amount_ucr: U64
+
+
+class Deposit(Message, frozen=True):
+    """-> LedgerDone. Moves money from the caller's balance into its stake."""
+
+    operation: Word
+    amount_ucr: U64
+
+
+class Unbond(Message, frozen=True):
+    """-> LedgerDone. Takes stake out; it stays slashable for the pool's unbonding time and is then free."""
+
+    operation: Word
+    amount_ucr: U64
+
+
+class OpenEscrow(Message, frozen=True):
+    """-> LedgerDone. Locks the lease's `cap_ucr` out of the requester's balance and its `stake_ucr` in the provider's
+    stake. Both signatures are needed. The operation id is the lease's hash."""
+
+    lease: Signed
+    provider_signature: Signed
+    requester_certificate: Signed
+    provider_certificate: Signed
+
+
+class Redeem(Message, frozen=True):
+    """-> LedgerDone. Pays the provider what the voucher adds to what was paid before."""
+
+    voucher: Signed
+
+
+class CloseEscrow(Message, frozen=True):
+    """-> LedgerDone. By the provider at any time, by the requester after the lease's end: what is not paid goes back
+    to the requester, the provider's stake is free again."""
+
+    lease: Word
+
+
+class Slash(Message, frozen=True):
+    """-> LedgerDone. Half of what is slashed goes to the requester who found it, half to the pool. Needs the accused's
+    claim and those of at least two others, with accounts of their own and stake, who agree on another answer."""
+
+    verdict: Signed
+    task: TaskSpec
+    accused: Evidence
+    others: Annotated[tuple[Evidence, ...], msgspec.Meta(min_length=2, max_length=8)]
+
+
+class SlashEquivocation(Message, frozen=True):
+    """-> LedgerDone. Two different claim roots with one sequence number, both signed by the lease's provider, are proof
+    by themselves: all that is left of the lease's stake is slashed, shared as for `Slash`."""
+
+    lease: Word
+    first: Signed
+    second: Signed
+
+
+class IssueToken(Message, frozen=True):
+    """-> LedgerDone. An invitation that admits `uses` accounts with the welcome grant until `expires_ms`; only for the
+    pool's operator, who alone knows the text behind `token_hash` (`rules.escrow.token_hash`). Issuing one again
+    replaces its uses and time."""
+
+    operation: Word
+    token_hash: Word
+    uses: U64
+    expires_ms: U64
+
+
+class DrawAuditors(Message, frozen=True):
+    """-> Drawn. Randomness for choosing who checks `claim`, fixed at the first time of asking and only after the claim
+    exists, so that a provider cannot know its auditors and a steward cannot try again for others."""
+
+    claim: Signed
+
+
+class Drawn(Message, frozen=True):
+    seed: Word
+
+
+class LedgerDone(Message, frozen=True):
+    """The operation took effect (now, or when it was first asked)."""
+
+    operation: Word
+
+
+class LedgerRefused(Message, frozen=True):
+    """The rules said no; nothing changed. `reason` is one of `rules.escrow.Refusal`."""
+
+    operation: Word
+    reason: Label
+    detail: Text = ""
+
+
+class GetBalance(Message, frozen=True):
+    """-> BalanceOf. Anyone may ask about any account: a pool's books are open to its members."""
+
+    account: Address
+
+
+class BalanceOf(Message, frozen=True):
+    """`available_ucr` can be spent; `escrowed_ucr` is locked in open leases; `staked_ucr` is stake in all, of which
+    `bonded_ucr` stands behind open leases and `unbonding_ucr` is on its way out."""
+
+    account: Address
+    available_ucr: U64
+    escrowed_ucr: U64
+    staked_ucr: U64
+    bonded_ucr: U64
+    unbonding_ucr: U64
+    earned_ucr: U64
+    slashed_ucr: U64
+
+
+class GetSettlement(Message, frozen=True):
+    """-> SettlementOf."""
+
+    lease: Word
+
+
+class SettlementOf(Message, frozen=True):
+    """A `Settlement` document signed by the bank's account; None for an unknown lease."""
+
+    settlement: Signed | None
+
+
+class GetBooks(Message, frozen=True):
+    """-> Books: the whole in one line."""
+
+
+class Books(Message, frozen=True):
+    """`minted_ucr` must equal `sum_ucr`, the sum over all accounts, escrows, stakes and the pool's own purse."""
+
+    bank: Address
+    minted_ucr: U64
+    sum_ucr: U64
+    accounts: U64
+    open_escrows: U64
+
+
+LedgerRequest = (
+    OpenAccount
+    | Grant
+    | IssueToken
+    | Transfer
+    | Deposit
+    | Unbond
+    | OpenEscrow
+    | Redeem
+    | CloseEscrow
+    | Slash
+    | SlashEquivocation
+    | DrawAuditors
+)

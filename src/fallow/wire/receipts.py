@@ -1,0 +1,149 @@
+"""What a user keeps: one file that shows who agreed to what, what was computed, how it was checked and what was paid,
+and that anyone can check again with nothing but the file (`wire/receipt_checks.py`).
+
+A receipt is sealed by the requester's account: the file is the receipt's canonical bytes and a signature over their
+BLAKE3 hash, so that no byte can change. Everything inside carries the signature of whoever said it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from blake3 import blake3
+
+from fallow.errors import FallowError, fail
+from fallow.units import Digest
+from fallow.wire.claims import lane_leaf, params_hash, task_id, task_leaf, value_hash
+from fallow.wire.claims import output_hash as hash_output
+from fallow.wire.codec import decode, encode
+from fallow.wire.documents import U64, Lease, ReceiptSeal, Signed, Word
+from fallow.wire.eip712 import sign
+from fallow.wire.ledger import Evidence
+from fallow.wire.messages import Text
+from fallow.wire.tasks import MAX_PARAMS_BYTES, MAX_VALUE_BYTES, TaskOutput, TaskSpec
+
+MAX_RECEIPT_BYTES = 1 << 22
+
+Verdicts = Literal["accepted", "rejected", "cleared", "voided"]
+"""How a claim became final. "accepted": others computed the same. "rejected": others agree on something else, nothing
+is owed. "cleared": not drawn for a check, and the policy let it pass. "voided": not checked itself, but its provider was
+caught with another claim, so nothing is owed."""
+
+
+class TaskWork(msgspec.Struct, frozen=True, tag="task", forbid_unknown_fields=True, array_like=True):
+    """An assigned task and the output that the provider claimed for it."""
+
+    task: TaskSpec
+    output: TaskOutput
+
+
+class LaneWork(msgspec.Struct, frozen=True, tag="lane", forbid_unknown_fields=True, array_like=True):
+    """A lane task and the answer that the provider claimed for it. `checked_as` is the assigned task that auditors ran
+    instead, when they did not answer it on lanes of their own; it must have the same kind, params and seed."""
+
+    number: U64
+    params: Annotated[bytes, msgspec.Meta(max_length=MAX_PARAMS_BYTES)]
+    seed: U64
+    value: Annotated[bytes, msgspec.Meta(max_length=MAX_VALUE_BYTES)]
+    units: U64
+    checked_as: TaskSpec | None = None
+
+
+class Receipt(msgspec.Struct, frozen=True, tag="receipt 1", forbid_unknown_fields=True, array_like=True):
+    """Everything about one finished piece of work. `quote` and `provider_signature` are signed by the provider, `order`
+    and `lease` by the requester. `index` and `path` lead from the work's leaf to the root in `claim`. `evidence` holds
+    the auditors' claims about the same work. `voucher` is the last one under the lease, None when nothing was ever owed;
+    `units_final` the units that it pays for, over all final work under the lease, 0 when not known any more. `charge` is the requester's Verdict
+    document when it asked the bank to slash. `settlement` is the bank's word, as far as it was known."""
+
+    made_ms: U64
+    job: Word
+    order: Signed
+    quote: Signed
+    lease: Signed
+    provider_signature: Signed
+    requester_certificate: Signed
+    provider_certificate: Signed
+    claim: Signed
+    work: TaskWork | LaneWork
+    index: U64
+    path: Annotated[tuple[Word, ...], msgspec.Meta(max_length=32)]
+    policy: Text
+    verdict: Verdicts
+    evidence: Annotated[tuple[Evidence, ...], msgspec.Meta(max_length=16)] = ()
+    units_final: U64 = 0
+    voucher: Signed | None = None
+    charge: Signed | None = None
+    settlement: Signed | None = None
+    notes: Annotated[tuple[Text, ...], msgspec.Meta(max_length=16)] = ()
+
+    @property
+    def owed(self) -> bool:
+        """Whether the verdict says that this work is to be paid."""
+        return self.verdict in ("accepted", "cleared")
+
+
+class SealedReceipt(msgspec.Struct, frozen=True, tag="sealed receipt", forbid_unknown_fields=True, array_like=True):
+    """The file: the canonical bytes of a Receipt and the requester's ReceiptSeal over them."""
+
+    body: Annotated[bytes, msgspec.Meta(max_length=MAX_RECEIPT_BYTES)]
+    seal: Signed
+
+
+def seal(receipt: Receipt, account_secret: bytes) -> bytes:
+    """The receipt as a file, sealed by the requester. Does not check what the receipt says. Raises ValueError for one
+    that is too large or has no readable lease."""
+    body = encode(receipt)
+    try:
+        lease = decode(Lease, receipt.lease.body)
+        decode(Receipt, body, MAX_RECEIPT_BYTES)
+    except FallowError as error:
+        raise ValueError(f"not a receipt: {error}") from None
+    data = encode(SealedReceipt(body, sign(ReceiptSeal(blake3(body).digest()), account_secret, lease.bank)))
+    if len(data) > MAX_RECEIPT_BYTES:
+        raise ValueError(f"a receipt of {len(data)} bytes; at most {MAX_RECEIPT_BYTES} can be kept")
+    return data
+
+
+def read_receipt(data: bytes) -> Receipt:
+    """What a receipt file says, unchecked, to be shown beside the result of `verify`. Raises RejectedError E1501 when
+    it cannot be read at all."""
+    try:
+        return decode(Receipt, decode(SealedReceipt, data, MAX_RECEIPT_BYTES).body, MAX_RECEIPT_BYTES)
+    except FallowError as error:
+        raise fail("E1501", "this is no receipt, or a damaged one", cause=error.what) from None
+
+
+def receipt_id(data: bytes) -> Digest:
+    """The name of a receipt: the BLAKE3 hash of the file."""
+    return Digest(blake3(data).digest())
+
+
+def work_units(receipt: Receipt) -> int:
+    """What the work was metered at."""
+    return receipt.work.task.units if isinstance(receipt.work, TaskWork) else receipt.work.units
+
+
+def work_output(receipt: Receipt) -> Digest:
+    """The hash of the answer, as auditors compare it."""
+    if isinstance(receipt.work, TaskWork):
+        return hash_output(receipt.work.output)
+    return value_hash(receipt.work.value)
+
+
+def work_leaf(receipt: Receipt) -> Digest:
+    """The leaf that the provider's claim root must hold for the receipt's work."""
+    work, output = receipt.work, work_output(receipt)
+    if isinstance(work, TaskWork):
+        return task_leaf(task_id(work.task), output, work.task.units)
+    return lane_leaf(work.number, params_hash(work.params), work.seed, output, work.units)
+
+
+def work_task(receipt: Receipt, kind: str) -> TaskSpec:
+    """The task that auditors were given for this work; `kind` is the lease's. For a lane task without `checked_as` it
+    names what lane leaves are made of, and nothing else."""
+    work = receipt.work
+    if isinstance(work, TaskWork):
+        return work.task
+    return work.checked_as or TaskSpec(kind, work.params, (), work.seed, work.units, 0, 0)

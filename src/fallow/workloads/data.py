@@ -1,0 +1,105 @@
+"""From documents to batches: tokens, a held-out part, and who trains on what when.
+
+Everything here is a pure function of the data, the tokenizer and four numbers (seed, round, shard, step): a batch can be
+made again by an auditor on another machine, and no position need be stored when a worker dies.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from blake3 import blake3
+
+from fallow.errors import fail
+from fallow.workloads.corpus import Chat, Item, documents
+
+Tokens = npt.NDArray[np.int64]
+PIECE_CHARS = 1 << 16
+MAX_SEQUENCES = 1 << 22
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Token sequences of one length: `train` and `holdout`, both (sequences, tokens) int64."""
+
+    train: Tokens
+    holdout: Tokens
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a training job a batch belongs. `global_step` counts a shard's inner steps from the job's start."""
+
+    seed: int
+    shard: int
+    shards: int
+    global_step: int
+
+
+def load_dataset(path: Path, tokenizer: Any, sequence_tokens: int, holdout_sequences: int) -> Dataset:
+    """Cut the data at `path` into sequences of `sequence_tokens`; what is left over at the end is dropped. The held-out
+    ones are spread evenly over the data, and at most a fifth of it. Errors: UsageError E1702 for data that is no text
+    or that the model's chat template refuses, E1703 when there are not two sequences of it."""
+    pieces = [np.asarray(_encode(tokenizer, item), dtype=np.int64) for item in documents(path)]
+    stream = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int64)
+    count = min(stream.size // sequence_tokens, MAX_SEQUENCES)
+    if count < 2:
+        raise fail("E1703", f"The data holds {stream.size} tokens; training needs at least {2 * sequence_tokens}.")
+    table = stream[: count * sequence_tokens].reshape(count, sequence_tokens)
+    wanted = max(1, min(holdout_sequences, count // 5))
+    places = np.arange(count, dtype=np.int64)
+    held = (places + 1) * wanted // count > places * wanted // count
+    return Dataset(table[~held], table[held])
+
+
+def batch(dataset: Dataset, place: Place, sequences: int) -> Tokens:
+    """The `sequences` that the worker of a shard trains on at one inner step, (sequences, tokens). A shard owns every
+    `shards`-th sequence and goes through its own in a new order each time around."""
+    count = len(dataset.train)
+    own = np.arange(place.shard % count, count, place.shards, dtype=np.int64)
+    first = place.global_step * sequences
+    rows: list[np.int64] = []
+    for at in range(first, first + sequences):
+        lap, position = divmod(at, len(own))
+        rows.append(own[_order(place.seed, place.shard, place.shards, lap, len(own))[position]])
+    return dataset.train[np.asarray(rows, dtype=np.int64)]
+
+
+@functools.lru_cache(maxsize=4)
+def _order(seed: int, shard: int, shards: int, lap: int, count: int) -> npt.NDArray[np.int64]:
+    """A permutation of `count`, by sorting keyed hash output: the same everywhere, unlike a library's generator."""
+    key = blake3(f"fallow order 1|{seed}|{shard}|{shards}|{lap}".encode())
+    draws = np.frombuffer(key.digest(length=8 * count), dtype="<u8")
+    return cast(npt.NDArray[np.int64], np.argsort(draws, kind="stable"))
+
+
+def _encode(tokenizer: Any, item: Item) -> list[int]:
+    if isinstance(item, Chat):
+        turns = [{"role": role, "content": content} for role, content in item.turns]
+        if not tokenizer.chat_template:
+            raise fail("E1702", "The data holds chats, and the model has no chat template.", cause="It is a base model.")
+        try:
+            text = cast(str, tokenizer.apply_chat_template(turns, tokenize=False))
+        except Exception as error:  # noqa: BLE001 - a model's own template may raise anything
+            raise fail("E1702", f"The model's chat template refuses a chat: {str(error)[:200]}.") from error
+        return cast(list[int], tokenizer(text, add_special_tokens=False)["input_ids"])
+    tokens = [t for piece in _pieces(item) for t in tokenizer(piece, add_special_tokens=False)["input_ids"]]
+    end = tokenizer.eos_token_id
+    return [*tokens, end] if isinstance(end, int) else tokens
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Cut a long text at line ends, since tokenizers slow down on long inputs. Always the same cuts."""
+    start = 0
+    while start < len(text):
+        end = start + PIECE_CHARS
+        cut = text.rfind("\n", start, end) + 1 if end < len(text) else len(text)
+        stop = cut if cut > start else end
+        yield text[start:stop]
+        start = stop

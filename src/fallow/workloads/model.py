@@ -1,0 +1,138 @@
+"""Models in memory: loading a Hugging Face folder in fp32 for reproducible work, and converting GGUF to one.
+
+Loading never runs code of the model's author: no remote code, no pickles, and chat templates run in transformers'
+sandbox.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from fallow.errors import fail
+from fallow.workloads.model_files import ModelFacts, inspect_model, not_a_model
+
+# What the loaders of other people's files may raise; anything else is a bug of ours.
+_LOAD_ERRORS = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ImportError, RuntimeError, AssertionError,
+    SafetensorError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A causal language model in fp32 on the CPU, in eval mode, without gradients, and its tokenizer. `ends` are the
+    token ids that end an answer."""
+
+    network: Any
+    tokenizer: Any
+    facts: ModelFacts
+    context_tokens: int
+    ends: frozenset[int]
+
+
+def be_reproducible(threads: int) -> None:
+    """Make this process's tensor work repeat bit for bit on like machines: a fixed number of threads (sums are split by
+    thread), deterministic kernels, no randomness but our own."""
+    torch.set_num_threads(max(1, threads))
+    torch.use_deterministic_algorithms(mode=True)
+    torch.manual_seed(0)
+
+
+def load_model(path: Path) -> LoadedModel:
+    """Load a Hugging Face folder. Errors: UsageError E1701 when it is no model, is cut off, lacks weights of its own
+    architecture or its tokenizer."""
+    facts = inspect_model(path)
+    if facts.layout != "hf":
+        raise fail("E1701", f"{path.name} is a GGUF file, which must be converted before training.")
+    if not facts.has_tokenizer:
+        raise fail("E1701", f"The model in {path.name} has no tokenizer.")
+    be_quiet()
+    try:
+        network, report = AutoModelForCausalLM.from_pretrained(
+            facts.folder,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(facts.folder, local_files_only=True, trust_remote_code=False)
+    except _LOAD_ERRORS as error:
+        raise not_a_model(path.name, str(error)) from error
+    # transformers fills in what is missing with random numbers and a warning, which nobody could reproduce.
+    missing = sorted(set(cast(dict[str, Any], report).get("missing_keys", ())))
+    if missing:
+        raise not_a_model(path.name, f"weights are missing, {missing[0]} first")
+    network.eval()
+    network.requires_grad_(False)
+    limit = int(getattr(network.config, "max_position_embeddings", 0) or 0)
+    return LoadedModel(network, tokenizer, facts, limit or 2048, _end_tokens(network, tokenizer))
+
+
+def _end_tokens(network: Any, tokenizer: Any) -> frozenset[int]:
+    found: set[int] = set()
+    for source in (network.generation_config, network.config, tokenizer):
+        value = getattr(source, "eos_token_id", None)
+        found |= set(cast(list[int], value)) if isinstance(value, list) else {value} if isinstance(value, int) else set()
+    return frozenset(found)
+
+
+def convert_gguf(path: Path, folder: Path) -> ModelFacts:
+    """Write the model of the GGUF file `path` as a Hugging Face folder (fp16 weights, tokenizer, chat template). Takes
+    about 20 s for 135M parameters and gives the same bytes every time. `folder` appears only when it is complete.
+    Errors: UsageError E1701 when it is no GGUF file or of an architecture that transformers cannot read."""
+    facts = inspect_model(path)
+    if facts.layout != "gguf":
+        raise fail("E1701", f"{path.name} is no GGUF file.")
+    source = facts.weights[0]
+    draft = folder.with_name(folder.name + ".part")
+    shutil.rmtree(draft, ignore_errors=True)
+    be_quiet()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name, local_files_only=True)
+        network = AutoModelForCausalLM.from_pretrained(
+            source.parent, gguf_file=source.name, dtype=torch.float32, local_files_only=True
+        )
+        # The numbers are plain now, but transformers still calls the model quantised and would not save it.
+        network.hf_quantizer, network.is_quantized = None, False
+        if hasattr(network.config, "quantization_config"):
+            del network.config.quantization_config
+        network.to(torch.float16).save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
+    except _LOAD_ERRORS as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise not_a_model(path.name, str(error)) from error
+    draft.rename(folder)
+    return inspect_model(folder)
+
+
+def base_name(facts: ModelFacts, content: bytes) -> str:
+    """What an adapter calls the model that it was made for: the name in config.json, else the hash of its content.
+    Never a path, which would differ between machines."""
+    config = cast(dict[str, Any], json.loads((facts.folder / "config.json").read_text(encoding="utf-8")))
+    for key in ("_name_or_path", "_model_name_or_path"):
+        name = config.get(key)
+        if isinstance(name, str) and name and not name.startswith(("/", ".", "~")):
+            return name[:200]
+    return f"fallow/{content.hex()}"
+
+
+def be_quiet() -> None:
+    """Keep the libraries from talking on stderr: what they have to say comes back as our errors."""
+    transformers_logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="transformers|torch|gguf")

@@ -1,0 +1,250 @@
+"""Training tasks: one round on one shard, or the finish. Stateless by blob, so that an audit is the same task run
+elsewhere; what is kept in memory between tasks only saves time and never changes a result.
+
+Source: DiLoCo (Douillard et al., 2023), algorithm 1, with int8 updates; the inner optimiser's state stays with its shard.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from fallow.errors import fail
+from fallow.numerics.aggregate import SharedState
+from fallow.numerics.compress import Floats, pack, write_update
+from fallow.numerics.fingerprint import state_hash
+from fallow.wire import codec
+from fallow.wire.tasks import Recipe, RoundManifest, TrainFinish, TrainParams, TrainRound, TrainValue
+from fallow.workloads import lora
+from fallow.workloads.data import Dataset, Place, Tokens, batch, load_dataset
+from fallow.workloads.inner import AdamW, Schedule
+from fallow.workloads.model import LoadedModel, base_name, be_quiet, be_reproducible, load_model
+from fallow.workloads.shared import Outer, Replica, read_checkpoint, write_checkpoint
+from fallow.workloads.task import Outcome, Work
+
+MAX_BATCH, MAX_STEPS, MAX_SEQUENCE, MAX_SHARDS = 4096, 1_000_000, 1 << 20, 4096
+
+
+@dataclass
+class Trainee:
+    """A model made ready for a recipe: `parameters` are the trainable ones, `initial` the state they started from (None
+    once used up: a full fine-tune's is as large as the model and is not kept twice). `replica` is the shared state as of
+    the last task (the parameters themselves may be anywhere); `dataset` the last data, under its key."""
+
+    key: object
+    model: LoadedModel
+    parameters: dict[str, nn.Parameter]
+    initial: SharedState | None
+    replica: Replica | None = None
+    data_key: object = None
+    dataset: Dataset | None = None
+
+    def set(self, theta: dict[str, Floats]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(torch.from_numpy(theta[name]))
+
+
+_last: list[Trainee] = []
+"""The one trainee that this process keeps between tasks."""
+
+
+def run(work: Work) -> Outcome:
+    """Run a TrainRound or TrainFinish (see `wire/tasks.py` for inputs and outputs). Errors: E1701 to E1703 for a model or
+    data that is none; E1705 for a checkpoint or carry that does not fit; E1706 when the loss is not finite; E1707 for
+    parameters out of bounds; E1402 when cancelled."""
+    params = codec.decode(TrainParams, work.task.params)
+    recipe = params.recipe
+    began = time.perf_counter()
+    be_reproducible(work.threads)
+    be_quiet()
+    trainee = _trainee(work, recipe)
+    check_recipe(recipe, trainee.model.context_tokens)
+    dataset = _dataset(work, trainee, recipe)
+    loaded = time.perf_counter()
+    replica, refused = _replica(work, trainee, params.manifests, recipe)
+    trainee.set(replica.state.theta)
+    metrics = {
+        "load_ms": int((loaded - began) * 1e3),
+        "rebuild_ms": int((time.perf_counter() - loaded) * 1e3),
+        "refused_updates": refused,
+    }
+    if isinstance(params, TrainRound):
+        return _round(work, params, trainee, dataset, metrics)
+    return _finish(work, params, trainee, dataset, metrics)
+
+
+def _round(work: Work, params: TrainRound, trainee: Trainee, dataset: Dataset, metrics: dict[str, int]) -> Outcome:
+    recipe = params.recipe
+    if not 0 <= params.shard < params.shards <= MAX_SHARDS:
+        raise fail("E1707", f"Shard {params.shard} of {params.shards} cannot be.")
+    assert trainee.replica is not None
+    state = trainee.replica.state
+    start = state_hash(state)
+    files: dict[str, Path] = {"update": work.outdir / "update", "carry": work.outdir / "carry"}
+    if params.checkpoint:
+        files["checkpoint"] = work.outdir / "checkpoint"
+        write_checkpoint(files["checkpoint"], state)
+    loss = _evaluate(work, trainee, dataset, recipe, metrics) if params.evaluate else ""
+    began = time.perf_counter()
+    optimiser = AdamW(trainee.parameters)
+    if "carry" in work.inputs:
+        optimiser.load(work.input("carry"))
+    _inner_steps(work, params, trainee, dataset, optimiser)
+    metrics["step_ms"] = int((time.perf_counter() - began) * 1e3 / recipe.inner_steps)
+    try:
+        differences = {name: pack(state.theta[name] - p.detach().numpy()) for name, p in trainee.parameters.items()}
+    except ValueError as error:
+        raise fail("E1706", f"Training blew up: {error}.") from error
+    write_update(files["update"], differences)
+    optimiser.save(files["carry"])
+    metrics["update_bytes"] = files["update"].stat().st_size
+    tokens = recipe.inner_steps * recipe.batch_sequences * recipe.sequence_tokens
+    return Outcome(codec.encode(TrainValue(start, loss, tokens)), files, metrics)
+
+
+def _inner_steps(work: Work, params: TrainRound, trainee: Trainee, dataset: Dataset, optimiser: AdamW) -> None:
+    recipe, steps = params.recipe, params.recipe.inner_steps
+    schedule = Schedule(float(recipe.learning_rate), recipe.warmup_steps, recipe.rounds * steps)
+    limit, decay = float(recipe.clip_norm), float(recipe.weight_decay)
+    for parameter in trainee.parameters.values():
+        parameter.requires_grad_(True)
+    try:
+        for step in range(steps):
+            at = params.round * steps + step
+            tokens = batch(dataset, Place(work.task.seed, params.shard, params.shards, at), recipe.batch_sequences)
+            loss = _loss(trainee.model.network, tokens, "mean")
+            loss.backward()
+            optimiser.clip(limit)
+            optimiser.step(schedule.rate(at), decay)
+            value = float(loss.detach())
+            if not np.isfinite(value):
+                raise fail("E1706", f"The loss is {value} at step {step + 1} of round {params.round}.")
+            work.progress(step + 1, steps, f"loss {value:.4f}")
+    finally:
+        for parameter in trainee.parameters.values():
+            parameter.requires_grad_(False)
+            parameter.grad = None
+
+
+def _finish(work: Work, params: TrainFinish, trainee: Trainee, dataset: Dataset, metrics: dict[str, int]) -> Outcome:
+    recipe, model = params.recipe, trainee.model
+    assert trainee.replica is not None
+    state = trainee.replica.state
+    loss = _evaluate(work, trainee, dataset, recipe, metrics)
+    if recipe.method == "lora":
+        folder = work.outdir / "adapter"
+        settings = {"rank": recipe.lora_rank, "alpha": recipe.lora_alpha, "targets": recipe.lora_targets}
+        lora.write_adapter(folder, state.theta, base_name(model.facts, work.content("model")), settings)
+    else:
+        folder = work.outdir / "model"
+        model.network.save_pretrained(folder)
+        model.tokenizer.save_pretrained(folder)
+    files = {f"{folder.name}/{file.name}": file for file in sorted(folder.iterdir()) if file.is_file()}
+    return Outcome(codec.encode(TrainValue(state_hash(state), loss, 0)), files, metrics)
+
+
+def _loss(network: Any, tokens: Tokens, reduction: str) -> torch.Tensor:
+    """Next-token cross entropy of `tokens` (sequences, tokens), nats."""
+    inputs = torch.from_numpy(tokens)
+    logits = network(input_ids=inputs, use_cache=False).logits  # (sequences, tokens, vocabulary), fp32
+    wide = logits[:, :-1].reshape(-1, logits.shape[-1])
+    return functional.cross_entropy(wide, inputs[:, 1:].reshape(-1), reduction=reduction)
+
+
+def _evaluate(work: Work, trainee: Trainee, dataset: Dataset, recipe: Recipe, metrics: dict[str, int]) -> str:
+    """Held-out loss per predicted token at the parameters as they are, as decimal text with six places."""
+    began, total, count = time.perf_counter(), 0.0, len(dataset.holdout)
+    with torch.no_grad():
+        for start in range(0, count, recipe.batch_sequences):
+            rows = dataset.holdout[start : start + recipe.batch_sequences]
+            total += float(_loss(trainee.model.network, rows, "sum"))
+            work.progress(0, recipe.inner_steps, f"held-out {min(start + len(rows), count)}/{count}")
+    metrics["evaluate_ms"] = int((time.perf_counter() - began) * 1e3)
+    return f"{total / (count * (recipe.sequence_tokens - 1)):.6f}"
+
+
+def _trainee(work: Work, recipe: Recipe) -> Trainee:
+    """The model, ready for the recipe: the one of the last task when it is the same."""
+    path = work.input("model")
+    key = (work.content("model") or object(), recipe.method, recipe.lora_rank, recipe.lora_alpha, recipe.lora_targets)
+    if _last and _last[0].key == key:
+        return _last[0]
+    _last.clear()
+    if recipe.method not in ("lora", "full"):
+        raise fail("E1707", f"No training method is called {recipe.method!r}.")
+    model = load_model(path)
+    if recipe.method == "lora":
+        parameters = lora.inject(model.network, recipe.lora_targets, recipe.lora_rank, recipe.lora_alpha)
+    else:
+        parameters = dict(model.network.named_parameters())
+    start = SharedState.start({name: p.detach().numpy() for name, p in parameters.items()})
+    for parameter in parameters.values():
+        parameter.requires_grad_(False)
+    _last.append(Trainee(key, model, parameters, start))
+    return _last[0]
+
+
+def _dataset(work: Work, trainee: Trainee, recipe: Recipe) -> Dataset:
+    key = (work.content("data") or object(), recipe.sequence_tokens, recipe.holdout_sequences)
+    if trainee.dataset is None or trainee.data_key != key:
+        trainee.dataset = load_dataset(
+            work.input("data"), trainee.model.tokenizer, recipe.sequence_tokens, recipe.holdout_sequences
+        )
+        trainee.data_key = key
+    return trainee.dataset
+
+
+def _replica(
+    work: Work, trainee: Trainee, manifests: tuple[RoundManifest, ...], recipe: Recipe
+) -> tuple[Replica, int]:
+    """The shared state after `manifests`, from the last task's where that leads there, else from the start."""
+    outer = Outer(float(recipe.outer_learning_rate), float(recipe.outer_momentum))
+    origin = work.content("checkpoint") if "checkpoint" in work.inputs else b"start"
+    replica, trainee.replica = trainee.replica, None
+    if replica is None or not replica.leads_to(origin, outer, manifests):
+        replica = Replica(_start(work, trainee, recipe), origin, outer)
+    refused = replica.advance(work, manifests)
+    trainee.replica = replica
+    return replica, refused
+
+
+def _start(work: Work, trainee: Trainee, recipe: Recipe) -> SharedState:
+    if "checkpoint" in work.inputs:
+        return read_checkpoint(work.input("checkpoint"), {n: tuple(p.shape) for n, p in trainee.parameters.items()})
+    if trainee.initial is None:
+        network = load_model(work.input("model")).network
+        return SharedState.start({name: p.numpy() for name, p in network.named_parameters()})
+    if recipe.method == "lora":
+        return SharedState.start(trainee.initial.theta)
+    start, trainee.initial = trainee.initial, None
+    return start
+
+
+def check_recipe(recipe: Recipe, context_tokens: int) -> None:
+    """Errors: E1707 naming the first setting that is out of bounds. Each bound keeps a peer from asking for work without
+    end or memory without end."""
+    bounds = {
+        "sequence_tokens": (2, min(context_tokens, MAX_SEQUENCE)),
+        "batch_sequences": (1, MAX_BATCH),
+        "inner_steps": (1, MAX_STEPS),
+        "rounds": (1, MAX_STEPS),
+    }
+    for name, (low, high) in bounds.items():
+        if not low <= getattr(recipe, name) <= high:
+            raise fail("E1707", f"{name} is {getattr(recipe, name)}; it must lie between {low} and {high}.")
+    for name in ("learning_rate", "weight_decay", "clip_norm", "outer_learning_rate", "outer_momentum"):
+        text = getattr(recipe, name)
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if not 0 <= value <= 1000:
+            raise fail("E1707", f"{name} is {text!r}; it must be a number between 0 and 1000.")
