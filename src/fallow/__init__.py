@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from fallow.sdk.client import AsyncFallow as aconnect
     from fallow.sdk.jobs import AsyncJob
 
+__version__ = "0.1.0"
+
 _WHERE = {
     "connect": ("fallow.sdk.blocking", "Fallow"),
     "aconnect": ("fallow.sdk.client", "AsyncFallow"),

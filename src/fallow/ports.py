@@ -3,7 +3,7 @@ one contract suite in `tests/contracts/` that both pass."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -178,6 +178,10 @@ class EventLog(Protocol):
 
     def put(self, key: str, value: bytes) -> None:
         """A durable cell beside the log (snapshots, vouchers)."""
+        ...
+
+    def put_all(self, cells: Mapping[str, bytes]) -> None:
+        """Several cells with one flush, all or none."""
         ...
 
     def get(self, key: str) -> bytes | None: ...

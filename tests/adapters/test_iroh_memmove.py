@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from types import ModuleType
+from typing import Any
 
 import iroh.iroh_ffi
 import pytest
@@ -57,7 +58,7 @@ def test_a_failed_write_leaves_no_hole() -> None:
     builder.write(b"ab")
     builder.write(b"")
     builder.write(b"c" * 1000)
-    buffer = builder.finalize()
+    buffer: Any = builder.finalize()
     assert buffer.len == 1002
     assert buffer.data[0:1002] == b"ab" + b"c" * 1000
     buffer.free()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from operator import or_
 from types import ModuleType
@@ -33,7 +33,7 @@ def declared() -> list[type[msgspec.Struct]]:
     ]
 
 
-def union(kinds: list[type[msgspec.Struct]]) -> Any:
+def union(kinds: Sequence[type[msgspec.Struct]]) -> Any:
     return reduce(or_, kinds)  # pyright: ignore[reportArgumentType]
 
 

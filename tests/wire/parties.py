@@ -153,5 +153,3 @@ def changed(original: Receipt, **changes: Any) -> Receipt:
 
 def sealed(original: Receipt) -> bytes:
     return seal(original, REQUESTER.account_secret)
-
-

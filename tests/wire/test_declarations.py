@@ -9,13 +9,13 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.wire.making import declared, structs, unbounded, union, violations
 
 from fallow.errors import FallowError
 from fallow.wire import ledger, local, messages, worker
 from fallow.wire.codec import decode, encode
 from fallow.wire.documents import AnyDocument, Document, Order, Signed
 from fallow.wire.messages import Message
-from tests.wire.making import declared, structs, union, unbounded, violations
 
 STRUCTS = declared()
 MESSAGES = [kind for kind in STRUCTS if issubclass(kind, Message)]
@@ -79,7 +79,7 @@ def test_nothing_outside_its_bounds_is_taken(kind: type[msgspec.Struct], data: s
 def test_a_message_with_more_or_less_in_it_is_refused(kind: type[msgspec.Struct], data: st.DataObject) -> None:
     """Also one whose last fields have defaults: leaving them out would be a second encoding of the same message."""
     fields = msgspec.msgpack.decode(encode(data.draw(structs(kind))))
-    for touched in (fields + [None], fields[:-1], [*fields, *fields], {"type": kind.__name__}, fields[1:]):
+    for touched in ([*fields, None], fields[:-1], [*fields, *fields], {"type": kind.__name__}, fields[1:]):
         with pytest.raises(FallowError) as refused:
             decode(ANY_MESSAGE, msgspec.msgpack.encode(touched), 1 << 24)
         assert refused.value.code == "E1102"
@@ -92,16 +92,12 @@ def test_every_size_that_a_peer_chooses_is_bounded() -> None:
 
 def test_no_document_is_larger_than_what_a_signature_covers() -> None:
     """Label fields of four-byte characters are the most that a document can hold."""
-    most = {name: "\N{GRINNING FACE}" * 200 for name in ("kind", "numerics", "verify")}
-    big = (1 << 63) - 1
-    numbers = {
-        name: big
-        for name in (
-            "cpu_millis", "ram_bytes", "disk_bytes", "gpus", "gpu_ram_bytes", "units", "max_price_ucr", "min_stake_ucr",
-            "ends_ms",
-        )
-    }  # fmt: skip
-    words = {"node": bytes(32), "job": bytes(32), "nonce": bytes(32), "requester": bytes(20), "bank": bytes(20)}
-    body = encode(Order(**most, **numbers, **words))
+    label, most = "\N{GRINNING FACE}" * 200, (1 << 63) - 1
+    order = Order(
+        requester=bytes(20), node=bytes(32), job=bytes(32), kind=label, numerics=label, cpu_millis=most, ram_bytes=most,
+        disk_bytes=most, gpus=most, gpu_ram_bytes=most, units=most, max_price_ucr=most, min_stake_ucr=most,
+        verify=label, ends_ms=most, bank=bytes(20), nonce=bytes(32),
+    )  # fmt: skip
+    body = encode(order)
     assert decode(AnyDocument, body, 4096)
     assert decode(Signed, encode(Signed(body, bytes(65))))

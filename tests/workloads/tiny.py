@@ -49,7 +49,7 @@ def make_model(folder: Path, seed: int = 1) -> Path:
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=256,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=0,
         bos_token_id=None,
         tie_word_embeddings=True,
     )

@@ -287,7 +287,7 @@ class DiskBlobs:
         file = self._file(blob)
         with self._lock:
             if self._index.size(blob) is not None:
-                temp.unlink()
+                temp.unlink(missing_ok=True)
                 return
             if not file.parent.is_dir():
                 file.parent.mkdir(mode=0o700)

@@ -8,7 +8,7 @@ pointer, which is one copy in C already, and is left alone.
 from __future__ import annotations
 
 import ctypes
-from typing import Any, cast
+from typing import Any
 
 import iroh.iroh_ffi
 
@@ -39,7 +39,7 @@ def repair() -> bool:
     builder = _builder()
     if builder is None:
         return False
-    current = cast(Any, builder.write)
+    current = builder.write
     if current is not _write and copies_bytewise(current):
         builder.write = _write
     return builder.write is _write

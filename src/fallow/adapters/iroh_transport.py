@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import iroh
 from iroh.iroh_ffi import uniffi_set_event_loop  # pyright: ignore[reportUnknownVariableType]
 
-from fallow.adapters.iroh_memmove import repair
+from fallow.adapters import iroh_memmove, iroh_polling
 from fallow.errors import FallowError, fail
 from fallow.units import NodeId
 from fallow.wire.messages import NodeAddress
@@ -54,6 +54,7 @@ class IrohStream:
         self._sender, self._receiver = stream.send(), stream.recv()
         self._blocked: set[asyncio.Task[Any]] = set()
         self._aborted = False
+        self._finished = False
 
     async def send(self, data: bytes) -> None:
         """Pieces of 256 KiB are the fastest; many small ones cost 0.1 ms each."""
@@ -61,6 +62,7 @@ class IrohStream:
 
     async def finish(self) -> None:
         await self._interruptible(self._sender.finish())
+        self._finished = True
 
     async def read(self, limit: int) -> bytes:
         return await self._interruptible(self._receiver.read(limit))
@@ -96,7 +98,10 @@ class IrohStream:
 
     def _reset(self) -> None:
         """Tell the peer. These two calls are done when they have been polled once, so nobody needs to wait."""
-        for call in (self._sender.reset(_RESET), self._receiver.stop(_RESET)):
+        calls = [self._receiver.stop(_RESET)]
+        if not self._finished:  # else everything sent still arrives
+            calls.append(self._sender.reset(_RESET))
+        for call in calls:
             try:
                 call.send(None)  # pyright: ignore[reportUnknownMemberType]
             except (StopIteration, iroh.IrohError):
@@ -175,7 +180,8 @@ class IrohTransport:
         """Listen as the node whose Ed25519 seed is `seed` (32 bytes) on `bind` ("ip:port", port 0 for any). `relay` is
         the URL of a relay, or "" for none: then only nodes that can reach `bind` can dial us. Raises UnavailableError
         E1804 when the port is taken, UsageError E1805 when `bind` or `relay` cannot be used."""
-        repair()
+        iroh_memmove.repair()
+        iroh_polling.repair()
         uniffi_set_event_loop(asyncio.get_running_loop())  # pyright: ignore[reportArgumentType]
         try:
             mode = iroh.RelayMode.custom_from_urls([relay]) if relay else iroh.RelayMode.disabled()

@@ -1,8 +1,8 @@
 """A node's identity on disk: the Ed25519 key of the node and the secp256k1 key of its account, in one file.
 
 Defends against: other users of the machine reading or replacing the keys, a crash while writing them, a damaged file
-taken for a key, and secrets in logs or error messages. Does not defend against whoever runs as the same user or as root,
-nor against theft of the disk: the file is not encrypted.
+taken for a key, and secrets in logs or error messages. Does not defend against whoever runs as the same user or as
+root, nor against theft of the disk: the file is not encrypted.
 """
 
 from __future__ import annotations

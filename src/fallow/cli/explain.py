@@ -1,7 +1,7 @@
 """What an error code means, and what to do about it. Works offline.
 
-  fallow explain E1201
-  fallow explain --list
+fallow explain E1201
+fallow explain --list
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ commands imports none of them, which is why `fallow --help` answers in a blink.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # importing `typing` takes longer than printing the help
 if TYPE_CHECKING:
     from fallow.cli.output import Output
 
@@ -151,11 +151,13 @@ def exit_code(error: Exception) -> int:
 
 def _report_bug(error: BaseException, out: Output) -> int:
     """A FallowError may come wrapped in the group of the task group it broke; anything else is our bug."""
+    from typing import cast
+
     from fallow.errors import FallowError, InternalError
 
     inner = error
-    while isinstance(inner, BaseExceptionGroup) and inner.exceptions:
-        inner = inner.exceptions[0]
+    while isinstance(inner, BaseExceptionGroup):
+        inner = cast("BaseExceptionGroup[BaseException]", inner).exceptions[0]
     if isinstance(inner, FallowError):
         out.error(inner)
         return exit_code(inner)

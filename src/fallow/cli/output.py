@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -75,7 +75,7 @@ class Output:
             raise fail("E2006", "You did not confirm.")
 
     @contextmanager
-    def progress(self, title: str) -> Iterator[Bar]:
+    def progress(self, title: str) -> Generator[Bar]:
         """A bar on a terminal, a line per step elsewhere, nothing in JSON."""
         if self.as_json:
             yield _Silent()
@@ -112,7 +112,7 @@ class _Lines:
 
 
 @contextmanager
-def _rich_bar(title: str) -> Iterator[Bar]:
+def _rich_bar(title: str) -> Generator[Bar]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

@@ -1,5 +1,5 @@
-"""How jobs, offers, wallets and receipts look: for programs as plain dictionaries with stable keys (ids as text, money as
-integers of ucr), for people as a few lines of text."""
+"""How jobs, offers and wallets look: for programs as plain dictionaries with stable keys (ids as text, money as whole
+ucr), for people as a few lines of text."""
 
 from __future__ import annotations
 

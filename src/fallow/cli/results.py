@@ -54,7 +54,8 @@ async def _run(args: argparse.Namespace, out: Output) -> int:
 
 async def _write(client: AsyncFallow, results: JobResults, folder: Path) -> None:
     if results.tree:
-        return await client.export(results.tree, folder)
+        await client.export(results.tree, folder)
+        return
     for number, output in enumerate(results.outputs):
         for part in output.parts:
             await client.export(part.blob, folder / str(number), part.name)

@@ -13,7 +13,6 @@ from fallow.errors import fail
 from fallow.sdk.client import AsyncFallow
 from fallow.sdk.jobs import AsyncJob, ended_well
 from fallow.sdk.terms import Terms, capped, fitting
-from fallow.units import format_money
 from fallow.wire.local import Estimate, JobSpec, JobView
 
 TALKATIVE = ("phase", "lease", "audit", "caught", "round", "warning", "failed", "paid")
@@ -22,7 +21,7 @@ TALKATIVE = ("phase", "lease", "audit", "caught", "round", "warning", "failed", 
 def terms_of(args: argparse.Namespace, workers: int = 1) -> Terms:
     """The terms that `options.add_job_terms` read."""
     terms = Terms(
-        budget=_text(args.budget),
+        budget=cr(args.budget),
         workers=workers,
         prefer=args.prefer,
         verify=args.verify,
@@ -30,12 +29,8 @@ def terms_of(args: argparse.Namespace, workers: int = 1) -> Terms:
         name=args.name,
     )
     if args.max_price is not None:
-        terms["max_price"] = _text(args.max_price)
+        terms["max_price"] = cr(args.max_price)
     return terms
-
-
-def _text(amount_ucr: int) -> str:
-    return format_money(amount_ucr)
 
 
 async def submit(client: AsyncFallow, spec: JobSpec, args: argparse.Namespace, out: Output) -> AsyncJob:
@@ -50,7 +45,9 @@ async def submit(client: AsyncFallow, spec: JobSpec, args: argparse.Namespace, o
     out.say(price_line(spec, estimate))
     out.confirm(f"Spend up to {cr(spec.budget_ucr)}?", yes=args.yes)
     job = await client.submit(spec)
-    out.when_interrupted = f"Interrupted. Job {job.text} goes on. Follow: fallow logs -f {job.text[:12]}; stop: fallow cancel {job.text[:12]}"
+    short = job.text[:12]
+    ways = f"Follow: fallow logs -f {short}; stop: fallow cancel {short}"
+    out.when_interrupted = f"Interrupted. Job {job.text} goes on. {ways}"
     out.say(f"Job {job.text} submitted.")
     return job
 
@@ -62,7 +59,8 @@ def price_line(spec: JobSpec, estimate: Estimate) -> str:
         return f"{fit} of {len(estimate.candidates)} providers fit. It runs until cancelled or {budget} is spent."
     low, high = cr(estimate.low_ucr), cr(estimate.high_ucr)
     price = low if low == high else f"{low} to {high}"
-    return f"{fit} of {len(estimate.candidates)} providers fit. Expected cost {price}, checks included; never above {budget}."
+    who = f"{fit} of {len(estimate.candidates)} providers fit."
+    return f"{who} Expected cost {price}, checks included; never above {budget}."
 
 
 async def follow(job: AsyncJob, out: Output, title: str) -> JobView:

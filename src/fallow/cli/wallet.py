@@ -1,10 +1,10 @@
 """Your credits: see them, put some up as stake, take stake out, send some, or (for a pool's operator) grant new ones.
 
-  fallow wallet                          show all balances
-  fallow wallet deposit 5                move 5 cr into stake
-  fallow wallet unbond 5                 take stake out; it stays slashable for the pool's unbonding time
-  fallow wallet transfer 5 0xACCOUNT     send
-  fallow wallet grant 5 0xACCOUNT        create credits (the pool's operator only)
+fallow wallet                          show all balances
+fallow wallet deposit 5                move 5 cr into stake
+fallow wallet unbond 5                 take stake out; it stays slashable for the pool's unbonding time
+fallow wallet transfer 5 0xACCOUNT     send
+fallow wallet grant 5 0xACCOUNT        create credits (the pool's operator only)
 """
 
 from __future__ import annotations

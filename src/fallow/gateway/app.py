@@ -5,9 +5,7 @@ any of them may die."""
 from __future__ import annotations
 
 import asyncio
-import os
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
@@ -26,10 +24,11 @@ from fallow.gateway.requests import (
     parse_completion,
     prompt_bytes,
 )
+from fallow.ports import Clock, Entropy
 from fallow.sdk.link import Link
 from fallow.units import cost_ucr, to_text
 from fallow.wire.local import ListModels, ModelList, PostKey, ReserveKey, ServedModel
-from fallow.wire.tasks import GenerateValue
+from fallow.wire.tasks import Generate, GenerateValue
 
 CALL_S = 10.0
 FIRST_ANSWER_S = 600.0
@@ -39,18 +38,18 @@ MODELS_FRESH_S = 1.0
 class Gateway:
     """What the routes share: the link to the steward, a short memory of its models, and a lane per model."""
 
-    def __init__(self, link: Link, group: asyncio.TaskGroup) -> None:
-        self._link, self._group = link, group
+    def __init__(self, link: Link, group: asyncio.TaskGroup, clock: Clock, entropy: Entropy) -> None:
+        self._link, self._group, self.clock, self.entropy = link, group, clock, entropy
         self._models: tuple[ServedModel, ...] = ()
         self._models_at = float("-inf")
         self._lanes: dict[bytes, ModelLane] = {}
 
     async def models(self) -> tuple[ServedModel, ...]:
         """What is served now, at most a second old."""
-        if time.monotonic() - self._models_at > MODELS_FRESH_S:
+        if self.clock.monotonic_s() - self._models_at > MODELS_FRESH_S:
             found = await self._link.call(ListModels(), CALL_S)
             assert isinstance(found, ModelList)
-            self._models, self._models_at = found.models, time.monotonic()
+            self._models, self._models_at = found.models, self.clock.monotonic_s()
         return self._models
 
     async def model(self, name: str) -> ServedModel:
@@ -73,7 +72,7 @@ class Gateway:
 
     async def reserve(self, secret: str, amount_ucr: int) -> bytes:
         """Set the most that a request can cost aside on its key; -> the operation to book it with."""
-        operation = os.urandom(32)
+        operation = self.entropy.draw(32)
         await self._link.call(ReserveKey(secret[:200], amount_ucr, operation), CALL_S)
         return operation
 
@@ -115,9 +114,9 @@ async def _complete(request: Request, chat: bool) -> Response:
         raise fail("E1903", f"max_tokens is {asked.wanted_tokens()}, the model holds {model.context_tokens} tokens.")
     most = min(prompt_bytes(task), model.context_tokens) + asked.wanted_tokens()
     operation = await gateway.reserve(secret, cost_ucr(most, model.price_ucr))
-    seed = asked.seed if asked.seed is not None else int.from_bytes(os.urandom(7))
+    seed = asked.seed if asked.seed is not None else int.from_bytes(gateway.entropy.draw(7))
     identifier = ("chatcmpl-" if chat else "cmpl-") + operation.hex()[:24]
-    shape = Shape(chat, identifier, model.name, int(time.time()))
+    shape = Shape(chat, identifier, model.name, gateway.clock.now_ms() // 1000)
     work = _Work(gateway, model, operation)
     if asked.stream:
         with_usage = asked.stream_options is not None and asked.stream_options.include_usage
@@ -144,10 +143,10 @@ class _Work:
     def _charge(self, value: GenerateValue) -> None:
         self._cost_ucr = cost_ucr(value.prompt_tokens + value.completion_tokens, self._model.price_ucr)
 
-    async def whole(self, task: object, seed: int) -> tuple[GenerateValue, str]:
+    async def whole(self, task: Generate, seed: int) -> tuple[GenerateValue, str]:
         """-> the finished answer and its receipt's id."""
         try:
-            async with self._gateway.lane(self._model).ask(task, seed) as answer:  # type: ignore[arg-type]
+            async with self._gateway.lane(self._model).ask(task, seed) as answer:
                 while not isinstance(item := await _next(answer), GenerateValue):
                     pass
                 self._charge(item)
@@ -157,11 +156,11 @@ class _Work:
         finally:
             await self._gateway.post(self._operation, self._cost_ucr)
 
-    async def stream(self, task: object, seed: int, shape: Shape, with_usage: bool) -> AsyncIterator[bytes]:
+    async def stream(self, task: Generate, seed: int, shape: Shape, with_usage: bool) -> AsyncIterator[bytes]:
         """Server-sent events. The first is only made when the first token is there, so that an error before it still
         has its own HTTP status."""
         try:
-            async with self._gateway.lane(self._model).ask(task, seed) as answer:  # type: ignore[arg-type]
+            async with self._gateway.lane(self._model).ask(task, seed) as answer:
                 item = await _next(answer)
                 yield shape.opening() + (shape.piece(item) if isinstance(item, str) else b"")
                 try:
@@ -212,13 +211,13 @@ async def _health(_request: Request) -> Response:
     return JSONResponse({"ok": True})
 
 
-def create_app(link: Link) -> Starlette:
+def create_app(link: Link, clock: Clock, entropy: Entropy) -> Starlette:
     """The ASGI application; `link` is the steward's local socket."""
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncGenerator[None]:
         async with asyncio.TaskGroup() as group:
-            app.state.gateway = Gateway(link, group)
+            app.state.gateway = Gateway(link, group, clock, entropy)
             holder = group.create_task(asyncio.Event().wait(), name="gateway lanes")
             yield
             holder.cancel()

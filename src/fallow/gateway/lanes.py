@@ -8,7 +8,7 @@ goes on. A provider's death is the steward's business and is not seen here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -103,7 +103,7 @@ class ModelLane:
             await self._stream.send(LaneStop(number))
 
     @asynccontextmanager
-    async def ask(self, task: Generate, seed: int) -> AsyncIterator[Answer]:
+    async def ask(self, task: Generate, seed: int) -> AsyncGenerator[Answer]:
         """Start an answer; leaving the block early stops the work on it."""
         self._last += 1
         number, answer = self._last, Answer(task, seed)

@@ -33,6 +33,7 @@ def error_reply(error: FallowError) -> tuple[int, dict[str, Any]]:
 
 
 def usage(value: GenerateValue) -> dict[str, int]:
+    """Token counts as OpenAI names them."""
     total = value.prompt_tokens + value.completion_tokens
     return {
         "prompt_tokens": value.prompt_tokens,

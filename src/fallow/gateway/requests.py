@@ -18,6 +18,8 @@ _UNSUPPORTED = ("tools", "functions", "logprobs", "top_logprobs", "logit_bias", 
 
 
 class StreamOptions(BaseModel):
+    """`include_usage` asks for a last chunk with token counts."""
+
     include_usage: bool = False
 
 
@@ -71,6 +73,8 @@ class Sampling(BaseModel):
 
 
 class ChatRequest(Sampling):
+    """The body of /v1/chat/completions."""
+
     messages: list[Turn] = Field(min_length=1, max_length=MAX_TURNS)
     max_completion_tokens: int | None = Field(default=None, ge=1, le=1 << 20)
 
@@ -84,6 +88,8 @@ class ChatRequest(Sampling):
 
 
 class CompletionRequest(Sampling):
+    """The body of /v1/completions."""
+
     prompt: str = Field(min_length=1)
 
     def task(self) -> Generate:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import uvicorn
 
+from fallow.adapters.clock import SystemClock, SystemEntropy
 from fallow.errors import fail
 from fallow.gateway.app import create_app
 from fallow.sdk.link import Link
@@ -46,7 +47,8 @@ class _Server(uvicorn.Server):
 async def run_gateway(steward_socket: Path, listener: socket.socket) -> None:
     """Serve until cancelled; then answers in flight get a second to end."""
     config = uvicorn.Config(
-        create_app(Link(steward_socket)), log_level="warning", access_log=False, lifespan="on",
+        create_app(Link(steward_socket), SystemClock(), SystemEntropy()),
+        log_level="warning", access_log=False, lifespan="on",
         timeout_graceful_shutdown=GRACE_S, server_header=False,
     )  # fmt: skip
     server = _Server(config)

@@ -11,20 +11,20 @@ from blake3 import blake3
 
 from fallow import __version__
 from fallow.errors import FallowError, RejectedError, fail
-from fallow.node.blobs import export_tree, import_path
 from fallow.node.directory import find_offers, search_signed
+from fallow.node.folders import export_tree, import_path
 from fallow.node.receipts import Receipts
-from fallow.node.rpc import Caller, Router
+from fallow.node.router import Caller, Router
 from fallow.node.services import Services
 from fallow.node.steward import Steward
 from fallow.rules import market
-from fallow.rules.node.steward import estimate
+from fallow.rules.node.estimate import estimate
 from fallow.units import BlobId, format_money
 from fallow.wire import ledger, local
 from fallow.wire.codec import encode
 from fallow.wire.messages import Message, Offer, Ok
 from fallow.wire.tasks import Part
-from fallow.wire.trees import Tree, TreeFile, encode_tree
+from fallow.wire.trees import TreeEntry, encode_tree
 
 BANK_S = 10.0
 MAX_OFFERS = 1000
@@ -52,6 +52,12 @@ def serve_wallet(router: Router, services: Services) -> None:
             found.bonded_ucr, found.unbonding_ucr, found.earned_ucr, found.slashed_ucr,
         )  # fmt: skip
 
+    @router.on(local.SeeBooks)
+    async def _(_caller: Caller, _request: local.SeeBooks) -> local.PoolBooks:
+        books = await call_bank(services, ledger.GetBooks())
+        assert isinstance(books, ledger.Books)
+        return local.PoolBooks(books.minted_ucr, books.sum_ucr, books.accounts, books.open_escrows)
+
     @router.on(local.MoveMoney)
     async def _(_caller: Caller, request: local.MoveMoney) -> Ok:
         operation, amount = services.entropy.draw(32), request.amount_ucr
@@ -75,7 +81,7 @@ def serve_offers(router: Router, services: Services) -> None:
     @router.on(local.SeeOffers)
     async def _(_caller: Caller, _request: local.SeeOffers) -> local.OffersSeen:
         signed = await search_signed(services.rpc, services.directories, "", services.clock.now_ms())
-        return local.OffersSeen(tuple(encode(one) for one in signed))
+        return local.OffersSeen(tuple(encode(one) for _, one in signed))
 
     async def live(kind: str) -> list[Offer]:
         return await find_offers(services.rpc, services.directories, kind, services.clock.now_ms())
@@ -83,7 +89,7 @@ def serve_offers(router: Router, services: Services) -> None:
     @router.on(local.EstimateJob)
     async def _(_caller: Caller, request: local.EstimateJob) -> local.Estimate:
         offers = await live(market.kind_of(request.spec))
-        return estimate(request.spec, services.identity.account, services.bank_account, offers[:MAX_OFFERS])
+        return estimate(request.spec, services.bank_account, offers[:MAX_OFFERS], services.clock.now_ms())
 
 
 def serve_files(router: Router, services: Services) -> None:
@@ -91,9 +97,8 @@ def serve_files(router: Router, services: Services) -> None:
 
     @router.on(local.ImportPath)
     async def _(_caller: Caller, request: local.ImportPath) -> local.Imported:
-        tree, size, files = await asyncio.to_thread(import_path, services.blobs, Path(request.path))
-        services.blobs.pin(tree, "owner")
-        return local.Imported(tree, size, files)
+        found = await asyncio.to_thread(import_path, services.blobs, Path(request.path), "owner")
+        return local.Imported(found.tree, found.size_bytes, found.files)
 
     @router.on(local.ExportTree)
     async def _(_caller: Caller, request: local.ExportTree) -> Ok:
@@ -121,10 +126,10 @@ def result_tree(services: Services, parts: tuple[Part, ...]) -> bytes:
     """The output parts of a finishing task ("adapter/<file>" or "model/<file>") as one tree."""
     files = [part for part in parts if part.name.startswith(("adapter/", "model/"))]
     entries = tuple(
-        TreeFile(part.name.split("/", 1)[1], part.blob, part.size_bytes, False)
+        TreeEntry(part.name.split("/", 1)[1], part.blob, part.size_bytes, False)
         for part in sorted(files, key=lambda part: part.name.split("/", 1)[1])
     )
-    return services.blobs.put(encode_tree(Tree(entries))) if entries else b""
+    return services.blobs.put(encode_tree(entries)) if entries else b""
 
 
 def serve_jobs(router: Router, services: Services, steward: Steward) -> None:
@@ -164,6 +169,10 @@ def serve_jobs(router: Router, services: Services, steward: Steward) -> None:
         _caller: Caller, request: local.WatchJob, _inputs: AsyncIterator[Message]
     ) -> AsyncIterator[local.JobNote]:
         steward.view(request.job)
+        if not request.follow:
+            for note in steward.records.notes(request.job, request.after):
+                yield note
+            return
         async for note in steward.records.watch(request.job, request.after):
             yield note
 
@@ -176,7 +185,9 @@ def serve_jobs(router: Router, services: Services, steward: Steward) -> None:
     async def _(_caller: Caller, request: local.GetResults) -> local.JobResults:
         view, ended = steward.view(request.job), steward.records.outcome(request.job)
         if ended is None:
-            raise fail("E1403", f"The job is still {view.phase}.", cause="It has not finished.", next_step="fallow jobs")
+            raise fail(
+                "E1403", f"The job is still {view.phase}.", cause="It has not finished.", next_step="fallow jobs"
+            )
         outputs = tuple(output for output in ended.outputs if output is not None)
         if ended.code and not outputs:
             code = ended.code if issubclass(_family(ended.code), RejectedError) else "E1403"
@@ -190,11 +201,11 @@ def serve_jobs(router: Router, services: Services, steward: Steward) -> None:
         spec = steward.state.jobs[request.job].spec
         kind = market.kind_of(spec)
         offers = await find_offers(services.rpc, services.directories, kind, services.clock.now_ms())
-        return estimate(spec, services.identity.account, services.bank_account, offers[:MAX_OFFERS])
+        return estimate(spec, services.bank_account, offers[:MAX_OFFERS], services.clock.now_ms())
 
 
 def _family(code: str) -> type[FallowError]:
-    from fallow.errors import CODES  # noqa: PLC0415
+    from fallow.errors import CODES
 
     return CODES[code].family
 

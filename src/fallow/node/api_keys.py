@@ -7,7 +7,7 @@ import msgspec
 from blake3 import blake3
 
 from fallow.errors import fail
-from fallow.node.rpc import Caller, Router
+from fallow.node.router import Caller, Router
 from fallow.ports import Clock, Entropy, EventLog
 from fallow.rules.spending import MAX_KEYS, Key, available_ucr, post, reserve
 from fallow.units import format_money

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
-import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,14 +35,17 @@ from fallow.node.config import (
     write_ticket,
 )
 from fallow.node.lane import serve_lanes
-from fallow.node.local_socket import serve_local
+from fallow.node.local_socket import local_socket
 from fallow.node.pool import Pool
 from fallow.node.receipts import Receipts
-from fallow.node.rpc import Router, Rpc, serve
+from fallow.node.router import Router
+from fallow.node.rpc import Rpc
 from fallow.node.services import Services
 from fallow.node.steward import Steward
 from fallow.rules.node.steward_types import Timing
 from fallow.sdk.home import socket_path
+from fallow.units import to_text
+from fallow.wire.codec import encode
 from fallow.wire.local import LaneJob, ServeJob
 from fallow.wire.messages import NodeAddress
 
@@ -55,8 +58,8 @@ JOIN_EVERY_S = 1.0
 class Options:
     """How a node is started. `ticket` joins a pool (otherwise the one remembered in the home, or a new one when the
     node is a bank); `directories` are put into the ticket of a new pool; `beside` runs along with the node and gets the
-    path of its local socket (a gateway, which is a room above this one); `ready` is called once with the line that others
-    join with."""
+    path of its local socket (a gateway, which is a room above this one); `ready` is called once with the ticket
+    that others join with ("" without a pool), the node's address, account and node id."""
 
     roles: frozenset[str]
     ticket: Ticket | None = None
@@ -64,7 +67,7 @@ class Options:
     bind: str = ""
     beside: Callable[[Path], Coroutine[None, None, None]] | None = None
     timing: Timing = field(default_factory=Timing)
-    ready: Callable[[str], None] = lambda _line: None
+    ready: Callable[[dict[str, str]], None] = lambda _about: None
 
 
 def quiet_logs(level: str) -> None:
@@ -87,19 +90,27 @@ async def run_node(home: Path, options: Options) -> None:
     """Run until SIGINT or SIGTERM. Raises FallowError for a home, configuration or port that cannot be used."""
     prepare_home(home)
     config = load_config(home)
+    async with AsyncExitStack() as stack:
+        remote = Router()
+        services = await _open(stack, home, config, options, remote)
+        await until_told_to_stop(_work(services, options, remote))
+
+
+async def until_told_to_stop(work: Coroutine[None, None, None]) -> None:
+    """Run `work` until it ends or SIGINT or SIGTERM comes. Raises the first FallowError of many as it is."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with AsyncExitStack() as stack:
-        services = await _open(stack, home, config, options)
-        try:
-            async with asyncio.TaskGroup() as group:
-                work = group.create_task(_work(services, options), name="node")
-                await stop.wait()
-                work.cancel()
-        except* FallowError as errors:
-            raise _first(errors) from None
+    try:
+        async with asyncio.TaskGroup() as group:
+            stopper = group.create_task(stop.wait(), name="stop signal")
+            task = group.create_task(work, name="node")
+            task.add_done_callback(lambda _: stop.set())
+            await stopper
+            task.cancel()
+    except* FallowError as errors:
+        raise _first(errors) from None
 
 
 def _first(errors: BaseExceptionGroup[FallowError]) -> FallowError:
@@ -110,14 +121,13 @@ def _first(errors: BaseExceptionGroup[FallowError]) -> FallowError:
     return error
 
 
-async def _open(stack: AsyncExitStack, home: Path, config: Config, options: Options) -> Services:
+async def _open(stack: AsyncExitStack, home: Path, config: Config, options: Options, remote: Router) -> Services:
     """The doors to the world, closed again in reverse order."""
     clock, entropy = SystemClock(), SystemEntropy()
     identity = open_identity(home / "keys", entropy)
     transport = await _bind(identity.node_secret, home, options.bind or config.bind, config.relay)
     stack.push_async_callback(transport.close)
-    rpc = Rpc(transport)
-    stack.push_async_callback(rpc.close)
+    rpc = await stack.enter_async_context(Rpc(transport, remote))
     events = SqliteEventLog(home / "log.db")
     stack.callback(events.close)
     blobs = DiskBlobs(home / "blobs", config.quota_bytes)
@@ -125,11 +135,10 @@ async def _open(stack: AsyncExitStack, home: Path, config: Config, options: Opti
     ticket = options.ticket or load_ticket(home)
     if options.ticket is not None:
         save_ticket(home, options.ticket)
-    services = Services(
-        home, config, identity, clock, entropy, rpc, events, blobs, Fetcher(rpc, blobs), ticket,
+    return Services(
+        home, config, identity, clock, entropy, transport, rpc, events, blobs, Fetcher(rpc, blobs), ticket,
         list(options.directories or (ticket.directories if ticket is not None else ())),
     )  # fmt: skip
-    return services
 
 
 async def _bind(seed: bytes, home: Path, bind: str, relay: str) -> IrohTransport:
@@ -148,21 +157,28 @@ async def _bind(seed: bytes, home: Path, bind: str, relay: str) -> IrohTransport
     return transport
 
 
-async def _work(services: Services, options: Options) -> None:
-    remote, owner = Router(), Router()
-    roles = options.roles
+async def _work(services: Services, options: Options, remote: Router) -> None:
+    owner = Router()
     serve_blobs(remote, services.blobs)
-    pool = Pool(services, options.directories)
+    with ExitStack() as books:
+        pool = Pool(services, options.directories, books)
+        await _play(services, options, remote, owner, pool)
+
+
+async def _play(services: Services, options: Options, remote: Router, owner: Router, pool: Pool) -> None:
+    roles = options.roles
     async with asyncio.TaskGroup() as group:
         if "bank" in roles:
             pool.open_bank(remote)
         if "directory" in roles:
             pool.open_directory(remote)
-        group.create_task(serve(services.rpc, remote), name="serve peers")
-        await pool.join(group)
-        steward = await _steward(services, options, owner, group) if "steward" in roles else None
+        assert services.rpc.server is not None
+        group.create_task(services.rpc.server.run(services.transport, services.rpc), name="serve peers")
+        await pool.join()
+        if "steward" in roles:
+            await _steward(services, options, owner, group)
         if "provider" in roles:
-            from fallow.node.provider import run_provider  # noqa: PLC0415 - only providers pay for its imports
+            from fallow.node.provider import run_provider
 
             group.create_task(run_provider(services, remote), name="provider")
         ticket = write_ticket(services.ticket) if services.ticket is not None else ""
@@ -173,10 +189,17 @@ async def _work(services: Services, options: Options) -> None:
         api.serve_files(owner, services)
         if options.beside is not None:
             group.create_task(options.beside(socket_path(services.home)), name="beside")
-        group.create_task(serve_local(socket_path(services.home), owner), name="serve owner")
-        options.ready(ticket)
-        log.info("node ready", roles=",".join(sorted(roles)), node=services.identity.node.hex()[:12], pid=os.getpid(),
-                 steward=steward is not None)  # fmt: skip
+        async with local_socket(services.home, owner):
+            options.ready(_announcement(services, ticket))
+            log.info("node ready", roles=",".join(sorted(roles)), node=services.identity.node.hex()[:12])
+            await asyncio.Event().wait()
+
+
+def _announcement(services: Services, ticket: str) -> dict[str, str]:
+    """What whoever started the node wants to know once it is up."""
+    address = base64.b32encode(encode(services.rpc.address())).decode().rstrip("=").lower()
+    account = to_text("account", services.identity.account)
+    return {"ticket": ticket, "address": address, "account": account, "node": services.identity.node.hex()}
 
 
 async def _steward(services: Services, options: Options, owner: Router, group: asyncio.TaskGroup) -> Steward:
@@ -197,4 +220,3 @@ async def _steward(services: Services, options: Options, owner: Router, group: a
     serve_lanes(owner, steward.lanes, known)
     serve_api_keys(owner, ApiKeys(services.log, services.clock, services.entropy))
     return steward
-

@@ -1,10 +1,10 @@
 """A node's home folder: `config.toml`, keys, stores, and the ticket by which machines join a pool.
 
-    HOME/config.toml      what the owner sets; every key is optional
-    HOME/keys/            node and account key, mode 0600 (adapters/keys.py)
-    HOME/blobs/ log.db ledger.db api.sock
-    HOME/network.txt      the ticket of the pool this node belongs to
-    HOME/port             the UDP port of the last start, so that others find the node again
+HOME/config.toml      what the owner sets; every key is optional
+HOME/keys/            node and account key, mode 0600 (adapters/keys.py)
+HOME/blobs/ log.db ledger.db api.sock
+HOME/network.txt      the ticket of the pool this node belongs to
+HOME/port             the UDP port of the last start, so that others find the node again
 """
 
 from __future__ import annotations
@@ -56,12 +56,23 @@ def read_ticket(text: str) -> Ticket:
     return decode(Ticket, raw, MAX_TICKET_BYTES)
 
 
+def read_address(text: str) -> NodeAddress:
+    """A node's address as `fallow up --json` prints it. Raises UsageError E1005 for anything else."""
+    try:
+        raw = base64.b32decode(text.strip().upper() + "=" * (-len(text.strip()) % 8))
+    except ValueError as error:
+        raise fail("E1005", "This is not a node's address.", cause="It is damaged, or not the whole line.") from error
+    return decode(NodeAddress, raw, MAX_TICKET_BYTES)
+
+
 @dataclass(frozen=True)
 class ProviderConfig:
     """What the owner sells and when. `prices` is ucr per 1,000 units by kind of work; `idle` the rule for when the
     machine counts as idle ("always", or see docs/how-to/share-your-machine.md); limits of 0 mean all there is."""
 
-    prices: dict[str, int] = field(default_factory=lambda: {"echo": 1_000, "spin": 1_000, "train": 500, "generate": 500})
+    prices: dict[str, int] = field(
+        default_factory=lambda: {"echo": 1_000, "spin": 1_000, "train": 500, "generate": 500}
+    )
     idle: str = "always"
     cpus: float = 0
     ram: str = ""
@@ -116,8 +127,10 @@ def load_config(home: Path) -> Config:
         _build(ProviderConfig, cast(dict[str, Any], provider), f"{path} [provider]")
     config: Config = _build(Config, table, str(path))
     try:
-        parse_size(config.quota), parse_size(config.provider.disk or "0"), parse_size(config.provider.ram or "0")
-        parse_money(config.welcome), parse_money(config.provider.stake)
+        for size in (config.quota, config.provider.disk, config.provider.ram):
+            parse_size(size or "0")
+        for amount in (config.welcome, config.provider.stake):
+            parse_money(amount)
     except ValueError as error:
         raise fail("E1001", f"{path}: {error}.") from error
     return config

@@ -24,12 +24,15 @@ from fallow.node.rpc import Rpc
 from fallow.ports import Blobs, Partial
 from fallow.units import MIB, BlobId, NodeId, format_size
 from fallow.wire.blob_id import CHUNK_BYTES, blob_id, chunk_length
+from fallow.wire.frames import MAX_FRAME_BYTES
 from fallow.wire.messages import BlobFound, BlobStat, FetchBlob, Message, NodeAddress
 
 MAX_SOURCES = 8
+MAX_SOURCES_TRIED = 64
 RETRY_AFTER_S = (0.2, 1.0)
-STREAM_BYTES = 4 * CHUNK_BYTES
-"""What a stream holds: a chunk being written, one being received, and frames being parsed."""
+STREAM_BYTES = 2 * CHUNK_BYTES + 2 * MAX_FRAME_BYTES
+"""The most that a stream holds: a chunk being written, one being received, a frame and the pieces that it is made from.
+With frames of one chunk, which is what honest nodes send, it is a quarter of that."""
 
 OnFault = Callable[[NodeId, FallowError], None]
 """Told about every source that was dropped: PeerFault E1601 or E1102 for a proven lie, E1605 for a stall, another error
@@ -43,7 +46,7 @@ class FetchLimits:
     """`memory_bytes` bounds what all downloads of a node hold in memory; a source must answer a question in `stat_s`
     and send each chunk in `stall_s`; what a source owes after `hedge_s` of silence is asked for elsewhere too."""
 
-    memory_bytes: int = 64 * MIB
+    memory_bytes: int = 256 * MIB
     stat_s: float = 10.0
     stall_s: float = 20.0
     hedge_s: float = 2.0
@@ -73,7 +76,7 @@ class Download:
 
     async def run(self, sources: Sequence[NodeAddress]) -> None:
         """Fetch it. Raises as `Fetcher.fetch` does. When cancelled, what has come is kept."""
-        distinct = {address.node: address for address in sources}
+        distinct = {address.node: address for address in sources[:MAX_SOURCES_TRIED]}
         waiting = iter(distinct.values())
         self._workers = min(MAX_SOURCES, len(distinct))
         try:
@@ -163,7 +166,8 @@ class Download:
         plan = FetchPlan(partial.missing(), self._limits.hedge_s)
         if plan.done:
             self._over.set()
-        return _Incoming(size_bytes, chunks, partial, plan, {})
+        here_bytes = size_bytes - sum(chunk_length(size_bytes, index) for index in partial.missing())
+        return _Incoming(size_bytes, chunks, partial, plan, here_bytes, {})
 
     def _give_up(self, error: FallowError) -> FallowError:
         """Something that no other source can mend."""
@@ -199,8 +203,7 @@ class Download:
         source, plan = NodeId(address.node), incoming.plan
         start, end = run.start * CHUNK_BYTES, min(run.stop * CHUNK_BYTES, incoming.size_bytes)
         loop = asyncio.get_running_loop()
-        writing: asyncio.Future[None] | None = None
-        written = -1
+        writing: _Writing | None = None
         try:
             async with self._shared.rpc.open(address, FetchBlob(self._blob, start, end - start)) as stream:
                 await stream.finish()
@@ -208,14 +211,13 @@ class Download:
                 while (index := plan.current(source)) is not None:
                     data = await self._next_chunk(pieces, chunk_length(incoming.size_bytes, index))
                     if writing is not None:
-                        await self._settle(source, incoming, written, writing)
+                        await self._settle(source, incoming, writing)
                     plan.received(source, _now_s())
-                    writing, written = loop.run_in_executor(None, incoming.partial.write, index, data), index
-                if writing is not None:
-                    await self._settle(source, incoming, written, writing)
+                    writing = index, loop.run_in_executor(None, incoming.partial.write, index, data)
         finally:
+            # Also when the source failed: the chunk that it sent before may be good.
             if writing is not None:
-                writing.cancel()
+                await self._settle(source, incoming, writing)
 
     async def _next_chunk(self, pieces: _Pieces, length_bytes: int) -> bytes | bytearray:
         try:
@@ -224,19 +226,20 @@ class Download:
         except TimeoutError:
             raise fail("E1605", f"sent no chunk in {self._limits.stall_s:.0f} s") from None
 
-    async def _settle(self, source: NodeId, incoming: _Incoming, index: int, writing: asyncio.Future[None]) -> None:
-        """A chunk was checked and written, or not."""
+    async def _settle(self, source: NodeId, incoming: _Incoming, writing: _Writing) -> None:
+        """Wait until a chunk is checked and written, or not."""
+        index, done = writing
         try:
-            await writing
+            await done
         except PeerFault:
             raise
         except FallowError as error:
             raise self._give_up(error) from None
-        incoming.plan.arrived(source, index)
+        if incoming.plan.arrived(source, index):
+            incoming.here_bytes += chunk_length(incoming.size_bytes, index)
         incoming.received[source] = incoming.received.get(source, 0) + 1
         if self._on_progress is not None:
-            here = max(0, incoming.size_bytes - incoming.plan.missing_count * CHUNK_BYTES)
-            self._on_progress(here, incoming.size_bytes)
+            self._on_progress(incoming.here_bytes, incoming.size_bytes)
         if incoming.plan.done:
             self._over.set()
 
@@ -248,7 +251,11 @@ class Download:
         self._changed = asyncio.Event()
 
 
-@dataclass(frozen=True)
+_Writing = tuple[int, "asyncio.Future[None]"]
+"""A chunk and the thread's promise to check and write it."""
+
+
+@dataclass
 class _Incoming:
     """A blob whose size and chunk hashes are known to be true."""
 
@@ -256,6 +263,7 @@ class _Incoming:
     chunks: tuple[bytes, ...]
     partial: Partial
     plan: FetchPlan
+    here_bytes: int
     received: dict[NodeId, int]
     """How many chunks each source gave."""
 
@@ -264,7 +272,7 @@ class _Pieces:
     """Cuts a stream of raw frames, of whatever lengths the sender chose, into pieces of the lengths that are due."""
 
     def __init__(self, stream: AsyncIterator[Message | bytes]) -> None:
-        self._stream = stream
+        self._items = aiter(stream)
         self._rest = memoryview(b"")
 
     async def take(self, length_bytes: int) -> bytes | bytearray:
@@ -284,11 +292,13 @@ class _Pieces:
             self._rest = memoryview(await self._next())
 
     async def _next(self) -> bytes:
-        async for item in self._stream:
-            if not isinstance(item, bytes):
-                raise fail("E1102", "a message among the bytes of a blob")
-            return item
-        raise fail("E1601", "fewer bytes than were asked for")
+        try:
+            item = await anext(self._items)
+        except StopAsyncIteration:
+            raise fail("E1601", "fewer bytes than were asked for") from None
+        if not isinstance(item, bytes):
+            raise fail("E1102", "a message among the bytes of a blob")
+        return item
 
 
 def too_large(blob: BlobId, size_bytes: int, limit_bytes: int) -> FallowError:

@@ -40,10 +40,6 @@ class FetchPlan:
         """Whether every chunk is here."""
         return not self._missing
 
-    @property
-    def missing_count(self) -> int:
-        return len(self._missing)
-
     def next_run(self, source: bytes, now_s: float) -> range | None:
         """The chunks that an idle source should fetch now, or None when there is nothing for it yet. Ask again after
         something changed, and after `hedge_s`."""
@@ -67,10 +63,12 @@ class FetchPlan:
         run.at += 1
         run.moved_s = now_s
 
-    def arrived(self, source: bytes, index: int) -> None:
-        """A chunk is written."""
+    def arrived(self, source: bytes, index: int) -> bool:
+        """A chunk is written; -> whether it was the first copy."""
+        new = index in self._missing
         self._missing.discard(index)
         self._runs[source].writing.discard(index)
+        return new
 
     def release(self, source: bytes) -> None:
         """A source has ended its run, or failed: what it still owed is free for others."""

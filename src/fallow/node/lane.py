@@ -11,8 +11,8 @@ import msgspec
 
 from fallow.errors import FallowError, fail
 from fallow.node.lane_audit import LaneAudits
-from fallow.node.lane_leg import Ask, Leg
-from fallow.node.rpc import Caller, Router
+from fallow.node.lane_leg import Ask, Leg, most_units
+from fallow.node.router import Caller, Router
 from fallow.node.services import Services
 from fallow.node.steward_records import LaneReceiptNote, lane_receipt_id
 from fallow.rules.node import steward_types as t
@@ -39,6 +39,8 @@ class Lanes:
         self._plans: asyncio.Queue[t.PrepareLane] = asyncio.Queue()
         self._audits: asyncio.Queue[t.AuditLane] = asyncio.Queue()
         self._auditor = LaneAudits(services, self, tell)
+        self.room_units: Callable[[bytes], int] = lambda _lease: 0
+        self.kind_of: Callable[[bytes], str] = lambda _job: "echo"
         self.job_of: Callable[[bytes], bytes | None] = lambda _lease: None
         self.signed_lease: Callable[[bytes], Signed | None] = lambda _lease: None
 
@@ -53,7 +55,7 @@ class Lanes:
                 job = self.job_of(plan.lease)
                 if job is None or plan.lease in self._tasks:
                     continue
-                leg = Leg(self._s, plan, (self._s.rpc.address(),), self._again, self._told)
+                leg = Leg(self._s, plan, (self._s.rpc.address(),), self._again, self._told, self.room_units)
                 await asyncio.to_thread(leg.recall)
                 self.legs[plan.lease], self._jobs[plan.lease] = leg, job
                 self._tasks[plan.lease] = group.create_task(leg.run(), name="lane leg")
@@ -87,7 +89,9 @@ class Lanes:
             self._s.clock.now_ms(), lease, sequence, claim, claim_hash, first, root.count, root.units
         )  # fmt: skip
         self._s.log.put(f"lane-claim/{lease.hex()}/{first:016d}", encode(event))
+        leg.claimed(root.units)
         await self._tell(event)
+        self._pump(self._jobs[lease])
 
     def close(self, lease: bytes) -> None:
         """The lease is settled."""
@@ -106,7 +110,7 @@ class Lanes:
     # the asking side ------------------------------------------------------------------------------------------------
 
     def ask(self, job: bytes, ask: Ask) -> None:
-        """Send a task on the job's least loaded leg, or queue it. Raises UnavailableError E1803 when the queue is full."""
+        """Send a task on the job's least loaded leg, or queue it. Raises UnavailableError E1803 when too many wait."""
         waiting = self._waiting.setdefault(job, deque())
         if len(waiting) >= MAX_QUEUED:
             raise fail("E1803", "Too many tasks wait on this lane.")
@@ -171,7 +175,10 @@ class LaneSession:
             match message:
                 case LaneTask(number, params, seed, stream):
                     await self._room.wait()
-                    ask = Ask(params, seed, stream, self._deliver(number), self._receipts or stream, job=self._job)
+                    ask = Ask(
+                        params, seed, stream, self._deliver(number), self._receipts or stream, job=self._job,
+                        units_most=most_units(self._lanes.kind_of(self._job), params),
+                    )  # fmt: skip
                     self._asks[number] = ask
                     self._lanes.ask(self._job, ask)
                     if len(self._asks) >= OUTBOX // 2:

@@ -1,5 +1,5 @@
-"""Checking lane batches: a few of the answered tasks are asked again on other providers' lanes, where they look like any
-other task, and the answers are compared."""
+"""Checking lane batches: a few of the answered tasks are asked again on other providers' lanes, where they look like
+any other task, and the answers are compared."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fallow.node.lane_leg import Answered, Ask, Leg
+from fallow.node.lane_leg import Answered, Ask, Leg, most_units
 from fallow.node.services import Services
 from fallow.rules.node import steward_types as t
 from fallow.wire.claims import MerkleTree, value_hash
@@ -35,6 +35,11 @@ class Vote:
     digest: bytes
     units: int
 
+    @property
+    def answer(self) -> tuple[bytes, int]:
+        """What is compared: a lane task is metered by whoever answers it, so the meter is part of the answer."""
+        return self.digest, self.units
+
 
 class LaneAudits:
     """Runs AuditLane effects."""
@@ -50,17 +55,20 @@ class LaneAudits:
             record = leg.answered.get(effect.first + index) if leg is not None else None
             if record is None:
                 what = "What was answered is no longer at hand."
-                return await self._tell(t.LaneUnchecked(now_ms, effect.lease, effect.claim_hash, what))
+                await self._tell(t.LaneUnchecked(now_ms, effect.lease, effect.claim_hash, what))
+                return
             claimed = Vote(effect.lease, record.number, value_hash(record.value), record.units)
             votes = await self._votes(effect, record, claimed)
             others = [vote for vote in votes if vote.lease != effect.lease]
             winner = _winner(votes, others, effect)
             if winner is None:
                 what = "Too few other providers answered."
-                return await self._tell(t.LaneUnchecked(now_ms, effect.lease, effect.claim_hash, what))
-            if winner != claimed.digest:
-                return await self._caught(effect, record, claimed, [vote for vote in others if vote.digest == winner])
-            used.update(vote.lease for vote in others if vote.digest == winner)
+                await self._tell(t.LaneUnchecked(now_ms, effect.lease, effect.claim_hash, what))
+                return
+            if winner != claimed.answer:
+                await self._caught(effect, record, claimed, [vote for vote in others if vote.answer == winner])
+                return
+            used.update(vote.lease for vote in others if vote.answer == winner)
         await self._tell(t.LaneAudited(self._s.clock.now_ms(), effect.lease, effect.claim_hash, tuple(sorted(used))))
 
     async def _votes(self, effect: t.AuditLane, record: Answered, claimed: Vote) -> list[Vote]:
@@ -83,7 +91,10 @@ class LaneAudits:
             if isinstance(message, LaneResult) and not answer.done():
                 answer.set_result(message)
 
-        ask = Ask(record.params, record.seed, False, deliver, receipt=True, only=auditor.plan.lease)
+        ask = Ask(
+            record.params, record.seed, False, deliver, receipt=True, only=auditor.plan.lease,
+            units_most=most_units(auditor.kind, record.params),
+        )  # fmt: skip
         if not auditor.take(ask):
             return None
         try:
@@ -101,7 +112,8 @@ class LaneAudits:
         proofs = [proof for vote in others if (proof := await self._evidence(vote)) is not None]
         if accused is None or len(proofs) < 2:
             what = "Other providers answered differently, but have not signed for it."
-            return await self._tell(t.LaneUnchecked(now_ms(), effect.lease, seen, what))
+            await self._tell(t.LaneUnchecked(now_ms(), effect.lease, seen, what))
+            return
         leg = self._lanes.legs[effect.lease]
         task = TaskSpec(leg.kind, record.params, (), record.seed, record.units, 0, 0)
         await self._tell(t.LaneCaught(now_ms(), effect.lease, seen, task, accused, tuple(proofs[:8])))
@@ -127,13 +139,13 @@ class LaneAudits:
         return None
 
 
-def _winner(votes: list[Vote], others: list[Vote], effect: t.AuditLane) -> bytes | None:
+def _winner(votes: list[Vote], others: list[Vote], effect: t.AuditLane) -> tuple[bytes, int] | None:
     """The answer that stands: `quorum` equal ones, the claimed one counted, against none; or one that `quorum` (and 2)
     accounts other than the accused's gave. None while neither is so."""
-    digests = {vote.digest for vote in votes}
-    if len(digests) == 1 and len(votes) >= effect.quorum:
-        return votes[0].digest
-    for digest in digests:
-        if sum(vote.digest == digest for vote in others) >= max(2, effect.quorum):
-            return digest
+    answers = {vote.answer for vote in votes}
+    if len(answers) == 1 and len(votes) >= effect.quorum:
+        return votes[0].answer
+    for answer in answers:
+        if sum(vote.answer == answer for vote in others) >= max(2, effect.quorum):
+            return answer
     return None

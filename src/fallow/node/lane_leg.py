@@ -1,5 +1,5 @@
-"""One leg of a lane: the stream to one provider under one lease. It numbers the tasks, keeps what was answered until the
-provider's claims over it are settled, and hands back what was in flight when the provider goes away."""
+"""One leg of a lane: the stream to one provider under one lease. It numbers the tasks, keeps what was answered until
+the provider's claims over it are settled, and hands back what was in flight when the provider goes away."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import msgspec
 import structlog
 
 from fallow.errors import FallowError, fail
-from fallow.node.rpc import CallStream
 from fallow.node.services import Services
 from fallow.rules.node.steward_types import PrepareLane
+from fallow.sdk.calls import CallStream
 from fallow.wire.claims import Accumulator, lane_leaf, params_hash, value_hash
 from fallow.wire.codec import decode, encode
 from fallow.wire.documents import ClaimRoot
@@ -31,11 +31,18 @@ MAX_KEPT = 200_000
 LOAD_RETRY_S = 1.0
 
 
+def most_units(kind: str, params: bytes) -> int:
+    """The most that a task can be metered at. Raises PeerFault E1102 for parameters that are none of that kind."""
+    if kind != "generate":
+        return 1
+    return len(params) + 64 + decode(Generate, params).max_tokens
+
+
 @dataclass(slots=True)
 class Ask:
     """A task on its way: what is asked, how often it was tried, what of a streamed answer was passed on already, and
-    where the answer goes. `deliver` is called with each LaneItem and the one LaneResult; `leg` and `number` say where it
-    is now; `avoid` are the leases it must not run on."""
+    where the answer goes. `deliver` is called with each LaneItem and the one LaneResult; `leg` and `number` say where
+    it is now; `avoid` are the leases it must not run on."""
 
     params: bytes
     seed: int
@@ -50,6 +57,7 @@ class Ask:
     avoid: tuple[bytes, ...] = ()
     only: bytes = b""
     job: bytes = b""
+    units_most: int = 1
 
     def now_params(self) -> bytes:
         """The parameters with what was answered already given as `resume`, so that a stream goes on elsewhere."""
@@ -82,6 +90,7 @@ class Leg:
     sources: tuple[NodeAddress, ...]
     back: Callable[[Ask], None]
     told: Callable[[Leg, FallowError | None], Awaitable[None]]
+    room_units: Callable[[bytes], int]
     ready: bool = False
     flying: dict[int, Ask] = field(default_factory=dict[int, Ask])
     answered: OrderedDict[int, Answered] = field(default_factory=OrderedDict[int, Answered])
@@ -90,6 +99,8 @@ class Leg:
     _outbox: asyncio.Queue[LaneTask | LaneStop] = field(default_factory=lambda: asyncio.Queue(2 * WINDOW))
     _next: int = 0
     _reserved: int = 0
+    _flying_units: int = 0
+    _unclaimed_units: int = 0
 
     @property
     def load(self) -> int:
@@ -121,6 +132,9 @@ class Leg:
         """Send a task on this leg; False when its window is full or it is not ready."""
         if not self.ready or len(self.flying) >= WINDOW or self._outbox.full():
             return False
+        if self._flying_units + self._unclaimed_units + ask.units_most > self.room_units(self.plan.lease):
+            return False  # more than what is locked in escrow could not be paid
+        self._flying_units += ask.units_most
         if self._next >= self._reserved:
             # numbers are set aside on disk before use: a number used twice under a lease would be equivocation
             self._reserved += NUMBER_BLOCK
@@ -139,7 +153,7 @@ class Leg:
             self._outbox.put_nowait(LaneStop(ask.number))
 
     async def run(self) -> None:
-        """Keep the stream open until cancelled. When it breaks, everything in flight goes back to be asked elsewhere."""
+        """Keep the stream open until cancelled. When it breaks, what is in flight goes back to be asked elsewhere."""
         while True:
             error: FallowError | None = None
             try:
@@ -148,7 +162,7 @@ class Leg:
                 error = caught
             finally:
                 self.ready = False
-                flying, self.flying = self.flying, {}
+                flying, self.flying, self._flying_units = self.flying, {}, 0
                 for ask in flying.values():
                     ask.leg = None
                     self.back(ask)
@@ -193,11 +207,13 @@ class Leg:
         ask = self.flying.pop(result.number, None)
         if ask is None:
             return  # an answer to nothing we asked for earns nothing
+        self._flying_units -= ask.units_most
         code = result.code or self._wrong(ask, result)
         value, units = (b"", 0) if code else (result.value, result.units)
         record = Answered(result.number, ask.sent, ask.seed, value, units, ask.receipt)
         self.answered[record.number] = record
         self._unsaved.append(record)
+        self._unclaimed_units += units
         while len(self.answered) > MAX_KEPT:
             self.answered.popitem(last=False)
         ask.deliver(ask, LaneResult(result.number, value, units, code, result.what))
@@ -241,3 +257,7 @@ class Leg:
         tree.extend(record.leaf() for record in records if record is not None)
         units = sum(record.units for record in records if record is not None)
         return tree.root() == root.root and units == root.units
+
+    def claimed(self, units: int) -> None:
+        """The brain counts these units from now on."""
+        self._unclaimed_units = max(0, self._unclaimed_units - units)

@@ -41,11 +41,11 @@ class Receipts:
         if kept.spec is None or kept.output is None:
             raise fail("E2002", "This receipt is about a batch; ask for the receipts of its answers.")
         digest = output_hash(kept.output)
-        evidence = tuple(
-            Evidence(one.lease, one.claim, digest, kept.units, 0, ())
-            for one in kept.agreeing
-            if one.account not in (kept.terms.provider, kept.terms.requester)
-        )
+        parties, agreeing = {kept.terms.provider, kept.terms.requester}, dict[bytes, Evidence]()
+        for one in kept.agreeing:
+            if one.account not in parties:
+                agreeing.setdefault(one.account, Evidence(one.lease, one.claim, digest, kept.units, 0, ()))
+        evidence = tuple(agreeing.values())[:8]
         verdict: Verdicts = "accepted" if evidence else "cleared"
         work = TaskWork(kept.spec, kept.output)
         seat = self._seat(kept.lease)
@@ -57,15 +57,23 @@ class Receipts:
         if found is None or place is None:
             return None
         charge, verdict = found
-        seat, output = self._seat(lease), self._claimed_output(charge)
-        if output is None:
+        seat, work = self._seat(lease), self._claimed_work(charge)
+        if work is None:
             return None
+        index, path = charge.accused.index, charge.accused.path
+        words = ("Caught by re-execution.",)
         receipt = await self._assemble(
-            seat, place[0], charge.accused.claim, output, 0, (), "rejected", charge.others, ("Caught by re-execution.",)
-        )
+            seat, place[0], charge.accused.claim, work, index, path, "rejected", charge.others, words
+        )  # fmt: skip
         return seal(msgspec.structs.replace(receipt, charge=verdict), self._s.identity.account_secret)
 
-    def _claimed_output(self, charge: Charge) -> TaskWork | None:
+    def _claimed_work(self, charge: Charge) -> TaskWork | LaneWork | None:
+        """What the accused answered; None when it is no longer at hand."""
+        if charge.accused.number:
+            record = self._lane_answers(charge.lease).get(charge.accused.number)
+            if record is None:
+                return None
+            return LaneWork(record.number, record.params, record.seed, record.value, record.units)
         place = self._state.leases.get(charge.lease)
         job = self._state.jobs[place[0]] if place is not None else None
         for slot in job.slots if job is not None else ():
@@ -82,20 +90,25 @@ class Receipts:
         index = note.number - event.first
         work = LaneWork(record.number, record.params, record.seed, record.value, record.units)
         seat = self._seat(note.lease)
-        final = any(batch.claim_hash == event.claim_hash for batch in seat.batches.values())
-        words = ("Not final yet: a check may still come.",) if final else ("A sample of this lane was checked.",)
-        return await self._assemble(seat, note.job, event.claim, work, index, tree.path(index), "cleared", (), words)
+        pending = any(batch.claim_hash == event.claim_hash for batch in seat.batches.values())
+        verdict: Verdicts = "provisional" if pending else "cleared"
+        words = ("Not final yet: a check may still come.",) if pending else ()
+        return await self._assemble(seat, note.job, event.claim, work, index, tree.path(index), verdict, (), words)
 
     def _lane_batch(self, note: LaneReceiptNote) -> tuple[Answered, list[Answered], LaneAnswered]:
-        answered: dict[int, Answered] = {}
-        for _, raw in self._s.log.read(Leg.log_name(note.lease)):
-            answered.update({one.number: one for one in msgspec.msgpack.decode(raw, type=list[Answered])})
+        answered = self._lane_answers(note.lease)
         for key in self._s.log.keys(f"lane-claim/{note.lease.hex()}/"):
             event = decode(LaneAnswered, self._s.log.get(key) or b"")
             if event.first <= note.number < event.first + event.count:
                 records = [answered[n] for n in range(event.first, event.first + event.count)]
                 return answered[note.number], records, event
         raise fail("E2002", "The provider has not signed for this answer yet.", next_step="Ask again in a second.")
+
+    def _lane_answers(self, lease: bytes) -> dict[int, Answered]:
+        answered: dict[int, Answered] = {}
+        for _, raw in self._s.log.read(Leg.log_name(lease)):
+            answered.update({one.number: one for one in msgspec.msgpack.decode(raw, type=list[Answered])})
+        return answered
 
     # the common part ------------------------------------------------------------------------------------------------
 

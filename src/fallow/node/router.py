@@ -11,7 +11,7 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar, Union, cast
 
@@ -82,8 +82,9 @@ class Router:
 
     def stream(self, request: type[R]) -> Callable[[Streaming[R]], Streaming[R]]:
         """Answer `request` with a stream: an async generator `handler(caller, request, inputs)` that yields messages
-        and raw bytes. It waits at `yield` while the caller reads slowly, and is closed when the caller goes away.
-        `inputs` are the messages that the caller sends."""
+        and raw bytes (best in pieces of 64 to 256 KiB). It waits at `yield` while the caller reads slowly, and is closed
+        when the caller goes away; while it leaves input unread, when it next yields. `inputs` are the messages that the
+        caller sends."""
 
         def register(handler: Streaming[R]) -> Streaming[R]:
             self._claim(request)
@@ -100,7 +101,7 @@ class Router:
             self.stream(kind)(streaming)
 
     def _claim(self, request: type[Message]) -> None:
-        assert request not in self._unary and request not in self._streaming, f"two handlers for {request.__name__}"
+        assert self.handlers(request) == (None, None), f"two handlers for {request.__name__}"
         self._union = None
 
     def read(self, payload: bytes) -> Message:
@@ -178,7 +179,9 @@ class _Call:
         try:
             frame = await framed.next()
         except FallowError as error:
-            raise _CallerGone(error) from None if error.code == "E1801" else error
+            if error.code == "E1801":
+                raise _CallerGone(error) from None
+            raise
         if frame is None or frame[0] is not FrameKind.CALL:
             raise fail("E1102", "a stream that does not begin with a call")
         timeout_ms, payload = split_call(frame[1])
@@ -212,6 +215,8 @@ class _Call:
             pump = group.create_task(inputs.pump(producer.cancel))
             await asyncio.wait({producer})
             pump.cancel()
+            if producer.cancelled():
+                self._stream.abort()  # wakes the writer, which may be waiting for a reader that left
         if producer.cancelled():
             raise _CallerGone(inputs.error or fail("E1801", "The caller is gone."))
         return producer.result()
@@ -231,16 +236,16 @@ class _Call:
 
     async def _after(self, out: FramedStream, failure: Failure) -> Failure:
         """A failure comes after the items that were yielded before it. If they cannot be written, neither can it."""
-        try:
+        with suppress(FallowError):
             await out.flush()
-        except FallowError:
-            pass
         return failure
 
     def _told(self, error: FallowError) -> Failure:
         if isinstance(error, InternalError):
             return self._unknown(error)
-        log.debug("call refused", call=self._name, caller=self._caller.node.hex()[:12], code=error.code, what=error.what)
+        log.debug(
+            "call refused", call=self._name, caller=self._caller.node.hex()[:12], code=error.code, what=error.what
+        )
         return to_failure(error, self._caller)
 
     def _unknown(self, error: Exception) -> Failure:
@@ -258,8 +263,8 @@ class _CallerGone(Exception):
 
 
 class Inputs:
-    """The messages that a caller sends, as its handler sees them. One piece is read ahead and no more, so a handler that
-    does not read stops the caller. Iterating raises PeerFault E1102 for what is no message."""
+    """The messages that a caller sends, as its handler sees them. One piece is read ahead and no more, so a handler
+    that does not read stops the caller. Iterating raises PeerFault E1102 for what is no message."""
 
     def __init__(self, framed: FramedStream) -> None:
         self._framed = framed
@@ -285,20 +290,21 @@ class Inputs:
         return read_message(payload)
 
     async def pump(self, gone: Callable[[], object]) -> None:
-        """Read until the caller ends; calls `gone` when it does so without having said END, or talks nonsense."""
+        """Read until the caller's stream ends, which callers let it do only when they leave; then call `gone`. So too
+        when it talks nonsense."""
         try:
             while await self._take():
                 while self._frames and not self._framed.waiting:
                     self._changed.clear()
                     await self._changed.wait()
-        except FallowError as error:
-            self.error = error
-            gone()
-        finally:
             self._ended = True
             self._changed.set()
-        if self.error is None and await self._silent():
-            gone()
+            await self._framed.next()
+            self.error = fail("E1801", "The caller left.")
+        except FallowError as error:
+            self.error = error
+        self._changed.set()
+        gone()
 
     async def _take(self) -> bool:
         frame = await self._framed.next()
@@ -313,15 +319,6 @@ class Inputs:
         self._changed.set()
         return True
 
-    async def _silent(self) -> bool:
-        """After END: wait until the caller aborts. A proper end of its stream is no abort."""
-        try:
-            await self._framed.next()
-        except FallowError as error:
-            self.error = error
-            return True
-        return False
-
 
 def to_failure(error: FallowError, caller: Caller) -> Failure:
     """What a caller may know of an error. Paths of this machine are for its owner only."""
@@ -333,6 +330,6 @@ def to_failure(error: FallowError, caller: Caller) -> Failure:
 
 
 def _seconds(timeout_ms: int) -> float | None:
-    """A caller's duration as ours: nobody holds a handler for longer than `MAX_TIMEOUT_S`, but for streams that say that
-    they have no deadline."""
+    """A caller's duration as ours: nobody holds a handler for longer than `MAX_TIMEOUT_S`, but for streams that say
+    that they have no deadline."""
     return None if timeout_ms >= NO_DEADLINE_MS else min(timeout_ms / MS_PER_S, MAX_TIMEOUT_S)

@@ -9,7 +9,7 @@ from fallow.adapters.keys import Identity
 from fallow.node.blobs import Fetcher
 from fallow.node.config import Config, Ticket
 from fallow.node.rpc import Rpc
-from fallow.ports import Blobs, Clock, Entropy, EventLog
+from fallow.ports import Blobs, Clock, Entropy, EventLog, Transport
 from fallow.wire.messages import NodeAddress
 
 
@@ -22,6 +22,7 @@ class Services:
     identity: Identity
     clock: Clock
     entropy: Entropy
+    transport: Transport
     rpc: Rpc
     log: EventLog
     blobs: Blobs

@@ -13,14 +13,15 @@ from fallow.node.lane import Lanes
 from fallow.node.services import Services
 from fallow.node.steward_effects import Runner
 from fallow.node.steward_records import Records
-from fallow.node.steward_watch import Watches
-from fallow.rules.node.steward import StewardState, due, outstanding, transition, view
+from fallow.node.steward_watch import LeaseFacts, Watches
+from fallow.rules.node.steward import State, due, outstanding, transition, view
 from fallow.rules.node.steward_types import (
     RECORDS,
     AnyStewardEvent,
     AuditLane,
     ClockTicked,
     Identity,
+    JobEnded,
     LedgerClosed,
     PrepareLane,
     StewardEffect,
@@ -32,6 +33,7 @@ from fallow.rules.node.steward_types import (
     WatchLease,
 )
 from fallow.wire.codec import decode, encode
+from fallow.wire.documents import Signed
 from fallow.wire.local import JobSpec, JobView
 
 log = structlog.get_logger()
@@ -50,10 +52,12 @@ class Steward:
     def __init__(self, services: Services, timing: Timing) -> None:
         self._services = services
         self._timing = timing
-        self.state = StewardState()
+        self.state = State()
         self.records = Records(services)
         self.lanes = Lanes(services, self.tell)
-        self._watches = Watches(services, self.records, self.lanes, self.tell)
+        self._watches = Watches(services, self.records, self.lanes, self.tell, self._facts)
+        self.lanes.job_of, self.lanes.signed_lease = self._job_of, self._signed_lease
+        self.lanes.room_units, self.lanes.kind_of = self._room_units, self._kind_of
         self._runner = Runner(services, self.records)
         self._queue: asyncio.Queue[tuple[StewardEvent, asyncio.Future[None] | None]] = asyncio.Queue(QUEUE)
         self._running: set[bytes] = set()
@@ -77,9 +81,10 @@ class Steward:
 
     def view(self, job: bytes) -> JobView:
         """Raises UsageError E2002 for a job that is not there."""
-        if job not in self.state.jobs:
+        found = view(self.state, job)
+        if found is None:
             raise fail("E2002", f"There is no job j_{job.hex()}.")
-        return view(self.state, job)
+        return found
 
     def jobs(self) -> list[bytes]:
         """All job ids, oldest first."""
@@ -89,6 +94,38 @@ class Steward:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         await self._queue.put((event, done))
         await done
+
+    # what the interpreters need to know of the state -----------------------------------------------------------------
+
+    def _job_of(self, lease: bytes) -> bytes | None:
+        place = self.state.leases.get(lease)
+        return None if place is None else place[0]
+
+    def _room_units(self, lease: bytes) -> int:
+        """What may still be sent under a lease; 0 for one that must get nothing now."""
+        found = self.state.seat_of(lease)
+        if found is None or found[0].ending is not None or not found[1].usable:
+            return 0
+        return found[1].room_units()
+
+    def _kind_of(self, job: bytes) -> str:
+        return self.state.jobs[job].kind
+
+    def _signed_lease(self, lease: bytes) -> Signed | None:
+        found = self.state.seat_of(lease)
+        return None if found is None else found[1].theirs
+
+    def _facts(self, lease: bytes) -> LeaseFacts | None:
+        found = self.state.seat_of(lease)
+        if found is None:
+            return None
+        job, seat = found
+
+        def units(task: bytes) -> int:
+            slot = job.tasks.get(task)
+            return 0 if slot is None else job.slots[slot].spec.units
+
+        return LeaseFacts(job.id, seat.account, seat.node, units)
 
     # the owner's loop -----------------------------------------------------------------------------------------------
 
@@ -136,8 +173,17 @@ class Steward:
             effects = transition(self.state, event)
             self.records.keep(effect for effect in effects if isinstance(effect, RECORDS))
             if isinstance(event, LedgerClosed):
-                self.records.closed(event)
+                self._settled(event)
+            for effect in effects:
+                if isinstance(effect, JobEnded):
+                    what = effect.what or "The job has ended."
+                    self.lanes.fail_job(effect.job, effect.code or "E1302", what)
             self._start(effect for effect in effects if not isinstance(effect, RECORDS))
+
+    def _settled(self, event: LedgerClosed) -> None:
+        self.records.closed(event)
+        self._watches.stop(event.lease)
+        self.lanes.close(event.lease)
 
     async def _tick(self) -> None:
         while True:
@@ -185,4 +231,3 @@ class Steward:
                     return
         finally:
             self._running.discard(key)
-

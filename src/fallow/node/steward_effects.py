@@ -252,4 +252,3 @@ class Runner:
         except (FallowError, TimeoutError):
             if self._now() >= effect.ends_ms:
                 await self._bank(CloseEscrow(effect.lease))
-

@@ -157,7 +157,7 @@ class Records:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return  # replaying in a thread before anybody watches
-        task = loop.create_task(self._notify())  # noqa: TID251 - kept in _tasks until done
+        task = loop.create_task(self._notify())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

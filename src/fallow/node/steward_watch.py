@@ -35,14 +35,26 @@ RETRY_S = 0.5
 Tell = Callable[[t.StewardEvent], Awaitable[None]]
 
 
-class Watches:
-    """All lease streams of a steward; `lookup` is set by it and finds a lease's job, provider account and units."""
+class LeaseFacts(msgspec.Struct, frozen=True):
+    """What checking a lease's events takes: its job, the provider's account and node, and how many units a task of
+    it costs (0 for one that was never asked for)."""
 
-    def __init__(self, services: Services, records: Records, lanes: Lanes, tell: Tell) -> None:
-        self._s, self._records, self._lanes, self._tell = services, records, lanes, tell
+    job: bytes
+    provider: bytes
+    node: bytes
+    units: Callable[[bytes], int]
+
+
+Find = Callable[[bytes], LeaseFacts | None]
+
+
+class Watches:
+    """All lease streams of a steward; `find` gives the facts of a lease, None for one that is not known."""
+
+    def __init__(self, services: Services, records: Records, lanes: Lanes, tell: Tell, find: Find) -> None:
+        self._s, self._records, self._lanes, self._tell, self._find = services, records, lanes, tell, find
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
         self._seen: dict[bytes, int] = {}
-        self.find: Callable[[bytes], LeaseFacts | None] = lambda _lease: None
 
     def watch(self, group: asyncio.TaskGroup, effect: t.WatchLease) -> None:
         """Start to follow a lease; one that is followed already goes on where it is."""
@@ -80,7 +92,7 @@ class Watches:
             await self._s.clock.sleep(RETRY_S)
 
     async def _take(self, lease: bytes, event: LeaseEvent) -> None:
-        facts = self.find(lease)
+        facts = self._find(lease)
         if facts is None:
             return
         now_ms, body = self._s.clock.now_ms(), event.body
@@ -121,14 +133,6 @@ class Watches:
         except PeerFault as error:
             # no evidence of work: the same to us as a failed task, and it is tried elsewhere
             return t.PeerFailed(now_ms, lease, sequence, body.task, error.code, error.what, retryable=True)
-        return t.PeerClaimed(now_ms, lease, sequence, body.task, body.output, digest, body.claim, claim_hash, body.holders)
-
-
-class LeaseFacts(msgspec.Struct, frozen=True):
-    """What checking a lease's events takes: its job, the provider's account and node, and how many units a task of
-    it costs (0 for one that was never asked for)."""
-
-    job: bytes
-    provider: bytes
-    node: bytes
-    units: Callable[[bytes], int]
+        return t.PeerClaimed(
+            now_ms, lease, sequence, body.task, body.output, digest, body.claim, claim_hash, body.holders
+        )

@@ -66,7 +66,7 @@ class SharedState:
     @classmethod
     def start(cls, theta: Mapping[str, Floats]) -> SharedState:
         """The state before the first round: `theta` as given (copied), no momentum."""
-        return cls({name: value.copy() for name, value in theta.items()}, {n: np.zeros_like(v) for n, v in theta.items()})
+        return cls({n: v.copy() for n, v in theta.items()}, {n: np.zeros_like(v) for n, v in theta.items()})
 
     def shapes(self) -> dict[str, Shape]:
         return {name: value.shape for name, value in self.theta.items()}

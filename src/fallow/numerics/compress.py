@@ -63,7 +63,7 @@ def unpack(packed: Packed) -> Floats:
 
 
 def products(packed: Packed) -> npt.NDArray[np.float64]:
-    """code * scale per value, flat, without any rounding: 7 and 24 bits fit fp64's 53."""
+    """Each code times its scale, flat, without any rounding: 7 and 24 bits fit fp64's 53."""
     spread = np.repeat(packed.scales.astype(np.float64), BLOCK)[: packed.codes.size]
     return packed.codes.reshape(-1).astype(np.float64) * spread
 
@@ -78,6 +78,7 @@ def update_layout(shapes: Mapping[str, Shape]) -> Layout:
 
 
 def write_update(path: Path, update: Mapping[str, Packed]) -> None:
+    """Write the file of an update; equal updates give equal bytes."""
     tensors: dict[str, Array] = {name: packed.codes for name, packed in update.items()}
     tensors |= {f"{name}#scale": packed.scales for name, packed in update.items()}
     layout.write(path, update_layout({name: packed.codes.shape for name, packed in update.items()}), tensors)

@@ -21,7 +21,7 @@ def tensors_hash(tensors: Mapping[str, Array]) -> Digest:
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)
         shape = ",".join(str(length) for length in array.shape)
         state.update(f"{len(name.encode())}:{name}|{array.dtype.str}|{shape}|{array.nbytes}\n".encode())
-        state.update(memoryview(array.reshape(-1)).cast("B") if array.size else b"")
+        state.update(array.reshape(-1).view(np.uint8).data)
     return Digest(state.digest())
 
 

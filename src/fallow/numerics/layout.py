@@ -1,9 +1,9 @@
 """Safetensors files whose header is known beforehand.
 
 Whoever reads a file of a peer already knows which tensors must be in it: their names, types and shapes follow from the
-model and the recipe. So the header is computed, not parsed: a file is accepted only if its size and its header are, byte
-for byte, what this module would have written. A hostile header (huge, overlapping, nested, negative) is never looked
-into, and nothing is allocated before the size is right. The files stay ordinary safetensors for everyone else.
+model and the recipe. So the header is computed, not parsed: a file is accepted only if its size and its header are,
+byte for byte, what this module would have written. A hostile header (huge, overlapping, nested, negative) is never
+looked into, and nothing is allocated before the size is right. The files stay ordinary safetensors for everyone else.
 
 Source: the safetensors format (u64 little-endian header length, JSON header, tensor bytes).
 """
@@ -73,7 +73,7 @@ def write(path: Path, plan: Layout, tensors: Mapping[str, Array]) -> None:
             array = np.ascontiguousarray(tensors[slot.name], dtype=_TYPES[slot.kind])
             if array.shape != slot.shape:
                 raise ValueError(f"{slot.name} is {array.shape}, not {slot.shape}")
-            file.write(array.tobytes() if array.ndim == 0 else memoryview(array.reshape(-1)).cast("B"))
+            file.write(array.reshape(-1).view(np.uint8).data)
 
 
 def read(path: Path, plan: Layout) -> dict[str, Array] | None:

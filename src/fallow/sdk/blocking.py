@@ -97,6 +97,8 @@ class Portal:
             for task in rest:
                 task.cancel()
             await asyncio.gather(*rest, return_exceptions=True)
+            await self._loop.shutdown_asyncgens()
+            await asyncio.sleep(0)  # aborted sockets are closed in the round after
 
         self.call(drain())
         self._loop.call_soon_threadsafe(self._loop.stop)

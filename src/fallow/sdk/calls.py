@@ -25,9 +25,11 @@ class CallStream:
         self.answered = False
         """Whether any byte of an answer was seen."""
 
-    async def start(self, request: Message, timeout_ms: int = NO_DEADLINE_MS) -> None:
-        """Send the CALL. Comes first, once."""
+    async def start(self, request: Message, timeout_ms: int = NO_DEADLINE_MS, *, alone: bool = False) -> None:
+        """Send the CALL. Comes first, once; `alone` when nothing will follow it and one `reply` is due."""
         await self._stream.send(encode_call(timeout_ms, request))
+        if alone:
+            await self._stream.finish()
 
     async def send(self, item: Message | bytes) -> None:
         """Returns at once unless much is waiting to be written. Raises E1801 when the call is over or broken; why it is
@@ -37,10 +39,12 @@ class CallStream:
         await self._framed.put(write_item(item, FrameKind.INPUT))
 
     async def finish(self) -> None:
-        """No more items from here. Repeating it is harmless."""
+        """No more items from here. Repeating it is harmless. The byte stream itself stays open: its end tells the other
+        side that nobody waits for its answer any more."""
         if not self._finished and not self._over:
             self._finished = True
-            await self._framed.close_with(encode_frame(FrameKind.END))
+            await self._framed.put(encode_frame(FrameKind.END))
+            await self._framed.flush()
 
     def __aiter__(self) -> AsyncIterator[Message | bytes]:
         return self

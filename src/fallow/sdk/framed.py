@@ -143,7 +143,7 @@ def _message_types() -> list[type[Message]]:
 def read_message(payload: bytes) -> Message:
     """Any message whose module has been imported: a reply or an item is always declared beside its request. Raises
     PeerFault E1102."""
-    global _known  # noqa: PLW0603 - a cache of what the interpreter knows anyway
+    global _known
     try:
         return decode(_known[1], payload)
     except FallowError:

@@ -55,8 +55,8 @@ class AsyncLane:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            group = await stack.enter_async_context(asyncio.TaskGroup())
             self._stream = await stack.enter_async_context(self._link.open(OpenJobLane(self._job, self._receipts)))
+            group = await stack.enter_async_context(asyncio.TaskGroup())
             self._stack = stack.pop_all()
         self._reader = group.create_task(self._read(self._stream), name="lane reader")
         return self

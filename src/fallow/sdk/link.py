@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -82,7 +82,7 @@ class SocketStream:
 
 
 @asynccontextmanager
-async def reachable(path: Path) -> AsyncIterator[str]:
+async def reachable(path: Path) -> AsyncGenerator[str]:
     """A name for `path` that is short enough for the kernel, whatever the depth of its folder: that goes through a file
     descriptor of the folder, so nothing is written anywhere and no working directory changes. The folder must exist."""
     if len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES:
@@ -112,14 +112,14 @@ class Link:
             raise fail("E1802", f"The node did not answer {type(request).__name__} within {timeout_s:g} s.") from None
 
     @asynccontextmanager
-    async def open(self, request: Message) -> AsyncIterator[LinkStream]:
+    async def open(self, request: Message) -> AsyncGenerator[LinkStream]:
         """A call that streams; leaving the block ends it. Raises as `call` does, without a time limit."""
         async with self._connected() as stream:
             await stream.start(request, NO_DEADLINE_MS)
             yield stream
 
     @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[CallStream]:
+    async def _connected(self) -> AsyncGenerator[CallStream]:
         try:
             async with reachable(self._path) as name:
                 reader, writer = await asyncio.open_unix_connection(name, limit=_READ_AHEAD_BYTES)
@@ -134,4 +134,3 @@ class Link:
             yield stream
         finally:
             stream.abort()
-

@@ -10,6 +10,9 @@ from fallow.errors import FallowError, fail
 from fallow.units import MAX_UCR, Ucr, format_money, parse_money
 from fallow.wire.local import BatchJob, Candidate, Estimate, JobSpec, LaneJob, ServeJob, TrainJob
 
+PRICE = "price_ucr"
+"""The resource that a candidate is short of when it asks more than the limit."""
+
 Work = TrainJob | BatchJob | ServeJob | LaneJob
 
 
@@ -79,15 +82,13 @@ def capped(spec: JobSpec, estimate: Estimate) -> JobSpec:
 def _obstacle(spec: JobSpec, estimate: Estimate) -> FallowError | None:
     if not estimate.candidates:
         return fail("E1201", "Nobody on the network offers this kind of work now.", next_step="fallow offers")
-    fit = fitting(estimate)
-    if not fit:
-        return _misfit(estimate)
-    cheapest = min(candidate.price_ucr for candidate in fit)
-    if cheapest > spec.max_price_ucr:
-        what = f"The cheapest fitting offer asks {format_money(cheapest)} per 1,000 units"
-        return fail(
-            "E1203", f"{what}, your limit is {format_money(spec.max_price_ucr)}.", next_step="Raise --max-price."
-        )
+    if not fitting(estimate):
+        dear = [c.price_ucr for c in estimate.candidates if all(s.resource == PRICE for s in c.shortfalls.shortfalls)]
+        if not dear:
+            return _misfit(estimate)
+        asked, limit = format_money(min(dear)), format_money(spec.max_price_ucr)
+        what = f"The cheapest fitting offer asks {asked} per 1,000 units, your limit is {limit}."
+        return fail("E1203", what, next_step="Raise --max-price.")
     if estimate.low_ucr > spec.budget_ucr:
         low, budget = format_money(estimate.low_ucr), format_money(spec.budget_ucr)
         return fail("E1401", f"The job would cost at least {low}, the budget is {budget}.")

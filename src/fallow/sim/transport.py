@@ -18,6 +18,7 @@ from fallow.wire.messages import NodeAddress
 WINDOW_BYTES = 1 << 18
 """How much one direction of a stream holds before the writer waits."""
 MAX_STREAMS = 512
+KNOCK_S = 0.05
 MAX_WAITING = 256
 
 
@@ -199,9 +200,7 @@ class SimTransport:
             async with asyncio.timeout(timeout_s):
                 return await self._network.dial(self, address)
         except TimeoutError:
-            raise fail(
-                "E1801", f"Node {address.node.hex()[:12]} did not answer within {timeout_s:g} s."
-            ) from None
+            raise fail("E1801", f"Node {address.node.hex()[:12]} did not answer within {timeout_s:g} s.") from None
 
     async def accepted(self) -> AsyncIterator[SimConnection]:
         while not self.closed and (connection := await self.arrived.get()) is not None:
@@ -239,8 +238,14 @@ class SimNetwork:
             await asyncio.sleep(self._random.expovariate(1 / self._delay_s))
 
     async def dial(self, caller: SimTransport, address: NodeAddress) -> SimConnection:
-        """Waits for ever when nobody answers, as a lost packet does."""
-        await self.pause()
+        """Knocks again and again while nobody answers, as a real handshake does."""
+        while True:
+            await self.pause()
+            if (connection := self._knock(caller, address)) is not None:
+                return connection
+            await asyncio.sleep(KNOCK_S)
+
+    def _knock(self, caller: SimTransport, address: NodeAddress) -> SimConnection | None:
         for place in address.direct:
             found = self._places.get(place)
             # Like the real handshake: whoever listens there must hold the key that was dialled.
@@ -255,7 +260,7 @@ class SimNetwork:
             found.remember(there)
             found.arrived.put_nowait(there)
             return here
-        return await asyncio.get_running_loop().create_future()
+        return None
 
     def leave(self, transport: SimTransport) -> None:
         """Nobody reaches it any more."""

@@ -1,9 +1,9 @@
-"""What a provider commits to: leaves that say "this task gave this output for this many units", and the Merkle root over
-them that its ClaimRoot signs.
+"""What a provider commits to: leaves that say "this task gave this output for this many units", and the Merkle root
+over them that its ClaimRoot signs.
 
 The tree is that of RFC 6962 (a lone node at the right edge moves up unchanged), with BLAKE3 and a different first byte
-for each kind of preimage: no inner node can pose as a leaf, no lane leaf as a task leaf. The root also hashes the number
-of leaves, so nobody can prove a leaf of a tree while lying about the tree's size.
+for each kind of preimage: no inner node can pose as a leaf, no lane leaf as a task leaf. The root also hashes the
+number of leaves, so nobody can prove a leaf of a tree while lying about the tree's size.
 
 Defends against: second preimages, leaves counted twice or in another place, trees of a false size. Does not defend
 against a provider that signs two roots with one sequence number: the two signatures are the proof of it.

@@ -26,14 +26,14 @@ _BY_TYPE: dict[object, msgspec.msgpack.Decoder[Any]] = {}
 _BY_IDENTITY: dict[int, tuple[object, msgspec.msgpack.Decoder[Any]]] = {}
 
 encode: Callable[[msgspec.Struct], bytes] = _ENCODER.encode
-"""The canonical bytes of a struct. Checks no constraint: a struct that breaks one encodes here and is refused by whoever
-decodes it. Raises TypeError, OverflowError or UnicodeEncodeError for values that msgpack cannot hold."""
+"""The canonical bytes of a struct. Checks no constraint: a struct that breaks one encodes here and is refused by
+whoever decodes it. Raises TypeError, OverflowError or UnicodeEncodeError for values that msgpack cannot hold."""
 
 
 @overload
 def decode(kind: type[T], data: bytes, limit_bytes: int = ...) -> T: ...
 @overload
-def decode(kind: object, data: bytes, limit_bytes: int = ...) -> Any: ...  # noqa: ANN401 - a union is no `type`
+def decode(kind: object, data: bytes, limit_bytes: int = ...) -> Any: ...
 def decode(kind: object, data: bytes, limit_bytes: int = MAX_MESSAGE_BYTES) -> Any:
     """Read one `kind` (a struct type, or a union of tagged ones) from `data`. Raises PeerFault E1102 when `data` is
     larger than `limit_bytes`, is no `kind`, breaks a constraint, has anything unknown or left over, or is not the

@@ -48,7 +48,9 @@ class _Layout:
     def __init__(self, document: type[Document]) -> None:
         fields = msgspec.structs.fields(document)
         types = [_solidity_type(field.type) for field in fields]
-        self.type_string = f"{document.__name__}({','.join(f'{t} {f.name}' for t, f in zip(types, fields, strict=True))})"
+        self.type_string = (
+            f"{document.__name__}({','.join(f'{t} {f.name}' for t, f in zip(types, fields, strict=True))})"
+        )
         self.type_hash = keccak(self.type_string.encode())
         words = {"bytes32": "32s", "address": "12x20s", "uint64": "24xQ", "string": "32s"}
         self._pack = struct.Struct(">32s" + "".join(words[t] for t in types)).pack
@@ -65,14 +67,15 @@ class _Layout:
 
 
 def _solidity_type(annotation: object) -> str:
-    """bytes of a fixed length, bounded integers and text; anything else is a mistake in `wire/documents.py`."""
+    """The EIP-712 type of a field: words, addresses, integers and text are all that documents hold."""
     base, *metas = get_args(annotation) or (annotation,)
-    lengths = {(m.min_length, m.max_length) for m in metas if isinstance(m, msgspec.Meta)}
+    lengths = [(m.min_length, m.max_length) for m in metas if isinstance(m, msgspec.Meta)]
     if base is int:
         return "uint64"
     if base is str:
         return "string"
-    return {(20, 20): "address", (32, 32): "bytes32"}[lengths.pop()]
+    assert lengths in ([(20, 20)], [(32, 32)]), f"no EIP-712 type for {annotation}"
+    return "address" if lengths == [(20, 20)] else "bytes32"
 
 
 _LAYOUTS: dict[type[Document], _Layout] = {kind: _Layout(kind) for kind in get_args(AnyDocument)}
@@ -101,7 +104,8 @@ def sign(document: Document, secret_key: bytes, bank: bytes) -> Signed:
     """Sign with the account's 32-byte secret; deterministic (RFC 6979). Raises ValueError as `hash_document` does, or
     for a secret that is no key."""
     digest = hash_document(document, bank)
-    raw = _private_key(secret_key).sign_recoverable(digest, hasher=None)
+    key: Any = _private_key(secret_key)  # one parameter of sign_recoverable has no type
+    raw: bytes = key.sign_recoverable(digest, hasher=None)
     return Signed(encode(document), raw[:64] + bytes((raw[64] + _V_OFFSET,)))
 
 

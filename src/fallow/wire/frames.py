@@ -1,9 +1,8 @@
 """How messages lie on a byte stream: `u32 big-endian size of the payload | u8 kind | payload`, without any I/O.
 
-One stream carries one call. The caller sends a CALL, whose payload is the time it will wait as u32 milliseconds followed
-by the request, then INPUT items if the call takes any, then END. The other side answers with one REPLY, or with ITEM and
-RAW frames and an END, or with a FAIL. The same frames run over iroh streams, the owner's Unix socket and the socketpair
-to a worker.
+One stream carries one call. The caller sends a CALL, whose payload is the time it will wait as u32 milliseconds
+followed by the request, then INPUT items if the call takes any, then END. The other side answers with one REPLY, or
+with ITEM and RAW frames and an END, or with a FAIL. The same frames run over iroh streams and the owner's Unix socket.
 """
 
 from __future__ import annotations
@@ -100,7 +99,7 @@ class FrameReader:
 
     def __next__(self) -> tuple[FrameKind, bytes]:
         self._require(HEADER_BYTES)
-        size, kind = _HEADER.unpack_from(self._buffer, self._at)
+        size, kind = self._header()
         if size > self._max_bytes:
             raise fail("E1102", f"a frame of {size} bytes where at most {self._max_bytes} are allowed")
         if kind >= len(_KINDS):
@@ -111,6 +110,9 @@ class FrameReader:
         self._held -= HEADER_BYTES + size
         self._needed = HEADER_BYTES
         return _KINDS[kind], self._buffer[start : self._at]
+
+    def _header(self) -> tuple[int, int]:
+        return _HEADER.unpack_from(self._buffer, self._at)
 
     def _require(self, count: int) -> None:
         """Have `count` unconsumed bytes at `_at` in `_buffer`, or end the loop."""

@@ -265,9 +265,7 @@ class SeeOffers(Message, frozen=True):
 class OffersSeen(Message, frozen=True):
     """Raw signed offers, checked by the node."""
 
-    offers: Annotated[
-        tuple[Annotated[bytes, msgspec.Meta(max_length=1 << 15)], ...], msgspec.Meta(max_length=10_000)
-    ]
+    offers: Annotated[tuple[Annotated[bytes, msgspec.Meta(max_length=1 << 15)], ...], msgspec.Meta(max_length=10_000)]
 
 
 class SeeWallet(Message, frozen=True):
@@ -284,6 +282,19 @@ class Wallet(Message, frozen=True):
     unbonding_ucr: U64
     earned_ucr: U64
     slashed_ucr: U64
+
+
+class SeeBooks(Message, frozen=True):
+    """-> PoolBooks: the pool's whole books in one line."""
+
+
+class PoolBooks(Message, frozen=True):
+    """`minted_ucr` must equal `sum_ucr`; anyone in the pool may look."""
+
+    minted_ucr: U64
+    sum_ucr: U64
+    accounts: U64
+    open_escrows: U64
 
 
 class MoveMoney(Message, frozen=True):

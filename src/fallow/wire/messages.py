@@ -313,8 +313,8 @@ class BlobStat(Message, frozen=True):
 
 
 class BlobFound(Message, frozen=True):
-    """`chunks` are the BLAKE3 hashes of the blob's 1 MiB pieces; the reader checks them and the size against the blob's id
-    before trusting either (`wire/blob_id.py` says how)."""
+    """`chunks` are the BLAKE3 hashes of the blob's 1 MiB pieces; the reader checks them and the size against the blob's
+    id before trusting either (`wire/blob_id.py` says how)."""
 
     size_bytes: U64 | None
     chunks: Annotated[tuple[Word, ...], msgspec.Meta(max_length=1 << 17)] = ()

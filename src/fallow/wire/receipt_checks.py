@@ -3,8 +3,8 @@
 Defends against: any change to the file; a receipt put together from parts that do not belong together; a payment, a
 stake or a price that does not follow from what both sides signed; auditors who are one and the same, or who are the
 parties themselves. Does not defend against: a requester that seals no receipt; two accounts that belong to one person;
-an answer that is wrong although everyone who computed it agrees. Whether the accounts are whom you dealt with is for the
-reader to compare: the file proves what these keys signed.
+an answer that is wrong although everyone who computed it agrees. Whether the accounts are whom you dealt with is for
+the reader to compare: the file proves what these keys signed.
 """
 
 from __future__ import annotations
@@ -145,7 +145,6 @@ class _Checks:
         _require(lease.requester != lease.provider, "the lease is with oneself")
         _require(lease.kind == order.kind, "the lease is for another kind of work")
         _require((lease.price_ucr, lease.stake_ucr) == (quote.price_ucr, quote.stake_ucr), "not the quoted terms")
-        _require(lease.cap_ucr <= cost_ucr(order.units, lease.price_ucr), "the cap is above what the order can cost")
         _require(lease.starts_ms < lease.ends_ms <= order.ends_ms, "the lease outlasts the order")
         return f"{to_text('lease', self._lease_id)[:14]}, at most {format_money(lease.cap_ucr)}, signed by both"
 
@@ -163,7 +162,6 @@ class _Checks:
 
     def claim(self) -> str:
         claim = self._claim()
-        _require(claim.units <= self._order().units, "the claim is over more units than were ordered")
         return f"number {claim.sequence} of the provider: {claim.units} units in {claim.count} tasks"
 
     def work(self) -> str:
@@ -184,7 +182,7 @@ class _Checks:
         names = [self._auditor(evidence) for evidence in receipt.evidence]
         parties = [self._agreed.requester, self._agreed.provider, *names]
         _require(len(set(parties)) == len(parties), "an auditor that is a party, or counted twice")
-        # Lane tasks are metered by whoever answers them, so the meter is part of the answer; an assigned task's is fixed.
+        # A lane task is metered by whoever answers it, so the meter is part of the answer; an assigned task's is fixed.
         answers = {(evidence.output, evidence.units if evidence.number else units) for evidence in receipt.evidence}
         _require(len(answers) <= 1, "the auditors do not agree")
         match receipt.verdict:
@@ -197,6 +195,9 @@ class _Checks:
             case "cleared":
                 _require(answers <= {claimed}, "cleared, although somebody computed something else")
                 return "not drawn for a check" if not names else f"{len(names)} computed the same"
+            case "provisional":
+                _require(answers <= {claimed}, "not rejected yet, although somebody computed something else")
+                return "not final yet"
             case "voided":
                 return "its provider was caught elsewhere"
 

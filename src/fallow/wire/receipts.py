@@ -25,10 +25,10 @@ from fallow.wire.tasks import MAX_PARAMS_BYTES, MAX_VALUE_BYTES, TaskOutput, Tas
 
 MAX_RECEIPT_BYTES = 1 << 22
 
-Verdicts = Literal["accepted", "rejected", "cleared", "voided"]
-"""How a claim became final. "accepted": others computed the same. "rejected": others agree on something else, nothing
-is owed. "cleared": not drawn for a check, and the policy let it pass. "voided": not checked itself, but its provider was
-caught with another claim, so nothing is owed."""
+Verdicts = Literal["provisional", "accepted", "rejected", "cleared", "voided"]
+"""What became of a claim. "provisional": nothing yet, a check may still come. "accepted": others computed the same.
+"rejected": others agree on something else, nothing is owed. "cleared": not drawn for a check, and the policy let it
+pass. "voided": not checked itself, but its provider was caught with another claim, so nothing is owed."""
 
 
 class TaskWork(msgspec.Struct, frozen=True, tag="task", forbid_unknown_fields=True, array_like=True):
@@ -53,9 +53,10 @@ class LaneWork(msgspec.Struct, frozen=True, tag="lane", forbid_unknown_fields=Tr
 class Receipt(msgspec.Struct, frozen=True, tag="receipt 1", forbid_unknown_fields=True, array_like=True):
     """Everything about one finished piece of work. `quote` and `provider_signature` are signed by the provider, `order`
     and `lease` by the requester. `index` and `path` lead from the work's leaf to the root in `claim`. `evidence` holds
-    the auditors' claims about the same work. `voucher` is the last one under the lease, None when nothing was ever owed;
-    `units_final` the units that it pays for, over all final work under the lease, 0 when not known any more. `charge` is the requester's Verdict
-    document when it asked the bank to slash. `settlement` is the bank's word, as far as it was known."""
+    the auditors' claims about the same work. `voucher` is the last one under the lease, None when nothing was ever
+    owed; `units_final` the units that it pays for, over all final work under the lease, 0 when not known any more.
+    `charge` is the requester's Verdict document when it asked the bank to slash. `settlement` is the bank's word, as
+    far as it was known."""
 
     made_ms: U64
     job: Word

@@ -38,8 +38,8 @@ class WorkerMessage(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields
 class RunTask(WorkerMessage, frozen=True):
     """Run one task; answered by WorkerProgress and WorkerLog, then exactly one WorkerDone or WorkerFailed. `inputs`
     maps the names of the task's inputs to files (a tree: to a folder or, for a tree of one file, to that file);
-    `outdir` is an empty folder for its output files; `threads` is how many CPU threads it may use, which is part of what
-    makes fp32 results comparable. A second RunTask before the answer is refused with E1803."""
+    `outdir` is an empty folder for its output files; `threads` is how many CPU threads it may use, which is part of
+    what makes fp32 results comparable. A second RunTask before the answer is refused with E1803."""
 
     task_id: Word
     task: TaskSpec
@@ -56,9 +56,9 @@ class CancelTask(WorkerMessage, frozen=True):
 
 
 class Preload(WorkerMessage, frozen=True):
-    """Get ready for lane tasks of `kind` ("echo", "generate"): load input "model" and, when given, "adapter". Answered by
-    WorkerReady with that kind, or WorkerFailed with NO_TASK. `context_tokens` bounds prompt and answer together (0: the
-    model's own limit), `parallel` is how many streams are worked on side by side."""
+    """Get ready for lane tasks of `kind` ("echo", "generate"): load input "model" and, when given, "adapter". Answered
+    by WorkerReady with that kind, or WorkerFailed with NO_TASK. `context_tokens` bounds prompt and answer together (0:
+    the model's own limit), `parallel` is how many streams are worked on side by side."""
 
     kind: Name
     inputs: Paths

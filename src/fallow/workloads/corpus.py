@@ -43,8 +43,8 @@ class DataFacts:
 
 def inspect_data(path: Path) -> DataFacts:
     """Read and check all of the data at `path` (a file, or a folder with one file) without torch, so that what is wrong
-    is found before anything is spent. Errors: UsageError E2003 when there is nothing; E1702 with the line when it is not
-    UTF-8, or a line is no chat or text; E1703 when it is empty."""
+    is found before anything is spent. Errors: UsageError E2003 when there is nothing; E1702 with the line when it is
+    not UTF-8, or a line is no chat or text; E1703 when it is empty."""
     file = data_file(path)
     lines, documents, chats = 0, 0, 0
     if is_jsonl(file):
@@ -138,7 +138,7 @@ def _item(file: Path, number: int, entry: dict[str, Any]) -> Item:
         role = cast(dict[str, Any], message).get("role") if isinstance(message, dict) else None
         content = cast(dict[str, Any], message).get("content") if isinstance(message, dict) else None
         if role not in ROLES or not isinstance(content, str):
-            raise _bad_line(file, number, f"has a message without `content` or with a role not among {', '.join(ROLES)}")
+            raise _bad_line(file, number, f"has a message without `content` or with a role not in {ROLES}")
         turns.append((cast(str, role), content))
     return Chat(tuple(turns))
 

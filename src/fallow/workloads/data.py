@@ -1,7 +1,7 @@
 """From documents to batches: tokens, a held-out part, and who trains on what when.
 
-Everything here is a pure function of the data, the tokenizer and four numbers (seed, round, shard, step): a batch can be
-made again by an auditor on another machine, and no position need be stored when a worker dies.
+Everything here is a pure function of the data, the tokenizer and four numbers (seed, round, shard, step): a batch can
+be made again by an auditor on another machine, and no position need be stored when a worker dies.
 """
 
 from __future__ import annotations
@@ -64,10 +64,10 @@ def batch(dataset: Dataset, place: Place, sequences: int) -> Tokens:
     count = len(dataset.train)
     own = np.arange(place.shard % count, count, place.shards, dtype=np.int64)
     first = place.global_step * sequences
-    rows: list[np.int64] = []
+    rows: list[int] = []
     for at in range(first, first + sequences):
         lap, position = divmod(at, len(own))
-        rows.append(own[_order(place.seed, place.shard, place.shards, lap, len(own))[position]])
+        rows.append(int(own[_order(place.seed, place.shard, place.shards, lap, len(own))[position]]))
     return dataset.train[np.asarray(rows, dtype=np.int64)]
 
 
@@ -83,10 +83,10 @@ def _encode(tokenizer: Any, item: Item) -> list[int]:
     if isinstance(item, Chat):
         turns = [{"role": role, "content": content} for role, content in item.turns]
         if not tokenizer.chat_template:
-            raise fail("E1702", "The data holds chats, and the model has no chat template.", cause="It is a base model.")
+            raise fail("E1702", "The data holds chats, and this base model has no chat template.")
         try:
             text = cast(str, tokenizer.apply_chat_template(turns, tokenize=False))
-        except Exception as error:  # noqa: BLE001 - a model's own template may raise anything
+        except Exception as error:  # a model's own template may raise anything
             raise fail("E1702", f"The model's chat template refuses a chat: {str(error)[:200]}.") from error
         return cast(list[int], tokenizer(text, add_special_tokens=False)["input_ids"])
     tokens = [t for piece in _pieces(item) for t in tokenizer(piece, add_special_tokens=False)["input_ids"]]

@@ -38,10 +38,12 @@ def spins(params: bytes) -> int:
 
 
 def start(seed: int) -> bytes:
+    """What a spin starts from."""
     return blake3(seed.to_bytes(8, "big")).digest()
 
 
 def spin(state: bytes, count: int) -> bytes:
+    """Hash `state` `count` times over."""
     for _ in range(count):
         state = blake3(state).digest()
     return state

@@ -80,8 +80,8 @@ def inject(network: nn.Module, targets: tuple[str, ...], rank: int, alpha: int) 
 
 
 def write_adapter(folder: Path, theta: dict[str, Floats], base_model: str, settings: dict[str, Any]) -> None:
-    """Write an adapter as `peft.PeftModel.from_pretrained` reads it. `settings` holds `rank`, `alpha` and `targets`. Equal
-    input gives equal bytes."""
+    """Write an adapter as `peft.PeftModel.from_pretrained` reads it. `settings` holds `rank`, `alpha` and `targets`.
+    Equal input gives equal bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {_PREFIX + name: value for name, value in theta.items()}
     plan = layout.layout({name: ("F32", value.shape) for name, value in tensors.items()}, "adapter 1")
@@ -107,7 +107,8 @@ def merge_adapter(network: nn.Module, folder: Path) -> None:
     """Add a LoRA adapter in PEFT's format to the weights of `network`, in place (fp32). Errors: E1701 when it cannot be
     read, is of a kind that we do not know, or does not fit the model."""
     try:
-        if (folder / ADAPTER_FILE).stat().st_size > MAX_ADAPTER_BYTES or (folder / CONFIG_FILE).stat().st_size > 1 << 20:
+        sizes_bytes = [(folder / name).stat().st_size for name in (ADAPTER_FILE, CONFIG_FILE)]
+        if sizes_bytes[0] > MAX_ADAPTER_BYTES or sizes_bytes[1] > 1 << 20:
             raise ValueError("it is too large")
         config = cast(dict[str, Any], json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
         tensors = load_file(folder / ADAPTER_FILE)
@@ -128,7 +129,8 @@ def _merge(network: nn.Module, tensors: dict[str, Tensor], scale: float) -> None
     for start in sorted(starts):
         down, up = tensors[f"{start}.lora_A.weight"].float(), tensors[f"{start}.lora_B.weight"].float()
         weight = cast(Tensor, network.get_submodule(start.removeprefix(_PREFIX)).weight)
-        if down.ndim != 2 or up.ndim != 2 or (up.shape[0], down.shape[1]) != weight.shape or up.shape[1] != down.shape[0]:
+        fits = down.ndim == up.ndim == 2 and up.shape[1] == down.shape[0]
+        if not fits or (up.shape[0], down.shape[1]) != weight.shape:
             raise ValueError(f"{start} has another shape")
         with torch.no_grad():
             weight += (up @ down) * scale

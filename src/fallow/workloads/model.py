@@ -16,13 +16,17 @@ from typing import Any, cast
 
 import torch
 import transformers
+from huggingface_hub.utils import disable_progress_bars
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM as _AutoModelForCausalLM
+from transformers import AutoTokenizer as _AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from fallow.errors import fail
 from fallow.workloads.model_files import ModelFacts, inspect_model, not_a_model
 
+AutoModelForCausalLM: Any = _AutoModelForCausalLM
+AutoTokenizer: Any = _AutoTokenizer
 # What the loaders of other people's files may raise; anything else is a bug of ours.
 _LOAD_ERRORS = (
     OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ImportError, RuntimeError, AssertionError,
@@ -86,7 +90,8 @@ def _end_tokens(network: Any, tokenizer: Any) -> frozenset[int]:
     found: set[int] = set()
     for source in (network.generation_config, network.config, tokenizer):
         value = getattr(source, "eos_token_id", None)
-        found |= set(cast(list[int], value)) if isinstance(value, list) else {value} if isinstance(value, int) else set()
+        several = cast(list[Any], value) if isinstance(value, list) else [value]
+        found.update(one for one in several if isinstance(one, int))
     return frozenset(found)
 
 
@@ -133,6 +138,7 @@ def base_name(facts: ModelFacts, content: bytes) -> str:
 def be_quiet() -> None:
     """Keep the libraries from talking on stderr: what they have to say comes back as our errors."""
     transformers_logging.disable_progress_bar()
+    disable_progress_bars()
     transformers.logging.set_verbosity_error()
     logging.getLogger("transformers").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="transformers|torch|gguf")

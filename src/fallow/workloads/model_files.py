@@ -27,8 +27,8 @@ _WIDTH_BYTES = {
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """`layout` is "hf" or "gguf"; `weights` are its weight files; `parameters` is 0 for GGUF, where only the size tells;
-    `context_tokens` is 0 when the model does not say."""
+    """`layout` is "hf" or "gguf"; `weights` are its weight files; `parameters` is 0 for GGUF, where only the size
+    tells; `context_tokens` is 0 when the model does not say."""
 
     layout: str
     folder: Path
@@ -69,7 +69,8 @@ def inspect_model(path: Path) -> ModelFacts:
 
 
 def find_gguf(path: Path) -> Path | None:
-    """The GGUF file at `path`: itself, or the only one in a folder that has no config.json. Errors: E1701 for several."""
+    """The GGUF file at `path`: itself, or the only one in a folder that has no config.json. Errors: E1701 for
+    several."""
     if path.is_file():
         with path.open("rb") as file:
             return path if file.read(4) == GGUF_MAGIC else None

@@ -69,6 +69,7 @@ class Replica:
 
 
 def write_checkpoint(path: Path, state: SharedState) -> None:
+    """Write the whole state; equal states give equal bytes."""
     tensors: dict[str, Array] = {f"theta/{name}": value for name, value in state.theta.items()}
     tensors |= {f"momentum/{name}": value for name, value in state.momentum.items()}
     layout.write(path, _layout(state.shapes()), tensors)

@@ -14,8 +14,8 @@ from fallow.wire.tasks import TaskSpec
 @dataclass(frozen=True)
 class Work:
     """One task to run: its spec, its inputs as files or folders by name, an empty folder for its output files, the
-    number of CPU threads it may use, and two ways to be heard. `progress(done, total, note)` is called at every step and
-    raises FallowError E1402 once the task is cancelled."""
+    number of CPU threads it may use, and two ways to be heard. `progress(done, total, note)` is called at every step
+    and raises FallowError E1402 once the task is cancelled."""
 
     task: TaskSpec
     inputs: dict[str, Path]

@@ -1,7 +1,8 @@
 """Training tasks: one round on one shard, or the finish. Stateless by blob, so that an audit is the same task run
 elsewhere; what is kept in memory between tasks only saves time and never changes a result.
 
-Source: DiLoCo (Douillard et al., 2023), algorithm 1, with int8 updates; the inner optimiser's state stays with its shard.
+Source: DiLoCo (Douillard et al., 2023), algorithm 1, with int8 updates; the inner optimiser's state stays with its
+shard.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ MAX_BATCH, MAX_STEPS, MAX_SEQUENCE, MAX_SHARDS = 4096, 1_000_000, 1 << 20, 4096
 @dataclass
 class Trainee:
     """A model made ready for a recipe: `parameters` are the trainable ones, `initial` the state they started from (None
-    once used up: a full fine-tune's is as large as the model and is not kept twice). `replica` is the shared state as of
-    the last task (the parameters themselves may be anywhere); `dataset` the last data, under its key."""
+    once used up: a full fine-tune's is as large as the model and is not kept twice). `replica` is the shared state as
+    of the last task (the parameters themselves may be anywhere); `dataset` the last data, under its key."""
 
     key: object
     model: LoadedModel
@@ -57,9 +58,9 @@ _last: list[Trainee] = []
 
 
 def run(work: Work) -> Outcome:
-    """Run a TrainRound or TrainFinish (see `wire/tasks.py` for inputs and outputs). Errors: E1701 to E1703 for a model or
-    data that is none; E1705 for a checkpoint or carry that does not fit; E1706 when the loss is not finite; E1707 for
-    parameters out of bounds; E1402 when cancelled."""
+    """Run a TrainRound or TrainFinish (see `wire/tasks.py` for inputs and outputs). Errors: E1701 to E1703 for a model
+    or data that is none; E1705 for a checkpoint or carry that does not fit; E1706 when the loss is not finite; E1707
+    for parameters out of bounds; E1402 when cancelled."""
     params = codec.decode(TrainParams, work.task.params)
     recipe = params.recipe
     began = time.perf_counter()
@@ -202,9 +203,7 @@ def _dataset(work: Work, trainee: Trainee, recipe: Recipe) -> Dataset:
     return trainee.dataset
 
 
-def _replica(
-    work: Work, trainee: Trainee, manifests: tuple[RoundManifest, ...], recipe: Recipe
-) -> tuple[Replica, int]:
+def _replica(work: Work, trainee: Trainee, manifests: tuple[RoundManifest, ...], recipe: Recipe) -> tuple[Replica, int]:
     """The shared state after `manifests`, from the last task's where that leads there, else from the start."""
     outer = Outer(float(recipe.outer_learning_rate), float(recipe.outer_momentum))
     origin = work.content("checkpoint") if "checkpoint" in work.inputs else b"start"
@@ -229,8 +228,8 @@ def _start(work: Work, trainee: Trainee, recipe: Recipe) -> SharedState:
 
 
 def check_recipe(recipe: Recipe, context_tokens: int) -> None:
-    """Errors: E1707 naming the first setting that is out of bounds. Each bound keeps a peer from asking for work without
-    end or memory without end."""
+    """Errors: E1707 naming the first setting that is out of bounds. Each bound keeps a peer from asking for work
+    without end or memory without end."""
     bounds = {
         "sequence_tokens": (2, min(context_tokens, MAX_SEQUENCE)),
         "batch_sequences": (1, MAX_BATCH),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from tests.rules.node.provider_play import ANNA_NODE, EVE_NODE, Play, kinds, output, spec, terms
+
 from fallow.rules.node import provider_types as t
 from fallow.wire.claims import merkle_root, output_hash, task_id, task_leaf
 from fallow.wire.messages import LeaseLeaving, TaskFailed
-from tests.rules.node.provider_play import ANNA_NODE, EVE_NODE, Play, kinds, output, spec, terms
 
 
 def test_a_task_runs_only_when_the_escrow_is_open() -> None:

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-
-from fallow.rules.node import provider_types as t
-from fallow.rules.node.provider_market import free_now, price_ucr
-from fallow.units import GIB
-from fallow.wire.eip712 import hash_document
 from tests.rules.node.provider_play import (
     ANNA_NODE,
     BANK,
@@ -21,6 +16,11 @@ from tests.rules.node.provider_play import (
     order,
     spec,
 )
+
+from fallow.rules.node import provider_types as t
+from fallow.rules.node.provider_market import free_now, price_ucr
+from fallow.units import GIB
+from fallow.wire.eip712 import hash_document
 
 
 def reasons(reply: t.ReplyDeclined) -> set[str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from tests.rules.node.provider_play import ANNA_NODE, EVE, SIGNED, START_MS, Play, kinds, spec
 
 from fallow.rules.node import provider_types as t
 from fallow.rules.node.provider_money import allowance_units
 from fallow.wire.messages import LeaseLeaving
-from tests.rules.node.provider_play import ANNA_NODE, EVE, SIGNED, START_MS, Play, kinds, spec
 
 TIGHT = t.Policy(credit_ucr=15, credit_percent=0)
 

@@ -147,8 +147,7 @@ class TokenRow(msgspec.Struct, frozen=True):
 
 class EscrowRow(msgspec.Struct, frozen=True):
     """One lease's money: `locked_ucr + paid_ucr + refunded_ucr == cap_ucr` always. `paid_ucr` is also the highest
-    voucher redeemed. `bond_ucr` is the stake still locked behind it. `audit_until_ms` is when the last audit that was drawn
-    ends."""
+    voucher redeemed. `bond_ucr` is the stake still locked behind it, `audit_until_ms` when the last audit ends."""
 
     lease: bytes
     requester: bytes

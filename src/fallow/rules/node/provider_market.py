@@ -73,9 +73,10 @@ def on_ordered(state: ProviderState, event: PeerOrdered) -> list[ProviderEffect]
     share = place(free_now(state), order)
     if rows or share is None:
         return [ReplyDeclined((*rows, *shortfalls(state.terms.capacity, free_now(state), order))[:32])]
+    stake_ucr = max(order.min_stake_ucr, min(state.terms.policy.stake_ucr, free_stake_ucr(state)))
     quote = Quote(
         order=order_hash, provider=state.terms.account, node=state.terms.node,
-        price_ucr=min(price_ucr(state, order.kind), order.max_price_ucr), stake_ucr=order.min_stake_ucr,
+        price_ucr=min(price_ucr(state, order.kind), order.max_price_ucr), stake_ucr=stake_ucr,
         cards=",".join(share.cards), expires_ms=event.at_ms + state.terms.policy.quote_ms,
     )  # fmt: skip
     quote_hash = hash_document(quote, order.bank)
@@ -115,7 +116,7 @@ def _unacceptable(state: ProviderState, order: Order, now_ms: int) -> Iterator[S
     if order.kind not in terms.rates:
         yield Shortfall("kind", 0, 0, f"does no work of kind {order.kind!r}"[:MAX_LABEL])
     elif order.max_price_ucr < terms.rates[order.kind]:
-        yield Shortfall("price_ucr", terms.rates[order.kind], order.max_price_ucr, "asks more than the order pays")
+        yield Shortfall("price_ucr", order.max_price_ucr, terms.rates[order.kind], "asks more than the order pays")
     if order.numerics not in ("", terms.numerics):
         yield Shortfall("numerics", 0, 0, f"is of class {terms.numerics}"[:MAX_LABEL])
     if order.min_stake_ucr > free_stake_ucr(state):

@@ -40,6 +40,8 @@ class Policy(msgspec.Struct, frozen=True, array_like=True):
     credit_ucr: int = 50_000
     credit_percent: int = 50
     """Unpaid claims may reach the larger of `credit_ucr` and this part of the lease's cap; then work pauses."""
+    stake_ucr: int = 1_000_000
+    """The stake put behind each lease, as far as there is free stake; an order may ask for more."""
     max_reservations: int = 64
     max_reservations_each: int = 8
     """Of one requester, since quotes are free to ask for."""

@@ -10,7 +10,6 @@ from fallow.rules.node.steward_types import (
     MAX_OFFERS_SEEN,
     AskQuote,
     FindOffers,
-    LedgerOpened,
     LedgerRefusedEscrow,
     OffersSeen,
     OpenEscrow,
@@ -52,7 +51,7 @@ def missing_seats(job: Job) -> int:
 
 
 def can_recruit(job: Job) -> bool:
-    """Whether further providers may still turn up: some are being asked, or the last search found some to ask."""
+    """Whether further providers may still turn up: some are being asked, or the last search found more than were asked."""
     return job.searched_ms < 0 or not job.alone or any(job.seats[n].negotiating for n in job.live)
 
 
@@ -88,8 +87,9 @@ def offers_seen(turn: Turn, job: Job, event: OffersSeen) -> None:
         and offer.address.node not in job.refused
         and not turn.state.standing(offer.account).banned
     ]
-    job.alone = not fresh
-    for offer in _best(job, fresh)[: max(0, missing_seats(job)) + SPARE_QUOTES]:
+    asked = _best(job, fresh)[: max(0, missing_seats(job)) + SPARE_QUOTES]
+    job.alone = len(asked) == len(fresh)
+    for offer in asked:
         _ask(turn, job, offer)
 
 
@@ -279,7 +279,7 @@ def open_effect(seat: Seat) -> OpenEscrow:
     return OpenEscrow(seat.lease, seat.ours, seat.theirs, seat.offer.certificate)
 
 
-def opened(turn: Turn, job: Job, seat: Seat, _: LedgerOpened) -> None:
+def opened(turn: Turn, job: Job, seat: Seat) -> None:
     if seat.stage is not Stage.OPENING:
         return
     seat.stage = Stage.OPEN

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from fallow.rules import trust
 from fallow.rules.node.steward_slots import set_step
 from fallow.rules.node.steward_state import Batch, Fate, Job, Mark, Pending, Seat, Slot, Stage, State, Step, Turn, Vote
-from fallow.rules.node.steward_types import Agreeing, CloseLease, KeepReceipt, LedgerClosed, Pay, PeerPaid
+from fallow.rules.node.steward_types import (
+    Agreeing,
+    CloseLease,
+    KeepReceipt,
+    LedgerClosed,
+    LedgerRefusedCharge,
+    LedgerSlashed,
+    Pay,
+    PeerPaid,
+)
 from fallow.units import format_money
 from fallow.wire.documents import Signed
 from fallow.wire.tasks import TaskOutput, TaskSpec
@@ -24,8 +35,22 @@ def finalise_vote(turn: Turn, job: Job, slot: Slot, vote: Vote, check: str, reas
     seat.provisional.pop(vote.claim_hash, None)
     turn.state.claims.pop(vote.claim_hash, None)
     agreeing = _agreeing(job, slot, vote) if check == "checked" else ()
-    _owe(turn, job, seat, vote.claim_hash, vote.claim, vote.spec, vote.output, vote.spec.units, check, reason, agreeing)
+    done = _Done(vote.claim_hash, vote.claim, vote.spec.units, check, reason, vote.spec, vote.output, agreeing)
+    _owe(turn, job, seat, done)
     vote.seed = b""
+
+
+class _Done(NamedTuple):
+    """What a receipt says of one claim."""
+
+    claim_hash: bytes
+    claim: Signed
+    units: int
+    check: str
+    reason: str
+    spec: TaskSpec | None = None
+    output: TaskOutput | None = None
+    agreeing: tuple[Agreeing, ...] = ()
 
 
 def _agreeing(job: Job, slot: Slot, vote: Vote) -> tuple[Agreeing, ...]:
@@ -43,24 +68,35 @@ def finalise_batch(turn: Turn, job: Job, seat: Seat, batch: Batch, check: str, r
     seat.provisional.pop(batch.claim_hash, None)
     turn.state.claims.pop(batch.claim_hash, None)
     seat.held_units -= batch.units
-    _owe(turn, job, seat, batch.claim_hash, batch.claim, None, None, batch.units, check, reason, ())
+    _owe(turn, job, seat, _Done(batch.claim_hash, batch.claim, batch.units, check, reason))
 
 
-def _owe(  # noqa: PLR0913 - the fields of one receipt
-    turn: Turn, job: Job, seat: Seat, claim_hash: bytes, claim: Signed, spec: TaskSpec | None,
-    output: TaskOutput | None, units: int, check: str, reason: str, agreeing: tuple[Agreeing, ...],
-) -> None:  # fmt: skip
+def _owe(turn: Turn, job: Job, seat: Seat, done: _Done) -> None:
     before = seat.owed_ucr()
-    seat.final_units += units
+    seat.final_units += done.units
     turn.paying[seat.lease] = seat
-    assert seat.ours is not None and seat.theirs is not None, "a claim comes under a lease"
+    assert seat.ours is not None, "a claim comes under a lease"
+    assert seat.theirs is not None, "a claim comes under a lease"
     share = seat.owed_ucr() - before if seat.stage is not Stage.CLOSED else 0
     turn.ask(
         KeepReceipt(
-            job.id, seat.lease, seat.leased, seat.ours, seat.theirs, seat.offer.certificate, claim_hash, claim,
-            spec, output, units, share, check, reason, agreeing,
+            job=job.id,
+            lease=seat.lease,
+            terms=seat.leased,
+            ours=seat.ours,
+            theirs=seat.theirs,
+            provider_certificate=seat.offer.certificate,
+            claim_hash=done.claim_hash,
+            claim=done.claim,
+            spec=done.spec,
+            output=done.output,
+            units=done.units,
+            paid_ucr=share,
+            check=done.check,
+            reason=done.reason,
+            agreeing=done.agreeing,
         )
-    )  # fmt: skip
+    )
 
 
 def pay_out(turn: Turn) -> None:
@@ -77,8 +113,10 @@ def paid(seat: Seat, event: PeerPaid) -> None:
     seat.acked_ucr = max(seat.acked_ucr, min(event.cumulative_ucr, seat.voucher_ucr))
 
 
-def hold(state: State, seat: Seat, claim_hash: bytes, seed: bytes) -> None:
-    """The claim is provisional: it waits to be cleared by later checks of its account, or by the end."""
+def hold(state: State, seat: Seat, claim_hash: bytes, seed: bytes, *, fresh: bool = False) -> None:
+    """The claim is provisional: it waits to be cleared by later checks of its account, or by the end. A `fresh` one makes
+    a seat that had its closing check due for another."""
+    seat.closing_check = seat.closing_check and not fresh
     seat.provisional[claim_hash] = Pending(state.standing(seat.account).passed, seed)
 
 
@@ -126,6 +164,17 @@ def close_seat(turn: Turn, job: Job, seat: Seat) -> None:
 
 def close_effect(seat: Seat) -> CloseLease:
     return CloseLease(seat.lease, seat.peer, seat.owed_ucr(), seat.leased.ends_ms)
+
+
+def charged(turn: Turn, job: Job, seat: Seat, event: LedgerSlashed | LedgerRefusedCharge) -> None:
+    """The bank has judged a charge."""
+    if seat.charges.pop(event.task, None) is None:
+        return
+    if isinstance(event, LedgerSlashed):
+        seat.slashed_ucr += event.slashed_ucr
+        turn.note(job, "caught", f"{format_money(event.slashed_ucr)} of its stake was slashed.", seat.node)
+    else:
+        turn.note(job, "warning", f"The bank did not accept a charge: {event.what}", seat.node)
 
 
 def closed(turn: Turn, job: Job, seat: Seat, event: LedgerClosed) -> None:

@@ -42,11 +42,17 @@ def set_step(job: Job, slot: Slot, step: Step) -> None:
     job.waiting.pop(slot.key, None)
     if step is not Step.CHECKING:
         job.checking.pop(slot.key, None)
+        job.wanting.pop(slot.key, None)
+        slot.called = ()
     slot.step = step
     if step is Step.WAITING:
         job.waiting[slot.key] = None
     elif step is Step.CHECKING:
-        job.checking[slot.key] = None
+        job.checking[slot.key] = job.wanting[slot.key] = None
+    if step is Step.KEEPING:
+        job.keeping[slot.key] = None
+    else:
+        job.keeping.pop(slot.key, None)
     if slot.round >= 0 or slot.key == job.finish_slot:
         job.log_dirty = True
 
@@ -96,7 +102,11 @@ def reslot(turn: Turn, job: Job, slot: Slot) -> None:
     if slot.retired:
         set_step(job, slot, Step.DROPPED)
         return
-    if slot.running():
+    first, *others = slot.running() or [None]
+    if first is not None:
+        for vote in others:
+            if vote is not None:
+                end_vote(turn, job, vote, cancel=True)
         set_step(job, slot, Step.RUNNING)
         return
     set_step(job, slot, Step.WAITING)

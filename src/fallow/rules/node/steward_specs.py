@@ -59,8 +59,9 @@ def _carry(job: Job, number: int, shard: int) -> tuple[Part, ...]:
     if vote is None or vote.output is None:
         return ()
     found = part_named(vote.output, "carry")
-    reachable = found is not None and (job.kept.get(found.blob) or job.seats[vote.seat].usable)
-    return (found,) if found is not None and reachable else ()
+    if found is None or found.blob in job.missing:
+        return ()
+    return (found,) if job.kept.get(found.blob) or job.seats[vote.seat].usable else ()
 
 
 def _spec(kind: str, params: bytes, inputs: tuple[Part, ...], *, seed: int, units: int) -> TaskSpec:

@@ -19,6 +19,7 @@ from fallow.wire.local import JobSpec, LaneJob, ServeJob
 from fallow.wire.messages import NodeAddress, Offer, Shortfall
 from fallow.wire.tasks import TaskOutput, TaskSpec
 
+NEVER_MS = 1 << 62
 DEPTH = {"train": 1, "generate": 2}
 DEFAULT_DEPTH = 4
 """How many tasks of a kind are under way on one lease at a time: enough to hide the way there and back."""
@@ -100,6 +101,7 @@ class Vote(msgspec.Struct):
 
 class Slot(msgspec.Struct):
     """A place for one accepted answer. `votes` are all attempts, `answer` the one that is believed (b"": none). A slot is
+    `called` are auditors that were drawn but are busy. A slot is
     `retired` when nobody needs its answer any more (its round was rolled back) although its claims still await pay."""
 
     key: int
@@ -118,7 +120,7 @@ class Slot(msgspec.Struct):
     prefer: int = -1
     round: int = -1
     shard: int = -1
-    respecs: int = 0
+    called: tuple[bytes, ...] = ()
 
     @property
     def usable(self) -> bool:
@@ -248,12 +250,15 @@ class Ending(msgspec.Struct):
 
 
 class Job(msgspec.Struct):
-    """A job and all that belongs to it. `live` holds the seats that are neither closed nor dropped. `kept` maps blob -> True (here) or False (asked for). `waiting` and `checking` hold
-    the keys of slots in these steps, in order; `unusable` counts slots that a complete job still lacks."""
+    """A job and all that belongs to it. `live` holds the seats that are neither closed nor dropped. `kept` maps blob -> True (here) or False (asked for). `waiting`, `checking` and `keeping` hold
+    the keys of slots in these steps, in order, `wanting` those of `checking` that look for auditors; no task is overdue
+    before `task_due_ms`; `unusable` counts slots that a complete job still lacks."""
 
     id: bytes
     spec: JobSpec
     created_ms: int
+    kind: str
+    depth: int
     policy: Policy = NO_CHECKS
     phase: Phase = Phase.STARTING
     ending: Ending | None = None
@@ -266,9 +271,14 @@ class Job(msgspec.Struct):
     tasks: dict[bytes, int] = {}
     waiting: dict[int, None] = {}
     checking: dict[int, None] = {}
+    wanting: dict[int, None] = {}
+    keeping: dict[int, None] = {}
+    task_due_ms: int = NEVER_MS
     unusable: int = 0
     finals: int = 0
     kept: dict[bytes, bool] = {}
+    missing: dict[bytes, None] = {}
+    accusers: dict[bytes, str] = {}
     holders: dict[bytes, tuple[NodeAddress, ...]] = {}
     log: Log | None = None
     round_slots: dict[tuple[int, int], int] = {}
@@ -284,11 +294,8 @@ class Job(msgspec.Struct):
     dry: bool = False
     warned: dict[str, None] = {}
     notes: int = 0
+    looked_ms: int = 0
     progressed: int = -1
-
-    @property
-    def kind(self) -> str:
-        return market.kind_of(self.spec)
 
     @property
     def lanes(self) -> ServeJob | LaneJob | None:
@@ -298,10 +305,6 @@ class Job(msgspec.Struct):
     @property
     def over(self) -> bool:
         return self.phase in (Phase.DONE, Phase.FAILED, Phase.CANCELLED)
-
-    @property
-    def depth(self) -> int:
-        return DEPTH.get(self.kind, DEFAULT_DEPTH)
 
     def committed_ucr(self) -> int:
         return sum(seat.committed_ucr for seat in self.seats)

@@ -37,12 +37,26 @@ def decide(turn: Turn, job: Job, slot: Slot) -> None:
     if not vote.seed:
         return
     slot.seed = vote.seed
-    reason = trust.must_check(job.policy, turn.state.standing(vote.account), vote.seed, forced=slot.forced)
+    standing = turn.state.standing(vote.account)
+    if not probing(job, vote.account) < job.policy.probation - standing.passed:
+        standing = standing._replace(passed=job.policy.probation)
+    reason = trust.must_check(job.policy, standing, vote.seed, forced=slot.forced)
     if reason is None:
-        hold(turn.state, job.seats[vote.seat], vote.claim_hash, vote.seed)
+        hold(turn.state, job.seats[vote.seat], vote.claim_hash, vote.seed, fresh=True)
         set_step(job, slot, Step.PROVISIONAL)
         return
     begin_check(turn, job, slot, reason)
+
+
+def probing(job: Job, account: bytes) -> int:
+    """How many probation checks of the account's claims are under way: they count as passed when it is asked whether one
+    more is needed, since when one fails, all that the account claimed is done again anyway."""
+    found = (job.slots[key] for key in job.checking)
+    return sum(1 for slot in found if slot.reason is Reason.PROBATION and _first(slot) == account)
+
+
+def _first(slot: Slot) -> bytes:
+    return next((vote.account for vote in slot.live()), b"")
 
 
 def begin_check(turn: Turn, job: Job, slot: Slot, reason: Reason) -> None:
@@ -86,6 +100,8 @@ def advance(turn: Turn, job: Job, slot: Slot, *, recruit: bool) -> None:
     if slot.step is not Step.CHECKING:
         return
     live = slot.live()
+    if recruit:
+        job.wanting[slot.key] = None
     under_way = sum(1 for vote in slot.running() if vote.task == slot.task)
     ballot = [trust.Vote(vote.account, vote.answer) for vote in live]
     match trust.tally(ballot, under_way, job.policy.quorum):
@@ -97,6 +113,8 @@ def advance(turn: Turn, job: Job, slot: Slot, *, recruit: bool) -> None:
             slot.disputed = disputed
             if more and recruit:
                 _ask_auditors(turn, job, slot, more, under_way)
+            elif recruit:
+                job.wanting.pop(slot.key, None)
             elif not under_way and not recruit:
                 _abandon(turn, job, slot)
 
@@ -107,17 +125,29 @@ def _ask_auditors(turn: Turn, job: Job, slot: Slot, more: int, under_way: int) -
     nobody can check, and its claim is worth nothing."""
     if not _carry_kept(turn, job, slot):
         return
-    eligible = _eligible(job, slot)
-    if not eligible and not under_way:
+    called = _called(turn, job, slot, more)
+    if not called and not under_way:
         waited = turn.now_ms - slot.since_ms >= turn.state.timing.audit_within
         if waited or not can_recruit(job):
             (_undecided if slot.disputed else _unchecked)(turn, job, slot)
         return
-    for account in trust.auditor_order(slot.seed, eligible)[:more]:
-        free = [seat for seat in eligible[account] if len(seat.running) < job.depth]
+    for account in called:
+        free = [seat for seat in _seats_for(turn, job, slot, account) if len(seat.running) < job.depth]
         if free:
             assign(turn, job, slot, min(free, key=lambda seat: (len(seat.running), seat.number)))
+            slot.called = tuple(other for other in slot.called if other != account)
             slot.since_ms = turn.now_ms
+    if len(called) >= more and not slot.called:
+        job.wanting.pop(slot.key, None)
+
+
+def _called(turn: Turn, job: Job, slot: Slot, more: int) -> tuple[bytes, ...]:
+    """Who was drawn; drawn again only when more are needed, or somebody drawn cannot take part any more."""
+    if len(slot.called) != more or not all(_seats_for(turn, job, slot, account) for account in slot.called):
+        accounts = {seat.account for number in job.live if (seat := job.seats[number]).usable}
+        eligible = [account for account in accounts if _seats_for(turn, job, slot, account)]
+        slot.called = tuple(trust.auditor_order(slot.seed, eligible)[:more])
+    return slot.called
 
 
 def _carry_kept(turn: Turn, job: Job, slot: Slot) -> bool:
@@ -125,17 +155,19 @@ def _carry_kept(turn: Turn, job: Job, slot: Slot) -> bool:
     return _keep(turn, job, carry, tuple(a for part in carry for a in job.holders.get(part.blob, ())))
 
 
-def _eligible(job: Job, slot: Slot) -> dict[bytes, list[Seat]]:
-    """Seats of accounts that have no part in the slot yet, of the same class of machine."""
-    tried = {vote.account for vote in slot.votes if vote.task == slot.task}
-    numerics = {job.seats[vote.seat].offer.hardware.numerics for vote in slot.live()}
-    found: dict[bytes, list[Seat]] = {}
-    for number in job.live:
-        seat = job.seats[number]
-        alike = job.kind in SAME_EVERYWHERE or seat.offer.hardware.numerics in numerics
-        if seat.usable and alike and seat.account not in tried and seat.room_units() >= slot.spec.units:
-            found.setdefault(seat.account, []).append(seat)
-    return found
+def _seats_for(turn: Turn, job: Job, slot: Slot, account: bytes) -> list[Seat]:
+    """The account's seats that can check the slot: of the same class of machine, with room, and none of them in it yet."""
+    if any(vote.account == account and vote.task == slot.task for vote in slot.votes):
+        return []
+    first = job.seats[slot.live()[0].seat].offer.hardware.numerics
+    seats = (job.seats[number] for job_id, number in turn.state.accounts.get(account, {}) if job_id == job.id)
+    return [
+        seat
+        for seat in seats
+        if seat.usable
+        and (job.kind in SAME_EVERYWHERE or seat.offer.hardware.numerics == first)
+        and seat.room_units() >= slot.spec.units
+    ]
 
 
 def assign(turn: Turn, job: Job, slot: Slot, seat: Seat) -> None:
@@ -143,6 +175,7 @@ def assign(turn: Turn, job: Job, slot: Slot, seat: Seat) -> None:
     deadline = deadline_ms(turn.now_ms, slot.spec.timeout_s)
     vote = Vote(seat.number, seat.account, slot.task, slot.spec, deadline)
     slot.votes.append(vote)
+    job.task_due_ms = min(job.task_due_ms, deadline)
     seat.running[slot.task] = slot.key
     seat.held_units += slot.spec.units
     turn.ask(assign_effect(job, seat, vote))
@@ -218,7 +251,11 @@ def _catch(turn: Turn, job: Job, slot: Slot, vote: Vote, agree: list[Vote]) -> N
     seat = job.seats[vote.seat]
     turn.note(job, "caught", f"Task {slot.key}: a wrong result; {len(agree)} others agree on another.", seat.node)
     stake = seat.leased.stake_ucr
-    if stake and seat.stage in (Stage.OPEN, Stage.CLOSING) and trust.may_charge([v.account for v in agree], vote.account):
+    if (
+        stake
+        and seat.stage in (Stage.OPEN, Stage.CLOSING)
+        and trust.may_charge([v.account for v in agree], vote.account)
+    ):
         others = tuple(evidence(job, other) for other in agree[:MAX_OTHERS])
         charge = Charge(seat.lease, vote.task, vote.spec, evidence(job, vote), others, stake)
         seat.charges[vote.task] = charge

@@ -1,0 +1,126 @@
+"""The demo's network: a bank, a directory, a steward, a gateway and four providers, each a process of its own with a
+home and keys of its own, speaking over real sockets. One provider is told to cheat."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from fallow.errors import FallowError, fail
+from fallow.sdk.client import AsyncFallow
+
+START_S = 60.0
+STOP_S = 5.0
+COMMAND = (sys.executable, "-c", "import sys; from fallow.cli.main import main; sys.exit(main())")
+CHEAT = """[provider]
+cheat = "lazy"
+"""
+
+
+@dataclass
+class Member:
+    """One process of the network. `announced` is the JSON line that it printed when it was ready."""
+
+    name: str
+    home: Path
+    process: subprocess.Popen[str]
+    announced: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    async def wait_until_ready(self) -> None:
+        """Read its first line. Raises UnavailableError E1801 with its last words when it ends instead."""
+        assert self.process.stdout is not None
+        line = await asyncio.wait_for(asyncio.to_thread(self.process.stdout.readline), START_S)
+        try:
+            self.announced = json.loads(line)
+        except ValueError:
+            self.process.wait(STOP_S)
+            words = (self.home / "log.txt").read_text("utf-8", "replace").strip().splitlines()[-8:]
+            raise fail("E1801", f"The demo's {self.name} did not start.", cause=" | ".join(words)) from None
+        if "error" in self.announced:
+            raise fail("E1801", f"The demo's {self.name} did not start: {self.announced['error']['what']}")
+
+
+class Network:
+    """Starts and stops members; use as a context manager so that nothing outlives the demo."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.members: list[Member] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self, name: str, *words: str, config: str = "") -> Member:
+        """Start `fallow WORDS` with a home of its own."""
+        home = self.folder / name
+        home.mkdir(parents=True, exist_ok=True)
+        if config:
+            (home / "config.toml").write_text(config, "utf-8")
+        environment = os.environ | {"FALLOW_HOME": str(home), "TOKENIZERS_PARALLELISM": "false"}
+        with (home / "log.txt").open("a", encoding="utf-8") as log:
+            process = subprocess.Popen(
+                [*COMMAND, *words, "--json", "--log", "info"],
+                stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL, text=True, env=environment,
+                start_new_session=True,
+            )  # fmt: skip
+        member = Member(name, home, process)
+        self.members.append(member)
+        return member
+
+    def stop(self) -> None:
+        """End every process, politely first."""
+        for member in reversed(self.members):
+            if member.process.poll() is None:
+                member.process.send_signal(signal.SIGTERM)
+        for member in self.members:
+            try:
+                member.process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(member.process.pid, signal.SIGKILL)
+                member.process.wait()
+            if member.process.stdout is not None:
+                member.process.stdout.close()
+
+    async def found(self, providers: int) -> AsyncFallow:
+        """The whole network, the last provider a cheat; -> the steward's client, once all providers are on offer."""
+        local = ("--bind", "127.0.0.1:0")
+        directory = self.start("directory", "up", "--roles", "directory", *local)
+        await directory.wait_until_ready()
+        bank = self.start("bank", "up", "--roles", "bank", "--directory", directory.announced["address"], *local)
+        await bank.wait_until_ready()
+        ticket = bank.announced["ticket"]
+        steward = self.start("steward", "up", "--roles", "steward", "--ticket", ticket, *local)
+        gateway = self.start("gateway", "up", "--roles", "gateway", "--steward", str(steward.home), "--port", "0")
+        workers = [
+            self.start(f"provider-{n}", "provide", ticket, *local, config=CHEAT if n == providers else "[provider]\n")
+            for n in range(1, providers + 1)
+        ]
+        for member in (steward, gateway, *workers):
+            await member.wait_until_ready()
+        client = AsyncFallow(steward.home)
+        await self._all_on_offer(client, providers)
+        return client
+
+    async def _all_on_offer(self, client: AsyncFallow, providers: int) -> None:
+        for _ in range(int(START_S / 0.2)):
+            try:
+                if len(await client.offers()) >= providers:
+                    return
+            except FallowError:
+                pass  # still starting
+            await asyncio.sleep(0.2)
+        raise fail("E1201", f"Fewer than {providers} providers are on offer after {START_S:g} s.")
+
+    def member(self, name: str) -> Member:
+        """Raises KeyError for a name that was never started."""
+        return {member.name: member for member in self.members}[name]

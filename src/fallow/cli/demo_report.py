@@ -1,0 +1,127 @@
+"""What the demo reports, and whether it kept its promise."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from fallow.cli.demo_net import Network
+from fallow.errors import FallowError, fail
+from fallow.sdk.client import AsyncFallow
+from fallow.sdk.jobs import AsyncJob
+from fallow.units import to_text
+from fallow.wire.local import JobView, PoolBooks, SeeBooks
+from fallow.wire.receipt_checks import holds, verify
+
+SETTLE_TRIES = 150
+SIGN_TRIES = 100
+
+
+async def check_receipts(client: AsyncFallow, job: AsyncJob, chat_receipt: str, folder: Path) -> list[dict[str, Any]]:
+    """Write all receipts as files, check each from the file alone, and check that a changed byte is noticed."""
+    ids = [to_text("receipt", receipt) for receipt in await job.receipts()]
+    found: list[dict[str, Any]] = []
+    for name in [*ids, chat_receipt]:
+        data = await _signed(client, name)
+        path = folder / f"{name}.receipt"
+        path.write_bytes(data)
+        middle = len(data) // 2
+        changed = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+        good = holds(verify(path.read_bytes()))
+        found.append({"id": name, "file": str(path), "holds": good, "changed_byte_noticed": not holds(verify(changed))})
+    return found
+
+
+async def _signed(client: AsyncFallow, name: str) -> bytes:
+    """A receipt; a lane's is there once the provider has signed its batch, which takes a moment."""
+    error: FallowError = fail("E2002", f"There is no receipt {name}.")
+    for _ in range(SIGN_TRIES):
+        try:
+            return await client.receipt(name)
+        except FallowError as caught:
+            error = caught
+        await asyncio.sleep(0.1)
+    raise error
+
+
+async def build_report(
+    client: AsyncFallow, network: Network, job: AsyncJob, data: Path, chat: dict[str, Any]
+) -> dict[str, Any]:
+    """The report of a demo whose job is done, once every lease is settled or as far as they are."""
+    view = await _settled(job)
+    providers = await _providers(network, view)
+    cheat = next(one for one in providers if one["role"] == "cheat")
+    books = await client.call(SeeBooks(), PoolBooks)
+    losses = [r.loss for r in view.rounds if r.loss]
+    return {
+        "ok": False,
+        "seconds": 0.0,
+        "model": "SmolLM2-135M-Instruct",
+        "data_bytes": data.stat().st_size,
+        "providers": providers,
+        "train": {
+            "rounds": sum(r.updates > 0 for r in view.rounds),
+            "loss_first": float(losses[0]) if losses else None,
+            "loss_last": float(losses[-1]) if losses else None,
+            "bytes_sent": sum(r.bytes_sent for r in view.rounds),
+            "state_hashes_agree": bool(view.rounds) and all(r.agreed for r in view.rounds),
+        },
+        "cheat": {"kind": "lazy", "caught": cheat["slashed_ucr"] > 0, "paid_ucr": cheat["paid_ucr"]},
+        "ledger": {
+            "minted_ucr": books.minted_ucr,
+            "sum_ucr": books.sum_ucr,
+            "conserved": books.minted_ucr == books.sum_ucr,
+        },
+        "chat": chat,
+    }
+
+
+async def _settled(job: AsyncJob) -> JobView:
+    view = await job.view()
+    for _ in range(SETTLE_TRIES):
+        if all(lease.state in ("closed", "banned") for lease in view.leases) and view.phase == "done":
+            break
+        await asyncio.sleep(0.2)
+        view = await job.view()
+    return view
+
+
+async def _providers(network: Network, view: JobView) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for member in network.members:
+        if not member.name.startswith("provider-"):
+            continue
+        account = bytes.fromhex(member.announced["account"].removeprefix("0x"))
+        leases = [lease for lease in view.leases if lease.account == account]
+        found.append(
+            {
+                "id": member.announced["account"],
+                "role": "cheat" if "cheat" in (member.home / "config.toml").read_text("utf-8") else "honest",
+                "tasks": sum(lease.tasks_claimed for lease in leases),
+                "paid_ucr": sum(lease.paid_ucr for lease in leases),
+                "slashed_ucr": sum(lease.slashed_ucr for lease in leases),
+            }
+        )
+    return found
+
+
+def shortcomings(report: dict[str, Any]) -> list[str]:
+    """What the demo promised and did not keep; empty when all is well."""
+    train, cheat, chat = report["train"], report["cheat"], report["chat"]
+    honest = [one for one in report["providers"] if one["role"] == "honest"]
+    promises = {
+        "held-out loss falls": train["loss_first"] is not None and train["loss_last"] < train["loss_first"],
+        "at least two rounds": train["rounds"] >= 2,
+        "all workers held the same state in every round": train["state_hashes_agree"],
+        "the cheat is caught": cheat["caught"],
+        "the cheat is paid nothing": cheat["paid_ucr"] == 0,
+        "every honest provider is paid": all(one["paid_ucr"] > 0 for one in honest),
+        "no honest provider is slashed": all(one["slashed_ucr"] == 0 for one in honest),
+        "money is conserved": report["ledger"]["conserved"],
+        "the tuned model answers": bool(chat["answer"].strip()) and chat["tokens"] > 0,
+        "every receipt holds": bool(report["receipts"]) and all(one["holds"] for one in report["receipts"]),
+        "a changed receipt is noticed": all(one["changed_byte_noticed"] for one in report["receipts"]),
+        "the text has at least 100 kB": report["data_bytes"] >= 100_000,
+    }
+    return [promise for promise, kept in promises.items() if not kept]

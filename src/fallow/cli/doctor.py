@@ -1,0 +1,161 @@
+"""Check this machine and this home, and say what is missing for what. Changes nothing, spends nothing.
+
+Exit code 0 when nothing is wrong; things that are only absent (a GPU, a node) are said but are not wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from fallow.cli.output import Output
+from fallow.errors import FallowError, fail
+from fallow.node.config import load_config, load_ticket
+from fallow.sdk.client import AsyncFallow
+from fallow.sdk.home import resolve_home
+from fallow.units import GIB, format_size
+
+CORE = (
+    "iroh",
+    "msgspec",
+    "coincurve",
+    "blake3",
+    "cryptography",
+    "SQLAlchemy",
+    "fastapi",
+    "uvicorn",
+    "zeroconf",
+    "rich",
+)
+EXTRAS = {"train": ("torch", "transformers", "peft", "safetensors"), "llm": ("xllamacpp",)}
+SMALL_DISK_BYTES = 5 * GIB
+
+
+class Finding(NamedTuple):
+    """`state` is "ok", "note" (absent, and that may be fine) or "wrong"."""
+
+    name: str
+    state: str
+    text: str
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """`fallow doctor`."""
+    parser.epilog = "Report bugs with the output of: fallow doctor --json"
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Print all findings; raise UsageError E2008 when one is wrong."""
+    home = resolve_home(args.home)
+    found = list(examine(home))
+    wrong = [finding for finding in found if finding.state == "wrong"]
+    answer = {"home": str(home), "ok": not wrong, "checks": [finding._asdict() for finding in found]}
+    marks = {"ok": "ok   ", "note": "note ", "wrong": "WRONG"}
+    out.data(answer, "\n".join(f"{marks[f.state]}  {f.name:<10} {f.text}" for f in found))
+    if wrong and not out.as_json:
+        raise fail("E2008", f"{len(wrong)} of {len(found)} checks failed.", cause=wrong[0].text)
+    return 2 if wrong else 0
+
+
+def examine(home: Path) -> Iterator[Finding]:
+    """All findings, cheapest first."""
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    good = sys.version_info >= (3, 11)
+    yield Finding("python", "ok" if good else "wrong", f"{version} at {sys.executable}")
+    yield _packages("core", CORE, required=True)
+    for extra, names in EXTRAS.items():
+        yield _packages(extra, names, required=False)
+    yield from _home(home)
+    yield _config(home)
+    yield _disk(home)
+    yield _network()
+    yield _gpus()
+    yield asyncio.run(_node(home))
+
+
+def _packages(title: str, names: tuple[str, ...], *, required: bool) -> Finding:
+    found: list[str] = []
+    missing: list[str] = []
+    for name in names:
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            missing.append(name)
+    if not missing:
+        return Finding(title, "ok", ", ".join(found))
+    remedy = "fallow" if required else f"'fallow[{title}]'"
+    return Finding(title, "wrong" if required else "note", f"missing {', '.join(missing)}; pip install {remedy}")
+
+
+def _home(home: Path) -> Iterator[Finding]:
+    if not home.exists():
+        yield Finding("home", "note", f"{home} does not exist yet; fallow up makes it")
+        return
+    if not home.is_dir() or not os.access(home, os.W_OK | os.X_OK):
+        yield Finding("home", "wrong", f"{home} is not a folder that you can write to")
+        return
+    loose = home.stat().st_mode & 0o077
+    text = f"{home} can be read by others; chmod 700 it" if loose else str(home)
+    yield Finding("home", "wrong" if loose else "ok", text)
+    keys = home / "keys"
+    for key in sorted(keys.iterdir()) if keys.is_dir() else ():
+        if key.is_file() and key.stat().st_mode & 0o077:
+            yield Finding("keys", "wrong", f"{key} can be read by others; chmod 600 it")
+
+
+def _config(home: Path) -> Finding:
+    try:
+        load_config(home)
+        ticket = load_ticket(home)
+    except FallowError as error:
+        return Finding("config", "wrong", f"{error.what} ({error.code})")
+    pool = f"pool 0x{ticket.bank_account.hex()}" if ticket is not None else "no pool joined yet"
+    return Finding("config", "ok", pool)
+
+
+def _disk(home: Path) -> Finding:
+    place = next(folder for folder in (home, *home.parents) if folder.exists())
+    free = shutil.disk_usage(place).free
+    few = free < SMALL_DISK_BYTES
+    return Finding(
+        "disk", "note" if few else "ok", f"{format_size(free)} free{', which is little for models' if few else ''}"
+    )
+
+
+def _network() -> Finding:
+    """Whether a UDP socket can be opened; nothing is sent."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind(("0.0.0.0", 0))  # noqa: S104 - as a node does
+    except OSError as error:
+        return Finding("network", "wrong", f"no UDP port can be opened: {error.strerror}")
+    return Finding("network", "ok", "UDP ports can be opened")
+
+
+def _gpus() -> Finding:
+    import pynvml as untyped
+
+    nvml = cast(Any, untyped)
+    try:
+        nvml.nvmlInit()
+        cards = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+        names = [str(nvml.nvmlDeviceGetName(card)) for card in cards]
+    except nvml.NVMLError:
+        names = []
+    return Finding("gpu", "ok" if names else "note", ", ".join(names) or "none found; the CPU is used")
+
+
+async def _node(home: Path) -> Finding:
+    try:
+        node = await AsyncFallow(home).node()
+    except FallowError as error:
+        return Finding("node", "note", error.what)
+    return Finding("node", "ok", f"running, pid {node.pid}, {', '.join(node.roles)}")

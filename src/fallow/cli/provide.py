@@ -1,0 +1,38 @@
+"""Earn: let this machine work for a pool while it is idle, in the foreground, until Ctrl-C.
+
+The first time, give the ticket that `fallow up` printed on the pool's machine; it is remembered. Your own use of the
+machine comes first: see `idle` in the configuration. Each provider needs a home of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fallow.cli.output import Output
+from fallow.cli.up import start
+from fallow.errors import fail
+from fallow.sdk.home import resolve_home
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """`fallow provide [TICKET]`."""
+    parser.add_argument("ticket", nargs="?", metavar="TICKET", help="which pool to work for (remembered)")
+    parser.add_argument(
+        "--bind", metavar="HOST:PORT", default="", help="UDP address for other nodes (default: any port)"
+    )
+    parser.add_argument("--log", metavar="LEVEL", default="warning", choices=("debug", "info", "warning", "error"))
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Run a provider until it is told to stop."""
+    home = resolve_home(args.home)
+    if args.ticket is None and not joined(home):
+        raise fail("E1005", f"{home} belongs to no pool yet.", next_step="fallow provide TICKET")
+    args.port = None
+    return start(home, frozenset({"provider"}), args, out)
+
+
+def joined(home: Path) -> bool:
+    """Whether a pool is remembered."""
+    return (home / "network.txt").exists()

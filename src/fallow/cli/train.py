@@ -1,0 +1,101 @@
+"""Fine-tune a model on your text, on machines that you need not trust.
+
+MODEL is a folder in Hugging Face's layout or a GGUF file; DATA is UTF-8 text or JSONL with `messages` or `text`. Both
+are checked before anything is spent. Each round every worker trains on its own share and sends a small update; a sample
+of the work is done again elsewhere, and who cheats is not paid. The result is an adapter (lora) or a model (full).
+
+  fallow train --model ./SmolLM2 --data notes.txt --budget 2 --workers 4 --out tuned/
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from pathlib import Path
+
+from fallow.cli.models import trainable
+from fallow.cli.options import add_job_terms, existing_path, positive
+from fallow.cli.output import Output
+from fallow.cli.spending import dry_run, end_of, submit, terms_of
+from fallow.errors import fail
+from fallow.sdk.client import AsyncFallow
+from fallow.wire.tasks import Recipe
+from fallow.workloads.corpus import inspect_data
+
+DEFAULTS = Recipe(method="lora")
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What to train, how, and on what terms."""
+    parser.add_argument("--model", metavar="PATH", type=existing_path, required=True)
+    parser.add_argument("--data", metavar="FILE", type=existing_path, required=True)
+    parser.add_argument("--out", metavar="DIR", type=Path, help="write the result here when it is done")
+    parser.add_argument("--dry-run", action="store_true", help="show who would take it and the price, spend nothing")
+    how = parser.add_argument_group("how")
+    how.add_argument("--method", choices=("lora", "full"), default="lora")
+    how.add_argument("--workers", metavar="N", type=positive, default=2, help="machines side by side (default 2)")
+    how.add_argument("--rounds", metavar="N", type=positive, default=DEFAULTS.rounds)
+    how.add_argument("--steps", metavar="N", type=positive, default=DEFAULTS.inner_steps, help="per round and worker")
+    how.add_argument("--batch", metavar="N", type=positive, default=DEFAULTS.batch_sequences, help="sequences per step")
+    how.add_argument(
+        "--length", metavar="N", type=positive, default=DEFAULTS.sequence_tokens, help="tokens per sequence"
+    )
+    how.add_argument("--rank", metavar="N", type=positive, default=DEFAULTS.lora_rank, help="of the adapter")
+    how.add_argument("--learning-rate", metavar="X", type=decimal, default=DEFAULTS.learning_rate)
+    add_job_terms(parser)
+
+
+def decimal(text: str) -> str:
+    """A positive number, kept as it was written: it must mean the same on every machine."""
+    try:
+        good = 0 < float(text) < 1e6
+    except ValueError:
+        good = False
+    if not good:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return text
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Check the files, then the market, then ask, then train."""
+    if args.out is not None and args.detach:
+        raise fail(
+            "E2001", "--out needs the end of the job, --detach does not wait for it.", next_step="Leave one out."
+        )
+    if args.out is not None and args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+        raise fail("E2001", f"{args.out} is there already and not empty.", next_step="Choose another --out.")
+    facts = inspect_data(args.data)
+    args.data = facts.file
+    client = AsyncFallow(args.home)
+    asyncio.run(_node_is_there(client))
+    args.model = trainable(args.model, client.home, out)
+    return asyncio.run(_run(client, args, out))
+
+
+async def _node_is_there(client: AsyncFallow) -> None:
+    """Nobody waits for a conversion only to learn that there is no node."""
+    await client.node()
+
+
+def recipe_of(args: argparse.Namespace) -> Recipe:
+    """The recipe that the options describe."""
+    return Recipe(
+        method=args.method,
+        rounds=args.rounds,
+        inner_steps=args.steps,
+        batch_sequences=args.batch,
+        sequence_tokens=args.length,
+        lora_rank=args.rank,
+        lora_alpha=2 * args.rank,
+        learning_rate=args.learning_rate,
+    )
+
+
+async def _run(client: AsyncFallow, args: argparse.Namespace, out: Output) -> int:
+    terms = terms_of(args, args.workers)
+    spec = await client.plan_train(args.model, args.data, recipe_of(args), **terms)
+    if args.dry_run:
+        dry_run(spec, await client.estimate(spec), out)
+        return 0
+    job = await submit(client, spec, args, out)
+    return await end_of(job, args, out, "training", args.out)

@@ -1,0 +1,145 @@
+"""Start a node of your own, in the foreground, until Ctrl-C.
+
+In an empty home it founds a pool: it keeps the books (bank), lists offers (directory), runs your jobs (steward) and
+opens an OpenAI-compatible door (gateway). The ticket that it prints lets other machines in: `fallow provide TICKET`.
+In a home that joined a pool (`fallow join TICKET`) it runs your jobs there, and the door.
+
+  fallow up                      all of it, without selling this machine's time
+  fallow up --provide            and sell it too
+  fallow up --roles bank         only some roles; each can be a process with a home of its own
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from fallow.cli.output import Output
+from fallow.cli.serve import DOOR
+from fallow.errors import fail
+from fallow.sdk.home import resolve_home, socket_path
+
+ROLES = ("bank", "directory", "steward", "gateway", "provider")
+FOUNDER, MEMBER = frozenset({"bank", "directory", "steward", "gateway"}), frozenset({"steward", "gateway"})
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Roles and addresses."""
+    parser.add_argument("--provide", action="store_true", help="sell this machine's idle time too")
+    parser.add_argument("--roles", metavar="A,B", type=roles, help=f"only these of: {', '.join(ROLES)}")
+    parser.add_argument("--ticket", metavar="TICKET", help="join this pool instead of founding one")
+    parser.add_argument("--directory", metavar="ADDRESS", action="append", help="a directory of the pool to be founded")
+    parser.add_argument("--steward", metavar="HOME", type=Path, help="be only the door of the node in this home")
+    parser.add_argument(
+        "--bind", metavar="HOST:PORT", default="", help="UDP address for other nodes (default: any port)"
+    )
+    parser.add_argument("--port", metavar="N", type=int, help="TCP port of the OpenAI-compatible door (default 8790)")
+    parser.add_argument("--log", metavar="LEVEL", default="warning", choices=("debug", "info", "warning", "error"))
+
+
+def roles(text: str) -> frozenset[str]:
+    """A comma-separated list of roles."""
+    found = frozenset(word.strip() for word in text.split(",") if word.strip())
+    if not found or not found <= set(ROLES):
+        raise argparse.ArgumentTypeError(f"{text!r}: roles are {', '.join(ROLES)}")
+    return found
+
+
+def roles_for(home: Path, chosen: frozenset[str] | None, *, ticket: bool, provide: bool) -> frozenset[str]:
+    """The roles that were asked for, or those that fit the home: a founder keeps the books, a member does not."""
+    member = ticket or ((home / "network.txt").exists() and not (home / "ledger.db").exists())
+    found = chosen or (MEMBER if member else FOUNDER)
+    return found | {"provider"} if provide else found
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Run the node until it is told to stop."""
+    home = resolve_home(args.home)
+    if args.steward is not None:
+        return _only_door(home, resolve_home(args.steward), args, out)
+    return start(home, roles_for(home, args.roles, ticket=bool(args.ticket), provide=args.provide), args, out)
+
+
+def start(home: Path, chosen: frozenset[str], args: argparse.Namespace, out: Output) -> int:
+    """Run a node with these roles. Raises UsageError E1001, E1004 or E1005, UnavailableError E1804."""
+    from fallow.node.app import Options, quiet_logs, run_node
+    from fallow.node.config import load_config, prepare_home, read_address, read_ticket
+
+    quiet_logs(args.log)
+    logging.captureWarnings(True)
+    config = load_config(prepare_home(home))
+    ticket = read_ticket(args.ticket) if args.ticket else None
+    directories = tuple(read_address(text) for text in getattr(args, "directory", None) or ())
+    beside, door = _door(home, config.gateway_host, config.gateway_port, args) if "gateway" in chosen else (None, "")
+
+    def ready(about: dict[str, str]) -> None:
+        _announce(home, chosen, about, door, out)
+
+    out.say(f"Starting a node in {home} ({', '.join(sorted(chosen))})...")
+    asyncio.run(
+        run_node(
+            home,
+            Options(chosen - {"gateway"}, ticket, directories, args.bind, beside, ready=ready),
+        )
+    )
+    out.say("The node has stopped. Nothing of it is running; jobs go on when it starts again.")
+    return 0
+
+
+Beside = Callable[[Path], Coroutine[None, None, None]]
+
+
+def _door(home: Path, host: str, default_port: int, args: argparse.Namespace) -> tuple[Beside, str]:
+    """The gateway to run beside the node, on a port claimed now: a taken one fails before anything has started."""
+    from fallow.gateway.server import claim_port, run_gateway
+
+    port = default_port if args.port is None else args.port
+    if not 0 <= port < 65536:
+        raise fail("E2001", f"{port} is no port.", next_step="Choose --port from 1 to 65535.")
+    listener = claim_port(host, port)
+    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{listener.getsockname()[1]}/v1"  # noqa: S104
+    (home / DOOR).write_text(url + "\n", "utf-8")
+
+    async def beside(steward_socket: Path) -> None:
+        await run_gateway(steward_socket, listener)
+
+    return beside, url
+
+
+def _only_door(home: Path, steward: Path, args: argparse.Namespace, out: Output) -> int:
+    """A gateway in a process of its own, in front of another home's node. It holds nothing: it may be killed at any
+    moment, and several may stand side by side."""
+    from fallow.node.app import quiet_logs, until_told_to_stop
+    from fallow.node.config import load_config, prepare_home
+
+    quiet_logs(args.log)
+    config = load_config(prepare_home(home))
+    beside, door = _door(home, config.gateway_host, config.gateway_port, args)
+    _announce(home, frozenset({"gateway"}), {}, door, out)
+    asyncio.run(until_told_to_stop(beside(socket_path(steward))))
+    return 0
+
+
+def _announce(home: Path, chosen: frozenset[str], about: dict[str, str], door: str, out: Output) -> None:
+    ticket = about.get("ticket", "")
+    answer: dict[str, Any] = {
+        "ready": True,
+        "home": str(home),
+        "roles": sorted(chosen),
+        "ticket": ticket,
+        "base_url": door,
+        "pid": os.getpid(),
+        **about,
+    }
+    lines = ["The node is up. Ctrl-C stops it."]
+    if door:
+        lines.append(f"OpenAI door:     {door}")
+    if ticket:
+        lines.append(f"Others join by:  fallow provide {ticket}")
+        lines.append("The ticket is a password: it opens accounts with a welcome grant.")
+    out.data(answer, "\n".join(lines))

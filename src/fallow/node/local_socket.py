@@ -1,0 +1,110 @@
+"""The owner's door to a node: a Unix socket in the home folder, answering the same frames as the network does.
+
+Whoever can open the socket is the owner, so the folder is 0700 and the socket 0600. A lock file tells a running node
+from a socket that a killed one left behind: the kernel lets go of the lock with the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from pathlib import Path
+
+from fallow.errors import fail
+from fallow.node.router import OWNER, Caller, Limits, Router, answer, refuse
+from fallow.sdk.home import socket_path
+from fallow.sdk.link import SocketStream, reachable
+
+LOCK_NAME = "node.lock"
+MAX_CALLS = 1024
+BACKLOG = 256
+_READ_AHEAD_BYTES = 1 << 19
+
+
+@asynccontextmanager
+async def local_socket(home: Path, router: Router, limits: Limits | None = None) -> AsyncGenerator[Path]:
+    """Answer the owner's calls while the block runs; yields the socket's path. On leaving, open calls are cancelled.
+    Raises UsageError E1807 when another node runs on this home, E1004 when the folder cannot be used."""
+    path = socket_path(home)
+    with _locked(home):
+        listener = await _bind(path)
+        async with AsyncExitStack() as life:
+            group = await life.enter_async_context(asyncio.TaskGroup())
+            door = _Door(router, limits or Limits(), group)
+            server = await asyncio.start_unix_server(
+                door.connected, sock=listener, limit=_READ_AHEAD_BYTES, backlog=BACKLOG
+            )
+            keep = life.pop_all()  # errors of the block are the block's own, not the group's
+        try:
+            yield path
+        finally:
+            server.close()
+            path.unlink(missing_ok=True)
+            door.close()
+            await keep.aclose()
+
+
+class _Door:
+    """Starts a task for everybody who comes in."""
+
+    def __init__(self, router: Router, limits: Limits, group: asyncio.TaskGroup) -> None:
+        self._router, self._limits, self._group = router, limits, group
+        self._calls: set[asyncio.Task[None]] = set()
+
+    def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = self._group.create_task(self._serve(SocketStream(reader, writer)))
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+
+    async def _serve(self, stream: SocketStream) -> None:
+        try:
+            if len(self._calls) > MAX_CALLS:
+                await refuse(stream)
+            else:
+                await answer(self._router, Caller(OWNER), stream, self._limits)
+        finally:
+            await stream.close()
+
+    def close(self) -> None:
+        for task in self._calls:
+            task.cancel()
+
+
+def _locked(home: Path) -> ExitStack:
+    """Make the folder ours alone and hold its lock until the stack closes."""
+    with ExitStack() as stack:
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            home.chmod(0o700)
+            lock = os.open(home / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise fail("E1004", f"{home} cannot be used: {error.strerror}.") from None
+        stack.callback(os.close, lock)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            who = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
+            raise fail("E1807", f"A node runs in {home} already (process {who or 'unknown'}).") from None
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        return stack.pop_all()
+
+
+async def _bind(path: Path) -> socket.socket:
+    """A bound socket, not yet listening, so that nobody connects before its mode is right."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with suppress(FileNotFoundError):
+            path.unlink()  # left by a node that was killed: we hold the lock
+        async with reachable(path) as name:
+            listener.bind(name)
+        path.chmod(0o600)
+    except OSError as error:
+        listener.close()
+        raise fail("E1004", f"{path} cannot be made: {error.strerror}.") from None
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,76 @@
+"""A node's pool: founding one (bank, directory), and joining one (an account at its bank)."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import structlog
+
+from fallow.errors import UnavailableError, fail
+from fallow.node.bank import Bank, BankPolicy, open_books
+from fallow.node.config import Ticket, save_ticket
+from fallow.node.directory import Directory
+from fallow.node.router import Router
+from fallow.node.services import Services
+from fallow.units import parse_money
+from fallow.wire.ledger import LedgerRefused, OpenAccount
+from fallow.wire.messages import NodeAddress
+
+log = structlog.get_logger()
+
+JOIN_TRY_S = 5.0
+RETRY_S = 0.5
+RETRY_MOST_S = 5.0
+
+
+class Pool:
+    """What ties one node to its pool. Close with the stack that it was given."""
+
+    def __init__(self, services: Services, directories: tuple[NodeAddress, ...], stack: ExitStack) -> None:
+        self._s, self._directories, self._stack = services, directories, stack
+        self._bank: Bank | None = None
+
+    def open_bank(self, router: Router) -> None:
+        """Keep the books of a pool here. Raises UnavailableError E1305 or UsageError E1306 for books that cannot be
+        used."""
+        policy = BankPolicy(welcome_ucr=parse_money(self._s.config.welcome))
+        books = open_books(self._s.home / "ledger.db", self._s.identity, self._s.entropy, policy)
+        self._stack.callback(books.close)
+        self._bank = Bank(books, self._s.identity, self._s.clock)
+        self._bank.register(router)
+
+    def open_directory(self, router: Router) -> None:
+        """List offers here."""
+        Directory(self._s.clock).register(router)
+        here = self._s.rpc.address()
+        if here.node not in [one.node for one in self._directories]:
+            self._directories = (here, *self._directories)
+
+    async def join(self) -> None:
+        """Know the pool's bank and directories, and have an account there; waits for a bank that is not up yet. A node
+        without a pool (a directory alone) does nothing. Raises RejectedError E1304 when the bank does not take it."""
+        if self._bank is not None:
+            token = await self._bank.new_token()
+            me = self._s.identity
+            self._s.ticket = Ticket(self._s.rpc.address(), me.account, self._directories, token)
+            save_ticket(self._s.home, self._s.ticket)
+        if self._s.ticket is None:
+            return
+        self._s.directories[:] = self._s.ticket.directories or self._directories
+        await self._open_account(self._s.ticket)
+
+    async def _open_account(self, ticket: Ticket) -> None:
+        wait_s = RETRY_S
+        while True:
+            certificate = self._s.identity.certificate(self._s.clock.now_ms())
+            request = OpenAccount(self._s.entropy.draw(32), certificate, ticket.token)
+            try:
+                answer = await self._s.rpc.call(ticket.bank, request, JOIN_TRY_S)
+            except UnavailableError as error:
+                log.info("waiting for the bank", what=error.what)
+                await self._s.clock.sleep(wait_s)
+                wait_s = min(2 * wait_s, RETRY_MOST_S)
+                continue
+            if isinstance(answer, LedgerRefused):
+                raise fail("E1304", f"The bank did not let this node in: {answer.reason} {answer.detail}".strip())
+            return

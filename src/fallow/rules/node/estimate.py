@@ -1,0 +1,43 @@
+"""What a job would cost and who would take it, before anything is spent. The same `fit` decides for the steward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fallow.rules import market, trust
+from fallow.wire.local import Candidate, Estimate, JobSpec
+from fallow.wire.messages import Declined, Offer
+
+MAX_CANDIDATES = 1_000
+
+
+def estimate(spec: JobSpec, bank: bytes, offers: Sequence[Offer], now_ms: int) -> Estimate:
+    """Every offer with what it lacks for this job, the cheapest first among those that fit, and the cost with checks at
+    the cheapest and dearest of them (0 when none fits, or when the job runs until cancelled). Where results are checked
+    bit for bit, machines of another class than the most common one do not fit, as in the job itself. Pure."""
+    policy = trust.parse_policy(spec.verify)
+    checks = isinstance(policy, trust.Policy) and policy.checks
+    kind = market.kind_of(spec)
+    fitting = [offer for offer in offers if not market.fit(market.needs_of(spec, bank), offer, now_ms)]
+    numerics = market.common_numerics(fitting, spec.prefer, kind) if checks else ""
+    needs = market.needs_of(spec, bank, numerics)
+    candidates: list[Candidate] = []
+    for offer in offers[:MAX_CANDIDATES]:
+        bid = market.bid_of(offer, kind)
+        price, speed = (bid.price_ucr, bid.units_per_s) if bid is not None else (0, 0)
+        lacks = Declined(market.fit(needs, offer, now_ms)[:32])
+        candidates.append(Candidate(offer.account, offer.address.node, price, speed, lacks))
+    candidates.sort(key=lambda one: (bool(one.shortfalls.shortfalls), one.price_ucr, one.node))
+    volume = market.volume(spec)
+    units = 0 if volume.open_ended else volume.units
+    prices = [one.price_ucr for one in candidates if not one.shortfalls.shortfalls]
+    executions = trust.RATE_ONE
+    if isinstance(policy, trust.Policy):
+        executions = trust.expected_executions_ppm(policy, volume.tasks, max(1, min(len(prices), spec.workers)))
+    low, high = min(prices, default=0), max(prices, default=0)
+    return Estimate(
+        units,
+        market.estimate_ucr(units, executions, low),
+        market.estimate_ucr(units, executions, high),
+        tuple(candidates),
+    )

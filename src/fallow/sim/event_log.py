@@ -1,0 +1,97 @@
+"""The EventLog port in memory, with a disk that can lose what was not flushed.
+
+The real log flushes before it returns, so nothing that it returned from is lost. `Disk(flushes=False)` is the disk that
+lies (or the log with its flush left out): tests plant it to see that losing acknowledged events is noticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from fallow.errors import fail
+
+
+class Disk:
+    """What outlives the process. `crash` forgets what was written since the last flush and breaks the logs that are
+    open. With `flushes` every write is flushed at once."""
+
+    def __init__(self, *, flushes: bool = True) -> None:
+        self.flushes = flushes
+        self.generation = 0
+        self.writes = 0
+        self.crash_before: Callable[[int], bool] = lambda _write: False
+        """Asked before each write (they count up from 1) whether the machine dies there, in mid-append."""
+        self.streams: dict[str, list[bytes]] = {}
+        self.cells: dict[str, bytes] = {}
+        self._safe_streams: dict[str, list[bytes]] = {}
+        self._safe_cells: dict[str, bytes] = {}
+
+    def write(self, streams: Mapping[str, Sequence[bytes]], cells: Mapping[str, bytes]) -> None:
+        """One transaction: all of it or nothing. Raises UnavailableError E1801 when the machine dies first."""
+        self.writes += 1
+        if self.crash_before(self.writes):
+            self.crash()
+            raise fail("E1801", "The machine died.")
+        for stream, events in streams.items():
+            self.streams.setdefault(stream, []).extend(events)
+        self.cells |= cells
+        if self.flushes:
+            self.flush(streams, cells)
+
+    def flush(self, streams: Mapping[str, Sequence[bytes]], cells: Mapping[str, bytes]) -> None:
+        """Make what was just written safe."""
+        for stream, events in streams.items():
+            self._safe_streams.setdefault(stream, []).extend(events)
+        self._safe_cells |= cells
+
+    def crash(self) -> None:
+        """Lose what was not flushed. Logs opened before are dead."""
+        self.generation += 1
+        self.streams = {stream: list(events) for stream, events in self._safe_streams.items()}
+        self.cells = dict(self._safe_cells)
+
+
+class MemoryEventLog:
+    """The port over a `Disk`. After a crash of the disk, or `close`, every method raises UnavailableError E1801."""
+
+    def __init__(self, disk: Disk | None = None) -> None:
+        self._disk = disk or Disk()
+        self._generation = self._disk.generation
+        self._closed = False
+
+    def _open(self) -> Disk:
+        if self._closed or self._generation != self._disk.generation:
+            raise fail("E1801", "This log is closed.")
+        return self._disk
+
+    def append(self, stream: str, events: Sequence[bytes]) -> int:
+        """Add events to the end of `stream`, all or none. -> the number of the last one that is there."""
+        disk = self._open()
+        if events:
+            disk.write({stream: events}, {})
+        return len(disk.streams.get(stream, ()))
+
+    def read(self, stream: str, after: int = 0) -> Sequence[tuple[int, bytes]]:
+        """The events after number `after`, in order."""
+        events = self._open().streams.get(stream, [])
+        return list(enumerate(events[max(after, 0) :], max(after, 0) + 1))
+
+    def put(self, key: str, value: bytes) -> None:
+        """Set a cell."""
+        self.put_all({key: value})
+
+    def put_all(self, cells: Mapping[str, bytes]) -> None:
+        """Set several cells, all or none."""
+        self._open().write({}, cells)
+
+    def get(self, key: str) -> bytes | None:
+        """A cell's value, None when it was never set."""
+        return self._open().cells.get(key)
+
+    def keys(self, prefix: str) -> Sequence[str]:
+        """The cells whose key starts with `prefix`, in order."""
+        return sorted(key for key in self._open().cells if key.startswith(prefix))
+
+    def close(self) -> None:
+        """Let go."""
+        self._closed = True

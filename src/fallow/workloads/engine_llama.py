@@ -1,0 +1,117 @@
+"""GGUF models by llama.cpp, in this process: continuous batching over several threads of ours, tokens by callback.
+
+llama.cpp also opens an HTTP port on the loopback interface, which we do not use; it is locked with a random key.
+
+Greedy answers are the same whether a stream runs alone or beside others (0 of 30 answers of 64 tokens differed). With a
+temperature, equal seeds repeat an answer, but an answer that is resumed continues with other draws than one that was
+never cut, since llama.cpp's generator is not indexed by position.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any, cast
+
+import xllamacpp as _xllamacpp
+
+from fallow.errors import FallowError, fail
+from fallow.wire.tasks import Generate, GenerateValue
+from fallow.workloads.engines import Emit, read_sampling, split_opening, too_long
+from fallow.workloads.model_files import not_a_model
+
+xllamacpp: Any = _xllamacpp  # a compiled module without types
+DEFAULT_CONTEXT_TOKENS = 2048
+MAX_SEED = 0xFFFFFFFF  # means "random" to llama.cpp
+
+
+class LlamaEngine:
+    """One GGUF model with `parallel` slots of `context_tokens` each, working on `threads` CPU threads."""
+
+    def __init__(self, file: Path, context_tokens: int, parallel: int, threads: int) -> None:
+        """Load the model. Errors: UsageError E1701 when llama.cpp cannot."""
+        self.context_tokens = context_tokens or DEFAULT_CONTEXT_TOKENS
+        settings: Any = xllamacpp.CommonParams()
+        settings.model.path = str(file)
+        settings.n_parallel = parallel
+        settings.n_ctx = self.context_tokens * parallel
+        settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = max(1, threads)
+        settings.hostnames, settings.port = ["127.0.0.1"], 0
+        settings.api_keys = [f"{random.SystemRandom().getrandbits(128):032x}"]
+        settings.ui = False
+        settings.verbosity = -1
+        try:
+            self._server: Any = xllamacpp.Server(settings)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise not_a_model(file.name, f"llama.cpp cannot load it ({error})") from error
+
+    def answer(self, request: Generate, seed: int, emit: Emit) -> GenerateValue:
+        sampling = read_sampling(request)
+        asked: dict[str, Any] = {
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "max_tokens": request.max_tokens or -1,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            # Whatever llama.cpp would add of its own is switched off: the request says what is sampled from.
+            "top_k": 0,
+            "min_p": 0.0,
+            "seed": seed % MAX_SEED,
+            "stop": list(request.stop),
+        }
+        hearing = _Hearing(emit)
+        if request.turns:
+            turns, opening = split_opening(request)
+            messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+            if opening:
+                messages.append({"role": "assistant", "content": opening})
+            self._server.handle_chat_completions({**asked, "messages": messages}, hearing.on_chunk)
+        else:
+            self._server.handle_completions({**asked, "prompt": request.prompt + request.resume}, hearing.on_chunk)
+        return hearing.value(self.context_tokens)
+
+
+class _Hearing:
+    """Collects what llama.cpp says about one request. Its callback must not raise, so errors wait for `value`."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        self._pieces: list[str] = []
+        self._finish = ""
+        self._usage: dict[str, Any] = {}
+        self._error: dict[str, Any] | None = None
+        self._unwanted = False
+
+    def on_chunk(self, chunk: Any) -> bool:
+        """Take one chunk; returns True to make llama.cpp stop."""
+        if "error" in chunk:
+            self._error = cast(dict[str, Any], chunk["error"])
+            return True
+        self._usage = chunk.get("usage") or self._usage
+        for choice in chunk.get("choices") or ():
+            piece = choice["delta"].get("content") if "delta" in choice else choice.get("text")
+            self._finish = choice.get("finish_reason") or self._finish
+            if piece:
+                self._pieces.append(piece)
+                self._unwanted = not self._emit(piece)
+        return self._unwanted
+
+    def value(self, context_tokens: int) -> GenerateValue:
+        if self._unwanted:
+            raise fail("E1402", "The answer was cancelled.")
+        if self._error is not None:
+            raise _refused(self._error, context_tokens)
+        if not self._finish:
+            raise fail("E9001", "llama.cpp ended an answer without saying why.")
+        return GenerateValue(
+            text="".join(self._pieces),
+            finish="length" if self._finish == "length" else "stop",
+            prompt_tokens=int(self._usage.get("prompt_tokens", 0)),
+            completion_tokens=int(self._usage.get("completion_tokens", 0)),
+        )
+
+
+def _refused(error: dict[str, Any], context_tokens: int) -> FallowError:
+    if error.get("type") == "exceed_context_size_error":
+        return too_long(int(error.get("n_prompt_tokens", 0)), context_tokens)
+    return fail("E1904", f"The model refuses the request: {str(error.get('message', ''))[:300]}.")

@@ -1,0 +1,179 @@
+"""Hugging Face folders by transformers: our own decoding loop over a key-value cache, an adapter merged into the
+weights.
+
+Each stream is computed alone (batch 1, the prompt in pieces of fixed length), and streams take turns token by token. So
+an answer's bits do not depend on what else runs, and sampling draws by position: equal requests give equal answers.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from blake3 import blake3
+from transformers import DynamicCache
+
+from fallow.errors import fail
+from fallow.wire.tasks import Generate, GenerateValue
+from fallow.workloads import lora
+from fallow.workloads.engines import Emit, Sampling, StopWatch, read_sampling, split_opening, too_long
+from fallow.workloads.model import LoadedModel, be_quiet, be_reproducible, load_model
+
+Logits = npt.NDArray[np.float32]
+PIECE_TOKENS = 256
+"""How much of a prompt is read in one turn; part of what makes results comparable."""
+MAX_CONTEXT_TOKENS = 1 << 17
+
+
+class TorchEngine:
+    """A model in fp32 on `threads` CPU threads."""
+
+    def __init__(self, model: Path, adapter: Path | None, context_tokens: int, threads: int) -> None:
+        """Load the model, merge the adapter. Errors: UsageError E1701 when either is none."""
+        be_quiet()
+        be_reproducible(threads)
+        self._threads = threads
+        self._model: LoadedModel = load_model(model)
+        if adapter is not None:
+            lora.merge_adapter(self._model.network, adapter)
+        limit = min(self._model.context_tokens, MAX_CONTEXT_TOKENS)
+        self.context_tokens = min(context_tokens, limit) if context_tokens else limit
+        self._turn = Turns()
+
+    def answer(self, request: Generate, seed: int, emit: Emit) -> GenerateValue:
+        sampling = read_sampling(request)
+        prompt = self._encode(request)
+        room = self.context_tokens - len(prompt)
+        if room < 1:
+            raise too_long(len(prompt), self.context_tokens)
+        limit = min(request.max_tokens, room) if request.max_tokens else room
+        speech = _Speech(self._model.tokenizer, prompt, StopWatch(request.stop))
+        logits, cache = self._read(prompt, emit)
+        finish, made = "length", 0
+        for made in range(1, limit + 1):
+            token = choose(logits, sampling, seed, len(prompt) + made - 1)
+            ended = token in self._model.ends
+            piece = "" if ended else speech.feed(token)
+            if piece and not emit(piece):
+                raise fail("E1402", "The answer was cancelled.")
+            if ended or speech.watch.stopped:
+                finish = "stop"
+                break
+            if made < limit:
+                logits = self._forward([token], cache)
+        last = speech.flush()
+        if last:
+            emit(last)
+        return GenerateValue("".join(speech.said), finish, len(prompt), made)
+
+    def _encode(self, request: Generate) -> list[int]:
+        tokenizer = self._model.tokenizer
+        if not request.turns:
+            return cast(list[int], tokenizer(request.prompt + request.resume)["input_ids"])
+        if not tokenizer.chat_template:
+            raise fail("E1904", "This model has no chat template; use a plain completion.")
+        turns, opening = split_opening(request)
+        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+        try:
+            text = cast(str, tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        except Exception as error:  # a model's own template may raise anything
+            raise fail("E1904", f"The model's chat template refuses the messages: {str(error)[:200]}.") from error
+        return cast(list[int], tokenizer(text + opening, add_special_tokens=False)["input_ids"])
+
+    def _read(self, prompt: list[int], emit: Emit) -> tuple[Logits, DynamicCache]:
+        """Run the prompt through the model; returns the logits after its last token."""
+        cache, logits = DynamicCache(config=self._model.network.config), np.zeros(0, dtype=np.float32)
+        for start in range(0, len(prompt), PIECE_TOKENS):
+            if not emit(""):
+                raise fail("E1402", "The answer was cancelled.")
+            logits = self._forward(prompt[start : start + PIECE_TOKENS], cache)
+        return logits, cache
+
+    @torch.inference_mode()
+    def _forward(self, tokens: list[int], cache: DynamicCache) -> Logits:
+        with self._turn:
+            torch.set_num_threads(self._threads)  # each of Python's threads has a count of its own
+            found = self._model.network(
+                input_ids=torch.tensor([tokens]), past_key_values=cache, use_cache=True, logits_to_keep=1
+            )
+            return cast(Logits, found.logits[0, -1].numpy())
+
+
+def choose(logits: Logits, sampling: Sampling, seed: int, position: int) -> int:
+    """The next token after `logits` (vocabulary, fp32). With a temperature: the draw is a hash of `seed` and `position`
+    (the token's place in prompt and answer), so that an answer that is cut and resumed elsewhere goes on the same
+    way."""
+    if sampling.temperature == 0:
+        return int(logits.argmax())
+    wide = logits.astype(np.float64) / sampling.temperature
+    weights = np.exp(wide - wide.max())
+    order = np.argsort(-weights, kind="stable")
+    sums = np.cumsum(weights[order])
+    kept = min(int(np.searchsorted(sums, sampling.top_p * sums[-1], side="left")) + 1, len(sums))
+    draw = blake3(f"fallow draw 1|{seed}|{position}".encode()).digest(length=8)
+    mark = int.from_bytes(draw, "big") / 2.0**64 * sums[kept - 1]
+    return int(order[min(int(np.searchsorted(sums, mark, side="right")), kept - 1)])
+
+
+class _Speech:
+    """Turns tokens into text as they come: a character may take several tokens, and a stop string several more."""
+
+    CONTEXT = 6
+
+    def __init__(self, tokenizer: Any, prompt: list[int], watch: StopWatch) -> None:
+        self._tokenizer = tokenizer
+        self._tokens = prompt[-self.CONTEXT :]
+        self._start, self._shown = 0, len(self._tokens)
+        self.watch = watch
+        self.said: list[str] = []
+
+    def feed(self, token: int) -> str:
+        self._tokens.append(token)
+        text = self._new_text()
+        if not text or text.endswith("\ufffd"):
+            return ""
+        self._start, self._shown = self._shown, len(self._tokens)
+        return self._say(self.watch.feed(text))
+
+    def flush(self) -> str:
+        """What is left to say at the end."""
+        return self._say(self.watch.feed(self._new_text()) + self.watch.flush())
+
+    def _new_text(self) -> str:
+        before = self._text(self._tokens[self._start : self._shown])
+        return self._text(self._tokens[self._start :])[len(before) :]
+
+    def _text(self, tokens: list[int]) -> str:
+        return cast(str, self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def _say(self, text: str) -> str:
+        if text:
+            self.said.append(text)
+        return text
+
+
+class Turns:
+    """A lock that serves in order of asking, so that of several streams none waits for more than one turn of each."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[threading.Event] = deque()
+        self._guard = threading.Lock()
+
+    def __enter__(self) -> None:
+        mine = threading.Event()
+        with self._guard:
+            self._waiting.append(mine)
+            first = self._waiting[0] is mine
+        if not first:
+            mine.wait()
+
+    def __exit__(self, *_: object) -> None:
+        with self._guard:
+            self._waiting.popleft()
+            if self._waiting:
+                self._waiting[0].set()

@@ -1,0 +1,77 @@
+"""Generate tasks: one completion of one model, by the engine that fits the model's layout. Inputs: "model" (a folder in
+Hugging Face's layout, or a GGUF file), and maybe "adapter" (a LoRA in PEFT's format, for the former)."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from fallow.errors import fail
+from fallow.wire import codec
+from fallow.wire.tasks import Generate
+from fallow.workloads.engines import Emit, Engine
+from fallow.workloads.model_files import find_gguf
+from fallow.workloads.task import Outcome, Work
+
+MAX_PARALLEL = 64
+_last: list[tuple[object, Engine]] = []
+"""The engine of the last whole task, kept for the next one."""
+
+
+def open_engine(
+    model: Path, adapter: Path | None = None, context_tokens: int = 0, parallel: int = 1, threads: int = 1
+) -> Engine:
+    """Load a model for answering. `context_tokens` 0 means the model's own limit (GGUF: 2,048). Errors: UsageError
+    E1701 for what is no model or adapter, E1708 when the package that it needs is not installed."""
+    parallel = max(1, min(parallel, MAX_PARALLEL))
+    gguf = find_gguf(model)
+    try:
+        if gguf is None:
+            from fallow.workloads.engine_torch import TorchEngine
+
+            return TorchEngine(model, adapter, context_tokens, threads)
+        from fallow.workloads.engine_llama import LlamaEngine
+    except ImportError as error:
+        extra = "train" if gguf is None else "llm"
+        raise fail("E1708", f"{error.name} is not installed.", next_step=f"pip install 'fallow[{extra}]'") from error
+    if adapter is not None:
+        raise fail("E1701", "An adapter needs its model as a Hugging Face folder, and this one is a GGUF file.")
+    return LlamaEngine(gguf, context_tokens, parallel, threads)
+
+
+def run(work: Work) -> Outcome:
+    """Answer one Generate. Errors as in `open_engine` and `Engine.answer`."""
+    request = codec.decode(Generate, work.task.params)
+    began = time.perf_counter()
+    first: list[float] = []
+
+    def emit(piece: str) -> bool:
+        if piece and not first:
+            first.append(time.perf_counter())
+        work.progress(0, request.max_tokens, "")
+        return True
+
+    engine = _engine(work)
+    loaded = time.perf_counter()
+    value = engine.answer(request, work.task.seed, emit)
+    metrics = {
+        "load_ms": int((loaded - began) * 1e3),
+        "ttft_ms": int(((first[0] if first else time.perf_counter()) - loaded) * 1e3),
+        "answer_ms": int((time.perf_counter() - loaded) * 1e3),
+    }
+    return Outcome(codec.encode(value), {}, metrics)
+
+
+def answer_lane(engine: Engine, params: bytes, seed: int, emit: Emit) -> tuple[bytes, int]:
+    """Answer a lane task: its value and its units, which are the tokens read and made."""
+    value = engine.answer(codec.decode(Generate, params), seed, emit)
+    return codec.encode(value), value.prompt_tokens + value.completion_tokens
+
+
+def _engine(work: Work) -> Engine:
+    adapter = work.inputs.get("adapter")
+    key = (work.content("model") or object(), work.content("adapter"), work.threads)
+    if not _last or _last[0][0] != key:
+        _last.clear()
+        _last.append((key, open_engine(work.input("model"), adapter, threads=work.threads)))
+    return _last[0][1]

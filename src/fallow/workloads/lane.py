@@ -1,0 +1,145 @@
+"""Lanes in the worker: many small tasks of one kind, answered in bulk where they are quick and side by side where they
+stream."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Protocol
+
+from fallow.errors import FallowError, fail
+from fallow.wire.messages import LaneItem, LaneResult, LaneTask
+from fallow.wire.worker import MAX_LANE_BATCH, LaneAnswers, Preload
+from fallow.workloads import echo
+from fallow.workloads.engines import Engine
+
+MAX_BATCH_BYTES = 4 << 20
+MAX_WHAT_CHARS = 1000
+Tell = Callable[[LaneAnswers], None]
+
+
+class Lane(Protocol):
+    """Ready for tasks of one kind. `take` may answer later, and from other threads."""
+
+    @property
+    def context_tokens(self) -> int: ...
+
+    def take(self, tasks: Iterable[LaneTask]) -> None: ...
+
+    def settle(self) -> None:
+        """Everything that was read has been taken: send what is waiting to go out together."""
+        ...
+
+    def cancel(self, numbers: Iterable[int]) -> None: ...
+
+
+def open_lane(order: Preload, tell: Tell) -> Lane:
+    """Get ready for the kind that `order` names. Errors: E1707 for a kind that has no lanes, and those of
+    `generate.open_engine`."""
+    if order.kind == "echo":
+        return QuickLane(lambda task: task.params, tell)
+    if order.kind == "spin":
+        return QuickLane(lambda task: echo.spin(echo.start(task.seed), echo.spins(task.params)), tell)
+    if order.kind != "generate":
+        raise fail("E1707", f"{order.kind[:40]!r} has no lanes.")
+    from fallow.workloads.generate import answer_lane, open_engine
+
+    if "model" not in order.inputs:
+        raise fail("E1707", "The lane came without its input 'model'.")
+    adapter = Path(order.inputs["adapter"]) if "adapter" in order.inputs else None
+    engine = open_engine(Path(order.inputs["model"]), adapter, order.context_tokens, order.parallel, order.threads)
+    return StreamLane(engine, answer_lane, max(1, order.parallel), tell)
+
+
+class QuickLane:
+    """Answers at once, on the reading thread; all answers to one read go out together."""
+
+    context_tokens = 0
+
+    def __init__(self, work: Callable[[LaneTask], bytes], tell: Tell) -> None:
+        self._work = work
+        self._tell = tell
+        self._waiting: list[LaneResult] = []
+        self._bytes = 0
+
+    def take(self, tasks: Iterable[LaneTask]) -> None:
+        work, waiting = self._work, self._waiting
+        for task in tasks:
+            try:
+                value = work(task)
+                waiting.append(LaneResult(task.number, value, 1))
+                self._bytes += len(value)
+            except FallowError as error:
+                waiting.append(refused(task.number, error))
+            if self._bytes >= MAX_BATCH_BYTES or len(waiting) >= MAX_LANE_BATCH:
+                self.settle()
+
+    def settle(self) -> None:
+        if self._waiting:
+            self._tell(LaneAnswers(tuple(self._waiting)))
+            self._waiting.clear()
+            self._bytes = 0
+
+    def cancel(self, numbers: Iterable[int]) -> None:
+        """Too late: they are answered already."""
+
+
+AnswerLane = Callable[[Engine, bytes, int, Callable[[str], bool]], tuple[bytes, int]]
+
+
+class StreamLane:
+    """Answers up to `parallel` tasks side by side; the rest wait in order. How many may wait is bounded by the lane's
+    window, which the provider enforces."""
+
+    def __init__(self, engine: Engine, answer: AnswerLane, parallel: int, tell: Tell) -> None:
+        self._engine, self._answer, self._tell = engine, answer, tell
+        self._queue: queue.SimpleQueue[LaneTask] = queue.SimpleQueue()
+        self._open: set[int] = set()
+        self._unwanted: set[int] = set()
+        self.context_tokens = engine.context_tokens
+        for number in range(parallel):
+            threading.Thread(target=self._serve, name=f"stream-{number}", daemon=True).start()
+
+    def take(self, tasks: Iterable[LaneTask]) -> None:
+        for task in tasks:
+            self._open.add(task.number)
+            self._queue.put(task)
+
+    def settle(self) -> None:
+        """Nothing waits: streams speak for themselves."""
+
+    def cancel(self, numbers: Iterable[int]) -> None:
+        self._unwanted |= self._open.intersection(numbers)
+
+    def _serve(self) -> None:
+        while True:
+            task = self._queue.get()
+            result = self._result(task)
+            self._open.discard(task.number)
+            self._unwanted.discard(task.number)
+            self._tell(LaneAnswers((result,)))
+
+    def _result(self, task: LaneTask) -> LaneResult:
+        def emit(piece: str) -> bool:
+            if task.stream and piece:
+                self._tell(LaneAnswers((LaneItem(task.number, piece.encode()),)))
+            return task.number not in self._unwanted
+
+        try:
+            if task.number in self._unwanted:
+                raise fail("E1402", "The task was cancelled.")
+            value, units = self._answer(self._engine, task.params, task.seed, emit)
+            return LaneResult(task.number, value, units)
+        except FallowError as error:
+            return refused(task.number, error)
+        except MemoryError:
+            return LaneResult(task.number, b"", 0, "E1704", "The worker ran out of memory.")
+        except Exception as error:  # noqa: BLE001 - the task boundary: one request must not end the others
+            return LaneResult(task.number, b"", 0, "E9001", f"{type(error).__name__}: {error}"[:MAX_WHAT_CHARS])
+
+
+def refused(number: int, error: FallowError) -> LaneResult:
+    """The answer to a task that failed with `error`."""
+    return LaneResult(number, b"", 0, error.code, str(error)[:MAX_WHAT_CHARS])

@@ -1,0 +1,84 @@
+"""What every EventLog does, whatever it writes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fallow.adapters.event_log import SqliteEventLog
+from fallow.ports import EventLog
+from fallow.sim.event_log import Disk, MemoryEventLog
+
+Reopen = Callable[[], Any]
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Reopen]:
+    """Opens the same log again and again, as restarts do."""
+    disk, opened = Disk(), list[EventLog]()
+
+    def again() -> EventLog:
+        while opened:
+            opened.pop().close()
+        opened.append(MemoryEventLog(disk) if request.param == "memory" else SqliteEventLog(tmp_path / "log.db"))
+        return opened[-1]
+
+    yield again
+    for log in opened:
+        log.close()
+
+
+def test_events_are_numbered_from_one_in_each_stream(reopen: Reopen) -> None:
+    log = reopen()
+    assert log.append("a", [b"one", b"two"]) == 2
+    assert log.append("b", [b"other"]) == 1
+    assert log.append("a", [b"three"]) == 3
+    assert list(log.read("a")) == [(1, b"one"), (2, b"two"), (3, b"three")]
+    assert list(log.read("a", 2)) == [(3, b"three")]
+    assert list(log.read("a", 3)) == list(log.read("a", 99)) == []
+    assert list(log.read("unknown")) == []
+
+
+def test_appending_nothing_tells_where_the_stream_ends(reopen: Reopen) -> None:
+    log = reopen()
+    assert log.append("a", []) == 0
+    log.append("a", [b"", b"x"])
+    assert log.append("a", []) == 2
+
+
+def test_everything_is_there_after_a_restart(reopen: Reopen) -> None:
+    log = reopen()
+    log.append("a", [b"one"])
+    log.put("cell", b"value")
+    log = reopen()
+    assert list(log.read("a")) == [(1, b"one")]
+    assert log.append("a", [b"two"]) == 2
+    assert log.get("cell") == b"value"
+
+
+def test_cells_are_replaced_and_listed_by_prefix(reopen: Reopen) -> None:
+    log = reopen()
+    assert log.get("none") is None
+    log.put_all({"b/2": b"x", "b/10": b"y", "b0": b"", "a": b"z", "b/ü": b"u", "B/1": b"v"})
+    log.put("b/2", b"new")
+    assert log.get("b/2") == b"new"
+    assert log.get("b0") == b""
+    assert list(log.keys("b/")) == ["b/10", "b/2", "b/ü"]
+    assert list(log.keys("")) == sorted(["b/2", "b/10", "b0", "a", "b/ü", "B/1"])
+    assert list(log.keys("b/%")) == list(log.keys("c")) == []
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.lists(st.binary(max_size=20), max_size=3)), max_size=8))
+def test_the_two_agree(steps: list[tuple[str, list[bytes]]]) -> None:
+    memory, sqlite = MemoryEventLog(), SqliteEventLog(Path(":memory:"))
+    try:
+        for stream, events in steps:
+            assert memory.append(stream, events) == sqlite.append(stream, events)
+            assert list(memory.read(stream, 1)) == list(sqlite.read(stream, 1))
+    finally:
+        sqlite.close()

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import struct
+from contextlib import suppress
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.wire.making import structs
+from tests.wire.parties import RIGHT, receipt
+
+from fallow.errors import FallowError, PeerFault
+from fallow.wire.codec import MAX_MESSAGE_BYTES, decode, encode
+from fallow.wire.documents import AnyDocument, Voucher
+from fallow.wire.messages import (
+    BlobFound,
+    Claimed,
+    Failure,
+    LaneItem,
+    LaneResult,
+    LaneTask,
+    Ok,
+    Progress,
+    SearchOffers,
+)
+from fallow.wire.receipts import MAX_RECEIPT_BYTES
+
+ANSWERS = LaneItem | LaneResult | Ok | Failure | Progress
+FIND = SearchOffers("echo", b"", 5)
+
+
+def refusal(data: bytes, kind: object = SearchOffers, limit: int = MAX_MESSAGE_BYTES) -> str:
+    with pytest.raises(FallowError) as refused:
+        decode(kind, data, limit)
+    assert isinstance(refused.value, PeerFault)
+    assert refused.value.code == "E1102"
+    return refused.value.what
+
+
+@given(st.one_of(structs(LaneItem), structs(LaneResult), structs(Failure), structs(Progress)))
+def test_what_goes_in_comes_out(message: msgspec.Struct) -> None:
+    assert decode(ANSWERS, encode(message)) == message
+    assert decode(type(message), encode(message)) == message
+
+
+def test_one_byte_too_many_is_refused_before_it_is_read() -> None:
+    data = encode(FIND)
+    assert decode(SearchOffers, data, len(data)) == FIND
+    assert "allowed" in refusal(data, limit=len(data) - 1)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xc0",
+        b"\xc1",
+        b"\x90",
+        b"\x91\xa2Ok\x00",
+        b"\x81\xa4type\xa2Ok",
+        b"\x91\xa3Nok",
+        b"\x92\xa2Ok\xc0",
+        encode(FIND)[:-1],
+        encode(FIND) + b"\x00",
+        encode(Ok()),
+        b"\xdd\xff\xff\xff\xff",
+        b"\x94\xacSearchOffers\xdb\xff\xff\xff\xff",
+        b"\x94\xacSearchOffers\xa2\xff\xfe\xc4\x00\x05",
+        b"\x91" * 100_000,
+    ],
+)
+def test_what_is_no_message_is_refused(data: bytes) -> None:
+    refusal(data)
+
+
+@given(st.binary(max_size=200))
+def test_noise_never_raises_anything_else(data: bytes) -> None:
+    try:
+        found = decode(ANSWERS, data)
+    except PeerFault:
+        return
+    assert encode(found) == data
+
+
+@given(st.data())
+def test_a_touched_message_is_refused_or_another_message(data: st.DataObject) -> None:
+    """Never two byte strings with one meaning."""
+    message = data.draw(structs(LaneResult))
+    sent = bytearray(encode(message))
+    sent[data.draw(st.integers(0, len(sent) - 1))] ^= data.draw(st.integers(1, 255))
+    with suppress(PeerFault):
+        assert decode(ANSWERS, bytes(sent)) != message
+
+
+def wider(value: int) -> bytes:
+    return b"\xcf" + struct.pack(">Q", value)
+
+
+def test_a_second_encoding_of_the_same_message_is_refused() -> None:
+    """Msgpack itself takes all of these for the same message, and a hash does not."""
+    voucher = Voucher(bytes(32), 5)
+    true = encode(voucher)
+    assert decode(AnyDocument, true) == voucher
+    for twin in (
+        true[:-1] + wider(5),
+        b"\xdc\x00\x03" + true[1:],
+        true.replace(b"\xc4\x20", b"\xc5\x00\x20"),
+        true.replace(b"\xa7Voucher", b"\xd9\x07Voucher"),
+    ):
+        assert twin != true
+        assert msgspec.msgpack.decode(twin, type=AnyDocument) == voucher
+        assert "canonical" in refusal(twin, AnyDocument)
+
+
+def test_map_keys_have_one_order_and_no_doubles() -> None:
+    claimed = Claimed(bytes(32), RIGHT, receipt().claim, {"b": 1, "a": 2}, ())
+    true = encode(claimed)
+    assert true == encode(msgspec.structs.replace(claimed, metrics={"a": 2, "b": 1}))
+    assert b"\x82\xa1a\x02\xa1b\x01" in true
+    for pairs in (b"\x82\xa1b\x01\xa1a\x02", b"\x83\xa1a\x02\xa1a\x02\xa1b\x01"):
+        assert "canonical" in refusal(true.replace(b"\x82\xa1a\x02\xa1b\x01", pairs), Claimed)
+
+
+def test_booleans_and_floats_are_no_integers() -> None:
+    head = encode(FIND)[:-1]
+    for value in (b"\xc3", b"\xcb\x40\x14\x00\x00\x00\x00\x00\x00", b"\xa15", b"\xc0"):
+        refusal(head + value)
+
+
+def test_unions_made_on_the_spot_do_not_pile_up() -> None:
+    """Each `A | B` is a new object; the cache must stay right when their places in memory are used again."""
+    task, item = encode(LaneTask(1, b"")), encode(LaneItem(1, b""))
+    for _ in range(3000):
+        assert decode(LaneTask | Ok, task) == LaneTask(1, b"")
+        assert decode(LaneItem | Ok, item) == LaneItem(1, b"")
+    refusal(item, LaneTask | Ok)
+
+
+def test_the_largest_of_our_own_messages_fit() -> None:
+    assert len(encode(BlobFound(1, (bytes(32),) * (1 << 17)))) < MAX_MESSAGE_BYTES
+    assert MAX_RECEIPT_BYTES < MAX_MESSAGE_BYTES
