@@ -13,10 +13,10 @@ nothing of it until a name is used.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # importing `typing` would be half of the cost of importing this
 if TYPE_CHECKING:
+    from typing import Any
+
     from fallow import errors
     from fallow.errors import FallowError, InternalError, PeerFault, RejectedError, UnavailableError, UsageError
     from fallow.sdk.blocking import Fallow, Job
@@ -54,6 +54,8 @@ def __getattr__(name: str) -> Any:
         module, attribute = _WHERE[name]
     except KeyError:
         raise AttributeError(f"module 'fallow' has no attribute {name!r}") from None
+    from importlib import import_module
+
     loaded = import_module(module)
     return getattr(loaded, attribute) if attribute else loaded
 

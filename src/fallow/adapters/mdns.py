@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from zeroconf import IPVersion, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
@@ -71,7 +71,9 @@ class Mdns:
         announced."""
         info = describe(Neighbour(address, roles, Account(bank)))
         if info is not None:
-            await self._zeroconf.async_register_service(info, allow_name_change=False)
+            zeroconf: Any = self._zeroconf
+            # the name holds the key, so whoever answers for it already is an earlier run of this very node
+            await (await zeroconf.async_register_service(info, cooperating_responders=True))
 
     async def browse(self) -> AsyncIterator[Neighbour]:
         """Neighbours as they appear or change, for as long as the caller iterates. When more appear than the caller

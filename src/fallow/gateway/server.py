@@ -55,5 +55,8 @@ async def run_gateway(steward_socket: Path, listener: socket.socket) -> None:
     try:
         await server.serve(sockets=[listener])
     except asyncio.CancelledError:
-        server.should_exit = True
+        server.force_exit = True
+        await server.shutdown(sockets=[listener])
         raise
+    finally:
+        listener.close()

@@ -42,6 +42,8 @@ from fallow.wire.messages import (
     SignLease,
 )
 
+GONE = ("E1204", "E1206", "E1302")
+"""A provider's answers that mean: under this lease nothing more will be done here."""
 PEER_S = 10.0
 CLOSE_S = 15.0
 BANK_S = 10.0
@@ -149,7 +151,7 @@ class Runner:
         except UnavailableError:
             raise
         except FallowError as error:
-            if error.code == "E1302":
+            if error.code in GONE:
                 return t.PeerLeaving(self._now(), effect.lease, 0, error.what[:200])
             what = error.what[:4000]
             return t.PeerFailed(self._now(), effect.lease, 0, effect.task, error.code, what, retryable=True)

@@ -29,7 +29,7 @@ from fallow.wire.claims import task_id
 from fallow.wire.documents import Lease
 from fallow.wire.eip712 import hash_document
 
-POLICY = t.Policy(credit_ucr=40, credit_percent=0, max_queued=3, max_attempts=2, keep_ms=30_000)
+POLICY = t.Policy(stake_ucr=10, credit_ucr=40, credit_percent=0, max_queued=3, max_attempts=2, keep_ms=30_000)
 MAX_UNITS = 30
 nonces, numbers = st.integers(1, 40), st.integers(1, 6)
 units = st.sampled_from([10, 10, MAX_UNITS])
@@ -128,6 +128,7 @@ class ProviderMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.leases)
     @rule(index=st.integers(0, 9), number=numbers, size=units)
     def worker_finishes_what_nobody_asked_or_again(self, index: int, number: int, size: int) -> None:
+        self.put(t.ClockTicked)
         chosen, task = self.lease_id(index), task_id(spec(number, units=size))
         lease = self.play.state.leases.get(chosen)
         if lease is not None and lease.running != task:

@@ -10,6 +10,7 @@ The same rules run in the memory home (`sim/ledger.py`) and the SQL home (`adapt
 
 from fallow.rules.escrow.books import Totals, balance_of, faults, imbalance_ucr, settlement_of, totals
 from fallow.rules.escrow.facts import UNREAD, Facts, Refused, examine, token_hash
+from fallow.rules.escrow.ledger import refuse, related, touched, transition
 from fallow.rules.escrow.rows import (
     POOL,
     ROWS,
@@ -32,7 +33,6 @@ from fallow.rules.escrow.rows import (
     node_key,
     pending_key,
 )
-from fallow.rules.escrow.transition import refuse, related, touched, transition
 
 __all__ = [
     "POOL", "ROWS", "UNREAD", "AccountRow", "Book", "EscrowRow", "Facts", "Key", "Move", "NodeRow", "Outcome",

@@ -70,8 +70,8 @@ class StewardEvent(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=
 
 
 class StewardStarted(StewardEvent, frozen=True):
-    """The process starts (again). Time during which it was down is nobody's fault: all clocks that run against peers
-    begin anew."""
+    """The process starts (again), or wakes after the machine slept. Time during which it was down is nobody's fault: all
+    clocks that run against peers begin anew."""
 
     identity: Identity
     timing: Timing = Timing()

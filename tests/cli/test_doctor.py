@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.cli.terminal import Terminal
+
+from fallow.cli.doctor import EXTRAS, Finding, examine
+
+
+def found(home: Path) -> dict[str, Finding]:
+    return {finding.name: finding for finding in examine(home)}
+
+
+def test_a_good_home_with_a_node(terminal: Terminal) -> None:
+    answer = terminal.json("doctor")
+    assert answer["ok"] is True
+    assert {check["name"]: check["state"] for check in answer["checks"]}["node"] == "ok"
+
+
+def test_a_home_that_is_not_there_yet_is_not_wrong(tmp_path: Path) -> None:
+    checks = found(tmp_path / "none")
+    assert (checks["home"].state, checks["node"].state) == ("note", "note")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_home_that_others_can_read(terminal: Terminal) -> None:
+    terminal.home.chmod(0o755)
+    said = terminal.fallow("doctor")
+    assert (said.code, said.error_code) == (2, "E2008")
+    assert "chmod 700" in said.out
+    assert terminal.fallow("doctor", "--json").data["ok"] is False
+
+
+def test_a_key_that_others_can_read(terminal: Terminal) -> None:
+    keys = terminal.home / "keys"
+    keys.mkdir()
+    (keys / "account").write_text("secret")
+    (keys / "account").chmod(0o644)
+    assert found(terminal.home)["keys"].state == "wrong"
+
+
+def test_a_broken_configuration(terminal: Terminal) -> None:
+    (terminal.home / "config.toml").write_text("=")
+    finding = found(terminal.home)["config"]
+    assert finding.state == "wrong"
+    assert "E1001" in finding.text
+
+
+def test_missing_extras_are_noted_with_the_remedy(tmp_path: Path, monkeypatch: object) -> None:
+    before = EXTRAS["llm"]
+    EXTRAS["llm"] = ("no-such-package",)
+    try:
+        finding = found(tmp_path)["llm"]
+    finally:
+        EXTRAS["llm"] = before
+    assert finding.state == "note"
+    assert "pip install 'fallow[llm]'" in finding.text

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+from tests.cli.files import gguf_model, hf_model
+
+from fallow.cli import models
+from fallow.cli.models import check_model, convert, trainable
+from fallow.cli.output import Output
+from fallow.errors import FallowError
+
+OUT = Output(as_json=True)
+
+
+def converter(path: Path, script: str) -> str:
+    """A program that takes the place of the converter's interpreter: $3 is the source, $4 the folder."""
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+def test_a_model_folder_is_trained_as_it_is(tmp_path: Path) -> None:
+    model = hf_model(tmp_path / "model")
+    assert trainable(model, tmp_path / "home", OUT) == model
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_gguf_file_is_converted_once_for_each_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, home = gguf_model(tmp_path / "a.gguf"), tmp_path / "home"
+    monkeypatch.setattr(models.sys, "executable", converter(tmp_path / "ok", 'mkdir "$4"'))
+    folder = trainable(source, home, OUT)
+    assert folder == home / "models" / blake3(source.read_bytes()).hexdigest()[:32]
+    monkeypatch.setattr(models.sys, "executable", converter(tmp_path / "never", "exit 9"))
+    copy = tmp_path / "b.gguf"
+    copy.write_bytes(source.read_bytes())
+    assert trainable(copy, home, OUT) == folder
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "what"),
+    [
+        ('echo "E1701 it is of no known kind" >&2; exit 2', "E1701", "it is of no known kind"),
+        ("echo \"ModuleNotFoundError: No module named 'torch'\" >&2; exit 1", "E2007", "torch"),
+        ("kill -9 $$", "E1701", "killed"),
+        ("exit 0", "E1701", "killed"),
+    ],
+)
+def test_a_converter_that_fails_is_a_coded_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, code: str, what: str
+) -> None:
+    monkeypatch.setattr(models.sys, "executable", converter(tmp_path / "fails", script))
+    with pytest.raises(FallowError) as caught:
+        convert(gguf_model(tmp_path / "a.gguf"), tmp_path / "folder")
+    assert caught.value.code == code
+    assert what in caught.value.what
+
+
+def test_what_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("text")
+    for path in (tmp_path, tmp_path / "notes.txt"):
+        with pytest.raises(FallowError) as caught:
+            check_model(path)
+        assert caught.value.code == "E1701"

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.cli.terminal import Terminal
+from tests.sdk.fake_node import RECEIPT, output
+
+from fallow.cli.results import output_text
+from fallow.wire.codec import encode
+from fallow.wire.local import ExportTree
+from fallow.wire.tasks import GenerateValue, Part
+
+
+def test_a_folder_is_written_only_when_asked(terminal: Terminal, tmp_path: Path) -> None:
+    assert "--out" in terminal.fallow("results", "notes").out
+    assert not terminal.node.requests(ExportTree)
+    assert terminal.json("results", "notes", "--out", tmp_path / "out")["saved"] == str(tmp_path / "out")
+    assert (tmp_path / "out" / "adapter_config.json").exists()
+
+
+def test_small_values_are_printed_and_files_go_to_a_folder_for_each_task(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.node.tree = b""
+    terminal.node.outputs = (output(b"hello"), output(b"\xff", Part("log.txt", bytes(32), 3)))
+    assert terminal.fallow("results", "notes").out == "hello\nlog.txt (3 B)\n"
+    terminal.fallow("results", "notes", "--out", tmp_path / "out")
+    assert (tmp_path / "out" / "1" / "log.txt").exists()
+
+
+def test_receipts_are_files_that_verify_can_read(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.fallow("results", "notes", "--out", tmp_path / "out", "--receipts")
+    (file,) = (tmp_path / "out" / "receipts").iterdir()
+    assert file.name == f"r_{RECEIPT.hex()}.receipt"
+    assert file.read_bytes() == b"a receipt"
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "text"),
+    [
+        (encode(GenerateValue("an answer", "stop", 1, 2)), "generate", "an answer"),
+        (b"plain", "echo", "plain"),
+        (b"\xff\xfe", "echo", ""),
+    ],
+)
+def test_values_as_text(value: bytes, kind: str, text: str) -> None:
+    assert output_text(value, kind) == text

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.cli.terminal import Terminal
+
+from fallow.cli.up import FOUNDER, MEMBER, roles_for
+
+
+def test_a_home_decides_what_a_node_is(tmp_path: Path) -> None:
+    assert roles_for(tmp_path, None, ticket=False, provide=False) == FOUNDER
+    assert roles_for(tmp_path, None, ticket=True, provide=True) == MEMBER | {"provider"}
+    (tmp_path / "network.txt").write_text("")
+    assert roles_for(tmp_path, None, ticket=False, provide=False) == MEMBER
+    (tmp_path / "ledger.db").write_text("")
+    assert roles_for(tmp_path, None, ticket=False, provide=False) == FOUNDER
+    assert roles_for(tmp_path, frozenset({"bank"}), ticket=False, provide=False) == {"bank"}
+
+
+@pytest.mark.parametrize("roles", ["", "king", "bank,king", ","])
+def test_roles_that_there_are_not(terminal: Terminal, roles: str) -> None:
+    assert terminal.fallow("up", "--roles", roles).error_code == "E2001"
+
+
+def test_a_taken_port_fails_before_anything_starts(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.home = tmp_path / "new"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        said = terminal.fallow("up", "--port", str(other.getsockname()[1]))
+    assert (said.code, said.error_code) == (5, "E1804")
+    assert not (terminal.home / "ledger.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "code"), [("this is not TOML", "E1001"), ("colour = 'red'", "E1001"), ("gateway_port = 'x'", "E1001")]
+)
+def test_a_configuration_that_cannot_be_read(terminal: Terminal, tmp_path: Path, content: str, code: str) -> None:
+    terminal.home = tmp_path / "new"
+    terminal.home.mkdir()
+    (terminal.home / "config.toml").write_text(content)
+    assert terminal.fallow("up").error_code == code
+
+
+def test_a_home_that_is_a_file(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.home = tmp_path / "file"
+    terminal.home.write_text("")
+    assert terminal.fallow("up").error_code == "E1004"
+
+
+def test_what_is_no_port_and_no_ticket(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.home = tmp_path / "new"
+    assert terminal.fallow("up", "--port", "99999").error_code == "E2001"
+    assert terminal.fallow("up", "--ticket", "hello").error_code == "E1005"
+
+
+def test_a_real_node_comes_up_and_an_interrupt_ends_it(tmp_path: Path) -> None:
+    """A process of its own: signals and exit codes are what is tested here."""
+    command = [sys.executable, "-m", "fallow.cli.main", "--home", str(tmp_path / "pool"), "--json", "up", "--port", "0"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+    ) as node:
+        assert node.stdout is not None
+        try:
+            line = node.stdout.readline()
+            assert '"ready": true' in line, node.communicate(timeout=30)
+            assert '"ticket": "fallow1' in line
+            node.send_signal(signal.SIGINT)
+            _, err = node.communicate(timeout=30)
+        finally:
+            node.kill()
+    assert node.returncode == 0, err
+    assert "The node has stopped" in err

@@ -1,0 +1,64 @@
+"""What a request may say, and what it becomes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fallow.errors import FallowError
+from fallow.gateway.requests import parse_chat, parse_completion, prompt_bytes
+
+TURNS = [{"role": "user", "content": "Hi"}]
+
+
+def chat(**more: Any) -> bytes:
+    return json.dumps({"model": "m", "messages": TURNS, **more}).encode()
+
+
+def test_a_chat_becomes_a_task() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    turns = [{"role": "developer", "content": "Be kind."}, {"role": "user", "content": parts}]
+    body = chat(messages=turns, max_completion_tokens=9, temperature=0.25, top_p=0.5, stop="x")
+    task = parse_chat(body).task()
+    assert [(turn.role, turn.content) for turn in task.turns] == [("system", "Be kind."), ("user", "ab")]
+    assert (task.max_tokens, task.temperature, task.top_p, task.stop) == (9, "0.25", "0.5", ("x",))
+    assert prompt_bytes(task) >= len("Be kind.ab")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"n": 2},
+        {"tools": [{"type": "function"}]},
+        {"logprobs": True},
+        {"response_format": {"type": "json_object"}},
+        {"temperature": 3},
+        {"temperature": "NaN"},
+        {"top_p": 0},
+        {"max_tokens": 0},
+        {"max_tokens": -1},
+        {"messages": [{"role": "tool", "content": "x"}]},
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+        {"model": ""},
+    ],
+)
+def test_what_is_wrong_or_not_supported_is_named(more: dict[str, Any]) -> None:
+    with pytest.raises(FallowError) as caught:
+        parse_chat(chat(**more))
+    assert caught.value.code == "E1904"
+    assert next(iter(more)) in caught.value.what
+
+
+def test_defaults_that_ask_for_nothing_special_pass() -> None:
+    parse_chat(chat(n=1, logprobs=False, tools=None, user="me", presence_penalty=0))
+
+
+@given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
+def test_no_body_does_more_than_refuse(body: bytes) -> None:
+    for parse in (parse_chat, parse_completion):
+        with pytest.raises(FallowError):
+            parse(body)
