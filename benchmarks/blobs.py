@@ -12,6 +12,7 @@ machine does hits all of them; the first round warms up and is not counted, but 
 Prints one JSON line per peer (median MB/s, MB = 10^6 bytes) and writes every round to `benchmarks/results/blobs.json`.
 """
 
+# ruff: noqa: ASYNC230 - while a peer reads or writes its file, its event loop has nothing else to do
 from __future__ import annotations
 
 import argparse
@@ -82,7 +83,7 @@ async def iroh_endpoint() -> Any:
     from fallow.adapters.iroh_memmove import repair
 
     repair()
-    iroh.iroh_ffi.uniffi_set_event_loop(asyncio.get_running_loop())  # pyright: ignore
+    iroh.iroh_ffi.uniffi_set_event_loop(asyncio.get_running_loop())  # pyright: ignore[reportArgumentType]
     relays = iroh.RelayMode.disabled()
     return await iroh.Endpoint.bind(iroh.EndpointOptions(bind_addr="127.0.0.1:0", alpns=[b"bench"], relay_mode=relays))
 
@@ -237,8 +238,9 @@ class Peer:
 
     def start(self, folder: Path, size_bytes: int) -> None:
         self.copy = folder / f"{self.name}.copy"
-        address = self._spawn("serve", folder / "source").stdout.readline()  # pyright: ignore
-        self._receiver = self._spawn("receive", self.copy, address.strip(), size_bytes)
+        server = self._spawn("serve", folder / "source")
+        assert server.stdout is not None
+        self._receiver = self._spawn("receive", self.copy, server.stdout.readline().strip(), size_bytes)
 
     def _spawn(self, *arguments: object) -> subprocess.Popen[str]:
         command = [self._python, __file__, "--role", self.name, *map(str, arguments)]

@@ -9,10 +9,10 @@ from typing import Any
 
 import iroh.iroh_ffi
 import pytest
+from tests.adapters.test_iroh_memmove import pristine
 
 from fallow.adapters import iroh_polling
 from fallow.adapters.iroh_polling import is_known, repair
-from tests.adapters.test_iroh_memmove import pristine
 
 __all__ = ["pristine"]
 

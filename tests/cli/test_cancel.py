@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from tests.cli.terminal import Terminal
 from tests.sdk.fake_node import JOB
+
 from fallow.wire.local import CancelJob
 
 

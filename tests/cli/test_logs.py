@@ -4,6 +4,7 @@ import json
 
 from tests.cli.terminal import Terminal
 from tests.sdk.fake_node import JOB
+
 from fallow.wire.local import WatchJob
 
 

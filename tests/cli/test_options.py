@@ -48,4 +48,10 @@ def test_terms_need_a_budget_and_nothing_else() -> None:
         parser.parse_args([])
     assert caught.value.code == "E2001"
     terms = parser.parse_args(["--budget", "1"])
-    assert (terms.budget, terms.timeout, terms.prefer, terms.verify, terms.yes) == (1_000_000, 86400, "price", "audit", False)
+    assert (terms.budget, terms.timeout, terms.prefer, terms.verify, terms.yes) == (
+        1_000_000,
+        86400,
+        "price",
+        "audit",
+        False,
+    )

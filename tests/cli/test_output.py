@@ -40,7 +40,9 @@ def test_numbers_stand_on_the_right_and_nothing_trails() -> None:
     assert table(("NAME", "N"), [("a", "1"), ("long", "10")]).splitlines() == ["NAME   N", "a      1", "long  10"]
 
 
-@pytest.mark.parametrize(("typed", "agreed"), [("y\n", True), ("YES\n", True), ("\n", False), ("", False), ("no\n", False)])
+@pytest.mark.parametrize(
+    ("typed", "agreed"), [("y\n", True), ("YES\n", True), ("\n", False), ("", False), ("no\n", False)]
+)
 def test_spending_needs_a_yes(typed: str, agreed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     keyboard = Screen(typed)
     monkeypatch.setattr("sys.stdin", keyboard)
@@ -87,9 +89,7 @@ def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "[a note]" in screen.getvalue()
 
 
-def test_a_trace_is_shown_to_those_who_ask(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trace_is_shown_to_those_who_ask(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     Output(as_json=False).trace(ValueError("x"))
     assert capsys.readouterr().err == ""
     monkeypatch.setenv("FALLOW_TRACE", "1")

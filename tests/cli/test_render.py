@@ -13,8 +13,8 @@ from fallow.wire.messages import Shortfall
 def test_a_job_as_data_has_stable_keys_and_no_bytes() -> None:
     data = render.job_data(job_view())
     assert list(data) == [
-        "id", "kind", "name", "phase", "done", "total", "budget_ucr", "spent_ucr", "locked_ucr", "created_ms", "ended_ms",
-        "failure_code", "failure", "served_name", "leases", "rounds",
+        "id", "kind", "name", "phase", "done", "total", "budget_ucr", "spent_ucr", "locked_ucr", "created_ms",
+        "ended_ms", "failure_code", "failure", "served_name", "leases", "rounds",
     ]  # fmt: skip
     assert json.loads(json.dumps(data)) == data
     assert data["leases"][1]["slashed_ucr"] == 1_000_000

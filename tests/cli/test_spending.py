@@ -7,7 +7,6 @@ from fallow.sdk.terms import spec_of
 from fallow.wire.local import BatchJob, Estimate, LaneJob
 
 
-
 def test_the_price_of_finite_work() -> None:
     spec = spec_of(BatchJob("echo", (b"",), (), 1), {"budget": "1"})
     assert price_line(spec, Estimate(10, 5_000, 5_000, (fitting(),))) == (

@@ -54,7 +54,9 @@ def test_an_id_is_fetched_from_the_own_node(terminal: Terminal) -> None:
     assert terminal.node.requests(GetReceipt) == [GetReceipt(RECEIPT)]
 
 
-@pytest.mark.parametrize(("name", "code"), [("no/such.receipt", "E2003"), ("gone.receipt", "E2003"), ("r_xyz", "E1003")])
+@pytest.mark.parametrize(
+    ("name", "code"), [("no/such.receipt", "E2003"), ("gone.receipt", "E2003"), ("r_xyz", "E1003")]
+)
 def test_neither_a_file_nor_an_id(terminal: Terminal, name: str, code: str) -> None:
     assert terminal.fallow("verify", name).error_code == code
 

@@ -245,12 +245,16 @@ def test_what_is_no_tree_is_refused(blobs: DiskBlobs, tmp_path: Path) -> None:
 def test_an_input_is_a_read_only_link_into_the_store(blobs: DiskBlobs, tmp_path: Path) -> None:
     blob = blobs.put(b"update")
     (tmp_path / "task").mkdir()
-    for _ in range(2):  # again after a restart
-        path = materialize(blobs, "update/00ff", blob, tmp_path / "task")
-        assert path == tmp_path / "task" / "update" / "00ff"
+    path = materialize(blobs, "update/00ff", blob, tmp_path / "task")
+    for again in (path, materialize(blobs, "update/00ff", blob, tmp_path / "task")):  # as after a restart
+        assert again == tmp_path / "task" / "update" / "00ff"
         assert path.read_bytes() == b"update"
         assert stat.S_IMODE(path.stat().st_mode) == 0o444
         assert path.samefile(blobs.path(blob))
+    (path.parent / "mine").mkdir()
+    with pytest.raises(UsageError):
+        materialize(blobs, "update/mine", blob, tmp_path / "task")
+    assert sorted(found.name for found in path.parent.iterdir()) == ["00ff", "mine"]
 
 
 def test_a_tree_becomes_a_folder_and_a_tree_of_one_that_file(blobs: DiskBlobs, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ class FakeNode:
         self.jobs = {JOB: job_view(), OTHER_JOB: job_view(OTHER_JOB, name="other", phase="running")}
         self.outputs: tuple[TaskOutput, ...] = ()
         self.tree = TREE
-        self.models = (local.ServedModel("tiny", JOB, 2048, 1, 1_000, 500),)
+        self.models: tuple[local.ServedModel, ...] = (local.ServedModel("tiny", JOB, 2048, 1, 1_000, 500),)
         self.keys = [local.KeyView("fallow-abc", "tiny", 1_000_000, 10, False)]
         self.receipt = b"a receipt"
         self.watch_breaks = 0

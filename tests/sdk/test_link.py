@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -22,7 +22,7 @@ Play = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
-async def played(path: Path, play: Play) -> AsyncIterator[Link]:
+async def played(path: Path, play: Play) -> AsyncGenerator[Link]:
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await play(reader, writer)
@@ -101,7 +101,7 @@ async def test_a_node_that_does_not_read_stops_the_sender(tmp_path: Path) -> Non
 
     sent = 0
     async with played(tmp_path / "s", lazy) as link, link.open(OpenLane(WORD)) as lane:
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError):  # noqa: PT012
             async with asyncio.timeout(0.5):
                 while True:
                     await lane.send(LaneTask(sent, bytes(10_000)))

@@ -21,6 +21,10 @@ STOP_S = 5.0
 COMMAND = (sys.executable, "-c", "import sys; from fallow.cli.main import main; sys.exit(main())")
 CHEAT = """[provider]
 cheat = "lazy"
+threads = 1
+"""
+HONEST = """[provider]
+threads = 1
 """
 
 
@@ -30,6 +34,7 @@ class Member:
 
     name: str
     home: Path
+    words: tuple[str, ...]
     process: subprocess.Popen[str]
     announced: dict[str, Any] = field(default_factory=dict[str, Any])
 
@@ -66,16 +71,21 @@ class Network:
         home.mkdir(parents=True, exist_ok=True)
         if config:
             (home / "config.toml").write_text(config, "utf-8")
-        environment = os.environ | {"FALLOW_HOME": str(home), "TOKENIZERS_PARALLELISM": "false"}
-        with (home / "log.txt").open("a", encoding="utf-8") as log:
-            process = subprocess.Popen(
-                [*COMMAND, *words, "--json", "--log", "info"],
-                stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL, text=True, env=environment,
-                start_new_session=True,
-            )  # fmt: skip
-        member = Member(name, home, process)
+        member = Member(name, home, words, _spawn(home, words))
         self.members.append(member)
         return member
+
+    def kill(self, member: Member) -> None:
+        """`kill -9`: the process gets no chance to tidy up."""
+        os.killpg(member.process.pid, signal.SIGKILL)
+        member.process.wait()
+        if member.process.stdout is not None:
+            member.process.stdout.close()
+
+    async def restart(self, member: Member) -> None:
+        """Start a member again, in the home and with the words of before, and wait until it is ready."""
+        member.process = _spawn(member.home, member.words)
+        await member.wait_until_ready()
 
     def stop(self) -> None:
         """End every process, politely first."""
@@ -91,8 +101,8 @@ class Network:
             if member.process.stdout is not None:
                 member.process.stdout.close()
 
-    async def found(self, providers: int) -> AsyncFallow:
-        """The whole network, the last provider a cheat; -> the steward's client, once all providers are on offer."""
+    async def found(self, providers: int, cheats: int = 1) -> AsyncFallow:
+        """The whole network, the last `cheats` providers cheating; -> the steward's client, once all are on offer."""
         local = ("--bind", "127.0.0.1:0")
         directory = self.start("directory", "up", "--roles", "directory", *local)
         await directory.wait_until_ready()
@@ -102,7 +112,7 @@ class Network:
         steward = self.start("steward", "up", "--roles", "steward", "--ticket", ticket, *local)
         gateway = self.start("gateway", "up", "--roles", "gateway", "--steward", str(steward.home), "--port", "0")
         workers = [
-            self.start(f"provider-{n}", "provide", ticket, *local, config=CHEAT if n == providers else "[provider]\n")
+            self.start(f"provider-{n}", "provide", ticket, *local, config=CHEAT if n > providers - cheats else HONEST)
             for n in range(1, providers + 1)
         ]
         for member in (steward, gateway, *workers):
@@ -124,3 +134,13 @@ class Network:
     def member(self, name: str) -> Member:
         """Raises KeyError for a name that was never started."""
         return {member.name: member for member in self.members}[name]
+
+
+def _spawn(home: Path, words: tuple[str, ...]) -> subprocess.Popen[str]:
+    environment = os.environ | {"FALLOW_HOME": str(home), "TOKENIZERS_PARALLELISM": "false"}
+    with (home / "log.txt").open("a", encoding="utf-8") as log:
+        return subprocess.Popen(
+            [*COMMAND, *words, "--json", "--log", "info"],
+            stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL, text=True, env=environment,
+            start_new_session=True,
+        )  # fmt: skip

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -94,27 +96,29 @@ def door_of(home: Path) -> str:
 
 
 async def _serve(client: AsyncFallow, args: argparse.Namespace, out: Output) -> int:
-    spec = await client.plan_serve(
-        args.served_as, args.model, args.adapter, args.context or 2048, **terms_of(args, args.replicas)
-    )
-    job = await submit(client, spec, args, out)
-    secret = await client.make_key(args.served_as, cr(args.budget))
-    url = f"http://127.0.0.1:{args.port}/v1" if args.port else door_of(client.home)
-    answer = {"id": job.text, "model": args.served_as, "base_url": url, "api_key": secret, "ready": not args.detach}
-    if not args.detach:
-        await wait_until_ready(client, job, out)
-    text = f"export OPENAI_BASE_URL={url}\nexport OPENAI_API_KEY={secret}"
-    if args.port is None:
-        out.data(answer, text)
+    with ExitStack() as stack:
+        door = _own_door(args.port, stack) if args.port else None  # a taken port is found before money moves
+        terms = terms_of(args, args.replicas)
+        spec = await client.plan_serve(args.served_as, args.model, args.adapter, args.context or 2048, **terms)
+        job = await submit(client, spec, args, out)
+        secret = await client.make_key(args.served_as, cr(args.budget))
+        if not args.detach:
+            await wait_until_ready(client, job, out)
+        url = f"http://127.0.0.1:{args.port}/v1" if door else door_of(client.home)
+        answer = {"id": job.text, "model": args.served_as, "base_url": url, "api_key": secret, "ready": not args.detach}
+        out.data(answer, f"export OPENAI_BASE_URL={url}\nexport OPENAI_API_KEY={secret}")
         out.say(f"Talk: fallow chat -m {args.served_as}\nStop: fallow cancel {job.text[:12]}")
-        return 0
-    from fallow.gateway.server import claim_port, run_gateway
-
-    listener = claim_port("127.0.0.1", args.port)
-    out.data(answer, text)
-    out.when_interrupted = f"The door is closed. Job {job.text} goes on; stop it: fallow cancel {job.text[:12]}"
-    await run_gateway(socket_path(client.home), listener)
+        if door is not None:
+            out.when_interrupted = f"The door is closed. Job {job.text} goes on; stop it: fallow cancel {job.text[:12]}"
+            await door(socket_path(client.home))
     return 0
+
+
+def _own_door(port: int, stack: ExitStack) -> Callable[[Path], Awaitable[None]]:
+    from fallow.gateway.server import claim_port, run_gateway  # an HTTP server takes half a second to load
+
+    listener = stack.enter_context(claim_port("127.0.0.1", port))
+    return lambda steward_socket: run_gateway(steward_socket, listener)
 
 
 async def wait_until_ready(client: AsyncFallow, job: AsyncJob, out: Output) -> None:

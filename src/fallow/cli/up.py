@@ -15,14 +15,19 @@ import argparse
 import asyncio
 import logging
 import os
+import signal
 from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fallow.cli.output import Output
 from fallow.cli.serve import DOOR
 from fallow.errors import fail
 from fallow.sdk.home import resolve_home, socket_path
+
+if TYPE_CHECKING:
+    from fallow.node.config import Config
 
 ROLES = ("bank", "directory", "steward", "gateway", "provider")
 FOUNDER, MEMBER = frozenset({"bank", "directory", "steward", "gateway"}), frozenset({"steward", "gateway"})
@@ -66,8 +71,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 
 def start(home: Path, chosen: frozenset[str], args: argparse.Namespace, out: Output) -> int:
-    """Run a node with these roles. Raises UsageError E1001, E1004 or E1005, UnavailableError E1804."""
-    from fallow.node.app import Options, quiet_logs, run_node
+    """Run a node with these roles. Raises UsageError E1001, E1004, E1005 or E1807, UnavailableError E1804."""
+    from fallow.node.app import Options, quiet_logs, run_node  # only a node needs a node's libraries
     from fallow.node.config import load_config, prepare_home, read_address, read_ticket
 
     quiet_logs(args.log)
@@ -75,54 +80,66 @@ def start(home: Path, chosen: frozenset[str], args: argparse.Namespace, out: Out
     config = load_config(prepare_home(home))
     ticket = read_ticket(args.ticket) if args.ticket else None
     directories = tuple(read_address(text) for text in getattr(args, "directory", None) or ())
-    beside, door = _door(home, config.gateway_host, config.gateway_port, args) if "gateway" in chosen else (None, "")
+    with ExitStack() as stack:
+        beside, url = None, ""
+        if "gateway" in chosen:
+            beside, url = _door(home, config, args, stack)
 
-    def ready(about: dict[str, str]) -> None:
-        _announce(home, chosen, about, door, out)
+        def ready(about: dict[str, str]) -> None:
+            _announce(home, chosen, about, url, out)
 
-    out.say(f"Starting a node in {home} ({', '.join(sorted(chosen))})...")
-    asyncio.run(
-        run_node(
-            home,
-            Options(chosen - {"gateway"}, ticket, directories, args.bind, beside, ready=ready),
-        )
-    )
+        out.say(f"Starting a node in {home} ({', '.join(sorted(chosen))})...")
+        options = Options(chosen - {"gateway"}, ticket, directories, bind=args.bind, beside=beside, ready=ready)
+        asyncio.run(run_node(home, options))
     out.say("The node has stopped. Nothing of it is running; jobs go on when it starts again.")
+    return 0
+
+
+def _only_door(home: Path, steward: Path, args: argparse.Namespace, out: Output) -> int:
+    """The gateway alone, in front of the node of another home on this machine, until SIGINT or SIGTERM."""
+    from fallow.node.app import quiet_logs
+    from fallow.node.config import load_config, prepare_home
+
+    quiet_logs(args.log)
+    config = load_config(prepare_home(home))
+    with ExitStack() as stack:
+        beside, url = _door(home, config, args, stack)
+
+        async def serve() -> None:
+            stop, loop = asyncio.Event(), asyncio.get_running_loop()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, stop.set)
+            async with asyncio.TaskGroup() as group:
+                door = group.create_task(beside(socket_path(steward)), name="gateway")
+                _announce(home, frozenset({"gateway"}), {}, url, out)
+                await stop.wait()
+                door.cancel()
+
+        asyncio.run(serve())
+    out.say(f"The door is closed. The node in {steward} goes on.")
     return 0
 
 
 Beside = Callable[[Path], Coroutine[None, None, None]]
 
 
-def _door(home: Path, host: str, default_port: int, args: argparse.Namespace) -> tuple[Beside, str]:
-    """The gateway to run beside the node, on a port claimed now: a taken one fails before anything has started."""
+def _door(home: Path, config: Config, args: argparse.Namespace, stack: ExitStack) -> tuple[Beside, str]:
+    """The gateway to run beside the node and its URL, on a port claimed now: a taken one fails before anything has
+    started. The URL is noted in the home for `fallow serve`."""
     from fallow.gateway.server import claim_port, run_gateway
 
-    port = default_port if args.port is None else args.port
+    host, port = config.gateway_host, config.gateway_port if args.port is None else args.port
     if not 0 <= port < 65536:
         raise fail("E2001", f"{port} is no port.", next_step="Choose --port from 1 to 65535.")
-    listener = claim_port(host, port)
-    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{listener.getsockname()[1]}/v1"  # noqa: S104
+    listener = stack.enter_context(claim_port(host, port))
+    shown = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - compared, not bound
+    url = f"http://{shown}:{listener.getsockname()[1]}/v1"
     (home / DOOR).write_text(url + "\n", "utf-8")
 
     async def beside(steward_socket: Path) -> None:
         await run_gateway(steward_socket, listener)
 
     return beside, url
-
-
-def _only_door(home: Path, steward: Path, args: argparse.Namespace, out: Output) -> int:
-    """A gateway in a process of its own, in front of another home's node. It holds nothing: it may be killed at any
-    moment, and several may stand side by side."""
-    from fallow.node.app import quiet_logs, until_told_to_stop
-    from fallow.node.config import load_config, prepare_home
-
-    quiet_logs(args.log)
-    config = load_config(prepare_home(home))
-    beside, door = _door(home, config.gateway_host, config.gateway_port, args)
-    _announce(home, frozenset({"gateway"}), {}, door, out)
-    asyncio.run(until_told_to_stop(beside(socket_path(steward))))
-    return 0
 
 
 def _announce(home: Path, chosen: frozenset[str], about: dict[str, str], door: str, out: Output) -> None:

@@ -81,7 +81,7 @@ def serve_offers(router: Router, services: Services) -> None:
     @router.on(local.SeeOffers)
     async def _(_caller: Caller, _request: local.SeeOffers) -> local.OffersSeen:
         signed = await search_signed(services.rpc, services.directories, "", services.clock.now_ms())
-        return local.OffersSeen(tuple(encode(one) for _, one in signed))
+        return local.OffersSeen(tuple(encode(one) for one in signed))
 
     async def live(kind: str) -> list[Offer]:
         return await find_offers(services.rpc, services.directories, kind, services.clock.now_ms())

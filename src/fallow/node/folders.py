@@ -156,14 +156,25 @@ def _link(blobs: Blobs, blob: BlobId, root: int, path: str, *, executable: bool)
     if executable:  # the store's own file is not, and a link shares its mode
         _copy(blobs, blob, root, path, 0o555)
         return
+    source = blobs.path(blob)
     with _parent_of(root, path) as (folder, name):
+        if _is_link_to(source, folder, name):
+            return
+        temp = f".{os.getpid()}.{next(_names)}.fallow"
         try:
-            _unlink(folder, name)
-            os.link(blobs.path(blob), name, dst_dir_fd=folder, follow_symlinks=False)
+            os.link(source, temp, dst_dir_fd=folder, follow_symlinks=False)
+            os.rename(temp, name, src_dir_fd=folder, dst_dir_fd=folder)
         except OSError as problem:
+            _unlink(folder, temp)
             if problem.errno not in _NO_LINK:
                 raise
             _copy(blobs, blob, root, path, 0o444)
+
+
+def _is_link_to(source: Path, folder: int, name: str) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(source.stat(), os.stat(name, dir_fd=folder, follow_symlinks=False))
+    return False
 
 
 def _copy(blobs: Blobs, blob: BlobId, root: int, path: str, mode: int) -> None:

@@ -24,6 +24,7 @@ from fallow.wire.messages import LaneItem, LaneResult, LaneStop, LaneTask, Messa
 MAX_QUEUED = 100_000
 MAX_TRIES = 4
 OUTBOX = 8192
+COVER_TRIES, COVER_EVERY_S = 20, 0.1
 Tell = Callable[[t.StewardEvent], Awaitable[None]]
 
 
@@ -81,6 +82,10 @@ class Lanes:
         """A provider's root over lane answers: told to the brain when it is over exactly what we got. Otherwise it is
         left provisional for ever: nothing is owed for answers that nobody received."""
         leg = self.legs.get(lease)
+        for _ in range(COVER_TRIES):  # answers and claims come on two streams: the claim may be the faster one
+            if leg is None or leg.covers(root, first) is not None:
+                break
+            await self._s.clock.sleep(COVER_EVERY_S)
         if leg is None or not leg.covers(root, first):
             what = "The provider claimed lane answers that were not received."
             await self._tell(t.LaneUnready(self._s.clock.now_ms(), lease, "E1502", what, retryable=False))

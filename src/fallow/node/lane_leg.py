@@ -248,11 +248,14 @@ class Leg:
         """Wait until everything answered so far is on disk."""
         await self._saved.wait()
 
-    def covers(self, root: ClaimRoot, first: int) -> bool:
-        """Whether a claim is over exactly what we got: the same answers, the same units."""
+    def covers(self, root: ClaimRoot, first: int) -> bool | None:
+        """Whether a claim is over exactly what we got: the same answers, the same units. None while some of the answers
+        have not arrived."""
+        if not 0 < root.count <= MAX_KEPT:
+            return False  # a count that we cannot have received must not make us look for it
         records = [self.answered.get(number) for number in range(first, first + root.count)]
         if any(record is None for record in records):
-            return False
+            return None
         tree = Accumulator()
         tree.extend(record.leaf() for record in records if record is not None)
         units = sum(record.units for record in records if record is not None)

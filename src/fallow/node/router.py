@@ -82,9 +82,9 @@ class Router:
 
     def stream(self, request: type[R]) -> Callable[[Streaming[R]], Streaming[R]]:
         """Answer `request` with a stream: an async generator `handler(caller, request, inputs)` that yields messages
-        and raw bytes (best in pieces of 64 to 256 KiB). It waits at `yield` while the caller reads slowly, and is closed
-        when the caller goes away; while it leaves input unread, when it next yields. `inputs` are the messages that the
-        caller sends."""
+        and raw bytes (best in pieces of 64 to 256 KiB). It waits at `yield` while the caller reads slowly, and is
+        closed when the caller goes away; while it leaves input unread, when it next yields. `inputs` are the messages
+        that the caller sends."""
 
         def register(handler: Streaming[R]) -> Streaming[R]:
             self._claim(request)

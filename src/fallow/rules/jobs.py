@@ -1,10 +1,9 @@
 """Tasks of a job over leases: who gets what, what a failure means, and when to stop trying.
 
 One rule for failures. A task can end badly because of *where* it ran (the provider died, left, was too slow, lost its
-worker) or because of *what* it is (not a model, empty data). Where: it moves to another provider, up to MAX_MOVES times.
-What: a provider may lie about that, so it takes the same non-retryable code from two accounts, or from the only account
-there is, to give up.
-"""
+worker) or because of *what* it is (not a model, empty data). Where: it moves to another provider, up to MAX_MOVES
+times. What: a provider may lie about that, so it takes the same non-retryable code from two accounts, or from the
+only account there is, to give up."""
 
 from __future__ import annotations
 
@@ -47,7 +46,8 @@ def blame(code: str, *, retryable: bool) -> Blame:
 
 
 def judge(attempts: Sequence[Attempt], accounts_left: int) -> Verdict:
-    """Whether a task with these failed attempts is tried again. `accounts_left` counts accounts that have not tried it."""
+    """Whether a task with these failed attempts is tried again. `accounts_left` counts accounts that have not tried
+    it."""
     if not attempts:
         return Verdict.MOVE
     accusers: dict[str, set[bytes]] = {}
@@ -61,8 +61,8 @@ def judge(attempts: Sequence[Attempt], accounts_left: int) -> Verdict:
 
 
 class Place(NamedTuple):
-    """A lease that could take a task now. `running` of `depth` tasks are under way; `room_units` still fit under its cap;
-    `units_per_s` is the measured speed of the offer."""
+    """A lease that could take a task now. `running` of `depth` tasks are under way; `room_units` still fit under its
+    cap; `units_per_s` is the measured speed of the offer."""
 
     seat: int
     account: bytes
@@ -75,9 +75,9 @@ class Place(NamedTuple):
 def choose_place(
     places: Iterable[Place], units: int, *, avoid: Mapping[bytes, int], never: frozenset[bytes], prefer: int | None
 ) -> int | None:
-    """The seat that takes a task of `units`: the `prefer`red one if it has room (it holds the state), else the least busy,
-    of those the one that failed it least (`avoid`: account -> failures), the fastest, the lowest number. None when
-    nobody has room. Accounts in `never` are out."""
+    """The seat that takes a task of `units`: the `prefer`red one if it has room (it holds the state), else the least
+    busy, of those the one that failed it least (`avoid`: account -> failures), the fastest, the lowest number. None
+    when nobody has room. Accounts in `never` are out."""
     fits = [
         place
         for place in places

@@ -105,16 +105,16 @@ def bid_of(offer: Offer, kind: str) -> Bid | None:
 
 
 def rank(bids: Iterable[Bid], prefer: str) -> list[Bid]:
-    """Best first: the cheapest ("price") or the fastest ("speed"); then the other of both; then by node, so that the order
-    never depends on who answered first."""
+    """Best first: the cheapest ("price") or the fastest ("speed"); then the other of both; then by node, so that the
+    order never depends on who answered first."""
     if prefer == "speed":
         return sorted(bids, key=lambda bid: (-bid.units_per_s, bid.price_ucr, bid.node))
     return sorted(bids, key=lambda bid: (bid.price_ucr, -bid.units_per_s, bid.node))
 
 
 def common_numerics(offers: Sequence[Offer], prefer: str, kind: str) -> str:
-    """The class of machine that a job which is to be checked should run on: the one with the most accounts, then the one
-    with the best bid. Empty without offers."""
+    """The class of machine that a job which is to be checked should run on: the one with the most accounts, then the
+    one with the best bid. Empty without offers."""
     accounts: dict[str, set[bytes]] = {}
     best: dict[str, int] = {}
     bids = {bid.node: bid for bid in (bid_of(offer, kind) for offer in offers) if bid is not None}
@@ -170,9 +170,10 @@ def estimate_ucr(units: int, executions_ppm: int, price_ucr: int) -> Ucr:
 
 
 def cap_for(left_ucr: int, missing: int, price_ucr: int, fair_units: int, largest: int) -> int:
-    """The cap of one new lease, when `left_ucr` of the budget is not promised yet and `missing` leases (this one counted)
-    are wanted. Twice the fair share of the work, so that a fast provider need not stop, but never so much that the other
-    missing leases and one replacement would get less than their part. 0 when not even the `largest` task can be paid."""
+    """The cap of one new lease, when `left_ucr` of the budget is not promised yet and `missing` leases (this one
+    counted) are wanted. Twice the fair share of the work, so that a fast provider need not stop, but never so much
+    that the other missing leases and one replacement would get less than their part. 0 when not even the `largest`
+    task can be paid."""
     least = cost_ucr(largest, price_ucr)
     if least > left_ucr:
         return 0

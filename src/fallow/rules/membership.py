@@ -1,5 +1,6 @@
-"""Who is there. Not being able to observe a node is a fact about the network; being dead is a decision, taken only when a
-deadline has passed without hearing from it. A node that comes back before it is as if it had never been away."""
+"""Who is there. Not being able to observe a node is a fact about the network; being dead is a decision, taken only
+when a deadline has passed without hearing from it. A node that comes back before it is as if it had never been
+away."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ class Presence(Enum):
 
 
 class Roll(msgspec.Struct):
-    """Nodes that cannot be observed, each with the time at which that began. Nodes not listed are observed. Bounded by the
-    nodes that hold leases: the caller forgets the others."""
+    """Nodes that cannot be observed, each with the time at which that began. Nodes not listed are observed. Bounded
+    by the nodes that hold leases: the caller forgets the others."""
 
     since: dict[bytes, int] = {}
 

@@ -1,5 +1,5 @@
-"""The training log: which updates count in which round, from where a worker rebuilds the state, and how the log is rolled
-back when an update in it turns out to be false.
+"""The training log: which updates count in which round, from where a worker rebuilds the state, and how the log is
+rolled back when an update in it turns out to be false.
 
 The log is append-only but for a rollback. The state before round r is a function of the model (or a checkpoint) and the
 manifests up to r - 1 alone, so everybody who has these has the state, and the hash that each worker reports of it must
@@ -80,7 +80,9 @@ class Log(msgspec.Struct):
 
     def close(self, entries: Mapping[int, Entry], now_ms: int) -> None:
         """Sign off the current round. Raises AssertionError for an empty or foreign set of shards: our bug."""
-        assert entries and all(0 <= shard < self.shards for shard in entries) and not self.complete
+        assert not self.complete, "a complete log has no current round"
+        assert entries, "a round without updates"
+        assert all(0 <= shard < self.shards for shard in entries), "a shard that is none of ours"
         self.closed.append(dict(sorted(entries.items())))
         self.began_ms = now_ms
 
@@ -97,8 +99,8 @@ class Log(msgspec.Struct):
         self.began_ms = now_ms
 
     def first_false(self, answers: Mapping[tuple[int, int], bytes]) -> int | None:
-        """The earliest closed round that holds an answer which is no longer believed. `answers` maps (round, shard) to the
-        answer that is believed now; a shard that is missing there is not believed any more."""
+        """The earliest closed round that holds an answer which is no longer believed. `answers` maps (round, shard)
+        to the answer that is believed now; a shard that is missing there is not believed any more."""
         for number, entries in enumerate(self.closed):
             if any(answers.get((number, shard)) != entry.answer for shard, entry in entries.items()):
                 return number
@@ -118,17 +120,17 @@ def finish_params(log: Log, recipe: Recipe) -> TrainFinish:
 
 
 def may_close(done: int, blocked: int, shards: int, elapsed_ms: int, within_ms: int) -> bool:
-    """Whether the current round may close: `done` shards have a usable update and `blocked` wait for a check that must not
-    be skipped. When all are done; or, past the time that a round is given, when more than half are and nothing that
-    could still be used waits for a check."""
+    """Whether the current round may close: `done` shards have a usable update and `blocked` wait for a check that
+    must not be skipped. When all are done; or, past the time that a round is given, when more than half are and
+    nothing that could still be used waits for a check."""
     if done == shards:
         return True
     return elapsed_ms >= within_ms and 2 * done > shards and blocked == 0
 
 
 def dissenters(states: Mapping[int, bytes]) -> tuple[int, ...]:
-    """The shards whose reported state is not the one that most report; all of them when there is no majority, since then
-    nobody knows who is right."""
+    """The shards whose reported state is not the one that most report; all of them when there is no majority, since
+    then nobody knows who is right."""
     counts: dict[bytes, int] = {}
     for state in states.values():
         counts[state] = counts.get(state, 0) + 1

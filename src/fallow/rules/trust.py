@@ -1,18 +1,18 @@
 """The `audit` policy: which claims are checked, by whom, what a set of answers proves, and when a claim is final.
 
-A claim is *provisional* until it is final; only final units are paid. Every account starts on probation: its first claims
-are all checked, by doing the task again elsewhere until `quorum` equal answers of distinct accounts stand. Later claims
-are checked with probability `rate`. Whether and by whom follows from randomness that is drawn after the claim was
-committed. A provider cannot tell a check from ordinary work, so a cheat also betrays itself when it is asked to check
-others. A caught account is banned and all its unchecked claims are done again. What was never checked becomes final
-when `window` later checks of the same account passed, or when its job ends: then one last claim of every account with
-unchecked ones is checked, so that a cheat cannot leave with what the sampling missed.
+A claim is *provisional* until it is final; only final units are paid. Every account starts on probation: its first
+claims are all checked, by doing the task again elsewhere until `quorum` equal answers of distinct accounts stand.
+Later claims are checked with probability `rate`. Whether and by whom follows from randomness that is drawn after the
+claim was committed. A provider cannot tell a check from ordinary work, so a cheat also betrays itself when it is
+asked to check others. A caught account is banned and all its unchecked claims are done again. What was never checked
+becomes final when `window` later checks of the same account passed, or when its job ends: then one last claim of
+every account with unchecked ones is checked, so that a cheat cannot leave with what the sampling missed.
 
 Defends against: wrong answers from single accounts and from colluders who are a minority, cheats who wait until they
-are trusted, providers who know their auditors, a steward who picks friendly auditors, accusations by a single liar. Does
-not defend against: `quorum` colluders who are drawn together (they can confirm a wrong answer and accuse an honest one;
-the probability falls with their share to the power of `quorum` - 1), an account that is thrown away after every lie
-(that is what stake is for), or a class of machines with one member.
+are trusted, providers who know their auditors, a steward who picks friendly auditors, accusations by a single liar.
+Does not defend against: `quorum` colluders who are drawn together (they can confirm a wrong answer and accuse an
+honest one; the probability falls with their share to the power of `quorum` - 1), an account that is thrown away after
+every lie (that is what stake is for), or a class of machines with one member.
 
 Source: measurements of redundancy schemes that the design cites (section 7, rung `audit`); the differences to the
 simulated scheme are that the claim itself counts toward the quorum and that the closing check is new.
@@ -145,8 +145,8 @@ def auditor_order(seed: bytes, accounts: Iterable[bytes]) -> list[bytes]:
 
 
 def closing_pick(seeds: Mapping[bytes, bytes]) -> bytes:
-    """Which of an account's unchecked claims (claim hash -> seed) is checked at the end. Depends on all seeds, so that the
-    last one drawn decides, which nobody knew before its claim was made. `seeds` is not empty."""
+    """Which of an account's unchecked claims (claim hash -> seed) is checked at the end. Depends on all seeds, so
+    that the last one drawn decides, which nobody knew before its claim was made. `seeds` is not empty."""
     mixed = _hash(b"".join(seeds[claim] for claim in sorted(seeds)), b"closing", b"")
     return min(seeds, key=lambda claim: _hash(mixed, b"pick", claim))
 
@@ -178,8 +178,9 @@ class Undecided(NamedTuple):
 
 
 def tally(votes: Sequence[Vote], under_way: int, quorum: int) -> Open | Settled | Undecided:
-    """What the votes prove. Only an account's first vote counts (an account with many machines is one voice), and at most
-    2 * quorum + 1 votes are ever asked for. Accusing takes two agreeing others whatever the quorum: see `may_charge`."""
+    """What the votes prove. Only an account's first vote counts (an account with many machines is one voice), and at
+    most 2 * quorum + 1 votes are ever asked for. Accusing takes two agreeing others whatever the quorum: see
+    `may_charge`."""
     answers: dict[bytes, bytes] = {}
     for vote in votes:
         answers.setdefault(vote.account, vote.answer)

@@ -47,6 +47,7 @@ class FramedStream:
         self._stream, self._spawn = stream, spawn
         self._reader = FrameReader(max_bytes)
         self._frames: deque[tuple[FrameKind, bytes]] = deque()
+        self._nonsense: FallowError | None = None
         self._limit = SMALL_READ_BYTES
         self._pending: list[bytes] = []
         self._pending_bytes = 0
@@ -63,6 +64,8 @@ class FramedStream:
         """The next frame, or None after the last. Raises PeerFault E1102 for what is no frame, UnavailableError E1801
         when the stream is gone or ends within a frame."""
         while not self._frames:
+            if self._nonsense is not None:
+                raise self._nonsense
             piece = await self._stream.read(self._limit)
             if not piece:
                 if not self._reader.empty:
@@ -70,7 +73,10 @@ class FramedStream:
                 return None
             self._limit = BIG_READ_BYTES if len(piece) >= SMALL_READ_BYTES else SMALL_READ_BYTES
             self._reader.feed(piece)
-            self._frames.extend(self._reader)
+            try:
+                self._frames.extend(self._reader)
+            except FallowError as error:  # what came before it in the same piece still counts
+                self._nonsense = error
         return self._frames.popleft()
 
     async def put(self, frame: bytes) -> None:

@@ -56,3 +56,7 @@ class Person:
     def offer(self, offer: Offer) -> SignedOffer:
         """Sign an advert with the node's key."""
         return sign_offer(offer, self.node_secret)
+
+    def sign_unseen(self, document: Document) -> Signed:
+        """Sign what one has no right to say."""
+        return sign(document, self.secret, self.bank or self.account)

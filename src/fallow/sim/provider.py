@@ -12,14 +12,15 @@ from fallow.sim.crash import Ask, Flow, Process
 from fallow.sim.network import Network, Reply
 from fallow.sim.people import Person
 from fallow.sim.provider_lane import Lanes, SimLaneTask
-from fallow.sim.referee import Referee
+from fallow.sim.invariants import Referee
 from fallow.sim.work import OWNED, honest_output
 from fallow.sim.world import World
 from fallow.units import GIB
 from fallow.wire import codec
 from fallow.wire.claims import task_id
 from fallow.wire.documents import ClaimRoot, Lease, Order, Settlement, Signed, Voucher
-from fallow.wire.eip712 import hash_document, open_signed, recover as recover_signer
+from fallow.wire.eip712 import open_signed
+from fallow.wire.eip712 import recover as recover_signer
 from fallow.wire.ledger import CloseEscrow, GetSettlement, LedgerDone, LedgerRefused, Redeem, SettlementOf
 from fallow.wire.messages import (
     AssignTask,
@@ -72,6 +73,7 @@ class Provider(Process):
         self.directories: list[bytes] = []
         self.blobs: set[bytes] = set()
         self.stake_ucr = 0
+        self.shown: list[Claimed] = []
         self.write_ahead = True
         self.state = ProviderState(terms)
         self.lanes = Lanes(self)
@@ -265,6 +267,8 @@ class Provider(Process):
         if self.ways.honest and sequence <= there:
             return
         self.log.append(name, [codec.encode(LeaseEvent(there + 1, at_ms, body))])
+        if isinstance(body, Claimed):
+            self.shown.append(body)
         self._wake(lease)
 
     def _start(self, effect: t.StartTask) -> None:
@@ -334,7 +338,3 @@ class Provider(Process):
             case _:
                 pass
 
-
-def lease_id(lease: Lease, bank: bytes) -> bytes:
-    """The name of a lease."""
-    return bytes(hash_document(lease, bank))

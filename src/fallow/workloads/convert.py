@@ -14,19 +14,22 @@ def main(arguments: list[str]) -> int:
     try:
         if len(arguments) != 2:
             raise fail("E2001", "The converter takes a GGUF file and the folder to make.")
-        source, folder = Path(arguments[0]), Path(arguments[1])
-        try:
-            from fallow.workloads.model import convert_gguf
-        except ImportError as error:
-            raise fail("E1708", f"Converting needs {error.name}, which is not installed.") from error
-        convert_gguf(source, folder)
+        _convert(Path(arguments[0]), Path(arguments[1]))
     except FallowError as error:
-        sys.stderr.write(f"{error.code} {error}\n")
-        return 1
-    except OSError as error:
-        sys.stderr.write(f"E1603 {folder} could not be written: {error.strerror or error}\n")
+        sys.stderr.write(f"\n{error.code} {error}\n")
         return 1
     return 0
+
+
+def _convert(source: Path, folder: Path) -> None:
+    try:
+        from fallow.workloads.model import convert_gguf
+
+        convert_gguf(source, folder)
+    except ImportError as error:
+        raise fail("E1708", f"Converting needs {error.name}, which is not installed.") from error
+    except OSError as error:
+        raise fail("E1603", f"{folder} could not be written: {error.strerror or error}") from error
 
 
 if __name__ == "__main__":

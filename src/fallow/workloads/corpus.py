@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,10 +51,10 @@ def inspect_data(path: Path) -> DataFacts:
     if is_jsonl(file):
         for _, item in _jsonl(file):
             documents, chats = documents + 1, chats + isinstance(item, Chat)
-        lines = sum(1 for _ in _lines(file))
+        lines = max((number for number, _ in _lines(file)), default=0)
     else:
-        for _, line in _lines(file):
-            lines, documents = lines + 1, documents or int(bool(line.strip()))
+        for lines, line in _lines(file):
+            documents = documents or int(bool(line.strip()))
     if not documents:
         raise fail("E1703", f"{file.name} is empty.")
     return DataFacts("jsonl" if is_jsonl(file) else "text", file, file.stat().st_size, lines, documents, chats)
@@ -95,21 +96,24 @@ def is_jsonl(file: Path) -> bool:
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines, decoded one by one, so that a wrong byte is found with its line."""
+    """Numbered lines, decoded one by one, so that a wrong byte is found with its line. A line longer than
+    MAX_LINE_BYTES comes in pieces of one number."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
     with file.open("rb") as stream:
-        number = 0
-        while line := stream.readline(MAX_LINE_BYTES):
-            number += 1
+        number, first = 1, True
+        while True:
+            line = stream.readline(MAX_LINE_BYTES)
             try:
-                # A text may be one line longer than MAX_LINE_BYTES; do not cut a character in two there.
-                while len(line) >= MAX_LINE_BYTES and (more := stream.read(1)) and more[0] & 0xC0 == 0x80:
-                    line += more
-                text = line.decode("utf-8")
+                text = decoder.decode(line, final=not line)
             except UnicodeDecodeError as error:
                 raise _bad_line(file, number, f"is not UTF-8 (byte {error.start + 1})") from error
             if "\0" in text:
                 raise _bad_line(file, number, "holds a zero byte: this is no text")
-            yield number, text.removeprefix("\ufeff") if number == 1 else text
+            if not line:
+                return
+            yield number, text.removeprefix("\ufeff") if first and text else text
+            first = first and not text
+            number += line.endswith(b"\n")
 
 
 def _jsonl(file: Path) -> Iterator[tuple[int, Item]]:

@@ -36,6 +36,9 @@ _LOAD_ERRORS = (
 )  # fmt: skip
 
 
+_COSTLY = ("GGUFReader", "get_tensor_name_map")
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A causal language model in fp32 on the CPU, in eval mode, without gradients, and its tokenizer. `ends` are the
@@ -123,6 +126,8 @@ def convert_gguf(path: Path, folder: Path) -> ModelFacts:
     except _LOAD_ERRORS as error:
         shutil.rmtree(draft, ignore_errors=True)
         raise not_a_model(path.name, str(error)) from error
+    finally:
+        _forget_gguf()
     draft.rename(folder)
     return inspect_model(folder)
 
@@ -131,10 +136,16 @@ def _remember_gguf() -> None:
     """Keep what transformers would work out again and again: it parses the whole file three times, and makes the table
     of tensor names anew for every module. Halves the time."""
     gguf: Any = importlib.import_module("gguf")
-    for name in ("GGUFReader", "get_tensor_name_map"):
+    for name in _COSTLY:
         plain = getattr(gguf, name)
-        if not hasattr(plain, "cache_info"):
+        if not hasattr(plain, "cache_clear"):
             setattr(gguf, name, functools.lru_cache(maxsize=1)(plain))
+
+
+def _forget_gguf() -> None:
+    gguf: Any = importlib.import_module("gguf")
+    for name in _COSTLY:
+        getattr(getattr(gguf, name), "cache_clear", lambda: None)()
 
 
 def base_name(facts: ModelFacts, content: bytes) -> str:

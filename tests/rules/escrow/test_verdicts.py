@@ -31,7 +31,7 @@ from tests.ledger_world import (
 from fallow.rules.escrow import Refusal
 from fallow.wire.claims import task_id
 from fallow.wire.documents import Lease, Verdict
-from fallow.wire.ledger import CloseEscrow, Evidence, Redeem, Slash, SlashEquivocation, Unbond
+from fallow.wire.ledger import CloseEscrow, Deposit, Evidence, Redeem, Slash, SlashEquivocation, Unbond
 
 LEASE = lease_of()
 ID = lease_id(LEASE)
@@ -93,6 +93,9 @@ def bad_charges() -> list[Any]:
     by_the_accused = evidence(LEASE, PROVIDER, TASK, RIGHT)
     by_the_accuser = witness(lease_of(provider=REQUESTER), REQUESTER)
     unsigned = msgspec.structs.replace(accused(), claim=claim(LEASE, REQUESTER))
+    under_another_lease = msgspec.structs.replace(
+        evidence(lease_of(cap_ucr=1), PROVIDER, TASK, WRONG), lease=PROVIDER.sign(LEASE)
+    )
     strangers = witness(lease_of(provider=STRANGER), STRANGER)
     dissenting = witness(BY_BOB, BOB, word("a third answer"))
     lying_path = msgspec.structs.replace(WITNESSES[1], path=(word("x"), word("y")))
@@ -111,12 +114,15 @@ def bad_charges() -> list[Any]:
         (charge(verdict=REQUESTER.sign(msgspec.structs.replace(lie, claimed=word("?")))), Refusal.BAD_EVIDENCE),
         (charge(verdict=REQUESTER.sign(msgspec.structs.replace(lie, lease=word("?")))), Refusal.BAD_EVIDENCE),
         (charge(task=task("another")), Refusal.BAD_EVIDENCE),
+        (charge(verdict=REQUESTER.sign(msgspec.structs.replace(lie, task=word("?")))), Refusal.BAD_EVIDENCE),
+        (charge(accused=under_another_lease), Refusal.BAD_EVIDENCE),
         (charge(accused=unsigned), Refusal.BAD_EVIDENCE),
         (charge(accused=msgspec.structs.replace(accused(), units=9)), Refusal.BAD_EVIDENCE),
         (charge(accused=msgspec.structs.replace(accused(), index=0)), Refusal.BAD_EVIDENCE),
         (in_another_kind, Refusal.BAD_EVIDENCE),
         (charge(others=(WITNESSES[0], WITNESSES[0])), Refusal.BAD_WITNESS),
         (charge(others=WITNESSES[:1]), Refusal.BAD_WITNESS),
+        (charge(others=(*WITNESSES, WITNESSES[0])), Refusal.BAD_WITNESS),
         (charge(others=(WITNESSES[0], by_the_accuser)), Refusal.BAD_WITNESS),
         (charge(others=(WITNESSES[0], by_the_accused)), Refusal.BAD_WITNESS),
         (charge(others=(WITNESSES[0], strangers)), Refusal.BAD_WITNESS),
@@ -142,6 +148,15 @@ def test_the_accused_must_have_signed_its_own_lease() -> None:
 def test_a_charge_needs_a_lease_here() -> None:
     pool = courtroom(open_accused=False)
     assert pool.refuses(charge(), REQUESTER) == Refusal.NO_ESCROW
+
+
+def test_the_accuser_is_no_witness_though_it_has_a_lease_and_stake() -> None:
+    pool = courtroom()
+    pool.does(Deposit(pool.operation(), 100), REQUESTER)
+    working = lease_of(requester=ALICE, provider=REQUESTER)
+    pool.does(open_request(working, ALICE, REQUESTER), ALICE)
+    own = evidence(working, REQUESTER, TASK, RIGHT)
+    assert pool.refuses(charge(others=(*WITNESSES, own)), REQUESTER) == Refusal.BAD_WITNESS
 
 
 def test_witnesses_without_stake_do_not_count() -> None:
@@ -177,11 +192,14 @@ def test_closing_and_unbonding_do_not_escape() -> None:
     pool = courtroom()
     pool.does(CloseEscrow(ID), PROVIDER)
     pool.does(Unbond(pool.operation(), 30), PROVIDER)
+    pool.now_ms += 1
     pool.does(Unbond(pool.operation(), 200), PROVIDER)
-    pool.now_ms += TERMS.unbonding_ms - 1
+    pool.now_ms += TERMS.unbonding_ms - 2
     pool.does(charge(slash_ucr=100), REQUESTER)  # 70 of free stake, then 30 of the younger 200
     seen = pool.balance(PROVIDER)
     assert (seen.slashed_ucr, seen.staked_ucr, seen.unbonding_ucr) == (100, 200, 200)
+    pool.now_ms += 1
+    assert pool.balance(PROVIDER).available_ucr == 1_000 + 30
     pool.now_ms += 1
     assert pool.balance(PROVIDER).available_ucr == 1_000 + 200
 

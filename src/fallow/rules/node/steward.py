@@ -3,10 +3,9 @@
     effects = transition(state, event)
 
 updates `state` in place and says what to do. `steward_types` defines events and effects and how to run them;
-`outstanding` gives what is still to be done after a restart, `due` says whether time alone would change anything, `view`
-(in `steward_view`) shows a job to people. Nothing here reads a clock, draws a number or touches the world, and no event,
-however stale, repeated or out of order, raises or is paid for twice.
-"""
+`outstanding` gives what is still to be done after a restart, `due` says whether time alone would change anything,
+`view` (in `steward_view`) shows a job to people. Nothing here reads a clock, draws a number or touches the world, and
+no event, however stale, repeated or out of order, raises or is paid for twice."""
 
 from __future__ import annotations
 
@@ -22,9 +21,9 @@ from fallow.rules.node.steward_end import (
     wind_down,
     wind_up,
 )
+from fallow.rules.node.steward_redo import next_due_ms, outstanding
 from fallow.rules.node.steward_slots import add_slot
 from fallow.rules.node.steward_specs import batch_spec
-from fallow.rules.node.steward_redo import next_due_ms, outstanding
 from fallow.rules.node.steward_state import DEFAULT_DEPTH, DEPTH, Ending, Job, Seat, Stage, State, Turn
 from fallow.rules.node.steward_view import view
 from fallow.rules.trust import PolicyError
@@ -219,8 +218,10 @@ def _go_on(turn: Turn, job: Job) -> None:
         steward_lanes.fill_up(job)
     else:
         steward_work.fill_up(job)
-    steward_work.plan(turn, job)
     if job.log is not None:
+        steward_train.advance_log(turn, job)
+    steward_work.plan(turn, job)
+    if job.log is not None and job.log_dirty:
         steward_train.advance_log(turn, job)
         steward_work.plan(turn, job)
     if complete(job):

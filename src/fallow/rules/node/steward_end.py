@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fallow.rules import market, trust
 from fallow.rules.node import steward_lanes
+from fallow.rules.node.steward_market import forget
 from fallow.rules.node.steward_pay import clear, close_seat
 from fallow.rules.node.steward_slots import end_vote, void_vote
 from fallow.rules.node.steward_state import Ending, Fate, Job, Mark, Phase, Seat, Stage, Step, Turn
@@ -24,10 +25,12 @@ def complete(job: Job) -> bool:
 
 
 def job_deadline_ms(job: Job) -> int:
+    """When the time that its owner gave the job is over."""
     return job.created_ms + job.spec.timeout_s * MS_PER_S
 
 
 def out_of_time(turn: Turn, job: Job) -> None:
+    """End a job whose time is over: a failure for work that should have been finished, the plan for a service."""
     if turn.now_ms < job_deadline_ms(job):
         return
     if job.lanes is not None:
@@ -60,13 +63,13 @@ def settle_marked(turn: Turn, job: Job) -> None:
     """Leases that get no more work are settled and closed while the job goes on."""
     for number in list(job.live):
         seat = job.seats[number]
-        if seat.stage is Stage.OPEN and seat.mark is not Mark.NONE and settle_seat(turn, job, seat):
+        if seat.mark is not Mark.NONE and seat.stage is Stage.OPEN and settle_seat(turn, job, seat):
             close_seat(turn, job, seat)
 
 
 def settle_seat(turn: Turn, job: Job, seat: Seat) -> bool:
-    """Whether nothing on the seat is undecided any more. Its unchecked claims get one last check among them, drawn by the
-    randomness of them all; when that passes, or nobody can do it, they are final."""
+    """Whether nothing on the seat is undecided any more. Its unchecked claims get one last check among them, drawn by
+    the randomness of them all; when that passes, or nobody can do it, they are final."""
     if seat.running or len(seat.claims) + len(seat.batches) > len(seat.provisional):
         return False
     if seat.provisional and job.policy.checks and not seat.closing_check:
@@ -86,7 +89,8 @@ def settle_seat(turn: Turn, job: Job, seat: Seat) -> bool:
 
 
 def wind_up(turn: Turn, job: Job) -> None:
-    """A job that is complete: everybody's last check, then the outcome. A cheat that is found now makes it incomplete again."""
+    """A job that is complete: everybody's last check, then the outcome. A cheat that is found now makes it incomplete
+    again."""
     done = True
     for seat in list(job.seats):
         if seat.stage is Stage.OPEN:
@@ -98,8 +102,8 @@ def wind_up(turn: Turn, job: Job) -> None:
 
 
 def wind_down(turn: Turn, job: Job) -> None:
-    """A job that ends early. New checks are not begun; those under way are waited for, for a while. Claims of accounts that
-    have proved themselves are cleared; of others, nothing is known and nothing is paid."""
+    """A job that ends early. New checks are not begun; those under way are waited for, for a while. Claims of
+    accounts that have proved themselves are cleared; of others, nothing is known and nothing is paid."""
     assert job.ending is not None, "only for jobs that end early"
     if job.ended_ms == 0:
         job.ended_ms = turn.now_ms
@@ -110,7 +114,7 @@ def wind_down(turn: Turn, job: Job) -> None:
         for vote in slot.running() if late else ():
             end_vote(turn, job, vote, cancel=True)
         advance(turn, job, slot, recruit=False)
-    if job.checking or job.keeping and not late and _settled_but_fetching(job):
+    if job.checking or (not late and _settled_but_fetching(job)):
         return
     if any(batch.checking for n in job.live for batch in job.seats[n].batches.values()) and not late:
         return
@@ -134,7 +138,7 @@ def _stop(turn: Turn, job: Job) -> None:
     for seat in job.seats:
         if seat.negotiating and seat.stage is not Stage.OPENING:
             seat.stage = Stage.DROPPED
-            job.live.pop(seat.number, None)
+            forget(job, seat)
 
 
 def _clear_or_void(turn: Turn, job: Job, seat: Seat) -> None:
@@ -167,6 +171,7 @@ def report(turn: Turn, job: Job, ending: Ending) -> None:
 
 
 def ended_effect(job: Job) -> JobEnded:
+    """The outcome of a job that has one."""
     ending = job.ending or Ending()
     return JobEnded(job.id, ending.code, ending.what, outputs(job))
 
@@ -182,15 +187,15 @@ def outputs(job: Job) -> tuple[TaskOutput | None, ...]:
 
 
 def settle(turn: Turn, job: Job) -> None:
-    """After the outcome: close all leases. The job is over when all are closed but those of providers that are gone, whose
-    escrow comes back when the lease ends."""
+    """After the outcome: close all leases. The job is over when all are closed but those of providers that are gone,
+    whose escrow comes back when the lease ends."""
     for number in list(job.live):
         seat = job.seats[number]
         if seat.stage is Stage.OPEN:
             close_seat(turn, job, seat)
         elif seat.negotiating and seat.stage is not Stage.OPENING:
             seat.stage = Stage.DROPPED
-            job.live.pop(number)
+            forget(job, seat)
     patience_over = turn.now_ms >= job.ended_ms + turn.state.timing.lost_after
     open_seats = [job.seats[n] for n in job.live if job.seats[n].mark not in (Mark.LOST, Mark.BANNED)]
     if job.over or (open_seats and not patience_over):

@@ -50,6 +50,7 @@ def on_seat(turn: Turn, job: Job, seat: Seat, event: StewardEvent) -> None:
 
 
 def ready(turn: Turn, job: Job, seat: Seat) -> None:
+    """The provider has loaded what lane tasks need."""
     if seat.usable and not seat.ready:
         seat.ready = True
         turn.note(job, "lease", "A provider is ready.", seat.node)
@@ -92,6 +93,7 @@ def answered(turn: Turn, job: Job, seat: Seat, event: LaneAnswered) -> None:
 
 
 def drawn(turn: Turn, job: Job, seat: Seat, event: AuditorsDrawn | LedgerRefusedDraw) -> None:
+    """The randomness of a batch. Where the bank refuses it, the batch is checked as if its account were new."""
     batch = seat.batches.get(event.claim_hash)
     if batch is None or batch.seed:
         return
@@ -129,14 +131,15 @@ def check(turn: Turn, job: Job, seat: Seat, batch: Batch, indexes: tuple[int, ..
 
 
 def audit_effect(job: Job, seat: Seat, batch: Batch) -> AuditLane:
+    """The check of a batch that is under way."""
     return AuditLane(
         seat.lease, batch.claim_hash, batch.first, batch.indexes, batch.auditors, job.policy.quorum
     )  # fmt: skip
 
 
 def audited(turn: Turn, job: Job, seat: Seat, event: LaneAudited) -> None:
-    """The samples were right: the batch is final, and so is what is older than the window. Auditors learn nothing from it
-    about themselves here: their own batches are sampled like anyone's."""
+    """The samples were right: the batch is final, and so is what is older than the window. Auditors learn nothing
+    from it about themselves here: their own batches are sampled like anyone's."""
     batch = seat.batches.get(event.claim_hash)
     if batch is None or not batch.checking:
         return
@@ -161,6 +164,7 @@ def caught(turn: Turn, job: Job, seat: Seat, event: LaneCaught) -> None:
 
 
 def unchecked(turn: Turn, job: Job, seat: Seat, event: LaneUnchecked) -> None:
+    """Nobody could do it again: the batch stays provisional."""
     batch = seat.batches.get(event.claim_hash)
     if batch is None or not batch.checking:
         return

@@ -1,11 +1,12 @@
-"""How a job of the steward's finds providers: search, ask, choose, sign, open. A seat is a provider's place in a job."""
+"""How a job of the steward's finds providers: search, ask, choose, sign, open. A seat is a provider's place in a
+job."""
 
 from __future__ import annotations
 
 from blake3 import blake3
 
 from fallow.rules import market, trust
-from fallow.rules.node.steward_state import Ending, Job, Mark, Phase, Seat, Stage, Turn
+from fallow.rules.node.steward_state import NEVER_MS, Ending, Job, Mark, Phase, Seat, Stage, Turn
 from fallow.rules.node.steward_types import (
     MAX_OFFERS_SEEN,
     AskQuote,
@@ -37,8 +38,8 @@ CLEAN_UP_MS = 600_000
 
 
 def wanted_seats(job: Job) -> int:
-    """How many leases the job wants at a time: its workers or replicas, and where claims are checked at least `quorum` + 1
-    so that a dispute can be decided."""
+    """How many leases the job wants at a time: its workers or replicas, and where claims are checked at least
+    `quorum` + 1 so that a dispute can be decided."""
     if job.lanes is not None:
         wanted = max(1, job.lanes.replicas)
     else:
@@ -47,20 +48,24 @@ def wanted_seats(job: Job) -> int:
 
 
 def missing_seats(job: Job) -> int:
+    """How many more leases the job wants; negative when it has more than it wants."""
     return wanted_seats(job) - sum(1 for n in job.live if job.seats[n].usable or job.seats[n].negotiating)
 
 
 def can_recruit(job: Job) -> bool:
-    """Whether further providers may still turn up: some are being asked, or the last search found more than were asked."""
-    return job.searched_ms < 0 or not job.alone or any(job.seats[n].negotiating for n in job.live)
+    """Whether further providers may still turn up: some are being asked, or the last search found more than were
+    asked."""
+    return job.searched_ms < 0 or not job.alone or bool(job.talks)
 
 
 def recruit(turn: Turn, job: Job) -> None:
     """Search when seats are free, not more often than the timing says."""
     choose(turn, job)
-    if job.searching or missing_seats(job) <= 0 or job.dry:
+    if job.searching or job.dry:
         return
     if job.searched_ms >= 0 and turn.now_ms < job.searched_ms + turn.state.timing.search_every:
+        return
+    if missing_seats(job) <= 0:
         return
     job.searching = True
     turn.ask(FindOffers(job.id, job.kind))
@@ -131,13 +136,14 @@ def _too_dear(turn: Turn, job: Job, fitting: list[Offer]) -> bool:
     executions = trust.expected_executions_ppm(job.policy, volume.tasks, accounts)
     checked = market.estimate_ucr(volume.units, executions, price)
     if checked > budget and not volume.open_ended:
-        text = f"With checks the work costs about {format_money(checked)}; the budget of {format_money(budget)} may run out."
+        text = f"With checks the work costs about {format_money(checked)}: the budget may run out before it is done."
         turn.warn_once(job, "tight", text)
     return False
 
 
 def _best(job: Job, offers: list[Offer]) -> list[Offer]:
-    """By rank, but one node of every account before any account's second: only distinct accounts can check each other."""
+    """By rank, but one node of every account before any account's second: only distinct accounts can check each
+    other."""
     by_node = {offer.address.node: offer for offer in offers}
     bids = [bid for bid in (market.bid_of(offer, job.kind) for offer in by_node.values()) if bid is not None]
     seen = {job.seats[n].account for n in job.live}
@@ -179,7 +185,7 @@ def _ask(turn: Turn, job: Job, offer: Offer) -> None:
     deadline = now_ms + turn.state.timing.quote_within
     seat = Seat(number, offer, order, hash_document(order, identity.bank), deadline, units_per_s=bid.units_per_s)
     job.seats.append(seat)
-    job.live[number] = None
+    job.live[number] = job.talks[number] = None
     turn.ask(AskQuote(job.id, number, seat.peer, order))
 
 
@@ -203,6 +209,7 @@ def quoted(turn: Turn, job: Job, event: PeerQuoted) -> None:
 
 
 def declined(turn: Turn, job: Job, event: PeerDeclined) -> None:
+    """The provider said no, or nothing in time; what it lacks is remembered for people who ask why."""
     seat = job.seats[event.seat]
     if seat.stage in (Stage.ASKING, Stage.PROPOSED):
         job.shortfalls = event.shortfalls or job.shortfalls
@@ -212,13 +219,21 @@ def declined(turn: Turn, job: Job, event: PeerDeclined) -> None:
 def drop(turn: Turn, job: Job, seat: Seat) -> None:
     """End a negotiation and leave the node alone for a while."""
     seat.stage = Stage.DROPPED
-    job.live.pop(seat.number, None)
+    forget(job, seat)
     job.refused[seat.node] = turn.now_ms + REFUSED_MS
+
+
+def forget(job: Job, seat: Seat) -> None:
+    """The seat is neither live nor negotiating any more."""
+    job.live.pop(seat.number, None)
+    job.talks.pop(seat.number, None)
 
 
 def choose(turn: Turn, job: Job) -> None:
     """When all quotes are in: propose to the best, let the others go (their reservations expire)."""
-    seats = [job.seats[n] for n in job.live if job.seats[n].negotiating]
+    if not job.talks:
+        return
+    seats = [job.seats[n] for n in job.talks]
     rivals = {seat.node: seat for seat in seats if seat.stage is Stage.QUOTED}
     if not rivals or any(seat.stage is Stage.ASKING for seat in seats):
         return
@@ -232,7 +247,7 @@ def choose(turn: Turn, job: Job) -> None:
         if place < free and _propose(turn, job, seat, free - place):
             continue
         seat.stage = Stage.DROPPED
-        job.live.pop(seat.number, None)
+        forget(job, seat)
 
 
 def _propose(turn: Turn, job: Job, seat: Seat, missing: int) -> bool:
@@ -265,6 +280,7 @@ def _propose(turn: Turn, job: Job, seat: Seat, missing: int) -> bool:
 
 
 def signed(turn: Turn, job: Job, event: PeerSigned) -> None:
+    """Both have signed the very terms that were proposed: the money is locked next."""
     seat = job.seats[event.seat]
     if seat.stage is not Stage.PROPOSED or event.terms != seat.terms or event.lease in turn.state.leases:
         return
@@ -275,14 +291,19 @@ def signed(turn: Turn, job: Job, event: PeerSigned) -> None:
 
 
 def open_effect(seat: Seat) -> OpenEscrow:
-    assert seat.ours is not None and seat.theirs is not None, "both have signed"
+    """Lock the money of a signed lease."""
+    assert seat.ours is not None, "both have signed"
+    assert seat.theirs is not None, "both have signed"
     return OpenEscrow(seat.lease, seat.ours, seat.theirs, seat.offer.certificate)
 
 
 def opened(turn: Turn, job: Job, seat: Seat) -> None:
+    """The money is locked: work may begin."""
     if seat.stage is not Stage.OPENING:
         return
     seat.stage = Stage.OPEN
+    job.talks.pop(seat.number, None)
+    job.seat_due_ms = min(job.seat_due_ms, last_call_ms(seat))
     turn.effects.extend(standing_effects(job, seat))
     if turn.state.standing(seat.account).banned:
         seat.mark = Mark.BANNED
@@ -313,22 +334,28 @@ def escrow_refused(turn: Turn, job: Job, seat: Seat, event: LedgerRefusedEscrow)
 
 def overdue(turn: Turn, job: Job) -> None:
     """Negotiations that nobody answered in time, and leases that are about to end."""
-    for number in list(job.live):
+    for number in list(job.talks):
         seat = job.seats[number]
-        if seat.negotiating and seat.stage is not Stage.OPENING and turn.now_ms >= seat.deadline_ms:
+        if seat.stage is not Stage.OPENING and turn.now_ms >= seat.deadline_ms:
             drop(turn, job, seat)
-        elif seat.usable and turn.now_ms >= last_call_ms(seat):
+    if turn.now_ms < job.seat_due_ms:
+        return
+    usable = [job.seats[number] for number in job.live if job.seats[number].usable]
+    for seat in usable:
+        if turn.now_ms >= last_call_ms(seat):
             seat.mark = Mark.FULL
+    job.seat_due_ms = min((last_call_ms(seat) for seat in usable if seat.usable), default=NEVER_MS)
 
 
 def last_call_ms(seat: Seat) -> int:
-    """From when on a lease gets no more work: after nine tenths of its term, so that its claims can still be settled."""
+    """From when on a lease gets no more work: after nine tenths of its term, so that its claims can still be
+    settled."""
     return seat.leased.ends_ms - (seat.leased.ends_ms - seat.leased.starts_ms) // 10
 
 
 def give_up(turn: Turn, job: Job) -> None:
     """End a job that could not begin: nothing was leased for as long as patience lasts."""
-    if any(job.seats[n].stage.value >= Stage.OPENING.value for n in job.live) or job.phase is not Phase.STARTING:
+    if job.phase is not Phase.STARTING or any(job.seats[n].stage is Stage.OPENING for n in job.talks):
         return
     if turn.now_ms >= job.created_ms + turn.state.timing.patience and job.searched_ms >= 0:
         lacking = ", ".join(f"{s.resource} {s.have} of {s.wanted} {s.note}".strip() for s in job.shortfalls[:4])

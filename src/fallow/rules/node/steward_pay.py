@@ -110,12 +110,13 @@ def pay_out(turn: Turn) -> None:
 
 
 def paid(seat: Seat, event: PeerPaid) -> None:
+    """The provider has a voucher; what it says of amounts that were never promised changes nothing."""
     seat.acked_ucr = max(seat.acked_ucr, min(event.cumulative_ucr, seat.voucher_ucr))
 
 
 def hold(state: State, seat: Seat, claim_hash: bytes, seed: bytes, *, fresh: bool = False) -> None:
-    """The claim is provisional: it waits to be cleared by later checks of its account, or by the end. A `fresh` one makes
-    a seat that had its closing check due for another."""
+    """The claim is provisional: it waits to be cleared by later checks of its account, or by the end. A `fresh` one
+    makes a seat that had its closing check due for another."""
     seat.closing_check = seat.closing_check and not fresh
     seat.provisional[claim_hash] = Pending(state.standing(seat.account).passed, seed)
 
@@ -163,6 +164,7 @@ def close_seat(turn: Turn, job: Job, seat: Seat) -> None:
 
 
 def close_effect(seat: Seat) -> CloseLease:
+    """The last word about a lease."""
     return CloseLease(seat.lease, seat.peer, seat.owed_ucr(), seat.leased.ends_ms)
 
 

@@ -20,7 +20,8 @@ from fallow.rules.node.steward_types import (
 
 
 def outstanding(state: State) -> list[StewardEffect]:
-    """What was asked for and is not answered yet, to be asked for again after a restart. Per lease in the right order."""
+    """What was asked for and is not answered yet, to be asked for again after a restart. Per lease in the right
+    order."""
     effects: list[StewardEffect] = []
     for job in state.jobs.values():
         if job.searching:
@@ -90,8 +91,8 @@ def _blobs(job: Job) -> list[StewardEffect]:
 
 
 def next_due_ms(state: State) -> int | None:
-    """The earliest moment at which a ClockTicked would do something; None while nothing waits for time. What was due when a
-    job was last looked after was done then, or waits for something else than time."""
+    """The earliest moment at which a ClockTicked would do something; None while nothing waits for time. What was due
+    when a job was last looked after was done then, or waits for something else than time."""
     moments = (
         moment
         for job in state.jobs.values()

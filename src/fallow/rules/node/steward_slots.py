@@ -5,10 +5,15 @@ from __future__ import annotations
 from fallow.rules import jobs
 from fallow.rules.jobs import Attempt, Blame
 from fallow.rules.node.steward_specs import round_spec, train_log
-from fallow.rules.node.steward_state import Ending, Fate, Job, Seat, Slot, Step, Turn, Vote
+from fallow.rules.node.steward_state import Ending, Fate, Job, Mark, Seat, Slot, Step, Turn, Vote
 from fallow.rules.node.steward_types import CancelTask
 from fallow.wire.claims import task_id
 from fallow.wire.tasks import TaskSpec
+
+MAX_STRIKES = 3
+"""Failures in a row after which a seat is given up."""
+SHUNNED_MS = 600_000
+"""How long a job does without a provider that failed too often."""
 
 
 def add_slot(job: Job, spec: TaskSpec, *, number: int = -1, shard: int = -1, forced: bool = False) -> Slot:
@@ -81,8 +86,19 @@ def void_vote(turn: Turn, job: Job, vote: Vote) -> None:
     turn.state.claims.pop(vote.claim_hash, None)
 
 
-def blame_vote(slot: Slot, vote: Vote, code: str = "", blame: Blame = Blame.PLACE) -> None:
+def blame_vote(turn: Turn, job: Job, slot: Slot, vote: Vote, code: str = "", blame: Blame = Blame.PLACE) -> None:
+    """Remember a failed attempt, and hold it against the seat."""
     slot.attempts.append(Attempt(vote.account, blame, code))
+    strike(turn, job, job.seats[vote.seat])
+
+
+def strike(turn: Turn, job: Job, seat: Seat) -> None:
+    """A seat that fails several times in a row gets no more work from this job for a while."""
+    seat.strikes += 1
+    if seat.strikes >= MAX_STRIKES and seat.usable:
+        seat.mark = Mark.LEAVING
+        job.refused[seat.node] = turn.now_ms + SHUNNED_MS
+        turn.note(job, "lease", "A provider failed too often; its work moves.", seat.node)
 
 
 def reslot(turn: Turn, job: Job, slot: Slot) -> None:

@@ -23,8 +23,8 @@ def batch_spec(work: BatchJob, index: int) -> TaskSpec:
 
 
 def round_spec(job: Job, shard: int) -> TaskSpec:
-    """`shard`'s work in the current round. It carries on from the optimiser's state of the round before where the provider
-    that holds it is still there; else it starts without."""
+    """`shard`'s work in the current round. It carries on from the optimiser's state of the round before where the
+    provider that holds it is still there; else it starts without."""
     work, log = train_work(job), train_log(job)
     params = rounds.round_params(log, work.recipe, shard)
     inputs = (*_trees(work), *log.inputs(), *_carry(job, log.current, shard))
@@ -40,11 +40,13 @@ def finish_spec(job: Job) -> TaskSpec:
 
 
 def train_work(job: Job) -> TrainJob:
+    """The work of a training job."""
     assert isinstance(job.spec.work, TrainJob), "only training jobs have rounds"
     return job.spec.work
 
 
 def train_log(job: Job) -> rounds.Log:
+    """The log of a training job."""
     assert job.log is not None, "a training job has a log from its first moment"
     return job.log
 
@@ -71,6 +73,7 @@ def _spec(kind: str, params: bytes, inputs: tuple[Part, ...], *, seed: int, unit
 
 
 def part_named(output: TaskOutput, name: str) -> Part | None:
+    """The output's part of that name."""
     return next((part for part in output.parts if part.name == name), None)
 
 
@@ -85,7 +88,8 @@ def train_value(vote: Vote) -> TrainValue | None:
 
 
 def well_formed(job: Job, slot: Slot, vote: Vote) -> bool:
-    """Whether a claim's output has what its kind must have. A round without an update is no contribution, whoever agrees."""
+    """Whether a claim's output has what its kind must have. A round without an update is no contribution, whoever
+    agrees."""
     if job.log is None or vote.output is None:
         return vote.output is not None
     value = train_value(vote)

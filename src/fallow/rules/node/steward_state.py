@@ -1,5 +1,5 @@
-"""What the steward's brain remembers. Plain mutable structs, equal by value, so that a replay can be compared; all of it
-follows from the events alone. Dicts stand in for ordered sets where the order decides something."""
+"""What the steward's brain remembers. Plain mutable structs, equal by value, so that a replay can be compared; all of
+it follows from the events alone. Dicts stand in for ordered sets where the order decides something."""
 
 from __future__ import annotations
 
@@ -48,6 +48,9 @@ class Mark(Enum):
     BANNED = "banned"
 
 
+_OPEN, _NONE = Stage.OPEN, Mark.NONE
+
+
 class Step(Enum):
     """Where a slot stands. `PROVISIONAL` and `FINAL` have an answer that can be used."""
 
@@ -82,8 +85,8 @@ class Phase(Enum):
 
 
 class Vote(msgspec.Struct):
-    """One seat's attempt at a slot's task, under the task id of that time. The fields from `answer` on are set when it is
-    claimed; `seed` when it was drawn (b"" before)."""
+    """One seat's attempt at a slot's task, under the task id of that time. The fields from `answer` on are set when
+    it is claimed; `seed` when it was drawn (b"" before)."""
 
     seat: int
     account: bytes
@@ -100,9 +103,9 @@ class Vote(msgspec.Struct):
 
 
 class Slot(msgspec.Struct):
-    """A place for one accepted answer. `votes` are all attempts, `answer` the one that is believed (b"": none). A slot is
-    `called` are auditors that were drawn but are busy. A slot is
-    `retired` when nobody needs its answer any more (its round was rolled back) although its claims still await pay."""
+    """A place for one accepted answer. `votes` are all attempts, `answer` the one that is believed (b"": none). A
+    slot is `called` are auditors that were drawn but are busy. A slot is `retired` when nobody needs its answer any
+    more (its round was rolled back) although its claims still await pay."""
 
     key: int
     spec: TaskSpec
@@ -164,9 +167,10 @@ class Pending(msgspec.Struct):
 
 
 class Seat(msgspec.Struct):
-    """A provider's place in a job: first a negotiation, then a lease. Units: `final_units` of them are paid, `held_units`
-    are running or claimed and would have to be. `claims` maps the claim hash of each CLAIMED vote to its slot;
-    `provisional` those of them, and lane batches, that wait to be cleared, in the order of claiming."""
+    """A provider's place in a job: first a negotiation, then a lease. Units: `final_units` of them are paid,
+    `held_units` are running or claimed and would have to be. `claims` maps the claim hash of each CLAIMED vote to its
+    slot; `provisional` those of them, and lane batches, that wait to be cleared, in the order of claiming. `strikes`
+    counts failures since the last good claim."""
 
     number: int
     offer: Offer
@@ -183,6 +187,7 @@ class Seat(msgspec.Struct):
     ours: Signed | None = None
     theirs: Signed | None = None
     sequence: int = 0
+    strikes: int = 0
     running: dict[bytes, int] = {}
     tasks_claimed: int = 0
     units_claimed: int = 0
@@ -218,7 +223,7 @@ class Seat(msgspec.Struct):
     @property
     def usable(self) -> bool:
         """Gets new work."""
-        return self.stage is Stage.OPEN and self.mark is Mark.NONE
+        return self.stage is _OPEN and self.mark is _NONE
 
     @property
     def leased(self) -> Lease:
@@ -250,9 +255,11 @@ class Ending(msgspec.Struct):
 
 
 class Job(msgspec.Struct):
-    """A job and all that belongs to it. `live` holds the seats that are neither closed nor dropped. `kept` maps blob -> True (here) or False (asked for). `waiting`, `checking` and `keeping` hold
-    the keys of slots in these steps, in order, `wanting` those of `checking` that look for auditors; no task is overdue
-    before `task_due_ms`; `unusable` counts slots that a complete job still lacks."""
+    """A job and all that belongs to it. `live` holds the seats that are neither closed nor dropped,
+    `talks` those of them that are negotiating; no lease is about to end before `seat_due_ms`. `kept` maps blob
+    -> True (here) or False (asked for). `waiting`, `checking` and `keeping` hold the keys of slots in these steps, in
+    order, `wanting` those of `checking` that look for auditors; no task is overdue before `task_due_ms`; `unusable`
+    counts slots that a complete job still lacks."""
 
     id: bytes
     spec: JobSpec
@@ -267,6 +274,8 @@ class Job(msgspec.Struct):
     numerics: str = ""
     seats: list[Seat] = []
     live: dict[int, None] = {}
+    talks: dict[int, None] = {}
+    seat_due_ms: int = NEVER_MS
     slots: list[Slot] = []
     tasks: dict[bytes, int] = {}
     waiting: dict[int, None] = {}
@@ -307,6 +316,7 @@ class Job(msgspec.Struct):
         return self.phase in (Phase.DONE, Phase.FAILED, Phase.CANCELLED)
 
     def committed_ucr(self) -> int:
+        """What all its leases may cost or have cost."""
         return sum(seat.committed_ucr for seat in self.seats)
 
     def left_ucr(self) -> int:
@@ -315,8 +325,8 @@ class Job(msgspec.Struct):
 
 
 class State(msgspec.Struct):
-    """Everything. `leases` maps a lease to its job and seat, `claims` a claim that is not final to its lease, `accounts` an
-    account to its seats with a lease."""
+    """Everything. `leases` maps a lease to its job and seat, `claims` a claim that is not final to its lease,
+    `accounts` an account to its seats with a lease."""
 
     identity: Identity = Identity(bytes(20), bytes(32), bytes(20))
     timing: Timing = Timing()

@@ -1,4 +1,5 @@
-"""Training rounds on slots: opens them, closes them when they may be, rolls the log back when an update proves false."""
+"""Training rounds on slots: opens them, closes them when they may be, rolls the log back when an update proves
+false."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ _BLOCKED = (Step.CHECKING, Step.KEEPING, Step.PROVISIONAL)
 
 
 def start(turn: Turn, job: Job) -> None:
+    """Give a new training job its empty log."""
     work = train_work(job)
     job.log = Log(shards=job.spec.workers, rounds=max(1, work.recipe.rounds), began_ms=turn.now_ms)
     job.log_dirty = True
@@ -43,7 +45,8 @@ def _late(turn: Turn, job: Job) -> bool:
 
 
 def believed(job: Job, slot: Slot) -> bool:
-    """Whether later work may build on the slot's answer now. Not on that of an account whose probation is being decided."""
+    """Whether later work may build on the slot's answer now. Not on that of an account whose probation is being
+    decided."""
     if slot.step is Step.PROVISIONAL:
         vote = slot.chosen()
         return vote is not None and not probing(job, vote.account)
@@ -53,8 +56,9 @@ def believed(job: Job, slot: Slot) -> bool:
 
 
 def _roll_back(turn: Turn, job: Job, log: Log) -> None:
-    """When a round that was closed holds an answer that was voided or outvoted (being checked is not enough), everything from it on is dropped. Claims of
-    later rounds stay claims of honest work on what they were given, and are paid; nobody needs their answers."""
+    """When a round that was closed holds an answer that was voided or outvoted (being checked is not enough),
+    everything from it on is dropped. Claims of later rounds stay claims of honest work on what they were given, and
+    are paid; nobody needs their answers."""
     answers = {place: job.slots[key].answer for place, key in job.round_slots.items()}
     number = log.first_false(answers)
     if number is None:

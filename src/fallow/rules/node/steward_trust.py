@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from fallow.rules import trust
-from fallow.rules.jobs import deadline_ms
+from fallow.rules.jobs import Attempt, Blame, deadline_ms
 from fallow.rules.node.steward_market import SAME_EVERYWHERE, can_recruit
 from fallow.rules.node.steward_pay import clear, finalise_vote, hold, passed
-from fallow.rules.node.steward_slots import blame_vote, end_vote, reslot, respec, set_step, void_vote
+from fallow.rules.node.steward_slots import blame_vote, end_vote, reslot, respec, set_step, strike, void_vote
 from fallow.rules.node.steward_specs import part_named
 from fallow.rules.node.steward_state import Fate, Job, Mark, Seat, Slot, Stage, Step, Turn, Vote
 from fallow.rules.node.steward_types import Assign, Charge, KeepBlob
@@ -30,6 +30,7 @@ def decide(turn: Turn, job: Job, slot: Slot) -> None:
         set_step(job, slot, Step.FINAL)
         return
     slot.answer = vote.answer
+    job.seats[vote.seat].strikes = 0
     if not job.policy.checks:
         finalise_vote(turn, job, slot, vote, "none", "the job asked for no checks")
         set_step(job, slot, Step.FINAL)
@@ -49,8 +50,8 @@ def decide(turn: Turn, job: Job, slot: Slot) -> None:
 
 
 def probing(job: Job, account: bytes) -> int:
-    """How many probation checks of the account's claims are under way: they count as passed when it is asked whether one
-    more is needed, since when one fails, all that the account claimed is done again anyway."""
+    """How many probation checks of the account's claims are under way: they count as passed when it is asked whether
+    one more is needed, since when one fails, all that the account claimed is done again anyway."""
     found = (job.slots[key] for key in job.checking)
     return sum(1 for slot in found if slot.reason is Reason.PROBATION and _first(slot) == account)
 
@@ -156,7 +157,8 @@ def _carry_kept(turn: Turn, job: Job, slot: Slot) -> bool:
 
 
 def _seats_for(turn: Turn, job: Job, slot: Slot, account: bytes) -> list[Seat]:
-    """The account's seats that can check the slot: of the same class of machine, with room, and none of them in it yet."""
+    """The account's seats that can check the slot: of the same class of machine, with room, and none of them in it
+    yet."""
     if any(vote.account == account and vote.task == slot.task for vote in slot.votes):
         return []
     first = job.seats[slot.live()[0].seat].offer.hardware.numerics
@@ -182,6 +184,7 @@ def assign(turn: Turn, job: Job, slot: Slot, seat: Seat) -> None:
 
 
 def assign_effect(job: Job, seat: Seat, vote: Vote) -> Assign:
+    """Send the vote's task, and say who holds the inputs that other providers made."""
     sources: dict[bytes, NodeAddress] = {}
     for part in vote.spec.inputs:
         for address in job.holders.get(part.blob, ()):
@@ -198,6 +201,7 @@ def _settle(turn: Turn, job: Job, slot: Slot, answer: bytes, right: tuple[bytes,
     for vote in slot.running():
         end_vote(turn, job, vote, cancel=True)
     for vote in agree:
+        job.seats[vote.seat].strikes = 0
         finalise_vote(turn, job, slot, vote, "checked", text)
     set_step(job, slot, Step.KEEPING)
     for account in right:
@@ -214,7 +218,7 @@ def _undecided(turn: Turn, job: Job, slot: Slot) -> None:
     for vote in slot.running():
         end_vote(turn, job, vote, cancel=True)
     for vote in slot.live():
-        blame_vote(slot, vote, "E1502")
+        blame_vote(turn, job, slot, vote, "E1502")
         void_vote(turn, job, vote)
     if not slot.retired:
         respec(job, slot, slot.spec)
@@ -267,7 +271,8 @@ def _catch(turn: Turn, job: Job, slot: Slot, vote: Vote, agree: list[Vote]) -> N
 def evidence(job: Job, vote: Vote) -> Evidence:
     """A single task's claim as a ledger wants it: one leaf, no path."""
     theirs = job.seats[vote.seat].theirs
-    assert theirs is not None and vote.claim is not None, "a claim comes under a lease"
+    assert theirs is not None, "a claim comes under a lease"
+    assert vote.claim is not None, "only claims are evidence"
     return Evidence(theirs, vote.claim, vote.answer, vote.spec.units, 0, ())
 
 
@@ -303,16 +308,21 @@ def stop_seat(turn: Turn, job: Job, seat: Seat, *, cancel: bool) -> None:
         for vote in slot.running():
             if vote.seat == seat.number:
                 end_vote(turn, job, vote, cancel=cancel)
-                blame_vote(slot, vote)
+                blame_vote(turn, job, slot, vote)
         reslot(turn, job, slot)
 
 
 def carry_lost(turn: Turn, job: Job, slot: Slot) -> None:
-    """A check needs an input that its maker withholds: no claim that builds on it counts."""
+    """A check needs an input that its maker withholds: no claim that builds on it counts. It is held against the
+    maker, who need not be the one that built on it."""
+    before = job.round_slots.get((slot.round - 1, slot.shard))
+    maker = job.slots[before].chosen() if before is not None else None
+    if maker is not None:
+        strike(turn, job, job.seats[maker.seat])
     for vote in slot.running():
         end_vote(turn, job, vote, cancel=True)
     for vote in slot.live():
-        blame_vote(slot, vote, "E1602")
+        slot.attempts.append(Attempt(vote.account, Blame.PLACE, "E1602"))
         void_vote(turn, job, vote)
     reslot(turn, job, slot)
 

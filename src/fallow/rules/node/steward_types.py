@@ -2,17 +2,17 @@
 
 How an interpreter uses it (`node/steward.py`, and the simulator):
 
-1. Write the event to the EventLog (stream "steward", `codec.encode(event)`), then call `transition(state, event)`, then run
-   the effects. At most one event at a time; the brain has no locks.
+1. Write the event to the EventLog (stream "steward", `codec.encode(event)`), then call `transition(state, event)`,
+   then run the effects. At most one event at a time; the brain has no locks.
 2. On start: replay the whole log through `transition`. Of the effects seen while replaying run only `RECORDS` (Note,
-   KeepReceipt, JobEnded: they write to a table under a key of their own, so that doing so again changes nothing) and drop
-   the others. Then log and apply `StewardStarted`, and run what that gives and `outstanding(state)`.
+   KeepReceipt, JobEnded: they write to a table under a key of their own, so that doing so again changes nothing) and
+   drop the others. Then log and apply `StewardStarted`, and run what that gives and `outstanding(state)`.
 3. Every effect is idempotent by its contents and may be asked for again at any time. An effect that could not be
    carried out for want of connection, bank or directory is tried again by the interpreter with back-off, until its
    answering event arrived or `outstanding(state)` no longer lists it. Effects on one lease run in the order given.
-4. Whatever the interpreter puts in an event it has checked before: signatures, certificates, that a claim's root covers
-   exactly this task, output and units, that the sender is the lease's node. The brain checks what only it can know: that
-   the claim was asked for, is new, and is right.
+4. Whatever the interpreter puts in an event it has checked before: signatures, certificates, that a claim's root
+   covers exactly this task, output and units, that the sender is the lease's node. The brain checks what only it can
+   know: that the claim was asked for, is new, and is right.
 
 Events are past facts with their origin as prefix; all are harmless when stale, repeated or out of order. `at_ms` is the
 interpreter's clock when it logged the event; the brain's own time is the highest it has seen.
@@ -45,11 +45,12 @@ class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_li
 
 
 class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
-    """All of the brain's patience, in ms. `patience`: how long a job without any lease waits for offers before it fails;
-    `search_every`: between two searches; `quote_within`: a provider's time to quote, sign or open; `lost_after`: how long a
-    node may be unobserved before it counts as dead; `lease_length`: a lease's term, after which the requester may close it
-    alone; `audit_within`: how long a claim waits for an auditor before it is treated as one that nobody can check;
-    `round_within`: the least time after which a training round may close without its stragglers."""
+    """All of the brain's patience, in ms. `patience`: how long a job without any lease waits for offers before it
+    fails; `search_every`: between two searches; `quote_within`: a provider's time to quote, sign or open;
+    `lost_after`: how long a node may be unobserved before it counts as dead; `lease_length`: a lease's term, after
+    which the requester may close it alone; `audit_within`: how long a claim waits for an auditor before it is treated
+    as one that nobody can check; `round_within`: the least time after which a training round may close without its
+    stragglers."""
 
     patience: U64 = 30_000
     search_every: U64 = 5_000
@@ -70,8 +71,8 @@ class StewardEvent(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=
 
 
 class StewardStarted(StewardEvent, frozen=True):
-    """The process starts (again), or wakes after the machine slept. Time during which it was down is nobody's fault: all
-    clocks that run against peers begin anew."""
+    """The process starts (again), or wakes after the machine slept. Time during which it was down is nobody's fault:
+    all clocks that run against peers begin anew."""
 
     identity: Identity
     timing: Timing = Timing()
@@ -89,12 +90,14 @@ class UserSubmitted(StewardEvent, frozen=True):
 
 
 class UserCancelled(StewardEvent, frozen=True):
+    """The owner wants the job to end now."""
+
     job: Word
 
 
 class OffersSeen(StewardEvent, frozen=True):
-    """Answers FindOffers: live offers with valid signatures and certificates, from all directories, one per node, at the
-    steward's own bank or another. Empty when there are none; an unreachable directory is not an answer."""
+    """Answers FindOffers: live offers with valid signatures and certificates, from all directories, one per node, at
+    the steward's own bank or another. Empty when there are none; an unreachable directory is not an answer."""
 
     job: Word
     offers: Annotated[tuple[Offer, ...], msgspec.Meta(max_length=MAX_OFFERS_SEEN)]
@@ -144,8 +147,8 @@ class LedgerRefusedEscrow(StewardEvent, frozen=True):
 
 
 class PeerClaimed(StewardEvent, frozen=True):
-    """A `Claimed` from WatchLease. `sequence` is the LeaseEvent's; `digest` the hash of `output` that the claim commits to;
-    `claim` the signed root and `claim_hash` its EIP-712 hash."""
+    """A `Claimed` from WatchLease. `sequence` is the LeaseEvent's; `digest` the hash of `output` that the claim
+    commits to; `claim` the signed root and `claim_hash` its EIP-712 hash."""
 
     lease: Word
     sequence: U64
@@ -158,7 +161,8 @@ class PeerClaimed(StewardEvent, frozen=True):
 
 
 class PeerFailed(StewardEvent, frozen=True):
-    """A `TaskFailed` from WatchLease, or (with sequence 0) a Failure in answer to Assign that trying again cannot cure."""
+    """A `TaskFailed` from WatchLease, or (with sequence 0) a Failure in answer to Assign that trying again cannot
+    cure."""
 
     lease: Word
     sequence: U64
@@ -245,8 +249,8 @@ class LaneAnswered(StewardEvent, frozen=True):
 
 
 class LaneAudited(StewardEvent, frozen=True):
-    """Answers AuditLane: all tasks at the asked indexes were done again elsewhere, with equal answers. `auditors` are the
-    leases that did so."""
+    """Answers AuditLane: all tasks at the asked indexes were done again elsewhere, with equal answers. `auditors` are
+    the leases that did so."""
 
     lease: Word
     claim_hash: Word
@@ -326,8 +330,8 @@ class FindOffers(StewardEffect, frozen=True):
 
 
 class AskQuote(StewardEffect, frozen=True):
-    """Sign `order` and send it as RequestQuote. -> PeerQuoted or PeerDeclined. `seat` is this job's number for the place
-    that the provider may take; it names the negotiation until there is a lease."""
+    """Sign `order` and send it as RequestQuote. -> PeerQuoted or PeerDeclined. `seat` is this job's number for the
+    place that the provider may take; it names the negotiation until there is a lease."""
 
     job: Word
     seat: U64
@@ -392,8 +396,9 @@ class CancelTask(StewardEffect, frozen=True):
 
 
 class KeepBlob(StewardEffect, frozen=True):
-    """Fetch the blob of `part` from `sources` into our own store and pin it for the job. -> BlobKept or BlobMissing (after a
-    bounded time without progress). A claim counts only when its outputs are here: a hash without data is no work."""
+    """Fetch the blob of `part` from `sources` into our own store and pin it for the job. -> BlobKept or BlobMissing
+    (after a bounded time without progress). A claim counts only when its outputs are here: a hash without data is no
+    work."""
 
     job: Word
     part: Part
@@ -409,10 +414,10 @@ class Draw(StewardEffect, frozen=True):
 
 
 class AuditLane(StewardEffect, frozen=True):
-    """Do the lane tasks at `indexes` of the batch (0 is number `first`) again on the lanes of `auditors`, in that order of
-    preference, as ordinary tasks among others, until `quorum` equal answers, the claimed one counted, stand against
-    none, or an answer has `quorum` (and 2) votes of accounts other than the accused's. The interpreter must keep the
-    params and answers of batches until LedgerClosed. -> LaneAudited, LaneCaught or LaneUnchecked."""
+    """Do the lane tasks at `indexes` of the batch (0 is number `first`) again on the lanes of `auditors`, in that
+    order of preference, as ordinary tasks among others, until `quorum` equal answers, the claimed one counted, stand
+    against none, or an answer has `quorum` (and 2) votes of accounts other than the accused's. The interpreter must
+    keep the params and answers of batches until LedgerClosed. -> LaneAudited, LaneCaught or LaneUnchecked."""
 
     lease: Word
     claim_hash: Word
@@ -443,9 +448,9 @@ class Charge(StewardEffect, frozen=True):
 
 
 class CloseLease(StewardEffect, frozen=True):
-    """Settle: when `cumulative_ucr` > 0 bring the voucher over it to the provider *and* (Redeem) to the bank, so that a dead
-    provider is paid too; ask the provider to close (CloseLease); where it does not, close the escrow alone at the bank
-    once `ends_ms` has passed. -> LedgerClosed."""
+    """Settle: when `cumulative_ucr` > 0 bring the voucher over it to the provider *and* (Redeem) to the bank, so that
+    a dead provider is paid too; ask the provider to close (CloseLease); where it does not, close the escrow alone at
+    the bank once `ends_ms` has passed. -> LedgerClosed."""
 
     lease: Word
     peer: NodeAddress
@@ -454,8 +459,8 @@ class CloseLease(StewardEffect, frozen=True):
 
 
 class Note(StewardEffect, frozen=True):
-    """Becomes the JobNote with the same fields; `number` counts up from 1 within the job. The interpreter makes transient
-    progress and log notes itself."""
+    """Becomes the JobNote with the same fields; `number` counts up from 1 within the job. The interpreter makes
+    transient progress and log notes itself."""
 
     job: Word
     number: U64
@@ -476,9 +481,9 @@ class Agreeing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_li
 
 
 class KeepReceipt(StewardEffect, frozen=True):
-    """A claim became final; make a receipt of it. Key: (`lease`, `claim_hash`). `check` is "checked", "cleared", "unchecked"
-    or "none" and `reason` says it in words; `agreeing` are the equal claims of others. `task`, `spec` and `output` are None for a
-    lane batch. `paid_ucr` is this claim's own share."""
+    """A claim became final; make a receipt of it. Key: (`lease`, `claim_hash`). `check` is "checked", "cleared",
+    "unchecked" or "none" and `reason` says it in words; `agreeing` are the equal claims of others. `task`, `spec` and
+    `output` are None for a lane batch. `paid_ucr` is this claim's own share."""
 
     job: Word
     lease: Word
@@ -498,9 +503,9 @@ class KeepReceipt(StewardEffect, frozen=True):
 
 
 class JobEnded(StewardEffect, frozen=True):
-    """The job's outcome, before or while its leases settle. `code` is "" for success; else an error code, `what` in words.
-    `outputs` are the final ones in task order (for training: the one of the finishing task); None where there is none.
-    Everything in them is in our own store."""
+    """The job's outcome, before or while its leases settle. `code` is "" for success; else an error code, `what` in
+    words. `outputs` are the final ones in task order (for training: the one of the finishing task); None where there
+    is none. Everything in them is in our own store."""
 
     job: Word
     code: Label

@@ -16,8 +16,8 @@ KINDS = {"TrainJob": "train", "BatchJob": "batch", "ServeJob": "serve", "LaneJob
 
 
 def view(state: State, job_id: bytes) -> JobView | None:
-    """The job as it stands; None for an unknown id. `spent_ucr` is what was promised in vouchers or paid, `locked_ucr` what
-    else is in escrow."""
+    """The job as it stands; None for an unknown id. `spent_ucr` is what was promised in vouchers or paid,
+    `locked_ucr` what else is in escrow."""
     job = state.jobs.get(job_id)
     if job is None:
         return None
@@ -103,8 +103,8 @@ def _rounds(job: Job) -> tuple[RoundView, ...]:
 
 
 class LaneSeat(NamedTuple):
-    """A lease that takes lane tasks. `room_units`: what may still be sent to it before its cap is reserved for what is under
-    way already."""
+    """A lease that takes lane tasks. `room_units`: what may still be sent to it before its cap is reserved for what
+    is under way already."""
 
     lease: bytes
     account: bytes
@@ -116,7 +116,8 @@ class LaneSeat(NamedTuple):
 
 
 def lane_seats(state: State, job_id: bytes) -> tuple[LaneSeat, ...]:
-    """The leases of a serve or lane job that are ready and not known to be out of reach, in the order of their opening."""
+    """The leases of a serve or lane job that are ready and not known to be out of reach, in the order of their
+    opening."""
     job = state.jobs.get(job_id)
     if job is None or job.lanes is None or job.ending is not None:
         return ()

@@ -1,4 +1,5 @@
-"""Tasks on leases: handing out, taking claims, failures, lost and leaving providers, and the blobs that claims consist of."""
+"""Tasks on leases: handing out, taking claims, failures, lost and leaving providers, and the blobs that claims
+consist of."""
 
 from __future__ import annotations
 
@@ -34,12 +35,12 @@ NOBODY: frozenset[bytes] = frozenset()
 
 def plan(turn: Turn, job: Job) -> None:
     """Checks first, since money and rounds wait for them; then waiting tasks, in order, while somebody has room."""
-    for key in list(job.wanting):
-        advance(turn, job, job.slots[key], recruit=True)
-    if not job.waiting:
+    if not job.waiting and not job.wanting:
         return
     depth, passed_over = job.depth, 0
-    free = [seat for seat in _usable(job) if len(seat.running) < depth]
+    usable = _usable(job)
+    free = [seat for seat in usable if len(seat.running) < depth]
+    _audit(turn, job, {seat.account for seat in usable}, {seat.account for seat in free})
     for key in list(job.waiting) if free else ():
         free = [seat for seat in free if seat.usable and len(seat.running) < depth]
         if not free or passed_over > MAX_PASSED_OVER:
@@ -54,13 +55,21 @@ def plan(turn: Turn, job: Job) -> None:
         assign(turn, job, slot, seat)
 
 
+def _audit(turn: Turn, job: Job, there: set[bytes], free: set[bytes]) -> None:
+    """Look after the checks that want auditors, but for those whose drawn auditors are all there and busy."""
+    for key in list(job.wanting):
+        slot = job.slots[key]
+        if not slot.called or not there.issuperset(slot.called) or not free.isdisjoint(slot.called):
+            advance(turn, job, slot, recruit=True)
+
+
 def _usable(job: Job) -> list[Seat]:
     return [seat for seat in map(job.seats.__getitem__, job.live) if seat.usable]
 
 
 def _place(job: Job, slot: Slot, free: list[Seat]) -> Seat | None:
-    """Where the slot's task goes now; None when it has to wait. A provider that failed the task does not get it again under
-    the same id; where all have, it gets a new id."""
+    """Where the slot's task goes now; None when it has to wait. A provider that failed the task does not get it again
+    under the same id; where all have, it gets a new id."""
     tried: frozenset[bytes] = frozenset(vote.account for vote in slot.votes if vote.task == slot.task)
     if tried and tried.issuperset(seat.account for seat in _usable(job)):
         respec(job, slot, slot.spec)
@@ -78,7 +87,8 @@ def _place(job: Job, slot: Slot, free: list[Seat]) -> Seat | None:
 
 
 def fill_up(job: Job) -> None:
-    """Seats whose cap has no room for another task get no more; another lease takes their place while the budget lasts."""
+    """Seats whose cap has no room for another task get no more; another lease takes their place while the budget
+    lasts."""
     if not job.waiting and not job.wanting:
         return
     keys = (next(iter(queue)) for queue in (job.waiting, job.wanting) if queue)
@@ -89,8 +99,8 @@ def fill_up(job: Job) -> None:
 
 
 def fresh_sequence(seat: Seat, sequence: int) -> bool:
-    """Whether a durable lease event is new: the provider numbers them and they come in order. 0 is for facts that are not
-    its own."""
+    """Whether a durable lease event is new: the provider numbers them and they come in order. 0 is for facts that are
+    not its own."""
     if sequence <= seat.sequence:
         return sequence == 0
     seat.sequence = sequence
@@ -98,8 +108,8 @@ def fresh_sequence(seat: Seat, sequence: int) -> bool:
 
 
 def claimed(turn: Turn, job: Job, seat: Seat, event: PeerClaimed) -> None:
-    """A provider says that it has done a task. Only what was asked of this lease and still runs counts; a claim hash that is
-    known already (a replay under another task) does not."""
+    """A provider says that it has done a task. Only what was asked of this lease and still runs counts; a claim hash
+    that is known already (a replay under another task) does not."""
     seat.sequence = max(seat.sequence, event.sequence)
     key = seat.running.get(event.task)
     if key is None or event.claim_hash in turn.state.claims:
@@ -116,7 +126,7 @@ def claimed(turn: Turn, job: Job, seat: Seat, event: PeerClaimed) -> None:
     seat.claims[event.claim_hash] = slot.key
     turn.state.claims[event.claim_hash] = seat.lease
     if not well_formed(job, slot, vote):
-        blame_vote(slot, vote, "E1102")
+        blame_vote(turn, job, slot, vote, "E1102")
         void_vote(turn, job, vote)
         reslot(turn, job, slot)
         return
@@ -132,7 +142,8 @@ def claimed(turn: Turn, job: Job, seat: Seat, event: PeerClaimed) -> None:
 
 
 def drawn(turn: Turn, job: Job, seat: Seat, event: AuditorsDrawn | LedgerRefusedDraw) -> None:
-    """The randomness of a claim. Where the bank refuses it, the claim's own hash stands in, and the claim is checked."""
+    """The randomness of a claim. Where the bank refuses it, the claim's own hash stands in, and the claim is
+    checked."""
     key = seat.claims.get(event.claim_hash)
     if key is None:
         return
@@ -156,12 +167,13 @@ def failed(turn: Turn, job: Job, seat: Seat, event: PeerFailed) -> None:
         return
     end_vote(turn, job, vote, cancel=False)
     whose = blame(event.code, retryable=event.retryable)
-    blame_vote(slot, vote, event.code, whose)
+    blame_vote(turn, job, slot, vote, event.code, whose)
     turn.note(job, "failed", f"Task {slot.key} failed: {event.what} ({event.code})", seat.node)
     reslot(turn, job, slot)
 
 
 def leaving(turn: Turn, job: Job, seat: Seat, event: PeerLeaving) -> None:
+    """The provider stops working under the lease: what runs there moves; what it claimed stays and is settled."""
     seat.sequence = max(seat.sequence, event.sequence)
     if seat.stage is not Stage.OPEN or seat.mark is not Mark.NONE:
         return
@@ -185,6 +197,7 @@ def unobserved(turn: Turn, node: bytes) -> None:
 
 
 def observed(turn: Turn, node: bytes) -> None:
+    """The node is there; it is as if it had never been away."""
     turn.state.roll.see(node)
 
 
@@ -200,7 +213,7 @@ def _seats_on(turn: Turn, node: bytes) -> list[tuple[Job, Seat]]:
 def bury(turn: Turn, job: Job) -> None:
     """Seats on nodes that nobody has heard of until the deadline are lost; their tasks move."""
     state = turn.state
-    for number in list(job.live):
+    for number in list(job.live) if state.roll.since else ():
         seat = job.seats[number]
         presence = state.roll.presence(seat.node, turn.now_ms, state.timing.lost_after)
         if seat.stage is Stage.OPEN and seat.mark in (Mark.NONE, Mark.FULL) and presence is Presence.DEAD:
@@ -219,7 +232,7 @@ def overdue_tasks(turn: Turn, job: Job) -> None:
         for vote in slot.running():
             if vote.seat == seat.number and turn.now_ms >= vote.deadline_ms:
                 end_vote(turn, job, vote, cancel=True)
-                blame_vote(slot, vote, "E1802")
+                blame_vote(turn, job, slot, vote, "E1802")
                 turn.note(job, "failed", f"Task {slot.key} took too long at a provider; it moves.", seat.node)
                 reslot(turn, job, slot)
     left = (vote.deadline_ms for _, key in running for vote in job.slots[key].running())
@@ -235,6 +248,7 @@ def extend_deadlines(turn: Turn, job: Job) -> None:
 
 
 def blob_kept(turn: Turn, job: Job, event: BlobKept) -> None:
+    """A blob is in our own store: claims that consist of it may count now."""
     if job.kept.get(event.blob) is not False:
         return
     job.kept[event.blob] = True
@@ -260,9 +274,10 @@ def blob_missing(turn: Turn, job: Job, event: BlobMissing) -> None:
 
 
 def _no_data(turn: Turn, job: Job, slot: Slot) -> None:
-    """Nobody who claimed the slot's answer delivers its blobs. Claims that were confirmed stay so; the work is done again."""
+    """Nobody who claimed the slot's answer delivers its blobs. Claims that were confirmed stay so; the work is done
+    again."""
     for vote in slot.live():
-        blame_vote(slot, vote, "E1602")
+        blame_vote(turn, job, slot, vote, "E1602")
         void_vote(turn, job, vote)
     slot.answer = b""
     if not slot.retired:

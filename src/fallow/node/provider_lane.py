@@ -1,0 +1,241 @@
+"""The provider's side of a lane: thousands of small tasks a second over one stream, without a signature or a write to
+disk for any of them.
+
+Whatever arrives together goes to the worker together, and whatever it answers together goes back together. Four times a
+second the answers that left a quarter of a second ago become leaves under one signed root; so by the time the requester
+hears of the claim it has the answers.
+
+Bounded: unanswered tasks by the lane's window (one more breaks the stream), answers waiting to be claimed by
+MAX_UNCLAIMED, pieces of answers that the requester does not read by holding the worker back, unpaid work by the lease's
+credit. Defends against: numbers that repeat, which would let two answers stand under one number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Protocol
+
+from fallow.adapters.worker import Worker
+from fallow.errors import FallowError, fail
+from fallow.units import MIB
+from fallow.wire.claims import lane_leaf, merkle_root, params_hash, value_hash
+from fallow.wire.messages import LaneItem, LaneResult, LaneStop, LaneTask, Message
+from fallow.wire.worker import MAX_LANE_BATCH, FromWorker, LaneAnswers, LaneBatch, LaneCancel
+
+CLAIM_EVERY_S = 0.25
+MAX_UNCLAIMED = 100_000
+MAX_OUT = 8_192
+MAX_BATCH_BYTES = 4 * MIB
+STARVED_S = 30.0
+"""How long tasks wait for money under a lease before they are handed back."""
+
+Claim = Callable[[int, int, int, bytes], None]
+"""first, count, units, root."""
+
+
+class Sleeper(Protocol):
+    """The part of `ports.Clock` that is needed here."""
+
+    def monotonic_s(self) -> float: ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class Lane:
+    """One open lane. `allowance` tells how many units may still be answered before money comes; `claim` records a root.
+    `tamper` is the identity, except in a provider that cheats on purpose."""
+
+    def __init__(
+        self, window: int, worker: Worker, clock: Sleeper, allowance: Callable[[], int], claim: Claim,
+        tamper: Callable[[LaneTask], LaneTask] | None = None,
+    ) -> None:  # fmt: skip
+        self._window, self._worker, self._clock = window, worker, clock
+        self._allowance, self._claim, self._tamper = allowance, claim, tamper
+        self._asked: dict[int, LaneTask] = {}
+        self._held: list[LaneTask] = []
+        self._starved_s: float | None = None
+        self._costliest = 1
+        self._flying = 0
+        self._flush_due = False
+        self._last = 0
+        self._out: list[LaneItem | LaneResult] = []
+        self._news = asyncio.Event()
+        self._over = ""
+        self._error: FallowError | None = None
+        self._closed = False
+        self._sent: list[tuple[LaneTask, LaneResult]] = []
+        self._ripe: dict[int, tuple[LaneTask, LaneResult]] = {}
+        self._next = 0
+        self._unclaimed_units = 0
+
+    # from the requester ---------------------------------------------------------------------------------------------
+
+    async def read(self, inputs: AsyncIterator[Message]) -> None:
+        """Take tasks until the requester has no more. What does not belong here ends the lane."""
+        try:
+            async for message in inputs:
+                if type(message) is LaneTask:
+                    self._take(message)
+                elif isinstance(message, LaneStop):
+                    self._worker.send(LaneCancel((message.number,)))
+                else:
+                    raise fail("E1102", f"a {type(message).__name__} on a lane")
+        except FallowError as error:
+            self._error = error
+            self.end(error.what)
+
+    def _take(self, task: LaneTask) -> None:
+        number = task.number
+        if number <= self._last:
+            raise fail("E1102", f"lane task {number} after {self._last}: numbers count up")
+        if len(self._asked) >= self._window:
+            raise fail("E1803", f"more than {self._window} unanswered tasks on a lane")
+        self._last = number
+        self._asked[number] = task
+        self._held.append(task)
+        if not self._flush_due:
+            self._flush_due = True
+            # runs when everything that arrived with this task has been taken
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Send what may be worked on to the worker, together."""
+        self._flush_due = False
+        while self._held and not self._over:
+            room = (self._allowance() - self._unclaimed_units) // self._costliest - self._flying
+            count = min(len(self._held), MAX_LANE_BATCH, room)
+            if count <= 0 or len(self._sent) + len(self._ripe) >= MAX_UNCLAIMED:
+                self._starved_s = self._starved_s or self._clock.monotonic_s()
+                return
+            self._starved_s = None
+            self._send(count)
+
+    def _send(self, count: int) -> None:
+        size, batch = 0, list[LaneTask]()
+        for task in self._held[:count]:
+            size += len(task.params)
+            if batch and size > MAX_BATCH_BYTES:
+                break
+            batch.append(task if self._tamper is None else self._tamper(task))
+        del self._held[: len(batch)]
+        self._flying += len(batch)
+        self._worker.send(LaneBatch(tuple(batch)))
+
+    # from the worker ------------------------------------------------------------------------------------------------
+
+    def on_worker(self, message: FromWorker) -> None:
+        """Take answers; called from the worker's socket."""
+        if not isinstance(message, LaneAnswers) or self._closed:
+            return
+        asked, sent, out = self._asked, self._sent, self._out
+        for answer in message.answers:
+            if type(answer) is LaneResult:
+                task = asked.pop(answer.number, None)
+                if task is None:
+                    continue
+                self._flying -= 1
+                if answer.code:
+                    answer = LaneResult(answer.number, b"", 0, answer.code, answer.what)  # nothing is owed for it
+                if answer.units > self._costliest:
+                    self._costliest = answer.units
+                self._unclaimed_units += answer.units
+                sent.append((task, answer))
+                out.append(answer)
+            elif answer.number in asked:
+                out.append(answer)
+        self._news.set()
+        if len(out) > MAX_OUT:
+            self._worker.pause_reading()
+        if self._held:
+            self._flush()
+
+    def end(self, why: str) -> None:
+        """No more work: the worker or the lease is gone."""
+        self._over = self._over or why
+        self._news.set()
+
+    # to the requester -----------------------------------------------------------------------------------------------
+
+    async def answers(self) -> AsyncGenerator[Message]:
+        """Pieces and answers as they come. Raises UnavailableError E1704 when the lane is ended."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            while self._out:
+                out, self._out = self._out, []
+                self._worker.resume_reading()
+                for item in out:
+                    yield item
+            if self._over:
+                raise self._error or fail("E1704", f"The lane ended: {self._over}.")
+
+    async def claim_regularly(self) -> None:
+        """Until cancelled: claim, and hand back what waits for money that does not come."""
+        while True:
+            await self._clock.sleep(CLAIM_EVERY_S)
+            self.claim_ripe()
+            if self._held:
+                self._flush()
+            if self._starved_s is not None and self._clock.monotonic_s() - self._starved_s >= STARVED_S:
+                self._hand_back()
+
+    def _hand_back(self) -> None:
+        held, self._held, self._starved_s = self._held, [], None
+        for task in held:
+            del self._asked[task.number]
+            refusal = LaneResult(task.number, b"", 0, "E1803", "The lease's cap is used up, or payment is late.")
+            self._sent.append((task, refusal))
+            self._out.append(refusal)
+        self._news.set()
+
+    # claims ---------------------------------------------------------------------------------------------------------
+
+    def claim_ripe(self) -> None:
+        """Claim the run of answered numbers that begins at the next one to claim, of those that were answered before
+        the last call; then let the newer ones ripen."""
+        if not self._next and self._ripe:
+            self._next = min([*self._ripe, *self._asked, *(task.number for task, _ in self._sent)])
+        run: list[tuple[LaneTask, LaneResult]] = []
+        while (pair := self._ripe.pop(self._next, None)) is not None:
+            run.append(pair)
+            self._next += 1
+        self._commit(run)
+        self._ripe.update((pair[0].number, pair) for pair in self._sent)
+        self._sent.clear()
+        if self._next and self._next not in self._ripe and self._next not in self._asked:
+            # the requester skipped numbers, as it may between two of its own starts
+            self._next = min([*self._ripe, *self._asked], default=0)
+
+    def close(self) -> None:
+        """The lane is over: have the worker drop what nobody waits for any more, and claim everything that was
+        answered, in as many runs as there are. Closing twice is harmless."""
+        if self._closed:
+            return
+        self._closed = True
+        self.end("closed")
+        under_way = sorted(self._asked.keys() - {task.number for task in self._held})
+        for start in range(0, len(under_way), MAX_LANE_BATCH):
+            self._worker.send(LaneCancel(tuple(under_way[start : start + MAX_LANE_BATCH])))
+        self._worker.resume_reading()
+        self._ripe.update((pair[0].number, pair) for pair in self._sent)
+        self._sent.clear()
+        run: list[tuple[LaneTask, LaneResult]] = []
+        for number in sorted(self._ripe):
+            if run and number != run[-1][0].number + 1:
+                self._commit(run)
+                run = []
+            run.append(self._ripe[number])
+        self._commit(run)
+        self._ripe.clear()
+
+    def _commit(self, run: list[tuple[LaneTask, LaneResult]]) -> None:
+        if not run:
+            return
+        units = sum(result.units for _, result in run)
+        self._unclaimed_units -= units
+        leaves = [
+            lane_leaf(task.number, params_hash(task.params), task.seed, value_hash(result.value), result.units)
+            for task, result in run
+        ]
+        self._claim(run[0][0].number, len(run), units, merkle_root(leaves))

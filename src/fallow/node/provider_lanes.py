@@ -1,0 +1,111 @@
+"""Opening lanes: at most one per lease, with a worker that has loaded what the lane's tasks need. A lane that comes
+back with the same inputs finds them loaded."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fallow.adapters.worker import Worker
+from fallow.errors import fail
+from fallow.node.cheats import shirked_lane
+from fallow.node.provider_lane import Lane
+from fallow.node.provider_work import LeaseWork
+from fallow.rules.node.provider_money import allowance_units
+from fallow.rules.node.provider_types import LaneAnswered
+from fallow.wire.messages import LaneTask, OpenLane
+from fallow.wire.worker import FromWorker, Preload, WorkerFailed, WorkerReady
+
+if TYPE_CHECKING:
+    from fallow.node.provider import Provider
+
+PRELOAD_S = 600.0
+PARALLEL_STREAMS = 4
+
+
+@dataclass
+class _Loaded:
+    """What a worker has loaded, and the lane that uses it."""
+
+    worker: Worker
+    key: tuple[object, ...]
+    ready: WorkerReady
+    lane: Lane
+
+
+@dataclass
+class Lanes:
+    """All lanes of a provider."""
+
+    _loaded: dict[bytes, _Loaded] = field(default_factory=dict[bytes, _Loaded])
+
+    async def open(self, request: OpenLane, work: LeaseWork, provider: Provider) -> tuple[Lane, WorkerReady]:
+        """A lane over the lease's worker, ready to take tasks. Raises what fetching the inputs and starting the worker
+        raise, and the failure that the worker reports when it cannot load them."""
+        before = self._loaded.get(request.lease)
+        if before is not None:
+            before.lane.end("another lane took its place")
+            before.lane.close()
+        entry = provider.state.leases[request.lease]
+        kind, key = entry.document.kind, (request.inputs, request.context_tokens)
+        paths = await work.inputs(request.inputs, request.sources)
+        if before is not None and before.key != key:
+            before.worker.kill("another model is wanted")
+            await before.worker.ended.wait()
+        worker = await work.worker()
+        lane = self._lane(request, kind, worker, provider)
+        if before is not None and before.worker is worker and before.key == key:
+            work.on_lane, work.on_gone, ready = lane.on_worker, lane.end, before.ready
+        else:
+            order = Preload(kind, paths, provider.threads, request.context_tokens, PARALLEL_STREAMS)
+            ready = await self._load(order, work, worker, lane)
+        self._loaded[request.lease] = _Loaded(worker, key, ready, lane)
+        return lane, ready
+
+    async def _load(self, order: Preload, work: LeaseWork, worker: Worker, lane: Lane) -> WorkerReady:
+        answered: asyncio.Future[WorkerReady | WorkerFailed | str] = asyncio.get_running_loop().create_future()
+
+        def on_lane(message: FromWorker) -> None:
+            if isinstance(message, WorkerReady | WorkerFailed):
+                if not answered.done():
+                    answered.set_result(message)
+            else:
+                lane.on_worker(message)
+
+        def on_gone(why: str) -> None:
+            if not answered.done():
+                answered.set_result(why)
+            lane.end(why)
+
+        work.on_lane, work.on_gone = on_lane, on_gone
+        worker.send(order)
+        try:
+            said = await asyncio.wait_for(answered, PRELOAD_S)
+        except TimeoutError:
+            worker.kill("it did not load its model in time")
+            raise fail("E1704", "The worker did not load its model in time.") from None
+        if isinstance(said, WorkerReady):
+            return said
+        if isinstance(said, WorkerFailed):
+            raise fail(said.code, said.what)
+        raise fail("E1704", f"The worker died: {said}.")
+
+    def _lane(self, request: OpenLane, kind: str, worker: Worker, provider: Provider) -> Lane:
+        lease = request.lease
+
+        def claim(first: int, count: int, units: int, root: bytes) -> None:
+            event = LaneAnswered(provider.services.clock.now_ms(), lease, first, count, units, root)
+            provider.tell_later(event)
+
+        def tamper(task: LaneTask) -> LaneTask:
+            return shirked_lane(provider.shirk, kind, task)
+
+        return Lane(
+            request.window, worker, provider.services.clock, lambda: allowance_units(provider.state, lease), claim,
+            tamper if provider.shirk is not None else None,
+        )  # fmt: skip
+
+    def forget(self, lease: bytes) -> None:
+        """The lease is over."""
+        self._loaded.pop(lease, None)

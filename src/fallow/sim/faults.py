@@ -1,0 +1,159 @@
+"""What happens in a world, drawn from its seed before it begins: who takes part, who cheats, which jobs are submitted, and
+when the network and the machines fail. A plan is plain data, so that a failure can be read."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from fallow.sim.cheats import GALLERY
+from fallow.sim.people import digest
+from fallow.wire.local import BatchJob, JobSpec, LaneJob, TrainJob
+from fallow.wire.tasks import Recipe
+
+RICH_UCR = 10_000_000
+
+
+@dataclass(frozen=True)
+class ProviderPlan:
+    """One provider. `way` is "honest" or a name from the gallery; equal `account` names share an account; equal `salt`s
+    tell the same lies."""
+
+    name: str
+    way: str = "honest"
+    account: str = ""
+    salt: str = ""
+    price_ucr: int = 1_000
+    speed: int = 20
+    numerics: str = "x86"
+    breaks: float = 0.0
+    stake_ucr: int = 5_000_000
+
+
+@dataclass(frozen=True)
+class JobPlan:
+    """One job: when it is submitted and, perhaps, cancelled; how many tasks are sent over its lanes."""
+
+    name: str
+    spec: JobSpec
+    at_ms: int
+    cancel_ms: int = 0
+    lane_tasks: int = 0
+
+
+@dataclass(frozen=True)
+class Happening:
+    """A fault: `kind` is "crash" (at a point soon after `at_ms`), "kill" (between two things), "cut", "deaf" (one way),
+    or "clog"; `who` are names, it lasts `for_ms`."""
+
+    at_ms: int
+    kind: str
+    who: tuple[str, ...]
+    for_ms: int
+    points: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All of it. After `calm_ms` nothing fails any more, though cheats go on cheating."""
+
+    providers: tuple[ProviderPlan, ...]
+    jobs: tuple[JobPlan, ...]
+    happenings: tuple[Happening, ...] = ()
+    delay_mean: int = 20
+    loss: float = 0.0
+    twice: float = 0.0
+    reorder: float = 0.0
+    echoes: float = 0.0
+    calm_ms: int = 60_000
+    cheats: tuple[str, ...] = field(default=())
+
+
+def draw(seed: int) -> Plan:
+    """The plan of a seed. Uses its own chance, so that what happens later does not change what was planned."""
+    rng = random.Random(f"plan {seed}")
+    cheats = _draw_cheats(rng)
+    providers = _draw_providers(rng, cheats)
+    calm_ms = rng.choice((10_000, 30_000, 60_000))
+    collude = "collude" in cheats
+    jobs = tuple(_draw_job(rng, number, calm_ms, collude=collude) for number in range(rng.choice((1, 1, 2))))
+    rough = rng.random() < 0.8
+    happenings = _draw_happenings(rng, [p.name for p in providers], calm_ms) if rough else ()
+    return Plan(
+        providers=providers,
+        jobs=jobs,
+        happenings=happenings,
+        delay_mean=rng.choice((5, 20, 100)),
+        loss=rng.choice((0, 0.02, 0.1)) if rough else 0,
+        twice=rng.choice((0, 0.02, 0.1)) if rough else 0,
+        reorder=rng.choice((0, 0.05, 0.2)) if rough else 0,
+        echoes=rng.choice((0, 0.05)),
+        calm_ms=calm_ms,
+        cheats=cheats,
+    )
+
+
+def _draw_cheats(rng: random.Random) -> tuple[str, ...]:
+    names = [*GALLERY, "sybil", "collude"]
+    found = rng.sample(names, rng.choice((0, 1, 1, 2)))
+    return tuple(found)
+
+
+def _draw_providers(rng: random.Random, cheats: tuple[str, ...]) -> tuple[ProviderPlan, ...]:
+    """Honest ones first: enough of them that a quorum can always be had among them."""
+    honest = rng.choice((3, 4, 5)) + (1 if "collude" in cheats else 0)
+    ways: list[tuple[str, str, str]] = [("honest", "", "")] * honest
+    for name in cheats:
+        if name == "sybil":
+            ways += [("wrong", "sybil", "sybil")] * 3
+        elif name == "collude":
+            ways += [("wrong", "", "collude")] * 2
+        else:
+            ways.append((name, "", ""))
+    found: list[ProviderPlan] = []
+    for number, (way, account, salt) in enumerate(ways):
+        name = f"p{number}"
+        price = rng.choice((800, 1_000, 1_500)) if way == "honest" else rng.choice((700, 1_000))
+        breaks = rng.choice((0.0, 0.0, 0.1)) if way == "honest" else 0.0
+        numerics = "arm" if number == 0 and honest > 3 and rng.random() < 0.3 else "x86"
+        found.append(ProviderPlan(name, way, account or name, salt or name, price, rng.choice((10, 20, 60)), numerics, breaks))
+    return tuple(found)
+
+
+def _draw_job(rng: random.Random, number: int, calm_ms: int, *, collude: bool) -> JobPlan:
+    name, at_ms = f"job{number}", rng.randrange(1_000, 15_000)
+    quorum = ",quorum=3" if collude else ""
+    rate = rng.choice(("0", "0.1", "0.5", "1"))
+    verify = f"audit:probation={rng.choice((0, 1, 2))},rate={rate}{quorum}"
+    if rng.random() < 0.1:
+        verify = "none"
+    kind = rng.choice(("batch", "batch", "train", "lane"))
+    workers = rng.choice((1, 2, 3))
+    cancel_ms = at_ms + rng.randrange(1, 2 * calm_ms) if rng.random() < 0.2 or kind == "lane" else 0
+    budget = RICH_UCR if rng.random() < 0.8 else rng.choice((50, 200, 1_000))
+    timeout_s = rng.choice((60, 300, 300))
+    if kind == "train":
+        recipe = Recipe("lora", inner_steps=2, sequence_tokens=10, rounds=rng.choice((1, 2, 3, 10)), holdout_sequences=1)
+        work: TrainJob | BatchJob | LaneJob = TrainJob(digest("model"), digest("data"), recipe, 1_000)
+    elif kind == "batch":
+        params = tuple(f"{name} {n}".encode() for n in range(rng.choice((1, 4, 12))))
+        work = BatchJob("echo", params, (), rng.choice((1, 10)))
+    else:
+        work = LaneJob("echo", rng.choice((1, 2, 3)))
+    spec = JobSpec(work, budget, 0, workers, rng.choice(("price", "speed")), verify, timeout_s, name)
+    return JobPlan(name, spec, at_ms, cancel_ms, rng.choice((5, 30)) if kind == "lane" else 0)
+
+
+def _draw_happenings(rng: random.Random, providers: list[str], calm_ms: int) -> tuple[Happening, ...]:
+    found: list[Happening] = []
+    everybody = ["steward", "bank", "directory0", *providers]
+    for _ in range(rng.randrange(7)):
+        at_ms, for_ms = rng.randrange(500, calm_ms), rng.choice((100, 1_000, 5_000, 25_000))
+        kind = rng.choice(("crash", "crash", "crash", "kill", "cut", "deaf", "clog"))
+        if kind in ("crash", "kill"):
+            who = (rng.choice(("steward", "bank", rng.choice(everybody))),)
+            found.append(Happening(at_ms, kind, who, for_ms, rng.choice((1, 2, 3, 5, 8, 13))))
+        else:
+            side = tuple(sorted(rng.sample(everybody, rng.choice((1, 1, 2)))))
+            found.append(Happening(at_ms, kind, side, for_ms))
+    return tuple(sorted(found, key=lambda happening: happening.at_ms))

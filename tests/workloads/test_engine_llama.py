@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from fallow.errors import FallowError
+from fallow.wire.tasks import ChatTurn, Generate, GenerateValue
+from fallow.workloads.engine_llama import LlamaEngine
+from tests.workloads.smol import smol_gguf
+
+CAPITAL = (ChatTurn("user", "What is the capital of France?"),)
+
+
+@pytest.fixture(scope="module")
+def engine() -> LlamaEngine:
+    return LlamaEngine(smol_gguf(), 256, 2, 1)
+
+
+def answer(engine: LlamaEngine, request: Generate, seed: int = 1) -> tuple[GenerateValue, list[str]]:
+    pieces: list[str] = []
+    return engine.answer(request, seed, lambda piece: pieces.append(piece) is None), pieces
+
+
+def test_it_chats_in_pieces_and_counts(engine: LlamaEngine) -> None:
+    value, pieces = answer(engine, Generate(CAPITAL, "", 12))
+    assert "Paris" in value.text
+    assert "".join(pieces) == value.text
+    assert len(pieces) > 3
+    assert (value.finish, value.completion_tokens) == ("length", 12)
+    assert value.prompt_tokens == 37
+
+
+def test_it_continues_what_another_began(engine: LlamaEngine) -> None:
+    whole, pieces = answer(engine, Generate(CAPITAL, "", 12))
+    begun = "".join(pieces[:6])
+    rest, _ = answer(engine, Generate(CAPITAL, "", 6, resume=begun))
+    assert begun + rest.text == whole.text
+    turns = (*CAPITAL, ChatTurn("assistant", "".join(pieces[:3])))
+    assert answer(engine, Generate(turns, "", 6, resume="".join(pieces[3:6])))[0].text == rest.text
+
+
+def test_plain_completion_with_a_stop(engine: LlamaEngine) -> None:
+    value, _ = answer(engine, Generate((), "One, two, three, four, five,", 20, stop=("seven",)))
+    assert value.text.strip() == "six,"
+    assert value.finish == "stop"
+
+
+def test_seeds(engine: LlamaEngine) -> None:
+    hot = Generate((), "The weather is", 12, temperature="1.5", top_p="0.95")
+    assert answer(engine, hot, 5)[0] == answer(engine, hot, 5)[0]
+    assert answer(engine, hot, 5)[0].text != answer(engine, hot, 6)[0].text
+    assert answer(engine, hot, (1 << 32) - 1)[0] == answer(engine, hot, (1 << 32) - 1)[0]
+
+
+def test_two_streams_at_once(engine: LlamaEngine) -> None:
+    requests = [Generate((), f"My favourite {thing} is", 12) for thing in ("food", "city", "book", "song")]
+    alone = [answer(engine, request)[0].text for request in requests]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda request: answer(engine, request)[0].text, requests))
+    assert together == alone
+
+
+def test_refusals(engine: LlamaEngine) -> None:
+    with pytest.raises(FallowError, match="room for 256") as caught:
+        answer(engine, Generate((), "hello " * 500, 5))
+    assert caught.value.code == "E1903"
+    with pytest.raises(FallowError) as caught:
+        engine.answer(Generate(CAPITAL, "", 50), 1, lambda _: False)
+    assert caught.value.code == "E1402"
+    assert answer(engine, Generate(CAPITAL, "", 4))[0].completion_tokens == 4
+
+
+def test_its_port_is_locked(engine: LlamaEngine) -> None:
+    """Attack: another user of the machine asks the engine's own HTTP port, unmetered and unpaid."""
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(f"{engine._server.listening_address}/v1/models")
+
+
+def test_what_llama_cannot_load(tmp_path: Path) -> None:
+    (tmp_path / "bad.gguf").write_bytes(smol_gguf().read_bytes()[:100_000])
+    with pytest.raises(FallowError) as caught:
+        LlamaEngine(tmp_path / "bad.gguf", 256, 1, 1)
+    assert caught.value.code == "E1701"
