@@ -29,7 +29,9 @@ def test_what_is_written_is_read_by_us_and_by_safetensors(tmp_path: Path) -> Non
 
 
 def test_the_order_of_the_tensors_makes_no_difference() -> None:
-    turned = layout({"none": ("F32", (0,)), "wide": ("F32", (2, 2)), "step": ("I64", (1,)), "codes": ("I8", (3,))}, "test 1")
+    turned = layout(
+        {"none": ("F32", (0,)), "wide": ("F32", (2, 2)), "step": ("I64", (1,)), "codes": ("I8", (3,))}, "test 1"
+    )
     assert turned == PLAN
 
 

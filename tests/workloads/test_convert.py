@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.workloads.smol import smol_gguf
 
 from fallow.wire.tasks import ChatTurn, Generate
 from fallow.workloads import convert
 from fallow.workloads.engine_torch import TorchEngine
 from fallow.workloads.model_files import inspect_model
-from tests.workloads.smol import smol_gguf
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.workloads.tiny import TEXT, make_model
 from transformers import AutoTokenizer
 
 from fallow.errors import FallowError
 from fallow.workloads import data
 from fallow.workloads.data import Dataset, Place, batch, load_dataset
-from tests.workloads.tiny import TEXT, make_model
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tests.workloads.smol import smol_gguf
 
 from fallow.errors import FallowError
 from fallow.wire.tasks import ChatTurn, Generate, GenerateValue
 from fallow.workloads.engine_llama import LlamaEngine
-from tests.workloads.smol import smol_gguf
 
 CAPITAL = (ChatTurn("user", "What is the capital of France?"),)
 

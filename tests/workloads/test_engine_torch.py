@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.workloads.tiny import make_model
 
 from fallow.errors import FallowError
 from fallow.wire.tasks import ChatTurn, Generate, GenerateValue
@@ -14,7 +15,6 @@ from fallow.workloads import engine_torch, lora
 from fallow.workloads.engine_torch import TorchEngine, Turns, _Speech, choose
 from fallow.workloads.engines import Sampling, StopWatch
 from fallow.workloads.model import load_model
-from tests.workloads.tiny import make_model
 
 PROMPT = Generate((), "The old farmer went to the", 24)
 

@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.workloads.smol import smol_gguf
+from tests.workloads.tiny import make_model
 
 from fallow.errors import FallowError
 from fallow.wire import codec
@@ -13,8 +15,6 @@ from fallow.workloads.engine_llama import LlamaEngine
 from fallow.workloads.engine_torch import TorchEngine
 from fallow.workloads.generate import answer_lane, open_engine, run
 from fallow.workloads.task import Work
-from tests.workloads.smol import smol_gguf
-from tests.workloads.tiny import make_model
 
 REQUEST = Generate((), "The old farmer", 6)
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.workloads.tiny import make_model
 
 from fallow.errors import FallowError
 from fallow.workloads import lora
 from fallow.workloads.model import load_model
-from tests.workloads.tiny import make_model
 
 SETTINGS = {"rank": 4, "alpha": 8, "targets": ("q_proj", "v_proj")}
 TOKENS = torch.arange(12)[None]
@@ -72,9 +72,7 @@ def test_the_start_is_uniform_within_its_bound() -> None:
     assert float(draws.std()) == pytest.approx(0.25 / 3**0.5, rel=0.05)
 
 
-@pytest.mark.parametrize(
-    "how", ["cut", "shape", "unpaired", "elsewhere", "dora", "rank", "config", "missing", "alpha"]
-)
+@pytest.mark.parametrize("how", ["cut", "shape", "unpaired", "elsewhere", "dora", "rank", "config", "missing", "alpha"])
 def test_adapters_that_do_not_fit(model: Path, tmp_path: Path, how: str) -> None:
     folder = tmp_path / "adapter"
     trained(model, folder)

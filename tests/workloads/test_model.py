@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.workloads.tiny import make_model
 
 from fallow.errors import FallowError
 from fallow.workloads.model import base_name, be_reproducible, convert_gguf, load_model
 from fallow.workloads.model_files import inspect_model
-from tests.workloads.tiny import make_model
 
 
 @pytest.fixture(scope="module")

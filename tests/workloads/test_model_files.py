@@ -5,10 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.workloads.tiny import make_model
 
 from fallow.errors import FallowError
 from fallow.workloads.model_files import inspect_model
-from tests.workloads.tiny import make_model
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
+from tests.workloads.tiny import RECIPE, TEXT, hashes_of, make_model, make_work, manifest_of, value_of
 from transformers import AutoModelForCausalLM
 
 from fallow.errors import FallowError
@@ -17,7 +18,6 @@ from fallow.wire.tasks import Recipe, RoundManifest, TrainFinish, TrainRound
 from fallow.workloads import train
 from fallow.workloads.model import load_model
 from fallow.workloads.task import Outcome, Work
-from tests.workloads.tiny import RECIPE, TEXT, hashes_of, make_model, make_work, manifest_of, value_of
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,9 @@ class Job:
 
 
 @pytest.mark.parametrize("recipe", [RECIPE, full(RECIPE)], ids=["lora", "full"])
-def test_all_shards_agree_on_the_state_and_the_loss_falls(base: dict[str, Path], tmp_path: Path, recipe: Recipe) -> None:
+def test_all_shards_agree_on_the_state_and_the_loss_falls(
+    base: dict[str, Path], tmp_path: Path, recipe: Recipe
+) -> None:
     job = Job(base, tmp_path, recipe, 3)
     states = [{value_of(outcome).state for outcome in outcomes} for outcomes in job.outcomes]
     assert [len(state) for state in states] == [1, 1, 1]
@@ -126,7 +128,9 @@ def test_a_late_joiner_comes_to_the_same_state(base: dict[str, Path], tmp_path: 
 def test_seed_round_and_shard_change_what_is_learned(base: dict[str, Path], tmp_path: Path) -> None:
     job = Job(base, tmp_path, RECIPE, 1)
     other = job.round(0, 0, "seed")
-    reseeded = Work(msgspec.structs.replace(other.task, seed=6), other.inputs, other.outdir, 1, other.progress, other.log)
+    reseeded = Work(
+        msgspec.structs.replace(other.task, seed=6), other.inputs, other.outdir, 1, other.progress, other.log
+    )
     updates = {hashes_of(outcome)["update"] for outcome in [*job.outcomes[0], train.run(reseeded)]}
     assert len(updates) == 3
 
@@ -181,9 +185,7 @@ def code_of(work: Work) -> str:
         ("learning_rate", "1000", "E1706"),
     ],
 )
-def test_settings_out_of_bounds(
-    base: dict[str, Path], tmp_path: Path, setting: str, value: object, code: str
-) -> None:
+def test_settings_out_of_bounds(base: dict[str, Path], tmp_path: Path, setting: str, value: object, code: str) -> None:
     recipe = msgspec.structs.replace(full(RECIPE) if code == "E1706" else RECIPE, **{setting: value})
     params = TrainRound(recipe, 0, 0, 2, (), evaluate=False, checkpoint=False)
     assert code_of(make_work(params, base, tmp_path / "out")) == code

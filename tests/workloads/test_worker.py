@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.workloads.tiny import RECIPE, TEXT, make_model
 
 from fallow.errors import FallowError, fail
 from fallow.wire import codec
@@ -31,7 +32,6 @@ from fallow.wire.worker import (
     worker_frame,
 )
 from fallow.workloads.worker import attempt
-from tests.workloads.tiny import RECIPE, TEXT, make_model
 
 ONE, TWO = b"1" * 32, b"2" * 32
 

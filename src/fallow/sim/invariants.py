@@ -57,6 +57,7 @@ class Referee:
         self.last_heard: dict[bytes, int] = {}
         self.since_ms = 0
         self.caught: set[bytes] = set()
+        self.lost: set[bytes] = set()
         self._moves_seen = 0
         self._out: dict[bytes, dict[tuple[Place, bytes], int]] = {}
         world.checks.append(self.books)
@@ -146,7 +147,8 @@ class Referee:
         for job in state.jobs.values():
             for number in job.live:
                 seat = job.seats[number]
-                if seat.mark is Mark.LOST:
+                if seat.mark is Mark.LOST and seat.lease not in self.lost:
+                    self.lost.add(seat.lease)
                     self._lost(seat.node)
             if job.committed_ucr() > job.spec.budget_ucr:
                 raise self.wrong(f"leases of {job.committed_ucr()} on a budget of {job.spec.budget_ucr}")
@@ -155,7 +157,6 @@ class Referee:
         silent_ms = self.world.now_ms - max(self.last_heard.get(node, 0), self.since_ms)
         if silent_ms < self.lost_after_ms:
             raise self.wrong(f"{self.name(node)} was given up after {silent_ms} ms")
-        self.last_heard[node] = 0  # judged; what it says later changes nothing
 
     def records(self, effects: Iterable[t.StewardEffect]) -> None:
         """Receipts and outcomes; saying one again after a restart must say the same."""

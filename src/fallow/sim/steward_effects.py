@@ -200,7 +200,10 @@ class Runner:
         settled = yield from self._settlement(effect.lease)
         if settled is not None and not settled.closed_ms:
             if effect.cumulative_ucr > settled.paid_ucr:
-                yield Ask(self._me.bank, Redeem(self._voucher(effect.lease, effect.cumulative_ucr)))
+                # Before the provider may close: one that never got its last voucher would close unpaid.
+                answer = yield Ask(self._me.bank, Redeem(self._voucher(effect.lease, effect.cumulative_ucr)))
+                if answer is None:
+                    return AGAIN
             yield Ask(effect.peer.node, CloseLease(effect.lease))
             if self._me.world.now_ms >= effect.ends_ms:
                 yield Ask(self._me.bank, CloseEscrow(effect.lease))

@@ -19,23 +19,15 @@ from typing import Any, cast
 import torch
 import transformers
 from huggingface_hub.utils import disable_progress_bars
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM as _AutoModelForCausalLM
 from transformers import AutoTokenizer as _AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from fallow.errors import fail
+from fallow.errors import FallowError, fail
 from fallow.workloads.model_files import ModelFacts, inspect_model, not_a_model
 
 AutoModelForCausalLM: Any = _AutoModelForCausalLM
 AutoTokenizer: Any = _AutoTokenizer
-# What the loaders of other people's files may raise; anything else is a bug of ours.
-_LOAD_ERRORS = (
-    OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ImportError, RuntimeError, AssertionError,
-    SafetensorError,
-)  # fmt: skip
-
-
 _COSTLY = ("GGUFReader", "get_tensor_name_map")
 
 
@@ -79,8 +71,8 @@ def load_model(path: Path) -> LoadedModel:
             output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(facts.folder, local_files_only=True, trust_remote_code=False)
-    except _LOAD_ERRORS as error:
-        raise not_a_model(path.name, str(error)) from error
+    except Exception as error:  # the libraries raise anything for a folder that somebody tampered with
+        raise _blame(path, error) from error
     # transformers fills in what is missing with random numbers and a warning, which nobody could reproduce.
     missing = sorted(set(cast(dict[str, Any], report).get("missing_keys", ())))
     if missing:
@@ -89,6 +81,12 @@ def load_model(path: Path) -> LoadedModel:
     network.requires_grad_(False)
     limit = int(getattr(network.config, "max_position_embeddings", 0) or 0)
     return LoadedModel(network, tokenizer, facts, limit or 2048, _end_tokens(network, tokenizer))
+
+
+def _blame(path: Path, error: Exception) -> Exception:
+    """The error to raise: E1701 where the model is at fault, the error itself where the machine is (memory, disk)."""
+    machine = isinstance(error, MemoryError | FallowError) or (isinstance(error, OSError) and error.errno is not None)
+    return error if machine else not_a_model(path.name, str(error))
 
 
 def _end_tokens(network: Any, tokenizer: Any) -> frozenset[int]:
@@ -123,9 +121,9 @@ def convert_gguf(path: Path, folder: Path) -> ModelFacts:
             del network.config.quantization_config
         network.to(torch.float16).save_pretrained(draft)
         tokenizer.save_pretrained(draft)
-    except _LOAD_ERRORS as error:
+    except Exception as error:
         shutil.rmtree(draft, ignore_errors=True)
-        raise not_a_model(path.name, str(error)) from error
+        raise _blame(path, error) from error
     finally:
         _forget_gguf()
     draft.rename(folder)
