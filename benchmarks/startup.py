@@ -2,8 +2,8 @@
 interpreter, `hf --help`, `import huggingface_hub`, `ray --help` and `import ray`.
 
 Ray is measured when the Python named by `FALLOW_BENCH_RAY_PYTHON`, or this one, has it; `hf` comes with the `train`
-extra. All commands take turns, so that whatever else the machine does hits all of them; the first round warms up the byte
-code and the page cache and is not counted. This is the kindest case: second and later starts.
+extra. All commands take turns, so that whatever else the machine does hits all of them; the first round warms up byte
+code and page cache and is not counted. This is the kindest case: second and later starts.
 
     python benchmarks/startup.py [--rounds N]
 

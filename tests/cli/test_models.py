@@ -43,7 +43,7 @@ def test_a_gguf_file_is_converted_once_for_each_content(tmp_path: Path, monkeypa
     ("script", "code", "what"),
     [
         ('echo "E1701 it is of no known kind" >&2; exit 2', "E1701", "it is of no known kind"),
-        ("echo \"ModuleNotFoundError: No module named 'torch'\" >&2; exit 1", "E2007", "torch"),
+        ('printf "warning\\n\\nE1708 Converting needs torch." >&2; exit 1', "E1708", "torch"),
         ("kill -9 $$", "E1701", "killed"),
         ("exit 0", "E1701", "killed"),
     ],

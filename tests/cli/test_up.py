@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -75,3 +77,24 @@ def test_a_real_node_comes_up_and_an_interrupt_ends_it(tmp_path: Path) -> None:
             node.kill()
     assert node.returncode == 0, err
     assert "The node has stopped" in err
+
+
+def test_a_door_of_its_own_for_another_home(tmp_path: Path) -> None:
+    home, steward = tmp_path / "door", tmp_path / "steward"
+    command = [sys.executable, "-m", "fallow.cli.main", "up", "--steward", str(steward), "--port", "0", "--json"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"FALLOW_HOME": str(home)}
+    ) as door:
+        assert door.stdout is not None
+        try:
+            announced = json.loads(door.stdout.readline())
+            url = announced["base_url"]
+            assert (home / "gateway").read_text().strip() == url
+            with urllib.request.urlopen(url.removesuffix("/v1") + "/health", timeout=10) as reply:
+                assert reply.status == 200
+            door.terminate()
+            _, err = door.communicate(timeout=30)
+        finally:
+            door.kill()
+    assert door.returncode == 0, err
+    assert "The door is closed" in err

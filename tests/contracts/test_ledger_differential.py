@@ -270,7 +270,7 @@ class Homes(RuleBasedStateMachine):
 
 
 TestHomes = Homes.TestCase
-TestHomes.settings = settings(stateful_step_count=25)
+TestHomes.settings = settings(max_examples=20, stateful_step_count=25)
 
 
 def test_the_machine_reaches_what_it_is_there_for() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +66,12 @@ class Pool:
     tasks: asyncio.TaskGroup
     ticket: Ticket
     clock: SystemClock = field(default_factory=SystemClock)
+    running: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
+
+    def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = self.tasks.create_task(work)
+        self.running.append(task)
+        return task
 
     async def services(self, name: str, router: Router, config: Config = CONFIG) -> Services:
         """A node of that name, with an account; its log and home stay over restarts."""
@@ -78,7 +84,7 @@ class Pool:
         blobs = MemoryBlobs(1 * GIB) if name == "anna" else _disk_blobs(self.stack, home)
         serve_blobs(router, blobs)
         assert rpc.server is not None
-        self.tasks.create_task(rpc.server.run(transport, rpc))
+        self.spawn(rpc.server.run(transport, rpc))
         services = Services(
             home, config, identity, self.clock, SystemEntropy(), transport, rpc, log, blobs, Fetcher(rpc, blobs),
             self.ticket, list(self.ticket.directories),
@@ -109,16 +115,16 @@ async def open_pool(folder: Path) -> AsyncGenerator[Pool]:
         transport = network.listen(identity.node)
         rpc = await stack.enter_async_context(Rpc(transport, router))
         assert rpc.server is not None
-        serving = tasks.create_task(rpc.server.run(transport, rpc))
         here = transport.address()
         ticket = Ticket(here, identity.account, (here,), await bank.new_token())
         pool = Pool(network, folder, stack, tasks, ticket, clock)
+        pool.spawn(rpc.server.run(transport, rpc))
         try:
             yield pool
         finally:
-            serving.cancel()
-            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in reversed(pool.running):
                 task.cancel()
+            await asyncio.wait(pool.running)
 
 
 @dataclass
@@ -137,7 +143,7 @@ class Seller:
         self.services = await self.pool.services(self.name, router, self.config)
         self.provider = Provider(self.services)
         serve_provider(router, self.provider)
-        self.task = self.pool.tasks.create_task(self.provider.run())
+        self.task = self.pool.spawn(self.provider.run())
         await self.provider.ready.wait()
         async with asyncio.timeout(20):
             while not self.provider.state.stake_ucr:

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from tests.node.provider_net import CONFIG, Buyer, Seller, market, open_pool, spec
 
 from fallow.errors import FallowError
 from fallow.node.bank_client import BankClient
@@ -17,7 +18,6 @@ from fallow.wire.claims import merkle_root, output_hash, task_leaf
 from fallow.wire.documents import ClaimRoot
 from fallow.wire.eip712 import open_signed
 from fallow.wire.messages import CancelTask, Claimed, CloseLease, Ok, TaskFailed
-from tests.node.provider_net import CONFIG, Buyer, Seller, market, open_pool, spec
 
 
 def bank_of(buyer: Buyer) -> BankClient:

@@ -30,7 +30,7 @@ def test_a_real_model_is_converted_and_chats(tmp_path: Path) -> None:
     assert (facts.parameters, facts.context_tokens, facts.has_tokenizer) == (134_515_008, 8192, True)
     engine = TorchEngine(folder, None, 128, 1)
     pieces: list[str] = []
-    request = Generate((ChatTurn("user", "What is the capital of France?"),), "", 8)
+    request = Generate((ChatTurn("user", "What is the capital of France? Tell me about it."),), "", 8)
     value = engine.answer(request, 1, lambda piece: pieces.append(piece) is None)
     assert "Paris" in value.text
-    assert (value.prompt_tokens, value.completion_tokens) == (37, 8)
+    assert (value.prompt_tokens, value.completion_tokens) == (42, 8)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,7 +59,7 @@ def test_stop_strings_across_pieces() -> None:
 def test_however_it_is_cut_the_answer_ends_before_the_first_stop(text: str, stops: list[str], cuts: list[int]) -> None:
     watch, said = StopWatch(tuple(stops)), ""
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         said += watch.feed(text[start:end])
     stopped = watch.stopped
     said += watch.flush()

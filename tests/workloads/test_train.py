@@ -19,6 +19,8 @@ from fallow.workloads import train
 from fallow.workloads.model import load_model
 from fallow.workloads.task import Outcome, Work
 
+Inputs = dict[str, Path]
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
@@ -84,7 +86,7 @@ def test_another_process_gives_the_same_bits(base: dict[str, Path], tmp_path: Pa
     job = Job(base, tmp_path, RECIPE, 2)
     script = (
         "import sys; from pathlib import Path; import msgspec\n"
-        "from fallow.wire.tasks import TaskSpec; from fallow.workloads import train; from fallow.workloads.task import Work\n"
+        "from fallow.wire.tasks import TaskSpec; from fallow.workloads import train\nfrom fallow.workloads.task import Work\n"
         "task = msgspec.msgpack.decode(Path(sys.argv[1]).read_bytes(), type=TaskSpec)\n"
         "inputs = {k: Path(v) for k, v in msgspec.json.decode(sys.argv[2]).items()}\n"
         "out = train.run(Work(task, inputs, Path(sys.argv[3]), 1, lambda *_: None, print))\n"
@@ -102,7 +104,7 @@ def test_another_process_gives_the_same_bits(base: dict[str, Path], tmp_path: Pa
 
 
 @pytest.mark.parametrize("recipe", [RECIPE, full(RECIPE)], ids=["lora", "full"])
-def test_memory_between_tasks_changes_nothing(base: dict[str, Path], tmp_path: Path, recipe: Recipe) -> None:
+def test_memory_between_tasks_changes_nothing(base: Inputs, tmp_path: Path, recipe: Recipe) -> None:
     job = Job(base, tmp_path, recipe, 2)
     warm = train.run(job.round(0, 0, "warm"))  # backwards: the live state is ahead of what this task asks for
     train._last.clear()
@@ -113,7 +115,7 @@ def test_memory_between_tasks_changes_nothing(base: dict[str, Path], tmp_path: P
 
 
 @pytest.mark.parametrize("recipe", [RECIPE, full(RECIPE)], ids=["lora", "full"])
-def test_a_late_joiner_comes_to_the_same_state(base: dict[str, Path], tmp_path: Path, recipe: Recipe) -> None:
+def test_a_late_joiner_comes_to_the_same_state(base: Inputs, tmp_path: Path, recipe: Recipe) -> None:
     """A checkpoint of round 1 and the manifests after it, against all manifests from the start."""
     job = Job(base, tmp_path, recipe, 3)
     early = job.round(2, 0, "early")

@@ -142,11 +142,10 @@ class Worker:
         self._link.close()
         for number in (signal.SIGTERM, signal.SIGKILL):
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.ended.wait(), STOP_GRACE_S)
-            if self.ended.is_set():
+                await asyncio.wait_for(self._process.wait(), STOP_GRACE_S)
                 return
             _signal_group(self.pid, number)
-        await self.ended.wait()
+        await self._process.wait()
 
 
 @asynccontextmanager

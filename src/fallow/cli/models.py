@@ -42,7 +42,7 @@ def trainable(path: Path, home: Path, out: Output) -> Path:
 
 
 def convert(source: Path, folder: Path) -> None:
-    """Run the converter. It prints `E1701 what` as its last line when it refuses."""
+    """Run the converter, which prints a code and what happened as its last line when it refuses."""
     command = [sys.executable, "-m", "fallow.workloads.convert", str(source), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0 and folder.is_dir():
@@ -51,7 +51,4 @@ def convert(source: Path, folder: Path) -> None:
     code, _, what = last.partition(" ")
     if code in CODES:
         raise fail(code, what)
-    if "No module named" in last:
-        missing = last.rpartition("named ")[2].strip("'")
-        raise fail("E2007", f"Converting needs {missing}, which is not installed.")
     raise fail("E1701", f"{source.name} could not be converted: {last or 'the converter was killed'}.")

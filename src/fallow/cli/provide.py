@@ -21,7 +21,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bind", metavar="HOST:PORT", default="", help="UDP address for other nodes (default: any port)"
     )
-    parser.add_argument("--log", metavar="LEVEL", default="warning", choices=("debug", "info", "warning", "error"))
+    parser.add_argument("--log", choices=("debug", "info", "warning", "error"), default="warning", help="what to log")
 
 
 def run(args: argparse.Namespace, out: Output) -> int:

@@ -1,4 +1,4 @@
-"""The reference page of the command line, written from the parsers themselves: `python -m fallow.cli.reference FILE`."""
+"""The reference page of the commands, written from the parsers themselves: `python -m fallow.cli.reference FILE`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from fallow.cli.options import parser_of
 
 HEAD = """# Commands
 
-Every command takes `--json` (data on stdout, one JSON value a line, keys that stay), `--home DIR` (else `FALLOW_HOME`, else
-`~/.fallow`) and `--help`. Data goes to stdout, talk to stderr; there are no colours or bars off a terminal. Commands that
-spend show the price and ask; `--yes` answers, and without a terminal is required.
+Every command takes `--json` (data on stdout, one JSON value a line, keys that stay), `--home DIR` (else `FALLOW_HOME`,
+else `~/.fallow`) and `--help`. Data goes to stdout, talk to stderr; off a terminal there are no colours or bars.
+Commands that spend show the price and ask; `--yes` answers, and is required where nobody can be asked.
 
 Exit codes: 0 done, 2 wrong usage, 3 refused by the rules, 4 a peer misbehaved, 5 try again later, 70 our bug, 130
 interrupted. With `--json` an error is `{"error": {"code", "what", "cause", "money", "next", "docs_url", "retryable"}}`.

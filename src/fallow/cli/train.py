@@ -27,21 +27,23 @@ DEFAULTS = Recipe(method="lora")
 
 def options(parser: argparse.ArgumentParser) -> None:
     """What to train, how, and on what terms."""
-    parser.add_argument("--model", metavar="PATH", type=existing_path, required=True)
-    parser.add_argument("--data", metavar="FILE", type=existing_path, required=True)
+    parser.add_argument("--model", metavar="PATH", type=existing_path, required=True, help="a folder or GGUF file")
+    parser.add_argument("--data", metavar="FILE", type=existing_path, required=True, help="UTF-8 text or JSONL")
     parser.add_argument("--out", metavar="DIR", type=Path, help="write the result here when it is done")
     parser.add_argument("--dry-run", action="store_true", help="show who would take it and the price, spend nothing")
     how = parser.add_argument_group("how")
-    how.add_argument("--method", choices=("lora", "full"), default="lora")
+    how.add_argument("--method", choices=("lora", "full"), default="lora", help="an adapter, or all weights")
     how.add_argument("--workers", metavar="N", type=positive, default=2, help="machines side by side (default 2)")
-    how.add_argument("--rounds", metavar="N", type=positive, default=DEFAULTS.rounds)
+    how.add_argument("--rounds", metavar="N", type=positive, default=DEFAULTS.rounds, help="outer steps")
     how.add_argument("--steps", metavar="N", type=positive, default=DEFAULTS.inner_steps, help="per round and worker")
     how.add_argument("--batch", metavar="N", type=positive, default=DEFAULTS.batch_sequences, help="sequences per step")
     how.add_argument(
         "--length", metavar="N", type=positive, default=DEFAULTS.sequence_tokens, help="tokens per sequence"
     )
     how.add_argument("--rank", metavar="N", type=positive, default=DEFAULTS.lora_rank, help="of the adapter")
-    how.add_argument("--learning-rate", metavar="X", type=decimal, default=DEFAULTS.learning_rate)
+    how.add_argument(
+        "--learning-rate", metavar="X", type=decimal, default=DEFAULTS.learning_rate, help="of inner steps"
+    )
     add_job_terms(parser)
 
 

@@ -44,7 +44,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--bind", metavar="HOST:PORT", default="", help="UDP address for other nodes (default: any port)"
     )
     parser.add_argument("--port", metavar="N", type=int, help="TCP port of the OpenAI-compatible door (default 8790)")
-    parser.add_argument("--log", metavar="LEVEL", default="warning", choices=("debug", "info", "warning", "error"))
+    parser.add_argument("--log", choices=("debug", "info", "warning", "error"), default="warning", help="what to log")
 
 
 def roles(text: str) -> frozenset[str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Coroutine
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -59,6 +60,7 @@ class Provider:
         self._teller = Teller(services, self.tell)
         self._owner = OwnerWatch(services, self.worker_pids)
         self._inbox: asyncio.Queue[_Item] = asyncio.Queue(QUEUE)
+        self._urgent: list[t.ProviderEvent] = []
         self._works: dict[bytes, LeaseWork] = {}
         self._bench: Bench | None = None
         self._changed = asyncio.Event()
@@ -103,11 +105,11 @@ class Provider:
         return await done
 
     def tell_later(self, event: t.ProviderEvent) -> None:
-        """The same for those who cannot wait and want no effects."""
-        self.spawn(self._tell_quietly(event), "tell")
-
-    async def _tell_quietly(self, event: t.ProviderEvent) -> None:
-        await self.tell(event)
+        """The same for those who cannot wait and want no effects: the lanes, a few times a second each. Not bounded by
+        the queue, since a claim that is lost is work that is not paid."""
+        self._urgent.append(event)
+        with suppress(asyncio.QueueFull):
+            self._inbox.put_nowait((t.ClockTicked(event.at_ms), asyncio.get_running_loop().create_future()))
 
     def spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
         """Run something beside the machine, for as long as the provider lives."""
@@ -125,6 +127,9 @@ class Provider:
             items = [await self._inbox.get()]
             while len(items) < BATCH and not self._inbox.empty():
                 items.append(self._inbox.get_nowait())
+            loop = asyncio.get_running_loop()
+            items = [(event, loop.create_future()) for event in self._urgent] + items
+            self._urgent.clear()
             records: list[bytes] = []
             results: list[list[t.ProviderEffect]] = []
             for event, _ in items:

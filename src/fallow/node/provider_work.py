@@ -16,7 +16,7 @@ from pathlib import Path
 import structlog
 
 from fallow.adapters.worker import Worker, WorkerLimits, open_worker
-from fallow.errors import FallowError, PeerFault, fail
+from fallow.errors import FallowError, PeerFault, UnavailableError, fail
 from fallow.node.cheats import Shirk, shirked_task
 from fallow.node.folders import materialize
 from fallow.node.provider_feed import Feeds
@@ -96,20 +96,19 @@ class LeaseWork:
     def start(self, effect: StartTask) -> None:
         """Begin a task; one that is under way already is left alone."""
         if effect.task not in self._tasks and not self._stopped.is_set():
-            task = self._b.group.create_task(self._run(effect), name="lease task")
-            self._tasks[effect.task] = task
-            task.add_done_callback(lambda _: self._tasks.pop(effect.task, None))
+            self._tasks[effect.task] = self._b.group.create_task(self._run(effect), name="lease task")
 
     def stop_task(self, task: bytes) -> None:
         """End a task without a word to the machine."""
-        if (running := self._tasks.get(task)) is not None:
+        if (running := self._tasks.pop(task, None)) is not None:
             running.cancel()
 
     async def stop(self) -> None:
         """End everything, worker included, and remove the files."""
         self._stopped.set()
-        for task in list(self._tasks.values()):
+        for task in self._tasks.values():
             task.cancel()
+        self._tasks.clear()
         self.on_gone("the lease ended")
         if self._worker is not None:
             await self._worker.stop()
@@ -134,6 +133,7 @@ class LeaseWork:
         except Exception as error:  # the task boundary: our bug fails this task only
             log.error("task failed", lease=lease.hex()[:12], exc_info=error)
             event = WorkerFailed(now_ms(), lease, task, "E9001", "The provider had an error of its own.", True)
+        self._tasks.pop(task, None)  # the machine may want it started again at once
         await self._b.tell(event)
 
     async def _output(self, effect: StartTask) -> tuple[TaskOutput, dict[str, int]]:
@@ -141,7 +141,7 @@ class LeaseWork:
         inputs = await self.inputs(spec.inputs, effect.sources)
         outdir = self.folder / f"out-{effect.task.hex()[:32]}"
         async with self._one_at_a_time:
-            worker = await self.worker()
+            worker = await self._living_worker()
             await asyncio.to_thread(_fresh, outdir)
             try:
                 done = await self._ask(worker, RunTask(effect.task, spec, inputs, str(outdir), self._b.threads))
@@ -149,6 +149,13 @@ class LeaseWork:
             finally:
                 await asyncio.to_thread(shutil.rmtree, outdir, ignore_errors=True)
         return TaskOutput(done.value, parts), done.metrics
+
+    async def _living_worker(self) -> Worker:
+        """A worker that is killed while it starts is no fault of the task."""
+        try:
+            return await self.worker()
+        except UnavailableError as error:
+            raise _Died(f"exited with an error: {error.what}") from None
 
     async def _ask(self, worker: Worker, order: RunTask) -> WorkerDone:
         """Run one task in the worker. However it ends, the worker is free again afterwards, or dead."""

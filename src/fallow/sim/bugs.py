@@ -1,18 +1,237 @@
-"""Bugs to plant, to prove that the simulator can fail."""
+"""Bugs to plant: each undoes one thing that the rules (or an interpreter) do right, so that tests can show that the
+simulator would notice."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from fallow.rules import market, trust
+from fallow.rules.escrow import EscrowRow, Refusal, leases, verdicts
+from fallow.rules.escrow.books import Draft, escrow_of
+from fallow.rules.escrow.facts import VoucherFacts
+from fallow.rules.escrow.rows import Book, Place
+from fallow.rules.membership import Presence, Roll
+from fallow.rules.node import provider, provider_types, steward_lanes, steward_pay, steward_trust
+from fallow.sim.event_log import Disk
 
 if TYPE_CHECKING:
     from fallow.sim.pool import Pool
 
+transition = importlib.import_module("fallow.rules.escrow.transition")
+"""The module; its package gives the function of the same name."""
+
 Spoil = Callable[["Pool"], None]
-BUGS: dict[str, str] = {}
+Patch = tuple[Any, str, Any]
+Bug = Callable[[], tuple[list[Patch], Spoil]]
+
+
+def _nothing(_pool: Pool) -> None:
+    return
+
+
+def _redeem_again() -> tuple[list[Patch], Spoil]:
+    def redeem(draft: Draft, facts: VoucherFacts) -> Refusal | None:
+        escrow = escrow_of(draft, facts.lease)
+        if escrow is None or escrow.closed_ms or facts.signer != escrow.requester:
+            return Refusal.ESCROW_CLOSED
+        amount = min(facts.cumulative_ucr, escrow.locked_ucr)
+        draft.put(msgspec.structs.replace(escrow, paid_ucr=escrow.paid_ucr + amount))
+        draft.move(Book(Place.ESCROW, escrow.lease), Book(Place.AVAILABLE, escrow.provider), amount)
+        return None
+
+    return [(transition, "redeem", redeem)], _nothing
+
+
+def _forged_voucher() -> tuple[list[Patch], Spoil]:
+    right = leases.redeem
+
+    def redeem(draft: Draft, facts: VoucherFacts) -> Refusal | None:
+        escrow = escrow_of(draft, facts.lease)
+        signer = escrow.requester if escrow is not None else facts.signer
+        return right(draft, msgspec.structs.replace(facts, signer=signer))
+
+    return [(transition, "redeem", redeem)], _nothing
+
+
+def _escrow_kept() -> tuple[list[Patch], Spoil]:
+    return [(transition, "close_escrow", lambda *_: None)], _nothing
+
+
+def _opened_twice() -> tuple[list[Patch], Spoil]:
+    right = leases.open_escrow
+
+    def open_escrow(draft: Draft, *rest: Any) -> Refusal | None:
+        known, vars(leases)["escrow_of"] = vars(leases)["escrow_of"], lambda *_: None
+        try:
+            return right(draft, *rest)
+        finally:
+            vars(leases)["escrow_of"] = known
+
+    return [(transition, "open_escrow", open_escrow)], _nothing
+
+
+def _no_witnesses() -> tuple[list[Patch], Spoil]:
+    return [(verdicts, "_witnesses_stand", lambda *_: None)], _nothing
+
+
+def _first_vote_settles() -> tuple[list[Patch], Spoil]:
+    def tally(votes: list[trust.Vote], _under_way: int, _quorum: int) -> trust.Settled:
+        return trust.Settled(votes[0].answer, (votes[0].account,), ())
+
+    return [(trust, "tally", tally)], _nothing
+
+
+def _cheat_is_paid() -> tuple[list[Patch], Spoil]:
+    def catch(turn: Any, job: Any, slot: Any, vote: Any, _agree: Any) -> None:
+        steward_pay.finalise_vote(turn, job, slot, vote, "checked", "outvoted")
+
+    return [(steward_trust, "_catch", catch)], _nothing
+
+
+def _units_twice() -> tuple[list[Patch], Spoil]:
+    right = vars(steward_pay)["_owe"]
+
+    def owe(turn: Any, job: Any, seat: Any, done: Any) -> None:
+        right(turn, job, seat, done)
+        right(turn, job, seat, done)
+
+    return [(steward_pay, "_owe", owe)], _nothing
+
+
+def _lane_claim_again() -> tuple[list[Patch], Spoil]:
+    right = steward_lanes.answered
+
+    def answered(turn: Any, job: Any, seat: Any, event: Any) -> None:
+        if event.claim_hash not in turn.state.claims:
+            seat.lane_next = 1
+        right(turn, job, seat, event)
+
+    return [(steward_lanes, "answered", answered)], _nothing
+
+
+def _budget_ignored() -> tuple[list[Patch], Spoil]:
+    return [(market, "cap_for", lambda *_: 1_000_000)], _nothing
+
+
+def _unobserved_is_dead() -> tuple[list[Patch], Spoil]:
+    def presence(roll: Roll, node: bytes, *_: int) -> Presence:
+        return Presence.DEAD if node in roll.since else Presence.OBSERVED
+
+    return [(Roll, "presence", presence)], _nothing
+
+
+def _lower_voucher() -> tuple[list[Patch], Spoil]:
+    right = provider.on_paid
+
+    def on_paid(lease: provider_types.LeaseEntry, event: Any, redeem_ms: int) -> Any:
+        if lease.phase != "closed":
+            lease.voucher_ucr = 0
+        return right(lease, event, redeem_ms)
+
+    return [(provider, "on_paid", on_paid)], _nothing
+
+
+def _assigned_again() -> tuple[list[Patch], Spoil]:
+    handlers = vars(provider)["_HANDLERS"]
+    right = handlers[provider_types.PeerAssigned]
+
+    def on_assigned(state: provider_types.ProviderState, event: provider_types.PeerAssigned) -> Any:
+        lease = state.leases.get(event.lease)
+        if lease is not None and event.task in lease.tasks and lease.tasks[event.task].phase == "claimed":
+            del lease.tasks[event.task]
+        return right(state, event)
+
+    return [(provider, "_HANDLERS", {**handlers, provider_types.PeerAssigned: on_assigned})], _nothing
+
+
+def _claims_renumbered() -> tuple[list[Patch], Spoil]:
+    handlers = vars(provider)["_HANDLERS"]
+    right = handlers[provider_types.ProviderRestarted]
+
+    def on_restarted(state: provider_types.ProviderState, event: Any) -> Any:
+        for lease in state.leases.values():
+            lease.claims = 0
+        return right(state, event)
+
+    return [(provider, "_HANDLERS", {**handlers, provider_types.ProviderRestarted: on_restarted})], _nothing
+
+
+def _acts_before_writing() -> tuple[list[Patch], Spoil]:
+    def spoil(pool: Pool) -> None:
+        pool.steward.write_ahead = False
+        for each in pool.providers:
+            each.write_ahead = False
+
+    return [], spoil
+
+
+def _disk_lies() -> tuple[list[Patch], Spoil]:
+    def spoil(pool: Pool) -> None:
+        for each in (pool.steward, *pool.providers):
+            each.disk = Disk(flushes=False)
+
+    return [], spoil
+
+
+def _trusting_close() -> tuple[list[Patch], Spoil]:
+    def spoil(pool: Pool) -> None:
+        pool.steward.trusting = True
+
+    return [], spoil
+
+
+def _bank_forgets() -> tuple[list[Patch], Spoil]:
+    def spoil(pool: Pool) -> None:
+        """A bank that loses an escrow row of the last second when it dies."""
+
+        def lose() -> None:
+            rows = pool.bank.ledger.rows
+            young = [k for k, r in rows.items() if isinstance(r, EscrowRow) and r.opened_ms > pool.world.now_ms - 5_000]
+            for key in young:
+                del rows[key]
+
+        vars(pool.bank)["on_death"] = lose
+
+    return [], spoil
+
+
+BUGS: dict[str, Bug] = {
+    "redeem-pays-again": _redeem_again,
+    "forged-voucher-paid": _forged_voucher,
+    "escrow-not-released": _escrow_kept,
+    "escrow-opened-twice": _opened_twice,
+    "slash-without-evidence": _no_witnesses,
+    "final-without-check": _first_vote_settles,
+    "cheat-is-paid": _cheat_is_paid,
+    "claim-counted-twice": _units_twice,
+    "lane-claim-paid-again": _lane_claim_again,
+    "budget-ignored": _budget_ignored,
+    "unobserved-is-dead": _unobserved_is_dead,
+    "lower-voucher-kept": _lower_voucher,
+    "assigned-without-dedupe": _assigned_again,
+    "claims-renumbered": _claims_renumbered,
+    "acts-before-writing": _acts_before_writing,
+    "disk-lies": _disk_lies,
+    "trusting-close": _trusting_close,
+    "bank-forgets": _bank_forgets,
+}
 
 
 @contextmanager
 def planted(name: str) -> Iterator[Spoil]:
-    yield lambda _pool: None
+    """While open, the rules have the bug `name` ("" for none); call what it gives with the pool before it runs. KeyError
+    for a bug that is not there. Changes modules: not for threads."""
+    patches, spoil = BUGS[name]() if name else ([], _nothing)
+    before = [(place, attribute, vars(place)[attribute]) for place, attribute, _ in patches]
+    for place, attribute, value in patches:
+        setattr(place, attribute, value)
+    try:
+        yield spoil
+    finally:
+        for place, attribute, value in before:
+            setattr(place, attribute, value)

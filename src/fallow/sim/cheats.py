@@ -20,6 +20,7 @@ from fallow.wire.messages import (
     CloseLease,
     LeaseBody,
     Message,
+    Ok,
     OpenLane,
     PayVoucher,
     WatchLease,
@@ -40,8 +41,12 @@ class Ways:
         self.salt = salt
 
     def answers(self, me: Provider, request: Message) -> bool:
-        """Whether a request gets an answer."""
+        """Whether a request is heard."""
         return True
+
+    def instead(self, request: Message) -> Message | None:
+        """An answer that is given without doing anything."""
+        return None
 
     def serves(self, blob: bytes) -> bool:
         """Whether a blob that is here is handed out."""
@@ -141,8 +146,8 @@ class Vanisher(Cheat):
 class Hostage(Cheat):
     """Says that it closes the lease, and keeps the escrow locked."""
 
-    def answers(self, me: Provider, request: Message) -> bool:
-        return not isinstance(request, CloseLease)
+    def instead(self, request: Message) -> Message | None:
+        return Ok() if isinstance(request, CloseLease) else None
 
 
 class Equivocator(Cheat):

@@ -4,7 +4,7 @@ when the network and the machines fail. A plan is plain data, so that a failure 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fallow.sim.cheats import GALLERY
 from fallow.sim.people import digest
@@ -66,7 +66,9 @@ class Plan:
     reorder: float = 0.0
     echoes: float = 0.0
     calm_ms: int = 60_000
-    cheats: tuple[str, ...] = field(default=())
+    cheats: tuple[str, ...] = ()
+    accuses: bool = False
+    """Whether the requester itself cheats: it charges honest providers with false evidence."""
 
 
 def draw(seed: int) -> Plan:
@@ -76,7 +78,7 @@ def draw(seed: int) -> Plan:
     providers = _draw_providers(rng, cheats)
     calm_ms = rng.choice((10_000, 30_000, 60_000))
     collude = "collude" in cheats
-    jobs = tuple(_draw_job(rng, number, calm_ms, collude=collude) for number in range(rng.choice((1, 1, 2))))
+    jobs = tuple(_draw_job(rng, number, calm_ms, collude=collude) for number in range(rng.choice((1, 1, 2, 3))))
     rough = rng.random() < 0.8
     happenings = _draw_happenings(rng, [p.name for p in providers], calm_ms) if rough else ()
     return Plan(
@@ -90,6 +92,7 @@ def draw(seed: int) -> Plan:
         echoes=rng.choice((0, 0.05)),
         calm_ms=calm_ms,
         cheats=cheats,
+        accuses=rng.random() < 0.15,
     )
 
 
@@ -137,7 +140,7 @@ def _draw_job(rng: random.Random, number: int, calm_ms: int, *, collude: bool) -
         work: TrainJob | BatchJob | LaneJob = TrainJob(digest("model"), digest("data"), recipe, 1_000)
     elif kind == "batch":
         params = tuple(f"{name} {n}".encode() for n in range(rng.choice((1, 4, 12))))
-        work = BatchJob("echo", params, (), rng.choice((1, 10)))
+        work = BatchJob("echo", params, (), rng.choice((1, 10, 60)))
     else:
         work = LaneJob("echo", rng.choice((1, 2, 3)))
     spec = JobSpec(work, budget, 0, workers, rng.choice(("price", "speed")), verify, timeout_s, name)
@@ -147,8 +150,8 @@ def _draw_job(rng: random.Random, number: int, calm_ms: int, *, collude: bool) -
 def _draw_happenings(rng: random.Random, providers: list[str], calm_ms: int) -> tuple[Happening, ...]:
     found: list[Happening] = []
     everybody = ["steward", "bank", "directory0", *providers]
-    for _ in range(rng.randrange(7)):
-        at_ms, for_ms = rng.randrange(500, calm_ms), rng.choice((100, 1_000, 5_000, 25_000))
+    for _ in range(rng.randrange(12)):
+        at_ms, for_ms = rng.randrange(500, min(calm_ms, 40_000)), rng.choice((100, 1_000, 5_000, 25_000))
         kind = rng.choice(("crash", "crash", "crash", "kill", "cut", "deaf", "clog"))
         if kind in ("crash", "kill"):
             who = (rng.choice(("steward", "bank", rng.choice(everybody))),)

@@ -127,9 +127,12 @@ class Referee:
         """The steward has heard from a node."""
         self.last_heard[node] = self.world.now_ms
 
-    def lives(self) -> None:
-        """The steward starts: whom it could not hear while it was away is nobody's fault."""
+    def lives(self, state: State) -> None:
+        """The steward starts: whom it could not hear while it was away is nobody's fault. What it decided in the moment
+        of its death it decided then."""
         self.since_ms = self.world.now_ms
+        for job in state.jobs.values():
+            self.lost |= {job.seats[n].lease for n in job.live if job.seats[n].mark is Mark.LOST}
 
     def replayed(self, lost: State, found: State) -> None:
         """The log gives back exactly what the process knew."""

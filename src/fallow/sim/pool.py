@@ -10,6 +10,7 @@ from fallow.rules import trust
 from fallow.rules.escrow import EscrowRow, Terms
 from fallow.rules.node import provider_types, steward_types
 from fallow.rules.placement import Capacity
+from fallow.sim.accuser import Accuser
 from fallow.sim.cheats import GALLERY, Copycat, Ways
 from fallow.sim.crash import Process
 from fallow.sim.faults import Happening, JobPlan, Plan, ProviderPlan
@@ -88,6 +89,8 @@ class Pool:
         self.steward = self._add(Steward(world, self.network, person, TIMING, self.bank.node, self.referee))
         self.steward.directories = [directory.node for directory in self.directories]
         self.steward.echoes = plan.echoes
+        if plan.accuses:
+            self.steward.accuse = Accuser(self.steward).accuse
         self.bank.welcome(person, PURSE_UCR, 0)
         self.providers = [self._provider(each) for each in plan.providers]
         self.user = self._add(User(world, self.network, "user", self._person("user", "").node))

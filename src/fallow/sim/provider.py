@@ -135,6 +135,10 @@ class Provider(Process):
         """As `node/provider.py` does it: check who signed, then tell the brain."""
         if not self.ways.answers(self, request):
             return
+        instead = self.ways.instead(request)
+        if instead is not None:
+            reply(instead)
+            return
         try:
             event = self._event(caller, request)
         except FallowError as error:

@@ -3,6 +3,8 @@ calls, checks what comes back as `node/steward_effects.py` and `node/steward_wat
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from fallow.rules.node import steward_types as t
@@ -19,7 +21,7 @@ from fallow.sim.world import World
 from fallow.wire import codec
 from fallow.wire.documents import Signed
 from fallow.wire.local import JobSpec
-from fallow.wire.messages import BlobFound, BlobStat, Failure, Message, Ok
+from fallow.wire.messages import BlobFound, BlobStat, Claimed, Failure, Message, Ok
 
 STREAM = "steward"
 TICK_MS, IDLE_TICK_MS = 500, 3_000
@@ -60,6 +62,8 @@ class Steward(Process):
         self.blobs: set[bytes] = set()
         self.write_ahead = True
         self.echoes = 0.0
+        self.accuse: Callable[[Seat, Claimed], None] = lambda _seat, _claim: None
+        self.trusting = False
         self.applied = 0
         self.state = State()
         self.desk = LaneDesk(self)
@@ -81,7 +85,7 @@ class Steward(Process):
             self.referee.records(effects)
             if self.applied == applied:
                 self.referee.replayed(lost, self.state)
-        self.referee.lives()
+        self.referee.lives(self.state)
         identity = t.Identity(self.person.account, self.person.node, self.bank_account)
         self.tell(t.StewardStarted(self.world.now_ms, identity, self.timing))
         for effect in outstanding(self.state):

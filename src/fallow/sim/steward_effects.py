@@ -204,8 +204,9 @@ class Runner:
                 answer = yield Ask(self._me.bank, Redeem(self._voucher(effect.lease, effect.cumulative_ucr)))
                 if answer is None:
                     return AGAIN
-            yield Ask(effect.peer.node, CloseLease(effect.lease))
-            if self._me.world.now_ms >= effect.ends_ms:
+            heard = yield Ask(effect.peer.node, CloseLease(effect.lease))
+            # Whatever it answered: one that says yes and does not close must not keep the money for ever.
+            if self._me.world.now_ms >= effect.ends_ms and not (heard and self._me.trusting):
                 yield Ask(self._me.bank, CloseEscrow(effect.lease))
             settled = yield from self._settlement(effect.lease)
         if settled is None or not settled.closed_ms:

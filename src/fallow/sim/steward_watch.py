@@ -28,6 +28,8 @@ class Watches:
     def __init__(self, steward: Steward) -> None:
         self._me = steward
         self._leases: set[bytes] = set()
+        # By node and not by lease: whoever answers under one of its leases is there.
+        self._observed: dict[bytes, bool] = {}
 
     def watch(self, effect: t.WatchLease) -> None:
         """Begin to follow a lease; one that is followed already goes on where it is."""
@@ -37,19 +39,19 @@ class Watches:
 
     def _watch(self, effect: t.WatchLease) -> Flow:
         """Follow a lease until it is closed. A poll that fails is a stream that broke."""
-        seen, observed, node = effect.after_sequence, None, effect.peer.node
+        seen, node = effect.after_sequence, effect.peer.node
         while self._me.seat_of(effect.lease) is not None:
             answer = yield Ask(node, WatchLease(effect.lease, seen), POLL_MS)
             now_ms = self._me.world.now_ms
             if not isinstance(answer, LeaseEvents):
-                if observed is not False:
-                    observed = False
+                if self._observed.get(node) is not False:
+                    self._observed[node] = False
                     self._me.tell(t.PeerUnobserved(now_ms, node))
                 yield RETRY_MS
                 continue
             self._me.referee.heard(node)
-            if observed is not True:
-                observed = True
+            if self._observed.get(node) is not True:
+                self._observed[node] = True
                 self._me.tell(t.PeerObserved(now_ms, node))
             for event in answer.events:
                 self._event(effect.lease, event)
@@ -62,6 +64,7 @@ class Watches:
             return
         match body:
             case Claimed():
+                self._me.accuse(seat, body)
                 self._me.tell(self._claimed(lease, seat, event.sequence, body))
             case TaskFailed(task, code, what, retryable):
                 self._me.tell(t.PeerFailed(now_ms, lease, event.sequence, task, code, what, retryable))

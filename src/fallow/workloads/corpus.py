@@ -53,8 +53,8 @@ def inspect_data(path: Path) -> DataFacts:
             documents, chats = documents + 1, chats + isinstance(item, Chat)
         lines = max((number for number, _ in _lines(file)), default=0)
     else:
-        for lines, line in _lines(file):
-            documents = documents or int(bool(line.strip()))
+        for number, line in _lines(file):
+            lines, documents = number, documents or int(bool(line.strip()))
     if not documents:
         raise fail("E1703", f"{file.name} is empty.")
     return DataFacts("jsonl" if is_jsonl(file) else "text", file, file.stat().st_size, lines, documents, chats)

@@ -10,7 +10,7 @@ from fallow.errors import fail
 from fallow.wire import codec
 from fallow.wire.tasks import Generate
 from fallow.workloads.engines import Emit, Engine
-from fallow.workloads.model_files import find_gguf
+from fallow.workloads.model_files import inspect_model
 from fallow.workloads.task import Outcome, Work
 
 MAX_PARALLEL = 64
@@ -24,7 +24,8 @@ def open_engine(
     """Load a model for answering. `context_tokens` 0 means the model's own limit (GGUF: 2,048). Errors: UsageError
     E1701 for what is no model or adapter, E1708 when the package that it needs is not installed."""
     parallel = max(1, min(parallel, MAX_PARALLEL))
-    gguf = find_gguf(model)
+    facts = inspect_model(model)  # before the imports: seconds, for what is no model
+    gguf = facts.weights[0] if facts.layout == "gguf" else None
     try:
         if gguf is None:
             from fallow.workloads.engine_torch import TorchEngine

@@ -1,5 +1,5 @@
-"""A crowd of providers, a bank and a directory around the steward's brain: carries out its effects and tells it what came
-of them, in order or shuffled. What a provider does is decided by its `Provider`."""
+"""A crowd of providers, a bank and a directory around the steward's brain: carries out its effects and tells it what
+came of them, in order or shuffled. What a provider does is decided by its `Provider`."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class Crowd:
     providers: list[Provider]
     shuffle: random.Random | None = None
     now_ms: int = 1_000_000
-    timing: t.Timing = t.Timing()
+    timing: t.Timing = field(default_factory=t.Timing)
     state: State = field(default_factory=State)
     history: list[t.StewardEvent] = field(default_factory=list)
     effects: list[t.StewardEffect] = field(default_factory=list)
@@ -328,7 +328,8 @@ class Crowd:
                 if provider.name in self.away and self.now_ms < effect.ends_ms:
                     return
                 paid = max(self.vouchers.get(effect.lease, 0), effect.cumulative_ucr)
-                self.vouchers[effect.lease] = paid
+                if paid:
+                    self.vouchers[effect.lease] = paid
                 self.escrow[effect.lease] = "closed"
                 slashed = self.slashed.get(effect.lease, 0)
                 self.say(t.LedgerClosed(self.now_ms, effect.lease, paid, terms.cap_ucr - paid, slashed))

@@ -231,6 +231,7 @@ def _go_on(turn: Turn, job: Job) -> None:
     settle_marked(turn, job)
     if job.lanes is not None or job.waiting or job.checking:
         steward_market.recruit(turn, job)
+        steward_lanes.condemned(job)
     steward_market.give_up(turn, job)
     out_of_money(turn, job)
     _progress(turn, job)

@@ -46,14 +46,19 @@ def out_of_money(turn: Turn, job: Job) -> None:
         return
     text = f"The budget of {format_money(job.spec.budget_ucr)} is used up; the job pauses and ends with what is done."
     turn.warn_once(job, "dry", text)
-    if any(seat.running or seat.claims or seat.batches for seat in seats) or _may_free_money(job, seats):
+    checking = any(batch.checking or not batch.seed for seat in seats for batch in seat.batches.values())
+    if checking or job.keeping or any(seat.running for seat in seats) or _may_free_money(job, seats):
         return
     job.ending = Ending("E1401", "the budget was used up before the work was done")
 
 
 def _may_free_money(job: Job, seats: list[Seat]) -> bool:
     """Whether leases that are being closed will give back enough for one more task."""
-    back = sum(seat.leased.cap_ucr - seat.owed_ucr() for seat in seats if seat.mark is not Mark.LOST)
+    back = sum(
+        seat.leased.cap_ucr - seat.owed_ucr()
+        for seat in seats
+        if seat.mark is not Mark.LOST and len(seat.claims) + len(seat.batches) <= len(seat.provisional)
+    )
     units = min((job.slots[key].spec.units for key in job.waiting), default=market.volume(job.spec).largest)
     price = min((seat.price_ucr for seat in seats), default=0)
     return back > 0 and (job.left_ucr() + back) * 1_000 >= units * price

@@ -60,24 +60,31 @@ def unready(turn: Turn, job: Job, seat: Seat, event: LaneUnready) -> None:
     """The provider cannot load the work. When two say that it is the work's own fault, or the only one does, it is."""
     if not seat.usable or seat.ready:
         return
-    seat.mark = Mark.LEAVING
+    seat.mark, job.alone = Mark.LEAVING, False
     turn.note(job, "failed", f"A provider could not get ready: {event.what} ({event.code})", seat.node)
     job.refused[seat.node] = turn.now_ms + 60_000
     if event.retryable or not event.code.startswith("E17"):
         return
     job.accusers[seat.account] = event.code
-    others = [n for n in job.live if job.seats[n].usable or job.seats[n].negotiating]
-    agreed = sum(1 for code in job.accusers.values() if code == event.code)
-    if job.ending is None and (agreed > 1 or (not others and job.alone)):
+    if job.ending is None and list(job.accusers.values()).count(event.code) > 1:
         job.ending = Ending("E1403", f"providers cannot load it: {event.what} ({event.code})")
+
+
+def condemned(job: Job) -> None:
+    """A single provider's word against the work is enough when there is nobody else to ask."""
+    if job.accusers and job.alone and not any(job.seats[n].usable or job.seats[n].negotiating for n in job.live):
+        code = next(iter(job.accusers.values()))
+        job.ending = Ending("E1403", f"the only provider cannot load it ({code})")
 
 
 def answered(turn: Turn, job: Job, seat: Seat, event: LaneAnswered) -> None:
     """A batch was claimed. Its units are held against the cap; what exceeds the cap is never paid."""
     if not fresh_sequence(seat, event.sequence) or job.lanes is None or seat.mark is Mark.BANNED:
         return
-    if seat.stage is not Stage.OPEN or event.claim_hash in turn.state.claims:
+    # A claim that is told again after it was paid, or a second root over the same answers, would be paid twice.
+    if seat.stage is not Stage.OPEN or event.first < seat.lane_next:
         return
+    seat.lane_next = event.first + event.count
     batch = Batch(event.claim, event.claim_hash, event.first, event.count, event.units, since_ms=turn.now_ms)
     seat.batches[event.claim_hash] = batch
     turn.state.claims[event.claim_hash] = seat.lease

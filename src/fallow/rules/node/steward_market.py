@@ -55,7 +55,7 @@ def missing_seats(job: Job) -> int:
 def can_recruit(job: Job) -> bool:
     """Whether further providers may still turn up: some are being asked, or the last search found more than were
     asked."""
-    return job.searched_ms < 0 or not job.alone or bool(job.talks)
+    return not job.dry and (job.searched_ms < 0 or not job.alone or bool(job.talks))
 
 
 def recruit(turn: Turn, job: Job) -> None:
@@ -90,6 +90,7 @@ def offers_seen(turn: Turn, job: Job, event: OffersSeen) -> None:
         for offer in fitting
         if offer.address.node not in taken
         and offer.address.node not in job.refused
+        and offer.address.node not in turn.state.roll.since
         and not turn.state.standing(offer.account).banned
     ]
     asked = _best(job, fresh)[: max(0, missing_seats(job)) + SPARE_QUOTES]
@@ -205,6 +206,7 @@ def quoted(turn: Turn, job: Job, event: PeerQuoted) -> None:
     if not honest or quote.price_ucr > order.max_price_ucr or quote.stake_ucr < order.min_stake_ucr:
         drop(turn, job, seat)
         return
+    turn.state.roll.see(seat.node)
     seat.stage, seat.quote, seat.price_ucr = Stage.QUOTED, quote, quote.price_ucr
 
 
@@ -241,8 +243,12 @@ def choose(turn: Turn, job: Job) -> None:
     bids = [market.Bid(s.node, s.account, s.price_ucr, s.units_per_s) for s in rivals.values()]
     accounts = {job.seats[n].account for n in job.live if job.seats[n].node not in rivals}
     ranked = market.rank(bids, job.spec.prefer)
-    fresh = [bid for bid in ranked if bid.account not in accounts]
-    for place, bid in enumerate(fresh + [bid for bid in ranked if bid.account in accounts]):
+    fresh: list[market.Bid] = []
+    later: list[market.Bid] = []
+    for bid in ranked:
+        (later if bid.account in accounts else fresh).append(bid)
+        accounts.add(bid.account)
+    for place, bid in enumerate(fresh + later):
         seat = rivals[bid.node]
         if place < free and _propose(turn, job, seat, free - place):
             continue

@@ -189,6 +189,6 @@ def closed(turn: Turn, job: Job, seat: Seat, event: LedgerClosed) -> None:
     if seat.mark is Mark.NONE:
         seat.mark = Mark.LEAVING
     job.live.pop(seat.number, None)
-    job.dry = False
+    job.dry = job.alone = False
     text = f"Lease closed: {format_money(event.paid_ucr)} paid, {format_money(event.refunded_ucr)} back."
     turn.note(job, "paid", text, seat.node)

@@ -199,6 +199,7 @@ class Seat(msgspec.Struct):
     provisional: dict[bytes, Pending] = {}
     batches: dict[bytes, Batch] = {}
     ready: bool = False
+    lane_next: int = 1
     closing_check: bool = False
     charges: dict[bytes, Charge] = {}
     settled: tuple[int, int, int] = (0, 0, 0)

@@ -4,7 +4,7 @@ false."""
 from __future__ import annotations
 
 from fallow.rules import rounds
-from fallow.rules.node.steward_slots import add_slot, respec, retire
+from fallow.rules.node.steward_slots import add_slot, respec, retire, strike
 from fallow.rules.node.steward_specs import finish_spec, part_named, round_spec, train_log, train_value, train_work
 from fallow.rules.node.steward_state import Job, Slot, Step, Turn
 from fallow.rules.node.steward_trust import begin_check, probing
@@ -118,6 +118,8 @@ def _close_round(turn: Turn, job: Job, log: Log) -> bool:
     for shard, slot in slots.items():
         if shard not in entries:
             turn.note(job, "round", f"Round {log.current} goes on without shard {shard}, which came too late.")
+            for vote in slot.running():
+                strike(turn, job, job.seats[vote.seat])
             retire(turn, job, slot)
             del job.round_slots[log.current, shard]
     _sign_off(turn, job, log, entries)

@@ -127,11 +127,11 @@ def _ask_auditors(turn: Turn, job: Job, slot: Slot, more: int, under_way: int) -
     if not _carry_kept(turn, job, slot):
         return
     called = _called(turn, job, slot, more)
-    if not called and not under_way:
+    if not called and not under_way and not _out_of_room(job, slot):
         waited = turn.now_ms - slot.since_ms >= turn.state.timing.audit_within
         if waited or not can_recruit(job):
-            (_undecided if slot.disputed else _unchecked)(turn, job, slot)
-        return
+            doubtful = slot.disputed or any(attempt.code == "E1502" for attempt in slot.attempts)
+            (_undecided if doubtful else _unchecked)(turn, job, slot)
     for account in called:
         free = [seat for seat in _seats_for(turn, job, slot, account) if len(seat.running) < job.depth]
         if free:
@@ -140,6 +140,21 @@ def _ask_auditors(turn: Turn, job: Job, slot: Slot, more: int, under_way: int) -
             slot.since_ms = turn.now_ms
     if len(called) >= more and not slot.called:
         job.wanting.pop(slot.key, None)
+
+
+def _out_of_room(job: Job, slot: Slot) -> bool:
+    """Whether others could check the slot if only their leases had money left. They get no more work under these; either
+    new leases take their place, or the job has run out of money."""
+    tried = {vote.account for vote in slot.votes if vote.task == slot.task}
+    found = False
+    for number in job.live:
+        seat = job.seats[number]
+        if seat.stage is Stage.OPEN and seat.account not in tried and seat.mark in (Mark.NONE, Mark.FULL):
+            poor = seat.room_units() < slot.spec.units
+            if poor and seat.usable:
+                seat.mark, job.alone = Mark.FULL, False
+            found = found or poor or seat.mark is Mark.FULL
+    return found or job.dry
 
 
 def _called(turn: Turn, job: Job, slot: Slot, more: int) -> tuple[bytes, ...]:
@@ -218,7 +233,7 @@ def _undecided(turn: Turn, job: Job, slot: Slot) -> None:
     for vote in slot.running():
         end_vote(turn, job, vote, cancel=True)
     for vote in slot.live():
-        blame_vote(turn, job, slot, vote, "E1502")
+        slot.attempts.append(Attempt(vote.account, Blame.PLACE, "E1502"))
         void_vote(turn, job, vote)
     if not slot.retired:
         respec(job, slot, slot.spec)

@@ -74,7 +74,7 @@ def _place(job: Job, slot: Slot, free: list[Seat]) -> Seat | None:
     if tried and tried.issuperset(seat.account for seat in _usable(job)):
         respec(job, slot, slot.spec)
         tried = NOBODY
-    avoid: dict[bytes, int] = {}
+    avoid = {seat.account: seat.strikes for seat in free if seat.strikes}
     for attempt in slot.attempts:
         avoid[attempt.account] = avoid.get(attempt.account, 0) + 1
     places = [
