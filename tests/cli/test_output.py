@@ -66,6 +66,7 @@ def test_progress_off_a_terminal_is_a_line_for_each_step(capsys: pytest.CaptureF
     with Output(as_json=False).progress("work") as bar:
         bar.update(1, 2)
         bar.update(1, 2)
+        bar.hint("left out")
         bar.update(2, 2, "last")
         bar.say("[note]")
     assert capsys.readouterr().err == "work 1/2\nwork 2/2  last\n[note]\n"
@@ -84,6 +85,7 @@ def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("TERM", "xterm")
     with Output(as_json=False).progress("work") as bar:
         bar.update(1, 2, "on it")
+        bar.hint("a hint")
         bar.say("[a note]")
     assert "work" in screen.getvalue()
     assert "[a note]" in screen.getvalue()

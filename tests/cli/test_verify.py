@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,18 @@ def test_one_changed_byte_is_found(terminal: Terminal, file: Path, place: int) -
     said = terminal.fallow("verify", file)
     assert (said.code, said.error_code) == (3, "E1501")
     assert "FAIL" in said.out
-    assert terminal.fallow("verify", file, "--json").data["error"]["code"] == "E1501"
+    answer, error = map(json.loads, terminal.fallow("verify", file, "--json").out.splitlines())
+    assert answer["ok"] is False
+    assert error["error"]["code"] == "E1501"
+
+
+def test_several_at_once_are_all_looked_at(terminal: Terminal, file: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.receipt"
+    bad.write_bytes(file.read_bytes()[:-1] + b"?")
+    said = terminal.fallow("verify", bad, file, "--json")
+    assert said.code == 3
+    assert [json.loads(line).get("ok") for line in said.out.splitlines()] == [False, True, None]
+    assert terminal.fallow("verify", file, file).code == 0
 
 
 @pytest.mark.parametrize("content", [b"", b"not a receipt", b"\x00" * 1000])

@@ -8,10 +8,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from tests.node.provider_net import CONFIG, Buyer, Seller, market, open_pool, spec
+from tests.node.provider_net import Buyer, Seller, market, open_pool, spec
 
 from fallow.errors import FallowError
 from fallow.node.bank_client import BankClient
+from fallow.node.config import Config, ProviderConfig
 from fallow.node.provider import run_provider
 from fallow.node.router import Router
 from fallow.wire.claims import merkle_root, output_hash, task_leaf
@@ -128,9 +129,8 @@ async def test_a_stranger_gets_nowhere(tmp_path: Path) -> None:
 
 async def test_a_rule_or_cheat_that_cannot_be_read_is_told_at_once(tmp_path: Path) -> None:
     async with open_pool(tmp_path) as pool:
-        for field in ("idle", "cheat"):
-            provider = type(CONFIG.provider)(**{field: "nonsense"})
-            services = await pool.services(field, Router(), type(CONFIG)(provider=provider))
+        for provider in (ProviderConfig(idle="nonsense"), ProviderConfig(cheat="nonsense")):
+            services = await pool.services("pat", Router(), Config(provider=provider))
             with pytest.raises(FallowError) as wrong:
                 await run_provider(services, Router())
             assert wrong.value.code == "E1001"

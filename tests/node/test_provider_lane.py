@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,13 @@ class Desk:
         self.paused = False
         self.now_s = 1.0
         self.allowance = allowance
-        self.lane = Lane(window, self, self, lambda: self.allowance, lambda *c: self.claims.append(c))  # type: ignore[arg-type]
+        self.lane = Lane(window, self, self, lambda: self.allowance, self.claim)  # type: ignore[arg-type]
+
+    def claim(self, first: int, count: int, units: int, root: bytes) -> asyncio.Future[None]:
+        self.claims.append((first, count, units, root))
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
 
     def send(self, message: Any) -> None:
         self.sent.append(message)
@@ -136,7 +143,7 @@ class Desk:
         raise AssertionError("driven by hand")
 
     async def ask(self, *numbers: int) -> None:
-        async def inputs() -> Any:
+        async def inputs() -> AsyncIterator[LaneTask]:
             for number in numbers:
                 yield LaneTask(number, b"p%d" % number)
 

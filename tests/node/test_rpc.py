@@ -372,6 +372,69 @@ async def test_a_node_is_called_back_over_the_connection_that_it_dialled(world: 
     task.cancel()
 
 
+async def test_calling_back_leaves_the_calls_of_the_other_side_alone(world: World, handlers: Handlers) -> None:
+    """A provider that fetches a blob from a steward must not end the steward's streams: it knows the steward by the
+    connection that came in, and hears its address only now."""
+    provider = await world.client(1, handlers.router)
+    tasks = [world.group.create_task(serve(provider._transport, handlers.router, provider))]
+    steward = await world.client(2, handlers.router)
+    tasks.append(world.group.create_task(serve(steward._transport, handlers.router, steward)))
+    async with steward.open(provider.address(), WatchLease(b"\3" * 32, 1)) as stream:
+        assert await anext(aiter(stream)) == b"raw" * 300
+        for port in (0, 7):  # then again, by an address that nobody has heard of
+            more = (f"127.0.0.1:{port}",) if port else ()
+            here = steward.address()
+            assert await provider.call(NodeAddress(here.node, (*more, *here.direct)), ask()) == Ok()
+        await until(lambda: not any(peer.users for peer in provider._peers.values()))
+        await provider.call(steward.address(), ask())
+        handlers.release.set()
+        assert [item async for item in stream] == []
+    for task in tasks:
+        task.cancel()
+
+
+async def test_a_replaced_connection_stays_until_nobody_is_served_on_it(
+    world: World, handlers: Handlers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rpc_module, "SWEEP_S", 0.02)
+    provider = await world.client(1, handlers.router)
+    task = world.group.create_task(serve(provider._transport, handlers.router, provider))
+    steward = await world.client(2, handlers.router)
+    other = world.group.create_task(serve(steward._transport, handlers.router, steward))
+    async with steward.open(provider.address(), WatchLease(b"\3" * 32, 1)) as stream:
+        assert await anext(aiter(stream)) == b"raw" * 300
+        peer = provider._peers[steward.node]
+        peer.places["127.0.0.1:9"] = None  # it lived elsewhere once, so that the next address is a move
+        assert await provider.call(steward.address(), ask()) == Ok()
+        assert len(peer.retired) == 1
+        await provider.call(steward.address(), ask())
+        handlers.release.set()
+        assert [item async for item in stream] == []
+    await until(lambda: not peer.retired)
+    task.cancel()
+    other.cancel()
+
+
+async def test_one_broken_call_leaves_the_other_calls_on_its_connection_alone(handlers: Handlers) -> None:
+    async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+        world = World("sim", stack, group)
+        cut = Router()
+
+        @cut.on(CancelTask)
+        async def leave(caller: Caller, request: CancelTask) -> Message:
+            raise asyncio.CancelledError  # the stream is aborted, the connection lives
+
+        cut.stream(WatchLease)(handlers.watch)
+        server, client = await world.node(1, cut), await world.client(2)
+        async with client.open(server.address(), WatchLease(b"\3" * 32, 1)) as stream:
+            assert await anext(aiter(stream)) == b"raw" * 300
+            assert (await error_of(client.call(server.address(), ask()))).code == "E1801"
+            handlers.release.set()
+            assert [item async for item in stream] == []
+        await client.close()
+        await world.stop(server)
+
+
 # streams --------------------------------------------------------------------------------------------------------------
 
 

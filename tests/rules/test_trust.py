@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from benchmarks.audit_economics import Market
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -173,85 +174,6 @@ def test_expected_executions() -> None:
 
 
 # economics ------------------------------------------------------------------------------------------------------------
-
-
-class Market:
-    """8,000 tasks on 200 workers by the rules of this module, assigned uniformly, as in the published measurements.
-    Smart colluders are honest until they have passed probation, then always give the same wrong answer."""
-
-    def __init__(self, policy: Policy, share: float, mode: str, seed: int) -> None:
-        self.random, self.policy, self.mode = random.Random(seed), policy, mode
-        self.workers = [n.to_bytes(20, "big") for n in range(200)]
-        self.bad = set(self.workers[: int(200 * share)])
-        self.standing = dict.fromkeys(self.workers, Standing())
-        self.open: dict[bytes, dict[int, tuple[bytes, bytes]]] = {worker: {} for worker in self.workers}
-        self.final: dict[int, bytes] = {}
-        self.work = 0
-
-    def answer(self, worker: bytes) -> bytes:
-        self.work += 1
-        lies = worker in self.bad and (
-            self.mode == "always" or self.standing[worker].passed >= max(1, self.policy.probation)
-        )
-        return Y if lies else X
-
-    def there(self) -> list[bytes]:
-        return [worker for worker in self.workers if not self.standing[worker].banned]
-
-    def do(self, task: int) -> None:
-        worker = self.random.choice(self.there())
-        answer, seed = self.answer(worker), self.random.randbytes(32)
-        if trust.must_check(self.policy, self.standing[worker], seed) is None:
-            self.final[task] = answer
-            self.open[worker][task] = (seed, answer)
-        else:
-            self.check(task, worker, answer, seed)
-
-    def check(self, task: int, worker: bytes, answer: bytes, seed: bytes) -> None:
-        votes = [Vote(worker, answer)]
-        queue = [account for account in trust.auditor_order(seed, self.there()) if account != worker]
-        while not isinstance(result := trust.tally(votes, 0, self.policy.quorum), (Settled, Undecided)):
-            account = queue.pop(0)
-            votes.append(Vote(account, self.answer(account)))
-        assert isinstance(result, Settled)
-        self.final[task] = result.answer
-        for account in result.right:
-            self.standing[account] = self.standing[account]._replace(passed=self.standing[account].passed + 1)
-        for account in result.wrong:
-            self.ban(account)
-
-    def ban(self, account: bytes) -> None:
-        self.standing[account] = self.standing[account]._replace(banned=True)
-        redo, self.open[account] = self.open[account], {}
-        for task in redo:
-            self.do(task)
-
-    def close(self) -> None:
-        """The last check of everybody, until nobody has unchecked claims that were made since it."""
-        closed: dict[bytes, int] = {}
-        while todo := [w for w in self.there() if len(self.open[w]) > closed.get(w, 0)]:
-            for worker in todo:
-                if self.standing[worker].banned or not self.open[worker]:
-                    continue
-                seeds = {task.to_bytes(32, "big"): seed for task, (seed, _) in self.open[worker].items()}
-                task = int.from_bytes(trust.closing_pick(seeds), "big")
-                seed, answer = self.open[worker].pop(task)
-                self.check(task, worker, answer, seed)
-                closed[worker] = len(self.open[worker])
-
-    def unchecked(self, tasks: int) -> float:
-        """Percent of wrong answers when nobody looks."""
-        for task in range(tasks):
-            self.do(task)
-        return 100 * sum(answer != X for answer in self.final.values()) / tasks
-
-    def run(self, tasks: int) -> tuple[float, float, int]:
-        for task in range(tasks):
-            self.do(task)
-        self.close()
-        wrong = sum(answer != X for answer in self.final.values())
-        honest = sum(s.banned for w, s in self.standing.items() if w not in self.bad)
-        return self.work / tasks, 100 * wrong / tasks, honest
 
 
 @pytest.mark.parametrize("mode", ["smart", "always"])

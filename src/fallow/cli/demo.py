@@ -28,6 +28,7 @@ from fallow.units import format_money
 from fallow.wire.tasks import Recipe
 
 PROVIDERS = 4
+WORKERS = 3
 ROUNDS = 3
 RECIPE = Recipe(
     method="lora", rounds=ROUNDS, inner_steps=6, sequence_tokens=128, batch_sequences=2, learning_rate="0.001",
@@ -99,7 +100,7 @@ async def _demo(network: Network, model: Path, data: Path, folder: Path, out: Ou
 
 
 async def _train(client: AsyncFallow, model: Path, data: Path, out: Output) -> AsyncJob:
-    terms = Terms(budget=BUDGET, workers=PROVIDERS, verify="audit:probation=1,rate=0.1,quorum=2", name="demo")
+    terms = Terms(budget=BUDGET, workers=WORKERS, verify="audit:probation=1,rate=0.1,quorum=2", name="demo")
     spec = await client.plan_train(model, data, RECIPE, **terms)
     estimate = await client.estimate(spec)
     low, high = format_money(estimate.low_ucr), format_money(estimate.high_ucr)

@@ -13,12 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from fallow.adapters import leash
 from fallow.errors import FallowError, fail
 from fallow.sdk.client import AsyncFallow
 
 START_S = 60.0
 STOP_S = 5.0
 COMMAND = (sys.executable, "-c", "import sys; from fallow.cli.main import main; sys.exit(main())")
+REIN = (sys.executable, "-I", "-S", leash.__file__)
+"""Whatever happens to the demo, its processes end with it."""
 CHEAT = """[provider]
 cheat = "lazy"
 threads = 1
@@ -140,7 +143,7 @@ def _spawn(home: Path, words: tuple[str, ...]) -> subprocess.Popen[str]:
     environment = os.environ | {"FALLOW_HOME": str(home), "TOKENIZERS_PARALLELISM": "false"}
     with (home / "log.txt").open("a", encoding="utf-8") as log:
         return subprocess.Popen(
-            [*COMMAND, *words, "--json", "--log", "info"],
+            [*REIN, str(os.getpid()), "0", "0", *COMMAND, *words, "--json", "--log", "info"],
             stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL, text=True, env=environment,
             start_new_session=True,
         )  # fmt: skip

@@ -17,6 +17,10 @@ class Bar(Protocol):
 
     def update(self, done: int, total: int, note: str = "") -> None: ...
 
+    def hint(self, text: str) -> None:
+        """What is going on just now, beside the bar; replaced by the next."""
+        ...
+
     def say(self, text: str) -> None:
         """A line of talk that stays, above the bar."""
         ...
@@ -90,6 +94,9 @@ class _Silent:
     def update(self, done: int, total: int, note: str = "") -> None:
         """Say nothing."""
 
+    def hint(self, text: str) -> None:
+        """Say nothing."""
+
     def say(self, text: str) -> None:
         """Say nothing."""
 
@@ -107,6 +114,9 @@ class _Lines:
         count = f" {done}/{total}" if total else ""
         self.say(f"{self._title}{count}{'  ' + note if note else ''}")
 
+    def hint(self, text: str) -> None:
+        """Lines cannot be replaced, so they are left out."""
+
     def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
@@ -123,6 +133,9 @@ def _rich_bar(title: str) -> Generator[Bar]:
         class _Rich:
             def update(self, done: int, total: int, note: str = "") -> None:
                 bars.update(task, completed=done, total=total or None, note=note)
+
+            def hint(self, text: str) -> None:
+                bars.update(task, note=text)
 
             def say(self, text: str) -> None:
                 bars.print(text, markup=False, highlight=False)

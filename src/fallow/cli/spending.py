@@ -8,7 +8,7 @@ from typing import Any
 
 from fallow.cli.options import cr
 from fallow.cli.output import Output
-from fallow.cli.render import estimate_data, job_data, job_text
+from fallow.cli.render import estimate_data, job_data, job_text, short
 from fallow.errors import fail
 from fallow.sdk.client import AsyncFallow
 from fallow.sdk.jobs import AsyncJob, ended_well
@@ -45,8 +45,8 @@ async def submit(client: AsyncFallow, spec: JobSpec, args: argparse.Namespace, o
     out.say(price_line(spec, estimate))
     out.confirm(f"Spend up to {cr(spec.budget_ucr)}?", yes=args.yes)
     job = await client.submit(spec)
-    short = job.text[:12]
-    ways = f"Follow: fallow logs -f {short}; stop: fallow cancel {short}"
+    name = job.text[:12]
+    ways = f"Follow: fallow logs -f {name}; stop: fallow cancel {name}"
     out.when_interrupted = f"Interrupted. Job {job.text} goes on. {ways}"
     out.say(f"Job {job.text} submitted.")
     return job
@@ -67,7 +67,9 @@ async def follow(job: AsyncJob, out: Output, title: str) -> JobView:
     """Show progress until the end; -> the final view. Raises as `AsyncJob.wait` does."""
     with out.progress(title) as bar:
         async for note in job.watch():
-            if note.kind == "progress":
+            if note.kind == "progress" and note.node:  # one worker's task, not the job
+                bar.hint(f"{short('node', note.node)}: {note.done}/{note.total} {note.text}")
+            elif note.kind == "progress":
                 bar.update(note.done, note.total, note.text)
             elif note.kind in TALKATIVE and not out.as_json:
                 bar.say(f"  {note.kind}: {note.text}")

@@ -156,7 +156,7 @@ def _announce(home: Path, chosen: frozenset[str], about: dict[str, str], door: s
     lines = ["The node is up. Ctrl-C stops it."]
     if door:
         lines.append(f"OpenAI door:     {door}")
-    if ticket:
+    if ticket and "bank" in chosen:
         lines.append(f"Others join by:  fallow provide {ticket}")
         lines.append("The ticket is a password: it opens accounts with a welcome grant.")
     out.data(answer, "\n".join(lines))

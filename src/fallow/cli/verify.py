@@ -20,13 +20,21 @@ from fallow.wire.receipts import MAX_RECEIPT_BYTES, Receipt, read_receipt, recei
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """`fallow verify RECEIPT`."""
-    parser.add_argument("receipt", metavar="RECEIPT", help="a file, or an id that starts with r_")
+    """`fallow verify RECEIPT...`."""
+    parser.add_argument("receipts", nargs="+", metavar="RECEIPT", help="a file, or an id that starts with r_")
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
-    """Print each check; exit 0 only if all of them hold. Raises RejectedError E1501 otherwise."""
-    data = _load(args)
+    """Print each check of each receipt, in JSON an object a line; exit 0 only if all of them hold. Raises RejectedError
+    E1501 otherwise, after all were looked at."""
+    wrong = [found for name in args.receipts if (found := _check(name, _load(name, args.home), out))]
+    if wrong:
+        raise fail("E1501", wrong[0])
+    return 0
+
+
+def _check(name: str, data: bytes, out: Output) -> str:
+    """Show one receipt's checks; -> what is wrong with it, "" when it holds."""
     checks = verify(data)
     good = holds(checks)
     receipt = read_receipt(data) if good else None
@@ -38,16 +46,13 @@ def run(args: argparse.Namespace, out: Output) -> int:
         "verdict": receipt.verdict if receipt else "",
         "units": work_units(receipt) if receipt else 0,
     }
-    if good or not out.as_json:
-        out.data(answer, _text(checks, receipt))
-    if not good:
-        bad = next(check for check in checks if not check.ok)
-        raise fail("E1501", f"The receipt does not verify: {bad.name}: {bad.detail}.")
-    return 0
+    out.data(answer, _text(checks, receipt))
+    bad = next((check for check in checks if not check.ok), None)
+    return f"{name} does not verify: {bad.name}: {bad.detail}." if bad else ""
 
 
-def _load(args: argparse.Namespace) -> bytes:
-    path = Path(args.receipt).expanduser()
+def _load(name: str, home: str | None) -> bytes:
+    path = Path(name).expanduser()
     if path.is_file():
         try:
             if path.stat().st_size > MAX_RECEIPT_BYTES:
@@ -55,9 +60,9 @@ def _load(args: argparse.Namespace) -> bytes:
             return path.read_bytes()
         except OSError as error:
             raise fail("E2003", f"{path} cannot be read: {error.strerror}.") from error
-    if path.exists() or "/" in args.receipt or "." in args.receipt:
-        raise fail("E2003", f"{args.receipt} is no file.")
-    return asyncio.run(AsyncFallow(args.home).receipt(args.receipt))
+    if path.exists() or "/" in name or "." in name:
+        raise fail("E2003", f"{name} is no file.")
+    return asyncio.run(AsyncFallow(home).receipt(name))
 
 
 def _text(checks: list[Check], receipt: Receipt | None) -> str:

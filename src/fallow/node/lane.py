@@ -172,7 +172,7 @@ class LaneSession:
         self._room = asyncio.Event()
         self._room.set()
         self._finished = False
-        self.overrun = False
+        self.error: FallowError | None = None
 
     async def read(self, inputs: AsyncIterator[Message]) -> None:
         """Take the client's tasks until it finishes; reading pauses while its answers pile up unread."""
@@ -229,7 +229,14 @@ class LaneSession:
         try:
             self.outbox.put_nowait(message)
         except asyncio.QueueFull:
-            self.overrun = True  # a client that reads too slowly loses its lane, never a piece of an answer
+            # a client that reads too slowly loses its lane, never a piece of an answer
+            self.error = fail("E1803", "The answers on this lane were not read fast enough.")
+
+    def end_with(self, error: FallowError) -> None:
+        """What the client said was no task, or it is gone."""
+        self.error = self.error or error
+        if not self.outbox.full():
+            self.outbox.put_nowait(None)
 
     def keep_receipt(self, leg: Leg, messages: list[Message]) -> None:
         """Remember what the receipt's id stands for."""
@@ -258,9 +265,7 @@ def serve_lanes(router: Router, lanes: Lanes, known: Callable[[bytes], None]) ->
         async with asyncio.TaskGroup() as group:
             reader = group.create_task(_read(session, inputs), name="lane reader")
             try:
-                while (item := await session.outbox.get()) is not None:
-                    if session.overrun:
-                        raise fail("E1803", "The answers on this lane were not read fast enough.")
+                while (item := await session.outbox.get()) is not None and session.error is None:
                     if isinstance(item, tuple):
                         leg, messages = item
                         await leg.saved()  # what has a receipt is on disk before the user is told
@@ -272,7 +277,12 @@ def serve_lanes(router: Router, lanes: Lanes, known: Callable[[bytes], None]) ->
             finally:
                 reader.cancel()
                 session.abandon()
+        if session.error is not None:  # out here, so that it is not wrapped in the group's
+            raise session.error
 
 
 async def _read(session: LaneSession, inputs: AsyncIterator[Message]) -> None:
-    await session.read(inputs)
+    try:
+        await session.read(inputs)
+    except FallowError as error:
+        session.end_with(error)

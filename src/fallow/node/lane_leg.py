@@ -38,6 +38,12 @@ def most_units(kind: str, params: bytes) -> int:
     return len(params) + 64 + decode(Generate, params).max_tokens
 
 
+def first_of(errors: BaseExceptionGroup[FallowError]) -> FallowError:
+    """The first error of a group, however deep."""
+    first = errors.exceptions[0]
+    return first_of(first) if isinstance(first, BaseExceptionGroup) else first
+
+
 @dataclass(slots=True)
 class Ask:
     """A task on its way: what is asked, how often it was tried, what of a streamed answer was passed on already, and
@@ -158,8 +164,8 @@ class Leg:
             error: FallowError | None = None
             try:
                 await self._once()
-            except FallowError as caught:
-                error = caught
+            except* FallowError as caught:  # the stream's own, or that of a task beside it
+                error = first_of(caught)
             finally:
                 self.ready = False
                 flying, self.flying, self._flying_units = self.flying, {}, 0

@@ -60,7 +60,7 @@ class Provider:
         self._teller = Teller(services, self.tell)
         self._owner = OwnerWatch(services, self.worker_pids)
         self._inbox: asyncio.Queue[_Item] = asyncio.Queue(QUEUE)
-        self._urgent: list[t.ProviderEvent] = []
+        self._urgent: list[_Item] = []
         self._works: dict[bytes, LeaseWork] = {}
         self._bench: Bench | None = None
         self._changed = asyncio.Event()
@@ -104,12 +104,14 @@ class Provider:
         await self._inbox.put((event, done))
         return await done
 
-    def tell_later(self, event: t.ProviderEvent) -> None:
-        """The same for those who cannot wait and want no effects: the lanes, a few times a second each. Not bounded by
-        the queue, since a claim that is lost is work that is not paid."""
-        self._urgent.append(event)
+    def tell_later(self, event: t.ProviderEvent) -> asyncio.Future[list[t.ProviderEffect]]:
+        """The same for those who cannot wait: the lanes, a few times a second each. Not bounded by the queue, since a
+        claim that is lost is work that is not paid."""
+        done: asyncio.Future[list[t.ProviderEffect]] = asyncio.get_running_loop().create_future()
+        self._urgent.append((event, done))
         with suppress(asyncio.QueueFull):
             self._inbox.put_nowait((t.ClockTicked(event.at_ms), asyncio.get_running_loop().create_future()))
+        return done
 
     def spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
         """Run something beside the machine, for as long as the provider lives."""
@@ -127,9 +129,8 @@ class Provider:
             items = [await self._inbox.get()]
             while len(items) < BATCH and not self._inbox.empty():
                 items.append(self._inbox.get_nowait())
-            loop = asyncio.get_running_loop()
-            items = [(event, loop.create_future()) for event in self._urgent] + items
-            self._urgent.clear()
+            items = self._urgent + items
+            self._urgent = []
             records: list[bytes] = []
             results: list[list[t.ProviderEffect]] = []
             for event, _ in items:

@@ -97,7 +97,7 @@ class Feeds:
                     for number, raw in await asyncio.to_thread(self._s.log.read, _stream(lease), after):
                         yield decode(LeaseEvent, raw, MAX_EVENT_BYTES)
                         after = number
-                while watcher.passing:
+                while watcher.passing and not watcher.durable:
                     yield LeaseEvent(0, self._s.clock.now_ms(), watcher.passing.popleft())
                 await watcher.news.wait()
             raise fail("E1803", "Too many watch this lease.")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from fallow.adapters.worker import Worker
 from fallow.errors import FallowError, fail
@@ -30,8 +30,8 @@ MAX_BATCH_BYTES = 4 * MIB
 STARVED_S = 30.0
 """How long tasks wait for money under a lease before they are handed back."""
 
-Claim = Callable[[int, int, int, bytes], None]
-"""first, count, units, root."""
+Claim = Callable[[int, int, int, bytes], "asyncio.Future[Any]"]
+"""first, count, units, root -> done when the claim counts against the allowance."""
 
 
 class Sleeper(Protocol):
@@ -233,9 +233,12 @@ class Lane:
         if not run:
             return
         units = sum(result.units for _, result in run)
-        self._unclaimed_units -= units
         leaves = [
             lane_leaf(task.number, params_hash(task.params), task.seed, value_hash(result.value), result.units)
             for task, result in run
         ]
-        self._claim(run[0][0].number, len(run), units, merkle_root(leaves))
+        claimed = self._claim(run[0][0].number, len(run), units, merkle_root(leaves))
+        claimed.add_done_callback(lambda _: self._counted(units))
+
+    def _counted(self, units: int) -> None:
+        self._unclaimed_units -= units

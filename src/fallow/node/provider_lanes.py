@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fallow.adapters.worker import Worker
 from fallow.errors import fail
@@ -94,9 +94,9 @@ class Lanes:
     def _lane(self, request: OpenLane, kind: str, worker: Worker, provider: Provider) -> Lane:
         lease = request.lease
 
-        def claim(first: int, count: int, units: int, root: bytes) -> None:
+        def claim(first: int, count: int, units: int, root: bytes) -> asyncio.Future[Any]:
             event = LaneAnswered(provider.services.clock.now_ms(), lease, first, count, units, root)
-            provider.tell_later(event)
+            return provider.tell_later(event)
 
         def tamper(task: LaneTask) -> LaneTask:
             return shirked_lane(provider.shirk, kind, task)

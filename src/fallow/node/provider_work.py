@@ -15,7 +15,7 @@ from pathlib import Path
 
 import structlog
 
-from fallow.adapters.worker import Worker, WorkerLimits, open_worker
+from fallow.adapters.worker import COMMAND, Worker, WorkerLimits, open_worker
 from fallow.errors import FallowError, PeerFault, UnavailableError, fail
 from fallow.node.cheats import Shirk, shirked_task
 from fallow.node.folders import materialize
@@ -60,6 +60,7 @@ class Bench:
     threads: int
     disk_bytes: int
     shirk: Shirk | None = None
+    command: tuple[str, ...] = COMMAND
 
 
 class _Died(Exception):
@@ -242,7 +243,8 @@ class LeaseWork:
         why = "stopped"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            async with open_worker(self.folder, self._limits, self._on_messages, self._on_line) as worker:
+            opened = open_worker(self.folder, self._limits, self._on_messages, self._on_line, self._b.command)
+            async with opened as worker:
                 self._worker = worker
                 self._announce()
                 if not self._stopped.is_set():

@@ -59,14 +59,15 @@ class _Peer:
         return self.dial
 
     def learn(self, address: NodeAddress) -> bool:
-        """Note an address; -> whether any of it is new."""
-        new = [place for place in address.direct if place not in self.places]
+        """Note an address; -> whether the node seems to have moved: it was said to be somewhere, and not at any of
+        these places. One machine has many addresses, and a peer that called us may have told none of them yet."""
+        moved = bool(self.places and address.direct) and self.places.keys().isdisjoint(address.direct)
         for place in reversed(address.direct):
             self.places[place] = None
             self.places.move_to_end(place)
         while len(self.places) > MAX_KNOWN_PLACES:
             self.places.popitem(last=False)
-        return bool(new)
+        return moved
 
     def address(self, relay: str) -> NodeAddress:
         """Everywhere it was said to be, the last word first."""
@@ -233,7 +234,8 @@ class Rpc:
         return False
 
     def _in_use(self, peer: _Peer) -> bool:
-        served = self.server is not None and peer.connection is not None and self.server.busy(peer.connection)
+        connections = filter(None, (peer.connection, *peer.retired))
+        served = self.server is not None and any(map(self.server.busy, connections))
         return peer.users > 0 or peer.dial is not None or served
 
     async def _connection(self, peer: _Peer, address: NodeAddress, within_s: float) -> tuple[Connection, bool]:
@@ -282,27 +284,38 @@ class Rpc:
         return Loopback(self.node, self.server.run_stream, self._spawn)
 
     def _retire(self, peer: _Peer) -> None:
-        """Leave an old connection to the calls that are on it; it closes with the last of them."""
+        """Leave an old connection to the calls that are on it, ours and the peer's; it closes with the last of them."""
         if peer.connection is not None:
             peer.retired.append(peer.connection)
-            if peer.users == 0 or len(peer.retired) > MAX_RETIRED:
+            peer.connection = None
+            self._close_unused(peer)
+            if len(peer.retired) > MAX_RETIRED and self._group is not None:
                 self._spawn(peer.retired.pop(0).close())
 
     def _lost(self, peer: _Peer, connection: Connection | None) -> None:
-        """A connection that failed is not used again."""
+        """A connection on which a call broke gets no new calls. It is not closed: perhaps only the call was broken, and
+        what else is on it goes on; a dead one is given up by the transport."""
         if connection is not None and peer.connection is connection:
-            self._close_later(peer)
-            peer.connection = None
+            self._retire(peer)
 
     def _left(self, peer: _Peer) -> None:
         peer.users -= 1
         peer.used_at = asyncio.get_running_loop().time()
-        while peer.users == 0 and peer.retired and self._group is not None:
-            self._spawn(peer.retired.pop().close())
+        self._close_unused(peer)
+
+    def _close_unused(self, peer: _Peer) -> None:
+        """Retired connections with no calls on them: none of ours to that peer, and none of the peer's."""
+        if peer.users or self._group is None:
+            return
+        for connection in list(peer.retired):
+            if self.server is None or not self.server.busy(connection):
+                peer.retired.remove(connection)
+                self._spawn(connection.close())
 
     def _close_later(self, peer: _Peer) -> None:
-        if peer.connection is not None and self._group is not None:
-            self._spawn(peer.connection.close())
+        for connection in filter(None, (peer.connection, *peer.retired)):
+            if self._group is not None:
+                self._spawn(connection.close())
 
     async def _sweep(self) -> None:
         """Close the connections that we dialled and nobody uses; the other side closes those that it dialled."""
@@ -310,6 +323,7 @@ class Rpc:
             await asyncio.sleep(SWEEP_S)
             now = asyncio.get_running_loop().time()
             for node, peer in list(self._peers.items()):
+                self._close_unused(peer)
                 if self._in_use(peer) or now - peer.used_at < IDLE_S:
                     continue
                 del self._peers[node]

@@ -3,7 +3,6 @@ simulator would notice."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from fallow.rules import market, trust
-from fallow.rules.escrow import EscrowRow, Refusal, leases, verdicts
+from fallow.rules.escrow import EscrowRow, Refusal, leases, ledger, verdicts
 from fallow.rules.escrow.books import Draft, escrow_of
 from fallow.rules.escrow.facts import VoucherFacts
 from fallow.rules.escrow.rows import Book, Place
@@ -22,15 +21,16 @@ from fallow.sim.event_log import Disk
 if TYPE_CHECKING:
     from fallow.sim.pool import Pool
 
-transition = importlib.import_module("fallow.rules.escrow.transition")
-"""The module; its package gives the function of the same name."""
-
 Spoil = Callable[["Pool"], None]
 Patch = tuple[Any, str, Any]
 Bug = Callable[[], tuple[list[Patch], Spoil]]
 
 
 def _nothing(_pool: Pool) -> None:
+    return
+
+
+def _agree(*_: Any) -> None:
     return
 
 
@@ -44,7 +44,7 @@ def _redeem_again() -> tuple[list[Patch], Spoil]:
         draft.move(Book(Place.ESCROW, escrow.lease), Book(Place.AVAILABLE, escrow.provider), amount)
         return None
 
-    return [(transition, "redeem", redeem)], _nothing
+    return [(ledger, "redeem", redeem)], _nothing
 
 
 def _forged_voucher() -> tuple[list[Patch], Spoil]:
@@ -55,28 +55,29 @@ def _forged_voucher() -> tuple[list[Patch], Spoil]:
         signer = escrow.requester if escrow is not None else facts.signer
         return right(draft, msgspec.structs.replace(facts, signer=signer))
 
-    return [(transition, "redeem", redeem)], _nothing
+    return [(ledger, "redeem", redeem)], _nothing
 
 
 def _escrow_kept() -> tuple[list[Patch], Spoil]:
-    return [(transition, "close_escrow", lambda *_: None)], _nothing
+    return [(ledger, "close_escrow", _agree)], _nothing
 
 
 def _opened_twice() -> tuple[list[Patch], Spoil]:
     right = leases.open_escrow
 
     def open_escrow(draft: Draft, *rest: Any) -> Refusal | None:
-        known, vars(leases)["escrow_of"] = vars(leases)["escrow_of"], lambda *_: None
+        place: Any = leases
+        known, place.escrow_of = place.escrow_of, _agree
         try:
             return right(draft, *rest)
         finally:
-            vars(leases)["escrow_of"] = known
+            place.escrow_of = known
 
-    return [(transition, "open_escrow", open_escrow)], _nothing
+    return [(ledger, "open_escrow", open_escrow)], _nothing
 
 
 def _no_witnesses() -> tuple[list[Patch], Spoil]:
-    return [(verdicts, "_witnesses_stand", lambda *_: None)], _nothing
+    return [(verdicts, "_witnesses_stand", _agree)], _nothing
 
 
 def _first_vote_settles() -> tuple[list[Patch], Spoil]:
@@ -115,7 +116,10 @@ def _lane_claim_again() -> tuple[list[Patch], Spoil]:
 
 
 def _budget_ignored() -> tuple[list[Patch], Spoil]:
-    return [(market, "cap_for", lambda *_: 1_000_000)], _nothing
+    def cap_for(*_: int) -> int:
+        return 1_000_000
+
+    return [(market, "cap_for", cap_for)], _nothing
 
 
 def _unobserved_is_dead() -> tuple[list[Patch], Spoil]:
@@ -224,10 +228,10 @@ BUGS: dict[str, Bug] = {
 
 @contextmanager
 def planted(name: str) -> Iterator[Spoil]:
-    """While open, the rules have the bug `name` ("" for none); call what it gives with the pool before it runs. KeyError
-    for a bug that is not there. Changes modules: not for threads."""
+    """While open, the rules have the bug `name` ("" for none); call what it gives with the pool before it runs.
+    KeyError for a bug that is not there. Changes modules: not for threads."""
     patches, spoil = BUGS[name]() if name else ([], _nothing)
-    before = [(place, attribute, vars(place)[attribute]) for place, attribute, _ in patches]
+    before: list[Patch] = [(place, attribute, vars(place)[attribute]) for place, attribute, _ in patches]
     for place, attribute, value in patches:
         setattr(place, attribute, value)
     try:

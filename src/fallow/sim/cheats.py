@@ -1,5 +1,5 @@
-"""The gallery of cheats: what a dishonest provider does differently from an honest one. Each is a set of `Ways` around the
-same brain, since whoever cheats may run any code but must speak the protocol to be paid."""
+"""The gallery of cheats: what a dishonest provider does differently from an honest one. Each is a set of `Ways` around
+the same brain, since whoever cheats may run any code but must speak the protocol to be paid."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A simulated process: it can die between any two things that it does, and start again over its disk.
 
-Actors say `point()` before every write and every effect. A death that was ordered takes place at one of these points, so
-that every gap between "decided", "written" and "done" is torn open by some seed."""
+Actors say `point()` before every write and every effect. A death that was ordered takes place at one of these points,
+so that every gap between "decided", "written" and "done" is torn open by some seed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fallow.sim.world import World
 from fallow.wire.messages import Message
 
 
-class Died(Exception):  # noqa: N818 - it is no error
+class Died(Exception):
     """The process stops here, in the middle of what it was doing."""
 
 
@@ -27,12 +27,13 @@ class Ask(NamedTuple):
 
 
 Flow = Generator[Ask | int, Message | None, None]
-"""What a process does in several steps: it yields a call (and gets the answer, None for none in time) or a pause in ms."""
+"""What a process does in several steps: it yields a call (and gets the answer, None for none in time) or a pause in
+ms."""
 
 
 class Process:
-    """One node. Subclasses answer in `on_request` and begin in `on_start`; whatever they schedule with `later` or ask with
-    `call` is forgotten when they die. `disk` alone outlives them."""
+    """One node. Subclasses answer in `on_request` and begin in `on_start`; whatever they schedule with `later` or ask
+    with `call` is forgotten when they die. `disk` alone outlives them."""
 
     def __init__(self, world: World, network: Network, name: str, node: bytes) -> None:
         self.world, self.network, self.name, self.node = world, network, name, node
@@ -44,7 +45,14 @@ class Process:
         self.doomed_in = 0
         """Points until an ordered death; 0 for none."""
         self.rest_ms = 0
+        self.skew_ms = 0
+        """How far this machine's clock is ahead."""
         network.join(self)
+
+    @property
+    def now_ms(self) -> int:
+        """What this machine's clock says."""
+        return self.world.now_ms + self.skew_ms
 
     def on_start(self) -> None:
         """Rebuild everything from the disk."""
@@ -100,14 +108,14 @@ class Process:
     def later(self, delay_ms: int, act: Callable[[], None]) -> None:
         """Do `act` in `delay_ms`, if this life lasts that long."""
         life = self.lives
-        self.world.after(delay_ms, lambda: self.guard(act) if self.lives == life else None)
+        self.world.after(delay_ms, lambda: self.guard(act) if self.up and self.lives == life else None)
 
     def call(self, target: bytes, request: Message, timeout_ms: int, then: Then) -> None:
         """Ask a peer; `then(None)` says that no answer came in time."""
         life = self.lives
 
         def answered(answer: Message | None) -> None:
-            if self.lives == life:
+            if self.up and self.lives == life:
                 self.guard(lambda: then(answer))
 
         self.network.call(self.node, target, request, timeout_ms, answered)

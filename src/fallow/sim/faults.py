@@ -1,5 +1,5 @@
-"""What happens in a world, drawn from its seed before it begins: who takes part, who cheats, which jobs are submitted, and
-when the network and the machines fail. A plan is plain data, so that a failure can be read."""
+"""What happens in a world, drawn from its seed before it begins: who takes part, who cheats, which jobs are submitted,
+and when the network and the machines fail. A plan is plain data, so that a failure can be read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fallow.sim.people import digest
 from fallow.wire.local import BatchJob, JobSpec, LaneJob, TrainJob
 from fallow.wire.tasks import Recipe
 
-RICH_UCR = 10_000_000
+RICH_UCR, AMPLE_S = 10_000_000, 300
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class ProviderPlan:
     numerics: str = "x86"
     breaks: float = 0.0
     stake_ucr: int = 5_000_000
+    skew_ms: int = 0
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class JobPlan:
 @dataclass(frozen=True)
 class Happening:
     """A fault: `kind` is "crash" (at a point soon after `at_ms`), "kill" (between two things), "cut", "deaf" (one way),
-    or "clog"; `who` are names, it lasts `for_ms`."""
+    "clog", or "owner" (comes back to the machine); `who` are names, it lasts `for_ms`."""
 
     at_ms: int
     kind: str
@@ -98,13 +99,13 @@ def draw(seed: int) -> Plan:
 
 def _draw_cheats(rng: random.Random) -> tuple[str, ...]:
     names = [*GALLERY, "sybil", "collude"]
-    found = rng.sample(names, rng.choice((0, 1, 1, 2)))
+    found = rng.sample(names, rng.choice((0, 0, 1, 1, 2)))
     return tuple(found)
 
 
 def _draw_providers(rng: random.Random, cheats: tuple[str, ...]) -> tuple[ProviderPlan, ...]:
     """Honest ones first: enough of them that a quorum can always be had among them."""
-    honest = rng.choice((3, 4, 5)) + (1 if "collude" in cheats else 0)
+    honest = rng.choice((3, 4, 6)) + (1 if "collude" in cheats else 0)
     ways: list[tuple[str, str, str]] = [("honest", "", "")] * honest
     for name in cheats:
         if name == "sybil":
@@ -119,7 +120,9 @@ def _draw_providers(rng: random.Random, cheats: tuple[str, ...]) -> tuple[Provid
         price = rng.choice((800, 1_000, 1_500)) if way == "honest" else rng.choice((700, 1_000))
         breaks = rng.choice((0.0, 0.0, 0.1)) if way == "honest" else 0.0
         numerics = "arm" if number == 0 and honest > 3 and rng.random() < 0.3 else "x86"
-        found.append(ProviderPlan(name, way, account or name, salt or name, price, rng.choice((10, 20, 60)), numerics, breaks))
+        found.append(
+            ProviderPlan(name, way, account or name, salt or name, price, rng.choice((10, 20, 60)), numerics, breaks)
+        )
     return tuple(found)
 
 
@@ -134,17 +137,19 @@ def _draw_job(rng: random.Random, number: int, calm_ms: int, *, collude: bool) -
     workers = rng.choice((1, 2, 3))
     cancel_ms = at_ms + rng.randrange(1, 2 * calm_ms) if rng.random() < 0.2 or kind == "lane" else 0
     budget = RICH_UCR if rng.random() < 0.8 else rng.choice((50, 200, 1_000))
-    timeout_s = rng.choice((60, 300, 300))
+    timeout_s = rng.choice((60, AMPLE_S, AMPLE_S))
     if kind == "train":
-        recipe = Recipe("lora", inner_steps=2, sequence_tokens=10, rounds=rng.choice((1, 2, 3, 10)), holdout_sequences=1)
+        recipe = Recipe(
+            "lora", inner_steps=2, sequence_tokens=10, rounds=rng.choice((1, 2, 3, 10)), holdout_sequences=1
+        )
         work: TrainJob | BatchJob | LaneJob = TrainJob(digest("model"), digest("data"), recipe, 1_000)
     elif kind == "batch":
-        params = tuple(f"{name} {n}".encode() for n in range(rng.choice((1, 4, 12))))
+        params = tuple(f"{name} {n}".encode() for n in range(rng.choice((1, 4, 12, 20))))
         work = BatchJob("echo", params, (), rng.choice((1, 10, 60)))
     else:
         work = LaneJob("echo", rng.choice((1, 2, 3)))
     spec = JobSpec(work, budget, 0, workers, rng.choice(("price", "speed")), verify, timeout_s, name)
-    return JobPlan(name, spec, at_ms, cancel_ms, rng.choice((5, 30)) if kind == "lane" else 0)
+    return JobPlan(name, spec, at_ms, cancel_ms, rng.choice((10, 40)) if kind == "lane" else 0)
 
 
 def _draw_happenings(rng: random.Random, providers: list[str], calm_ms: int) -> tuple[Happening, ...]:
@@ -152,8 +157,10 @@ def _draw_happenings(rng: random.Random, providers: list[str], calm_ms: int) -> 
     everybody = ["steward", "bank", "directory0", *providers]
     for _ in range(rng.randrange(12)):
         at_ms, for_ms = rng.randrange(500, min(calm_ms, 40_000)), rng.choice((100, 1_000, 5_000, 25_000))
-        kind = rng.choice(("crash", "crash", "crash", "kill", "cut", "deaf", "clog"))
-        if kind in ("crash", "kill"):
+        kind = rng.choice(("crash", "crash", "crash", "kill", "cut", "deaf", "clog", "owner"))
+        if kind == "owner":
+            found.append(Happening(at_ms, kind, (rng.choice(providers),), for_ms))
+        elif kind in ("crash", "kill"):
             who = (rng.choice(("steward", "bank", rng.choice(everybody))),)
             found.append(Happening(at_ms, kind, who, for_ms, rng.choice((1, 2, 3, 5, 8, 13))))
         else:

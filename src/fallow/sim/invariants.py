@@ -1,7 +1,8 @@
 """What must hold at every step of every simulated world, whatever fails and whoever cheats.
 
-The referee sees all that is signed, every effect of the steward's brain and every row of the bank, and keeps accounts of
-its own. It never helps: a world without a referee runs the same way. Who cheats is known to it and to nobody else."""
+The referee sees all that is signed, every effect of the steward's brain and every row of the bank, and keeps accounts
+of its own. It never helps: a world without a referee runs the same way. Who cheats is known to it and to nobody
+else."""
 
 from __future__ import annotations
 

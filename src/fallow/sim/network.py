@@ -1,7 +1,8 @@
-"""The simulated network: one call is one request and one reply, each of which may come late, twice, out of order, or never.
+"""The simulated network: one call is one request and one reply, each of which may come late, twice, out of order, or
+never.
 
-What real connections hide (a stream keeps its order) is not used by the actors above; what they do not hide (a lost peer,
-a stalled link, an answer that comes after its asker has given up) is all here."""
+What real connections hide (a stream keeps its order) is not used by the actors above; what they do not hide (a lost
+peer, a stalled link, an answer that comes after its asker has given up) is all here."""
 
 from __future__ import annotations
 
@@ -30,8 +31,8 @@ class Peer(Protocol):
 
 @dataclass
 class Weather:
-    """How bad the network is. Times in ms, probabilities per packet. `cuts` are directed pairs (who, to whom) that do not
-    get through; `clogs` hold all packets of a pair back until a moment."""
+    """How bad the network is. Times in ms, probabilities per packet. `cuts` are directed pairs (who, to whom) that do
+    not get through; `clogs` hold all packets of a pair back until a moment."""
 
     delay_min: int = 1
     delay_mean: int = 20

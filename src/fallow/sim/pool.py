@@ -1,5 +1,5 @@
-"""A whole pool in one simulated world: bank, directories, steward, providers and a user, made from a plan and run to the
-end. Deciding is done by the real rules; everything else is virtual."""
+"""A whole pool in one simulated world: bank, directories, steward, providers and a user, made from a plan and run to
+the end. Deciding is done by the real rules; everything else is virtual."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fallow.rules.placement import Capacity
 from fallow.sim.accuser import Accuser
 from fallow.sim.cheats import GALLERY, Copycat, Ways
 from fallow.sim.crash import Process
-from fallow.sim.faults import Happening, JobPlan, Plan, ProviderPlan
+from fallow.sim.faults import AMPLE_S, RICH_UCR, Happening, JobPlan, Plan, ProviderPlan
 from fallow.sim.invariants import Referee
 from fallow.sim.network import Network
 from fallow.sim.people import Person, digest
@@ -27,11 +27,19 @@ from fallow.wire.messages import Claimed, Message, Ok
 P = TypeVar("P", bound=Process)
 
 PURSE_UCR = 50_000_000
-SEARCH_MS, SIGN_MS, LOST_MS, LEASE_MS, AUDIT_MS, ROUND_MS = 3_000, 6_000, 15_000, 240_000, 20_000, 30_000
+PATIENCE_MS, SEARCH_MS, SIGN_MS, LOST_MS, LEASE_MS, AUDIT_MS, ROUND_MS = (
+    90_000,
+    3_000,
+    6_000,
+    15_000,
+    240_000,
+    20_000,
+    30_000,
+)
 LIMIT_MS = 2_400_000
 """Long after every deadline in these worlds: what has not ended by then never ends."""
 
-TIMING = steward_types.Timing(30_000, SEARCH_MS, SIGN_MS, LOST_MS, LEASE_MS, AUDIT_MS, ROUND_MS)
+TIMING = steward_types.Timing(PATIENCE_MS, SEARCH_MS, SIGN_MS, LOST_MS, LEASE_MS, AUDIT_MS, ROUND_MS)
 POLICY = provider_types.Policy(
     quote_ms=10_000, escrow_ms=20_000, grace_ms=20_000, settle_ms=2_000, redeem_ms=15_000, keep_ms=60_000
 )  # fmt: skip
@@ -73,7 +81,8 @@ class User(Process):
 
 
 class Pool:
-    """Everybody. `run` plays the plan to its end and raises Violation when an invariant breaks or something never ends."""
+    """Everybody. `run` plays the plan to its end and raises Violation when an invariant breaks or something never
+    ends."""
 
     def __init__(self, world: World, plan: Plan) -> None:
         self.world, self.plan = world, plan
@@ -115,7 +124,7 @@ class Pool:
     def _provider(self, plan: ProviderPlan) -> Provider:
         person = self._person(plan.name, plan.account)
         capacity = Capacity(4_000, 64 * GIB, 1 << 40)
-        rates = {kind: plan.price_ucr for kind in ("echo", "train")}
+        rates: dict[str, int] = dict.fromkeys(("echo", "train"), plan.price_ucr)
         terms = provider_types.Terms(
             person.account, person.node, self.bank.person.account, capacity, plan.numerics, rates, POLICY
         )  # fmt: skip
@@ -167,8 +176,11 @@ class Pool:
 
     def _happen(self, happening: Happening) -> None:
         self.world.note(f"{happening.kind} {' '.join(happening.who)} for {happening.for_ms} ms")
+        process = self.by_name[happening.who[0]]
+        if happening.kind == "owner" and isinstance(process, Provider):
+            process.owner_returns(happening.for_ms)
+            return
         if happening.kind in ("crash", "kill"):
-            process = self.by_name[happening.who[0]]
             if happening.kind == "crash" and process.up:
                 process.doom(happening.points, happening.for_ms)
             else:
@@ -196,6 +208,7 @@ class Pool:
             raise Violation(f"seed {self.world.seed}: {self._unfinished()}")
         self.referee.books()
         self.referee.settled()
+        self._easy_ones_are_done()
 
     def over(self) -> bool:
         """Whether nothing is left to happen: all is calm, every job has ended and every escrow is resolved."""
@@ -207,6 +220,14 @@ class Pool:
         if any(job.live or not job.over for job in jobs.values()):
             return False
         return not any(isinstance(row, EscrowRow) and not row.closed_ms for row in self.bank.ledger.rows.values())
+
+    def _easy_ones_are_done(self) -> None:
+        """Where nobody cheats and money and time were ample, no fault is an excuse for not having the result."""
+        for plan in () if self.plan.cheats or self.plan.accuses else self.plan.jobs:
+            ended = self.referee.ended[digest("job", plan.name)]
+            ample = plan.spec.budget_ucr >= RICH_UCR and plan.spec.timeout_s >= AMPLE_S and not plan.cancel_ms
+            if ample and (ended.code or None in ended.outputs):
+                raise self.referee.wrong(f"{plan.name} ended with {ended.code} {ended.what}, although nobody cheats")
 
     def _unfinished(self) -> str:
         """What never ended, in words."""
@@ -221,5 +242,7 @@ class Pool:
                 found.append(f"{plan.name} is {job.phase.value}, leases: {', '.join(seats) or 'none'}")
         for row in self.bank.ledger.rows.values():
             if isinstance(row, EscrowRow) and not row.closed_ms:
-                found.append(f"the escrow of lease {row.lease.hex()[:8]} with {self.referee.name(row.provider)} is open")
+                found.append(
+                    f"the escrow of lease {row.lease.hex()[:8]} with {self.referee.name(row.provider)} is open"
+                )
         return "never ended: " + "; ".join(found)

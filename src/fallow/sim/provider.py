@@ -9,10 +9,11 @@ from fallow.rules.node.provider import outstanding, recover, transition
 from fallow.rules.node.provider_types import ProviderState, Terms
 from fallow.sim.cheats import Ways
 from fallow.sim.crash import Ask, Flow, Process
+from fallow.sim.invariants import Referee
 from fallow.sim.network import Network, Reply
 from fallow.sim.people import Person
 from fallow.sim.provider_lane import Lanes, SimLaneTask
-from fallow.sim.invariants import Referee
+from fallow.sim.provider_streams import LeaseStreams
 from fallow.sim.work import OWNED, honest_output
 from fallow.sim.world import World
 from fallow.units import GIB
@@ -34,7 +35,6 @@ from fallow.wire.messages import (
     Hardware,
     LaneClaimed,
     LeaseBody,
-    LeaseEvent,
     LeaseSigned,
     Message,
     Offer,
@@ -50,15 +50,8 @@ from fallow.wire.messages import (
 )
 
 TICK_MS = 2_000
-POLL_HOLD_MS = 4_000
 PUBLISH_MS = 20_000
 STREAM = "provider"
-
-
-class LeaseEvents(Message, frozen=True):
-    """What a WatchLease stream delivered in one go."""
-
-    events: tuple[LeaseEvent, ...]
 
 
 class Provider(Process):
@@ -77,6 +70,7 @@ class Provider(Process):
         self.write_ahead = True
         self.state = ProviderState(terms)
         self.lanes = Lanes(self)
+        self.streams = LeaseStreams(self)
 
     # life -------------------------------------------------------------------------------------------------------------
 
@@ -84,29 +78,29 @@ class Provider(Process):
         """Replay the log, append what is missing in the lease streams, begin to work."""
         self.state = ProviderState(self.terms)
         self.lanes = Lanes(self)
-        self._waiters: dict[bytes, list[tuple[int, Reply]]] = {}
+        self.streams = LeaseStreams(self)
         self._working: set[tuple[bytes, bytes]] = set()
         self._asking: set[bytes] = set()
         events = [codec.decode(t.ProviderEvent, raw) for _, raw in self.log.read(STREAM)]
         missing = recover(self.state, events)
         self.run_effects(missing)
-        self.tell(t.ProviderRestarted(self.world.now_ms, self.terms))
-        self.tell(t.LedgerStaked(self.world.now_ms, self.stake_ucr))
-        self.run_effects(outstanding(self.state, self.world.now_ms))
+        self.tell(t.ProviderRestarted(self.now_ms, self.terms))
+        self.tell(t.LedgerStaked(self.now_ms, self.stake_ucr))
+        self.run_effects(outstanding(self.state, self.now_ms))
         self._publish()
         self.later(self.world.rng.randrange(1, TICK_MS), self._tick)
 
     def _tick(self) -> None:
         if self.state.leases or self.state.reservations:
-            self.tell(t.ClockTicked(self.world.now_ms))
-            self.run_effects(outstanding(self.state, self.world.now_ms))
+            self.tell(t.ClockTicked(self.now_ms))
+            self.run_effects(outstanding(self.state, self.now_ms))
         self.ways.mischief(self)
         self.later(TICK_MS, self._tick)
 
     def _publish(self) -> None:
         rates = tuple(Rate(kind, price, self.speed) for kind, price in self.terms.rates.items())
         hardware = Hardware("cpu", 4_000, 64 * GIB, 1 << 40, (), self.terms.numerics)
-        issued_ms = self.world.now_ms - self.world.elapsed_ms % 1_000_000
+        issued_ms = self.now_ms - self.world.elapsed_ms % 1_000_000
         offer = Offer(
             self.person.account, self.person.address, self.person.certificate, hardware, rates, self.terms.bank,
             self.stake_ucr, "", issued_ms, 3_600,
@@ -114,6 +108,12 @@ class Provider(Process):
         for directory in self.directories:
             self.call(directory, PublishOffer(self.person.offer(offer)), 3_000, lambda _answer: None)
         self.later(PUBLISH_MS, self._publish)
+
+    def owner_returns(self, for_ms: int) -> None:
+        """The machine's owner wants it back for a while."""
+        if self.up:
+            self.later(for_ms, lambda: self.tell(t.OwnerLeft(self.now_ms)))
+            self.guard(lambda: self.tell(t.OwnerReturned(self.now_ms, "the owner types")))
 
     def tell(self, event: t.ProviderEvent, reply: Reply | None = None) -> None:
         """Decide, write, act: in this order."""
@@ -149,7 +149,7 @@ class Provider(Process):
             return
         match request:
             case WatchLease(lease, after):
-                self._watch(lease, after, reply)
+                self.streams.watch(lease, after, reply)
             case BlobStat(blob):
                 has = blob in self.blobs and self.ways.serves(blob)
                 reply(BlobFound(1 if has else None))
@@ -161,7 +161,7 @@ class Provider(Process):
                 pass
 
     def _event(self, caller: bytes, request: Message) -> t.ProviderEvent | None:
-        now_ms, bank = self.world.now_ms, self.terms.bank
+        now_ms, bank = self.now_ms, self.terms.bank
         match request:
             case RequestQuote(signed):
                 order, signer = recover_signer(signed, bank)
@@ -181,33 +181,6 @@ class Provider(Process):
                 return t.PeerClosed(now_ms, caller, lease)
             case _:
                 return None
-
-    def _watch(self, lease: bytes, after: int, reply: Reply) -> None:
-        """A poll that is held until there is something to say, as a stream would."""
-        life = self.lives
-        held = self._waiters.setdefault(lease, [])
-        held.append((after, reply))
-        self._wake(lease)
-
-        def expire() -> None:
-            if self.lives == life and (after, reply) in held:
-                held.remove((after, reply))
-                reply(LeaseEvents(()))
-
-        self.world.after(POLL_HOLD_MS, expire)
-
-    def _wake(self, lease: bytes) -> None:
-        events = self.stream(lease)
-        held = self._waiters.get(lease, [])
-        for after, reply in list(held):
-            news = tuple(event for event in events[after:] if event.sequence > after)
-            if news:
-                held.remove((after, reply))
-                reply(LeaseEvents(news))
-
-    def stream(self, lease: bytes) -> list[LeaseEvent]:
-        """The durable events of a lease."""
-        return [codec.decode(LeaseEvent, raw) for _, raw in self.log.read(f"lease/{lease.hex()}")]
 
     # effects ----------------------------------------------------------------------------------------------------------
 
@@ -232,10 +205,10 @@ class Provider(Process):
                 self._working = {pair for pair in self._working if pair[0] != lease}
                 self.lanes.close(lease)
             case t.EmitEvent(lease, sequence, at_ms, body):
-                self.emit(lease, sequence, at_ms, body)
+                self.streams.append(lease, sequence, at_ms, body)
             case t.SignClaim():
                 for body in self.ways.claims(self, effect, self.claim_body(effect, effect.root)):
-                    self.emit(effect.lease, effect.sequence, effect.at_ms, body)
+                    self.streams.append(effect.lease, effect.sequence, effect.at_ms, body)
             case t.CheckEscrow(lease) | t.Redeem(lease) | t.CloseEscrow(lease):
                 self._bank(effect, lease)
             case _:
@@ -264,17 +237,6 @@ class Provider(Process):
             return LaneClaimed(signed, effect.first)
         return Claimed(effect.task, effect.output, signed, effect.metrics, (self.person.address,))
 
-    def emit(self, lease: bytes, sequence: int, at_ms: int, body: LeaseBody) -> None:
-        """Append to the durable stream, unless it is there already. Cheats number their own additions."""
-        name = f"lease/{lease.hex()}"
-        there = len(self.log.read(name))
-        if self.ways.honest and sequence <= there:
-            return
-        self.log.append(name, [codec.encode(LeaseEvent(there + 1, at_ms, body))])
-        if isinstance(body, Claimed):
-            self.shown.append(body)
-        self._wake(lease)
-
     def _start(self, effect: t.StartTask) -> None:
         pair = effect.lease, effect.task
         if pair in self._working:
@@ -287,7 +249,7 @@ class Provider(Process):
             if pair not in self._working:
                 return
             self._working.discard(pair)
-            now_ms = self.world.now_ms
+            now_ms = self.now_ms
             if not self._fetched(effect):
                 what = "an input cannot be found"
                 self.tell(t.WorkerFailed(now_ms, *pair, "E1602", what, retryable=True))
@@ -326,7 +288,7 @@ class Provider(Process):
         else:
             answer = yield Ask(self.bank, GetSettlement(lease))
         self._asking.discard(key)
-        now_ms = self.world.now_ms
+        now_ms = self.now_ms
         match answer:
             case SettlementOf(Signed() as settlement):
                 found = open_signed(settlement, Settlement, self.terms.bank, self.terms.bank)
@@ -341,4 +303,3 @@ class Provider(Process):
                 self.tell(t.LedgerClosed(now_ms, lease))
             case _:
                 pass
-

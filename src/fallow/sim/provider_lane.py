@@ -21,7 +21,8 @@ MAX_BATCH = 8
 
 
 class SimLaneTask(Message, frozen=True):
-    """One LaneTask of the lane under `lease`, as a call of its own. -> LaneResult, or Failure when there is no such lane."""
+    """One LaneTask of the lane under `lease`, as a call of its own. -> LaneResult, or Failure when there is no such
+    lane."""
 
     lease: Word
     number: int
@@ -87,4 +88,4 @@ class Lanes:
         if leaves:
             self._me.later(FLUSH_MS, lambda: self._flush(lease))
         root, units = merkle_root([leaf for leaf, _ in run]), sum(units for _, units in run)
-        self._me.tell(t.LaneAnswered(self._me.world.now_ms, lease, first, len(run), units, bytes(root)))
+        self._me.tell(t.LaneAnswered(self._me.now_ms, lease, first, len(run), units, bytes(root)))

@@ -1,10 +1,11 @@
-"""`python -m fallow.sim.run --seed N [--count N] [--bug NAME] [--trace]`: run simulated worlds, say what happened, and on failure
-how to see it again."""
+"""`python -m fallow.sim.run --seed N [--count N] [--bug NAME] [--trace]`: run simulated worlds, say what happened, and
+on failure how to see it again."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from typing import NamedTuple
 
 from fallow.sim.bugs import BUGS, planted
@@ -39,10 +40,8 @@ def simulate(seed: int, bug: str = "", *, keep_lines: bool = False) -> Outcome:
             pool.run()
         except Violation as violation:
             failure = str(violation)
-        except (AssertionError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
-            if not bug and keep_lines:
-                raise
-            failure = f"{type(error).__name__}: {error}"
+        except Exception as error:  # noqa: BLE001 - whatever the rules raise is a finding, and the task ends here
+            failure = f"{type(error).__name__}: {error}\n{traceback.format_exc(limit=-6)}"
     return Outcome(seed, plan, pool, failure)
 
 
@@ -54,11 +53,9 @@ def replay_command(seed: int, bug: str = "") -> str:
 def describe(outcome: Outcome) -> str:
     """A few lines for people."""
     plan, pool, referee = outcome.plan, outcome.pool, outcome.pool.referee
-    lines = [
-        f"seed {outcome.seed}: {len(plan.providers)} providers"
-        f" ({', '.join(plan.cheats) or 'no cheats'}), {len(plan.happenings)} faults,"
-        f" {pool.world.steps} steps, {pool.world.elapsed_ms / 1000:.0f} virtual s",
-    ]
+    who = f"{len(plan.providers)} providers ({', '.join(plan.cheats) or 'no cheats'})"
+    length = f"{pool.world.steps} steps, {pool.world.elapsed_ms // 1000} virtual s"
+    lines = [f"seed {outcome.seed}: {who}, {len(plan.happenings)} faults, {length}"]
     for happening in plan.happenings:
         lines.append(f"  {happening.at_ms:>6} ms {happening.kind} {' '.join(happening.who)} for {happening.for_ms} ms")
     for name, ended in referee.ended.items():

@@ -1,9 +1,10 @@
 """A stand-in for secp256k1 that is a hundred times faster, so that a simulated world can sign thousands of documents.
 
-Only the curve is replaced: documents are encoded, hashed, laid out and compared by the real code, and a signature belongs
-to one key and one hash as always. The real curve has tests of its own (`tests/wire/test_eip712.py`).
+Only the curve is replaced: documents are encoded, hashed, laid out and compared by the real code, and a signature
+belongs to one key and one hash as always. The real curve has tests of its own (`tests/wire/test_eip712.py`).
 
-Does not defend against anybody: the stand-in can be forged by whoever knows how it is made, which no simulated peer does."""
+Does not defend against anybody: the stand-in can be forged by whoever knows how it is made, which no simulated peer
+does."""
 
 from __future__ import annotations
 
@@ -57,8 +58,8 @@ class StandInSecret:
 
 @contextmanager
 def stand_in() -> Iterator[None]:
-    """While open, documents are signed and checked with the stand-in. Whatever was signed inside is worth nothing outside,
-    and the other way round. Not for threads."""
+    """While open, documents are signed and checked with the stand-in. Whatever was signed inside is worth nothing
+    outside, and the other way round. Not for threads."""
     before = vars(eip712)["coincurve"]
     setattr(eip712, "coincurve", SimpleNamespace(PublicKey=StandInKey, PrivateKey=StandInSecret))  # noqa: B010
     try:

@@ -105,8 +105,8 @@ _OPENED: dict[bytes, Offer] = {}
 
 
 def open_once(signed: SignedOffer, now_ms: int) -> Offer | None:
-    """An offer that is good now. The signature of the same bytes is checked once in a process: Ed25519 is real here, and
-    slow."""
+    """An offer that is good now. The signature of the same bytes is checked once in a process: Ed25519 is real here,
+    and slow."""
     key = signed.signature + signed.body
     if key not in _OPENED:
         if len(_OPENED) > 10_000:

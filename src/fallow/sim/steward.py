@@ -11,9 +11,9 @@ from fallow.rules.node import steward_types as t
 from fallow.rules.node.steward import State, due, outstanding, transition
 from fallow.rules.node.steward_state import Seat
 from fallow.sim.crash import Flow, Process
+from fallow.sim.invariants import Referee
 from fallow.sim.network import Network, Reply
 from fallow.sim.people import Person
-from fallow.sim.invariants import Referee
 from fallow.sim.steward_effects import AGAIN, Runner
 from fallow.sim.steward_lane import LaneDesk
 from fallow.sim.steward_watch import Watches
@@ -87,14 +87,14 @@ class Steward(Process):
                 self.referee.replayed(lost, self.state)
         self.referee.lives(self.state)
         identity = t.Identity(self.person.account, self.person.node, self.bank_account)
-        self.tell(t.StewardStarted(self.world.now_ms, identity, self.timing))
+        self.tell(t.StewardStarted(self.now_ms, identity, self.timing))
         for effect in outstanding(self.state):
             self._run(effect)
         self.later(TICK_MS, self._tick)
 
     def _tick(self) -> None:
-        if due(self.state, self.world.now_ms):
-            self.tell(t.ClockTicked(self.world.now_ms))
+        if due(self.state, self.now_ms):
+            self.tell(t.ClockTicked(self.now_ms))
         idle = all(job.reported for job in self.state.jobs.values())
         self.later(IDLE_TICK_MS if idle else TICK_MS, self._tick)
 
@@ -123,7 +123,7 @@ class Steward(Process):
 
     def on_request(self, caller: bytes, request: Message, reply: Reply) -> None:
         """Peers fetch blobs; the user submits and cancels."""
-        now_ms = self.world.now_ms
+        now_ms = self.now_ms
         match request:
             case BlobStat(blob):
                 reply(BlobFound(1 if blob in self.blobs else None))
@@ -194,4 +194,4 @@ class Steward(Process):
                 break
         self._running.discard(key)
         if event is not None:
-            self.tell(msgspec.structs.replace(event, at_ms=self.world.now_ms))
+            self.tell(msgspec.structs.replace(event, at_ms=self.now_ms))

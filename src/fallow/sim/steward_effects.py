@@ -1,5 +1,5 @@
-"""How the simulated steward's effects are carried out: one flow of calls for each, and the event that tells the brain what
-came of it. What `node/steward_effects.py` does on a real network."""
+"""How the simulated steward's effects are carried out: one flow of calls for each, and the event that tells the brain
+what came of it. What `node/steward_effects.py` does on a real network."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Runner:
             if isinstance(answer, OffersFound):
                 heard = True
                 for signed in answer.offers:
-                    offer = open_once(signed, self._me.world.now_ms)
+                    offer = open_once(signed, self._me.now_ms)
                     if offer is not None:
                         found.setdefault(offer.address.node, offer)
         return t.OffersSeen(0, effect.job, tuple(found.values())) if heard else AGAIN
@@ -184,7 +184,9 @@ class Runner:
     def _charge(self, effect: t.Charge) -> Answer:
         accepted = effect.others[0].output
         verdict = Verdict(effect.lease, effect.task, effect.accused.output, accepted, effect.slash_ucr)
-        answer = yield Ask(self._me.bank, Slash(self._me.person.sign(verdict), effect.spec, effect.accused, effect.others))
+        answer = yield Ask(
+            self._me.bank, Slash(self._me.person.sign(verdict), effect.spec, effect.accused, effect.others)
+        )
         if isinstance(answer, LedgerRefused):
             return t.LedgerRefusedCharge(0, effect.lease, effect.task, answer.reason)
         settled = (yield from self._settlement(effect.lease)) if isinstance(answer, LedgerDone) else None
@@ -206,7 +208,7 @@ class Runner:
                     return AGAIN
             heard = yield Ask(effect.peer.node, CloseLease(effect.lease))
             # Whatever it answered: one that says yes and does not close must not keep the money for ever.
-            if self._me.world.now_ms >= effect.ends_ms and not (heard and self._me.trusting):
+            if self._me.now_ms >= effect.ends_ms and not (heard and self._me.trusting):
                 yield Ask(self._me.bank, CloseEscrow(effect.lease))
             settled = yield from self._settlement(effect.lease)
         if settled is None or not settled.closed_ms:

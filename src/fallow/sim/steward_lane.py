@@ -1,5 +1,5 @@
-"""The steward's end of lanes in the simulator: hands small tasks to ready lanes, remembers answers, compares claims with
-them, and carries out checks. What `node/lane*.py` does with streams, as calls."""
+"""The steward's end of lanes in the simulator: hands small tasks to ready lanes, remembers answers, compares claims
+with them, and carries out checks. What `node/lane*.py` does with streams, as calls."""
 
 from __future__ import annotations
 
@@ -90,10 +90,10 @@ class LaneDesk:
             answer = yield Ask(leg.plan.peer.node, OpenLane(lease), CALL_MS)
             if isinstance(answer, LaneReady):
                 leg.ready = True
-                self._me.tell(t.LaneReady(self._me.world.now_ms, lease))
+                self._me.tell(t.LaneReady(self._me.now_ms, lease))
                 return
             if isinstance(answer, Failure):
-                event = t.LaneUnready(self._me.world.now_ms, lease, answer.code, answer.what, retryable=True)
+                event = t.LaneUnready(self._me.now_ms, lease, answer.code, answer.what, retryable=True)
                 self._me.tell(event)
                 return
             yield WAIT_MS
@@ -142,7 +142,7 @@ class LaneDesk:
         units = sum(record.units for record in known)
         if (MerkleTree([record.leaf() for record in known]).root, units) != (root.root, root.units):
             return
-        now_ms = self._me.world.now_ms
+        now_ms = self._me.now_ms
         event = t.LaneAnswered(now_ms, root.lease, sequence, signed, claim_hash, first, root.count, units)
         leg.claims.append(event)
         self._me.log.append(f"lane-claims/{root.lease.hex()}", [msgspec.msgpack.encode(event)])
@@ -193,9 +193,10 @@ class LaneDesk:
 
     def _evidence(self, vote: Vote) -> Evidence | None:
         leg, signed = self.legs.get(vote.lease), self._me.signed_lease(vote.lease)
-        for event in leg.claims if leg is not None and signed is not None else ():
+        if leg is None or signed is None:
+            return None
+        for event in leg.claims:
             if event.first <= vote.number < event.first + event.count:
-                assert leg is not None and signed is not None
                 leaves = [leg.answered[n].leaf() for n in range(event.first, event.first + event.count)]
                 index = vote.number - event.first
                 path = MerkleTree(leaves).path(index)
@@ -204,7 +205,7 @@ class LaneDesk:
 
     def _tell(self, event: t.LaneUnchecked | t.LaneAudited | t.LaneCaught) -> None:
         self._auditing.discard(event.claim_hash)
-        self._me.tell(msgspec.structs.replace(event, at_ms=self._me.world.now_ms))
+        self._me.tell(msgspec.structs.replace(event, at_ms=self._me.now_ms))
 
 
 def _winner(claimed: Vote, found: list[Vote | None], quorum: int) -> bytes | None:

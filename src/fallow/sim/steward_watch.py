@@ -1,5 +1,5 @@
-"""How the simulated steward follows its leases: polls that are held like streams, and what is checked of each event before
-the brain hears of it. What `node/steward_watch.py` does on a real network."""
+"""How the simulated steward follows its leases: polls that are held like streams, and what is checked of each event
+before the brain hears of it. What `node/steward_watch.py` does on a real network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fallow.errors import FallowError, fail
 from fallow.rules.node import steward_types as t
 from fallow.rules.node.steward_state import Seat
 from fallow.sim.crash import Ask, Flow
-from fallow.sim.provider import LeaseEvents
+from fallow.sim.provider_streams import LeaseEvents
 from fallow.wire.claims import MerkleTree, output_hash, task_leaf
 from fallow.wire.documents import ClaimRoot, Signed
 from fallow.wire.eip712 import hash_document, open_signed
@@ -42,7 +42,7 @@ class Watches:
         seen, node = effect.after_sequence, effect.peer.node
         while self._me.seat_of(effect.lease) is not None:
             answer = yield Ask(node, WatchLease(effect.lease, seen), POLL_MS)
-            now_ms = self._me.world.now_ms
+            now_ms = self._me.now_ms
             if not isinstance(answer, LeaseEvents):
                 if self._observed.get(node) is not False:
                     self._observed[node] = False
@@ -59,7 +59,7 @@ class Watches:
         self._leases.discard(effect.lease)
 
     def _event(self, lease: bytes, event: LeaseEvent) -> None:
-        seat, now_ms, body = self._me.seat_of(lease), self._me.world.now_ms, event.body
+        seat, now_ms, body = self._me.seat_of(lease), self._me.now_ms, event.body
         if seat is None:
             return
         match body:
@@ -86,7 +86,7 @@ class Watches:
         return root, bytes(hash_document(root, self._me.bank_account))
 
     def _claimed(self, lease: bytes, seat: Seat, sequence: int, body: Claimed) -> t.StewardEvent:
-        now_ms, digest = self._me.world.now_ms, bytes(output_hash(body.output))
+        now_ms, digest = self._me.now_ms, bytes(output_hash(body.output))
         job = self._me.state.jobs[self._me.state.leases[lease][0]]
         slot = job.tasks.get(body.task)
         units = 0 if slot is None else job.slots[slot].spec.units

@@ -1,7 +1,7 @@
 """The simulated world: one virtual clock, one queue of things to come, one seeded source of chance, and a trace.
 
-Nothing here waits or reads a real clock. Two runs with one seed do the same things in the same order; `World.trace` is a
-hash over all that happened, so that a test can say so."""
+Nothing here waits or reads a real clock. Two runs with one seed do the same things in the same order; `World.trace` is
+a hash over all that happened, so that a test can say so."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class Violation(AssertionError):
 
 
 class World:
-    """The clock and the queue. `rng` is the only source of chance; `checks` run after every step and raise Violation."""
+    """The clock and the queue. `rng` is the only source of chance; `checks` run after every step and raise
+    Violation."""
 
     def __init__(self, seed: int, *, keep_lines: bool = False) -> None:
         self.seed = seed

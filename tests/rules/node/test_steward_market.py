@@ -30,6 +30,7 @@ def test_from_order_to_open_escrow() -> None:
     assert propose.terms.order == hash_document(ask.order, BANK)
     assert 0 < propose.terms.cap_ucr <= 10_000_000
     (open_escrow,) = crowd.tell(crowd.queue.pop())
+    assert isinstance(open_escrow, t.OpenEscrow)
     assert open_escrow == t.OpenEscrow(
         hash_document(propose.terms, BANK),
         open_escrow.ours,

@@ -24,7 +24,7 @@ def params(effect: t.Assign) -> TrainRound | TrainFinish:
     return codec.decode(TrainParams, effect.spec.params)
 
 
-def after(claims: int, salt: object = 0):  # noqa: ANN201
+def after(claims: int, salt: object = 0):
     """Honest for some claims, then a liar."""
     count = [0]
 
@@ -49,7 +49,9 @@ def test_a_job_trains_all_rounds_and_finishes() -> None:
     (output,) = crowd.outcome(job).outputs
     assert output is not None
     assert output.parts[0].name == "adapter/a.bin"
-    assert codec.decode(TrainValue, output.value).state == h("state", crowd.state.jobs[job].log.manifests())  # pyright: ignore
+    log = crowd.state.jobs[job].log
+    assert log is not None
+    assert codec.decode(TrainValue, output.value).state == h("state", log.manifests())
 
 
 def test_a_round_builds_on_the_updates_before_it_and_a_shard_stays_where_its_state_is() -> None:
@@ -139,8 +141,9 @@ def test_a_straggler_is_left_out_when_time_is_up() -> None:
     for _ in range(3):
         crowd.pass_time(101_000)
     assert crowd.outcome(job).code == ""
-    assert crowd.state.jobs[job].log is not None
-    assert len(crowd.state.jobs[job].log.closed[0]) == 2  # pyright: ignore
+    log = crowd.state.jobs[job].log
+    assert log is not None
+    assert len(log.closed[0]) == 2
 
 
 def test_who_starts_from_another_state_is_checked_and_caught() -> None:

@@ -202,19 +202,15 @@ def test_the_window_clears_old_claims_while_the_job_goes_on() -> None:
 def test_who_withholds_what_a_check_needs_is_not_paid_for_it() -> None:
     """A cheat keeps its optimiser's state to itself, so that nobody can redo its next round."""
 
-    class Miser(Provider):
-        pass
-
-    miser = Miser("miser", price=900)
+    miser = Provider("miser", price=900)
     crowd = Crowd([miser, *honest_crowd(3)])
     real = crowd.do
 
     def do(effect: t.StewardEffect) -> None:
-        if isinstance(effect, t.KeepBlob) and effect.part.name == "carry":
-            if miser.address in effect.sources:
-                crowd.say(t.BlobMissing(crowd.now_ms, effect.job, effect.part.blob))
-                return
-        real(effect)
+        if isinstance(effect, t.KeepBlob) and effect.part.name == "carry" and miser.address in effect.sources:
+            crowd.say(t.BlobMissing(crowd.now_ms, effect.job, effect.part.blob))
+        else:
+            real(effect)
 
     crowd.do = do  # pyright: ignore[reportAttributeAccessIssue]
     job = crowd.submit(train_spec(workers=4, rounds=4, verify="audit:rate=1"))

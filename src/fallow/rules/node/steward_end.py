@@ -84,8 +84,11 @@ def settle_seat(turn: Turn, job: Job, seat: Seat) -> bool:
         if batch is not None:
             index = trust.sample_indexes(job.policy, trust.Standing(), batch.seed, batch.count, 1)
             steward_lanes.check(turn, job, seat, batch, index or (0,))
-        else:
+        elif job.slots[seat.claims[pick]].step is Step.PROVISIONAL:
             begin_check(turn, job, job.slots[seat.claims[pick]], Reason.CLOSING)
+        else:  # its answer was accepted with somebody else's claim
+            clear(turn, job, seat, pick)
+            seat.closing_check = False
         return settle_seat(turn, job, seat)
     for claim_hash in list(seat.provisional):
         if claim_hash in seat.provisional:

@@ -143,8 +143,8 @@ def _ask_auditors(turn: Turn, job: Job, slot: Slot, more: int, under_way: int) -
 
 
 def _out_of_room(job: Job, slot: Slot) -> bool:
-    """Whether others could check the slot if only their leases had money left. They get no more work under these; either
-    new leases take their place, or the job has run out of money."""
+    """Whether others could check the slot if only their leases had money left. They get no more work under these:
+    either new leases take their place, or the job has run out of money."""
     tried = {vote.account for vote in slot.votes if vote.task == slot.task}
     found = False
     for number in job.live:
@@ -252,7 +252,7 @@ def _unchecked(turn: Turn, job: Job, slot: Slot) -> None:
 
 def _abandon(turn: Turn, job: Job, slot: Slot) -> None:
     """The job is ending and nobody is asked any more: who has proved itself is believed, if nobody objects."""
-    for vote in slot.live():
+    for vote in [vote for vote in slot.live() if vote.fate is Fate.CLAIMED]:
         standing = turn.state.standing(vote.account)
         if slot.disputed or standing.passed < max(1, job.policy.probation):
             void_vote(turn, job, vote)

@@ -34,7 +34,7 @@ def view(state: State, job_id: bytes) -> JobView | None:
         total=total,
         budget_ucr=job.spec.budget_ucr,
         spent_ucr=spent,
-        locked_ucr=max(0, job.committed_ucr() - spent),
+        locked_ucr=sum(_locked_ucr(seat) for seat in leased),
         created_ms=job.created_ms,
         ended_ms=job.ended_ms,
         failure_code=failed.code if failed else "",
@@ -55,6 +55,11 @@ def _progress(job: Job) -> tuple[int, int]:
 
 def _spent_ucr(seat: Seat) -> int:
     return seat.settled[0] if seat.stage is Stage.CLOSED else seat.voucher_ucr
+
+
+def _locked_ucr(seat: Seat) -> int:
+    held = seat.stage in (Stage.OPEN, Stage.CLOSING)
+    return seat.leased.cap_ucr - seat.voucher_ucr if held else 0
 
 
 def _lease_view(state: State, job: Job, seat: Seat) -> LeaseView:

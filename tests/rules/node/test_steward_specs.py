@@ -1,0 +1,61 @@
+"""Task specs."""
+
+from __future__ import annotations
+
+from tests.rules.node.crowd import Crowd, batch_spec, honest_crowd, honest_output, train_spec, word
+
+from fallow.rules.node import steward_types as t
+from fallow.rules.node.steward_specs import batch_spec as spec_of
+from fallow.rules.node.steward_specs import part_named, round_spec, train_value, well_formed
+from fallow.rules.node.steward_state import Job, Slot, Vote
+from fallow.wire import codec
+from fallow.wire.local import BatchJob
+from fallow.wire.tasks import Part, TaskOutput, TrainValue
+
+
+def test_batch_tasks() -> None:
+    work = batch_spec(3).work
+    assert isinstance(work, BatchJob)
+    first, second = spec_of(work, 0), spec_of(work, 1)
+    assert (first.params, first.seed, second.seed, first.units, first.kind) == (b"0", 0, 1, 10, "echo")
+
+
+def training() -> tuple[Crowd, Job]:
+    crowd = Crowd(honest_crowd(3), hold={t.Assign})
+    job = crowd.submit(train_spec())
+    crowd.run()
+    return crowd, crowd.state.jobs[job]
+
+
+def test_the_first_round_needs_model_and_data_only() -> None:
+    _, job = training()
+    spec = round_spec(job, 1)
+    assert [part.name for part in spec.inputs] == ["model", "data"]
+    assert (spec.units, round_spec(job, 0).units) == (40, 50)
+
+
+def vote(slot: Slot, output: TaskOutput | None) -> Vote:
+    return Vote(0, b"a" * 20, slot.task, slot.spec, 0, output=output)
+
+
+def test_what_a_training_claim_must_have() -> None:
+    _, job = training()
+    slot = job.slots[0]
+    honest = honest_output(slot.spec)
+    assert well_formed(job, slot, vote(slot, honest))
+    assert not well_formed(job, slot, vote(slot, None))
+    assert not well_formed(job, slot, vote(slot, TaskOutput(honest.value, ())))
+    assert not well_formed(job, slot, vote(slot, TaskOutput(b"\xc1", honest.parts)))
+    slot.round = -1  # as of a finishing task
+    assert well_formed(job, slot, vote(slot, TaskOutput(codec.encode(TrainValue(word("s"), "", 1)), ())))
+    assert not well_formed(job, slot, vote(slot, TaskOutput(b"", ())))
+
+
+def test_reading_outputs() -> None:
+    _, job = training()
+    slot = job.slots[0]
+    assert train_value(vote(slot, None)) is None
+    assert train_value(vote(slot, honest_output(slot.spec))) is not None
+    part = Part("update", word("u"), 1)
+    assert part_named(TaskOutput(b"", (part,)), "update") == part
+    assert part_named(TaskOutput(b"", (part,)), "carry") is None
