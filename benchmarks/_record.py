@@ -164,11 +164,15 @@ class Player:
                 return json.loads(line)
         raise RuntimeError(f"{self.process.args!r} ended early")
 
-    def ask(self, order: Any) -> Any:
-        """One round."""
+    def say(self, order: Any) -> None:
+        """Begin a round."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
+
+    def ask(self, order: Any) -> Any:
+        """One round, to its end."""
+        self.say(order)
         return self.hear()
 
     def stop(self) -> None:

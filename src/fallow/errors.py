@@ -94,6 +94,12 @@ def fail(code: str, what: str, *, cause: str = "", money: str = "", next_step: s
     return CODES[code].family(code, what, cause=cause, money=money, next_step=next_step)
 
 
+def first_of(errors: BaseExceptionGroup[FallowError]) -> FallowError:
+    """The first error of a group, however deep: of several tasks that failed at once one speaks for all."""
+    first = errors.exceptions[0]
+    return first_of(first) if isinstance(first, BaseExceptionGroup) else first
+
+
 def _declare(family: type[FallowError], *rows: tuple[str, str, str, str]) -> None:
     for code, title, cause, next_step in rows:
         assert code not in CODES, f"{code} is declared twice"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -85,3 +87,12 @@ def test_what_llama_cannot_load(tmp_path: Path) -> None:
     with pytest.raises(FallowError) as caught:
         LlamaEngine(tmp_path / "bad.gguf", 256, 1, 1)
     assert caught.value.code == "E1701"
+
+
+def test_it_can_be_dropped_at_once() -> None:
+    """Upstream's destructor hangs when the server's loop has not begun; see `LlamaEngine`."""
+    script = (
+        "import sys; from pathlib import Path; from fallow.workloads.engine_llama import LlamaEngine\n"
+        "LlamaEngine(Path(sys.argv[1]), 128, 1, 1)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(smol_gguf())], check=True, timeout=60, capture_output=True)

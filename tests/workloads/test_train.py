@@ -86,7 +86,8 @@ def test_another_process_gives_the_same_bits(base: dict[str, Path], tmp_path: Pa
     job = Job(base, tmp_path, RECIPE, 2)
     script = (
         "import sys; from pathlib import Path; import msgspec\n"
-        "from fallow.wire.tasks import TaskSpec; from fallow.workloads import train\nfrom fallow.workloads.task import Work\n"
+        "from fallow.wire.tasks import TaskSpec; from fallow.workloads import train\n"
+        "from fallow.workloads.task import Work\n"
         "task = msgspec.msgpack.decode(Path(sys.argv[1]).read_bytes(), type=TaskSpec)\n"
         "inputs = {k: Path(v) for k, v in msgspec.json.decode(sys.argv[2]).items()}\n"
         "out = train.run(Work(task, inputs, Path(sys.argv[3]), 1, lambda *_: None, print))\n"

@@ -91,9 +91,14 @@ async def _demo(network: Network, model: Path, data: Path, folder: Path, out: Ou
     job = await _train(client, model, data, out)
     await job.save(folder / "tuned")
     out.say(f"Training is done. The adapter is in {folder / 'tuned'}.")
-    chat = await _serve_and_chat(client, network, model, folder / "tuned", out)
+    out.say("Serving the tuned model, and asking it through the official openai client...")
+    serving = await _serve(client, model, folder / "tuned")
+    secret = await client.make_key("demo", "0.5")
+    chat = await _ask(network.member("gateway").announced["base_url"], secret)
+    out.say(f"  you:   {PROMPT}\n  tuned: {chat['answer'].strip()}")
     out.say("Checking every receipt again, from the files alone...")
     receipts = await check_receipts(client, job, chat.pop("receipt"), folder / "receipts")
+    await serving.cancel()
     report = await build_report(client, network, job, data, chat)
     report["receipts"] = receipts
     return report
@@ -121,18 +126,11 @@ async def _train(client: AsyncFallow, model: Path, data: Path, out: Output) -> A
     return job
 
 
-async def _serve_and_chat(
-    client: AsyncFallow, network: Network, model: Path, adapter: Path, out: Output
-) -> dict[str, Any]:
-    out.say("Serving the tuned model, and asking it through the official openai client...")
+async def _serve(client: AsyncFallow, model: Path, adapter: Path) -> AsyncJob:
+    """Serve the tuned model; returns once a provider has loaded it."""
     serving = await client.serve("tuned", model, adapter, 1024, budget="2", workers=1, verify="none", name="served")
-    secret = await client.make_key("demo", "0.5")
-    url = network.member("gateway").announced["base_url"]
     await _wait_ready(client)
-    answer = await _ask(url, secret)
-    out.say(f"  you:   {PROMPT}\n  tuned: {answer['answer'].strip()}")
-    await serving.cancel()
-    return answer
+    return serving
 
 
 async def _wait_ready(client: AsyncFallow) -> None:

@@ -40,6 +40,7 @@ class Member:
     words: tuple[str, ...]
     process: subprocess.Popen[str]
     announced: dict[str, Any] = field(default_factory=dict[str, Any])
+    within: tuple[str, ...] = ()
 
     async def wait_until_ready(self) -> None:
         """Read its first line. Raises UnavailableError E1801 with its last words when it ends instead."""
@@ -68,13 +69,14 @@ class Network:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def start(self, name: str, *words: str, config: str = "") -> Member:
-        """Start `fallow WORDS` with a home of its own."""
+    def start(self, name: str, *words: str, config: str = "", within: tuple[str, ...] = ()) -> Member:
+        """Start `fallow WORDS` with a home of its own; `within` is a command (its first word a full path) that runs
+        another one somewhere else, such as in a network namespace."""
         home = self.folder / name
         home.mkdir(parents=True, exist_ok=True)
         if config:
             (home / "config.toml").write_text(config, "utf-8")
-        member = Member(name, home, words, _spawn(home, words))
+        member = Member(name, home, words, _spawn(home, words, within), within=within)
         self.members.append(member)
         return member
 
@@ -87,7 +89,7 @@ class Network:
 
     async def restart(self, member: Member) -> None:
         """Start a member again, in the home and with the words of before, and wait until it is ready."""
-        member.process = _spawn(member.home, member.words)
+        member.process = _spawn(member.home, member.words, member.within)
         await member.wait_until_ready()
 
     def stop(self) -> None:
@@ -139,11 +141,11 @@ class Network:
         return {member.name: member for member in self.members}[name]
 
 
-def _spawn(home: Path, words: tuple[str, ...]) -> subprocess.Popen[str]:
+def _spawn(home: Path, words: tuple[str, ...], within: tuple[str, ...]) -> subprocess.Popen[str]:
     environment = os.environ | {"FALLOW_HOME": str(home), "TOKENIZERS_PARALLELISM": "false"}
     with (home / "log.txt").open("a", encoding="utf-8") as log:
         return subprocess.Popen(
-            [*REIN, str(os.getpid()), "0", "0", *COMMAND, *words, "--json", "--log", "info"],
+            [*REIN, str(os.getpid()), "0", "0", *within, *COMMAND, *words, "--json", "--log", "info"],
             stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL, text=True, env=environment,
             start_new_session=True,
         )  # fmt: skip

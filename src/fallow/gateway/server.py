@@ -6,7 +6,7 @@ import asyncio
 import errno
 import socket
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import uvicorn
@@ -23,9 +23,16 @@ BACKLOG = 256
 def claim_port(host: str, port: int) -> socket.socket:
     """A listening socket. Raises UnavailableError E1804 when the port is taken, UsageError E2001 for a host that is not
     this machine's."""
+    with ExitStack() as cleanup:
+        listener = _bound(host, port, cleanup)
+        cleanup.pop_all()
+    return listener
+
+
+def _bound(host: str, port: int, cleanup: ExitStack) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.socket(family)
+        listener = cleanup.enter_context(socket.socket(family))
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(BACKLOG)
@@ -52,11 +59,12 @@ async def run_gateway(steward_socket: Path, listener: socket.socket) -> None:
         timeout_graceful_shutdown=GRACE_S, server_header=False,
     )  # fmt: skip
     server = _Server(config)
+    serving = asyncio.ensure_future(server.serve(sockets=[listener]))
     try:
-        await server.serve(sockets=[listener])
+        await asyncio.shield(serving)
     except asyncio.CancelledError:
-        server.force_exit = True
-        await server.shutdown(sockets=[listener])
+        server.should_exit = True  # uvicorn ends by itself, so that it can end its connections
+        await serving
         raise
     finally:
         listener.close()

@@ -19,7 +19,7 @@ from fallow.adapters.clock import SystemClock, SystemEntropy
 from fallow.adapters.event_log import SqliteEventLog
 from fallow.adapters.iroh_transport import IrohTransport
 from fallow.adapters.keys import open_identity
-from fallow.errors import FallowError, fail
+from fallow.errors import FallowError, fail, first_of
 from fallow.node import api
 from fallow.node.api_keys import ApiKeys, serve_api_keys
 from fallow.node.blobs import Fetcher, serve_blobs
@@ -34,8 +34,8 @@ from fallow.node.config import (
     save_ticket,
     write_ticket,
 )
-from fallow.node.lane import serve_lanes
-from fallow.node.local_socket import local_socket
+from fallow.node.lane_session import serve_lanes
+from fallow.node.local_socket import local_socket, lock_home
 from fallow.node.pool import Pool
 from fallow.node.receipts import Receipts
 from fallow.node.router import Router
@@ -44,14 +44,11 @@ from fallow.node.services import Services
 from fallow.node.steward import Steward
 from fallow.rules.node.steward_types import Timing
 from fallow.sdk.home import socket_path
-from fallow.units import to_text
+from fallow.units import NodeId, to_text
 from fallow.wire.codec import encode
-from fallow.wire.local import LaneJob, ServeJob
 from fallow.wire.messages import NodeAddress
 
 log = structlog.get_logger()
-
-JOIN_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -91,6 +88,7 @@ async def run_node(home: Path, options: Options) -> None:
     prepare_home(home)
     config = load_config(home)
     async with AsyncExitStack() as stack:
+        stack.enter_context(lock_home(home))
         remote = Router()
         services = await _open(stack, home, config, options, remote)
         await until_told_to_stop(_work(services, options, remote))
@@ -110,15 +108,7 @@ async def until_told_to_stop(work: Coroutine[None, None, None]) -> None:
             await stopper
             task.cancel()
     except* FallowError as errors:
-        raise _first(errors) from None
-
-
-def _first(errors: BaseExceptionGroup[FallowError]) -> FallowError:
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, FallowError)
-    return error
+        raise first_of(errors) from None
 
 
 async def _open(stack: AsyncExitStack, home: Path, config: Config, options: Options, remote: Router) -> Services:
@@ -136,9 +126,15 @@ async def _open(stack: AsyncExitStack, home: Path, config: Config, options: Opti
     if options.ticket is not None:
         save_ticket(home, options.ticket)
     return Services(
-        home, config, identity, clock, entropy, transport, rpc, events, blobs, Fetcher(rpc, blobs), ticket,
+        home, config, identity, clock, entropy, transport, rpc, events, blobs, Fetcher(rpc, blobs, _bad_source), ticket,
         list(options.directories or (ticket.directories if ticket is not None else ())),
     )  # fmt: skip
+
+
+def _bad_source(source: NodeId, error: FallowError) -> None:
+    """A node that sent something else than it was asked for. It was dropped from the download; who reads the log may
+    want to know."""
+    log.warning("bad blob source", node=source.hex()[:12], code=error.code, what=error.what)
 
 
 async def _bind(seed: bytes, home: Path, bind: str, relay: str) -> IrohTransport:
@@ -189,7 +185,7 @@ async def _play(services: Services, options: Options, remote: Router, owner: Rou
         api.serve_files(owner, services)
         if options.beside is not None:
             group.create_task(options.beside(socket_path(services.home)), name="beside")
-        async with local_socket(services.home, owner):
+        async with local_socket(services.home, owner, locked=True):
             options.ready(_announcement(services, ticket))
             log.info("node ready", roles=",".join(sorted(roles)), node=services.identity.node.hex()[:12])
             await asyncio.Event().wait()
@@ -209,7 +205,7 @@ async def _steward(services: Services, options: Options, owner: Router, group: a
 
     def known(job: bytes) -> None:
         steward.view(job)
-        if not isinstance(steward.state.jobs[job].spec.work, (ServeJob, LaneJob)):
+        if steward.state.jobs[job].lanes is None:
             raise fail("E2001", "This job has no lane.")
 
     ready = asyncio.Event()

@@ -8,14 +8,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fallow.node.lane_leg import Answered, Ask, Leg, most_units
+from fallow.errors import FallowError
+from fallow.node.lane_journal import Answered, find_claim
+from fallow.node.lane_leg import CANCELLED, Ask, Leg, most_units
 from fallow.node.services import Services
 from fallow.rules.node import steward_types as t
 from fallow.wire.claims import MerkleTree, value_hash
 from fallow.wire.codec import decode
 from fallow.wire.ledger import Evidence
 from fallow.wire.messages import LaneItem, LaneResult
-from fallow.wire.tasks import TaskSpec
+from fallow.wire.tasks import MAX_VALUE_BYTES, GenerateValue, TaskSpec
 
 if TYPE_CHECKING:
     from fallow.node.lane import Lanes
@@ -49,27 +51,33 @@ class LaneAudits:
 
     async def audit(self, effect: t.AuditLane) -> None:
         """Answer with LaneAudited, LaneCaught or LaneUnchecked."""
-        now_ms = self._s.clock.now_ms()
+        await self._tell(await self._judge(effect))
+
+    async def _judge(self, effect: t.AuditLane) -> t.StewardEvent:
         leg, used = self._lanes.legs.get(effect.lease), set[bytes]()
         for index in effect.indexes:
             record = leg.answered.get(effect.first + index) if leg is not None else None
-            if record is None:
-                what = "What was answered is no longer at hand."
-                await self._tell(t.LaneUnchecked(now_ms, effect.lease, effect.claim_hash, what))
-                return
+            if leg is None or record is None:
+                return self._unchecked(effect, "What was answered is no longer at hand.")
+            if not _comparable(leg, record):
+                continue
             claimed = Vote(effect.lease, record.number, value_hash(record.value), record.units)
             votes = await self._votes(effect, record, claimed)
             others = [vote for vote in votes if vote.lease != effect.lease]
             winner = _winner(votes, others, effect)
             if winner is None:
-                what = "Too few other providers answered."
-                await self._tell(t.LaneUnchecked(now_ms, effect.lease, effect.claim_hash, what))
-                return
+                return self._unchecked(effect, "Too few other providers answered.")
+            agreeing = [vote for vote in others if vote.answer == winner]
             if winner != claimed.answer:
-                await self._caught(effect, record, claimed, [vote for vote in others if vote.answer == winner])
-                return
-            used.update(vote.lease for vote in others if vote.answer == winner)
-        await self._tell(t.LaneAudited(self._s.clock.now_ms(), effect.lease, effect.claim_hash, tuple(sorted(used))))
+                return await self._caught(effect, leg, record, claimed, agreeing)
+            used.update(vote.lease for vote in agreeing)
+        if not used:
+            return self._unchecked(effect, "Nothing in the sample could be compared.")
+        auditors = tuple(sorted(used))[:64]
+        return t.LaneAudited(self._s.clock.now_ms(), effect.lease, effect.claim_hash, auditors)
+
+    def _unchecked(self, effect: t.AuditLane, what: str) -> t.StewardEvent:
+        return t.LaneUnchecked(self._s.clock.now_ms(), effect.lease, effect.claim_hash, what)
 
     async def _votes(self, effect: t.AuditLane, record: Answered, claimed: Vote) -> list[Vote]:
         votes = [claimed]
@@ -100,43 +108,56 @@ class LaneAudits:
         try:
             result = await asyncio.wait_for(answer, ANSWER_S)
         except TimeoutError:
+            ask.unwanted = True
             auditor.stop(ask)
             return None
         if result.code:
             return None
         return Vote(auditor.plan.lease, ask.number, value_hash(result.value), result.units)
 
-    async def _caught(self, effect: t.AuditLane, record: Answered, claimed: Vote, others: list[Vote]) -> None:
-        now_ms, seen = self._s.clock.now_ms, effect.claim_hash
+    async def _caught(
+        self, effect: t.AuditLane, leg: Leg, record: Answered, claimed: Vote, others: list[Vote]
+    ) -> t.StewardEvent:
         accused = await self._evidence(claimed)
         proofs = [proof for vote in others if (proof := await self._evidence(vote)) is not None]
         if accused is None or len(proofs) < 2:
-            what = "Other providers answered differently, but have not signed for it."
-            await self._tell(t.LaneUnchecked(now_ms(), effect.lease, seen, what))
-            return
-        leg = self._lanes.legs[effect.lease]
+            return self._unchecked(effect, "Other providers answered differently, but have not signed for it.")
         task = TaskSpec(leg.kind, record.params, (), record.seed, record.units, 0, 0)
-        await self._tell(t.LaneCaught(now_ms(), effect.lease, seen, task, accused, tuple(proofs[:8])))
+        return t.LaneCaught(
+            self._s.clock.now_ms(), effect.lease, effect.claim_hash, task, accused, tuple(proofs[:8])
+        )  # fmt: skip
 
     async def _evidence(self, vote: Vote) -> Evidence | None:
         """The provider's own signature under its answer; waits for its next claim, which covers it."""
         leg = self._lanes.legs.get(vote.lease)
-        signed = self._lanes.signed_lease(vote.lease)
-        waited = 0.0
-        while leg is not None and signed is not None and waited < CLAIM_WAIT_S:
-            for key in self._s.log.keys(f"lane-claim/{vote.lease.hex()}/"):
-                event = decode(t.LaneAnswered, self._s.log.get(key) or b"")
-                if event.first <= vote.number < event.first + event.count:
-                    numbers = range(event.first, event.first + event.count)
-                    leaves = [record.leaf() for n in numbers if (record := leg.answered.get(n)) is not None]
-                    if len(leaves) != event.count:
-                        return None
-                    index = vote.number - event.first
-                    path = MerkleTree(leaves).path(index)
-                    return Evidence(signed, event.claim, vote.digest, vote.units, index, path, vote.number)
+        signed = self._lanes.facts.signed_lease(vote.lease)
+        if leg is None or signed is None:
+            return None
+        until_s = self._s.clock.monotonic_s() + CLAIM_WAIT_S
+        while (claim := find_claim(self._s.log, vote.lease, vote.number)) is None:
+            if self._s.clock.monotonic_s() >= until_s:
+                return None
             await self._s.clock.sleep(CLAIM_POLL_S)
-            waited += CLAIM_POLL_S
-        return None
+        numbers = range(claim.first, claim.first + claim.count)
+        leaves = [record.leaf() for number in numbers if (record := leg.answered.get(number)) is not None]
+        if len(leaves) != claim.count:
+            return None
+        index = vote.number - claim.first
+        path = MerkleTree(leaves).path(index)
+        return Evidence(signed, claim.claim, vote.digest, vote.units, index, path, vote.number)
+
+
+def _comparable(leg: Leg, record: Answered) -> bool:
+    """Whether others can be asked the same. A refusal earns nothing, and where an answer was cut short is our doing, so
+    neither can be held against its provider."""
+    if not record.units:
+        return False
+    if leg.kind != "generate":
+        return True
+    try:
+        return decode(GenerateValue, record.value, MAX_VALUE_BYTES).finish != CANCELLED
+    except FallowError:
+        return False  # not an answer that we would have taken: it is in no claim that counts
 
 
 def _winner(votes: list[Vote], others: list[Vote], effect: t.AuditLane) -> tuple[bytes, int] | None:

@@ -11,44 +11,54 @@ from dataclasses import dataclass, field
 import msgspec
 import structlog
 
-from fallow.errors import FallowError, fail
+from fallow.errors import CODES, FallowError, fail, first_of
+from fallow.node.lane_journal import Answered, Journal, claimed_to, read_answers
 from fallow.node.services import Services
 from fallow.rules.node.steward_types import PrepareLane
 from fallow.sdk.calls import CallStream
-from fallow.wire.claims import Accumulator, lane_leaf, params_hash, value_hash
+from fallow.wire.claims import Accumulator
 from fallow.wire.codec import decode, encode
 from fallow.wire.documents import ClaimRoot
 from fallow.wire.local import ServeJob
-from fallow.wire.messages import LaneItem, LaneReady, LaneResult, LaneStop, LaneTask, NodeAddress, OpenLane
+from fallow.wire.messages import LaneItem, LaneReady, LaneResult, LaneStop, LaneTask, Message, NodeAddress, OpenLane
 from fallow.wire.tasks import MAX_VALUE_BYTES, Generate, GenerateValue, Part
 
 log = structlog.get_logger()
 
 WINDOW = 2048
 NUMBER_BLOCK = 4096
-FLUSH_S = 0.05
 MAX_KEPT = 200_000
 LOAD_RETRY_S = 1.0
+MAX_WHAT_CHARS = 1_000
+TURN_TOKENS = 64
+"""What a chat template may add to a turn, beyond one token for each byte of it."""
+CANCELLED = "cancelled"
+RETRY = frozenset({"E1502", "E1704", "E1801", "E1803", "E1806"})
+"""Codes after which the same task may succeed at another provider."""
+
+
+def _most_read(params: bytes, turns: int) -> int:
+    """The most tokens that a prompt can be: no tokenizer in use makes more than one token of a byte."""
+    return len(params) + TURN_TOKENS * (turns + 1)
 
 
 def most_units(kind: str, params: bytes) -> int:
-    """The most that a task can be metered at. Raises PeerFault E1102 for parameters that are none of that kind."""
+    """The most that a task can be metered at. Raises PeerFault E1102 for parameters that are none of that kind,
+    UsageError E1904 for an answer without a limit, which nobody could be sure to pay."""
     if kind != "generate":
         return 1
-    return len(params) + 64 + decode(Generate, params).max_tokens
+    asked = decode(Generate, params)
+    if not asked.max_tokens:
+        raise fail("E1904", "A generate task on a lane must say max_tokens.")
+    return _most_read(params, len(asked.turns)) + asked.max_tokens
 
 
-def first_of(errors: BaseExceptionGroup[FallowError]) -> FallowError:
-    """The first error of a group, however deep."""
-    first = errors.exceptions[0]
-    return first_of(first) if isinstance(first, BaseExceptionGroup) else first
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Ask:
-    """A task on its way: what is asked, how often it was tried, what of a streamed answer was passed on already, and
-    where the answer goes. `deliver` is called with each LaneItem and the one LaneResult; `leg` and `number` say where
-    it is now; `avoid` are the leases it must not run on."""
+    """A task on its way: what is asked, how often it was tried, what of a streamed answer was passed on already (its
+    `text`, in `pieces` of at least a token each), and where the answer goes. `deliver` is called with each LaneItem and
+    the one LaneResult; `leg` and `number` say where it is now. `avoid` are leases to be used only when there is no
+    other; with `only` it stays on that one. Nobody waits for an `unwanted` one."""
 
     params: bytes
     seed: int
@@ -57,6 +67,7 @@ class Ask:
     receipt: bool = False
     tries: int = 0
     text: str = ""
+    pieces: int = 0
     sent: bytes = b""
     leg: Leg | None = None
     number: int = 0
@@ -64,32 +75,24 @@ class Ask:
     only: bytes = b""
     job: bytes = b""
     units_most: int = 1
+    since_s: float = 0.0
+    unwanted: bool = False
 
     def now_params(self) -> bytes:
-        """The parameters with what was answered already given as `resume`, so that a stream goes on elsewhere."""
+        """The parameters with what was answered already given as `resume`, so that a stream goes on elsewhere, and is
+        no longer for it."""
         if not self.text:
             return self.params
-        return encode(msgspec.structs.replace(decode(Generate, self.params), resume=self.text))
+        asked = decode(Generate, self.params)
+        left = max(1, asked.max_tokens - self.pieces)
+        return encode(msgspec.structs.replace(asked, resume=asked.resume + self.text, max_tokens=left))
 
 
-class Answered(msgspec.Struct, frozen=True, array_like=True):
-    """What the steward remembers of an answered lane task; `params` and `value` are kept for receipts and checks."""
-
-    number: int
-    params: bytes
-    seed: int
-    value: bytes
-    units: int
-    receipt: bool
-
-    def leaf(self) -> bytes:
-        return lane_leaf(self.number, params_hash(self.params), self.seed, value_hash(self.value), self.units)
-
-
-@dataclass
+@dataclass(eq=False)
 class Leg:
     """The lane's stream under `plan.lease`. `ready` once the provider has loaded the work; `load` is how many tasks are
-    in flight."""
+    in flight. `back` takes the tasks that were in flight when it broke, `told` hears that it is ready or why it is
+    not, `room_units` says what may still be answered under a lease."""
 
     services: Services
     plan: PrepareLane
@@ -100,17 +103,24 @@ class Leg:
     ready: bool = False
     flying: dict[int, Ask] = field(default_factory=dict[int, Ask])
     answered: OrderedDict[int, Answered] = field(default_factory=OrderedDict[int, Answered])
-    _unsaved: list[Answered] = field(default_factory=list[Answered])
-    _saved: asyncio.Event = field(default_factory=asyncio.Event)
+    _journal: Journal = field(init=False)
     _outbox: asyncio.Queue[LaneTask | LaneStop] = field(default_factory=lambda: asyncio.Queue(2 * WINDOW))
     _next: int = 0
     _reserved: int = 0
     _flying_units: int = 0
     _unclaimed_units: int = 0
 
+    def __post_init__(self) -> None:
+        self._journal = Journal(self.services, self.stream_name)
+
     @property
     def load(self) -> int:
         return len(self.flying)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is in flight and every answer is claimed: there will not be more room than now."""
+        return not self.flying and not self._unclaimed_units
 
     @property
     def kind(self) -> str:
@@ -127,17 +137,29 @@ class Leg:
         return self.log_name(self.plan.lease)
 
     def recall(self) -> None:
-        """After a restart: what was answered before, and numbers that were never used."""
-        for _, raw in self.services.log.read(self.stream_name):
-            for record in msgspec.msgpack.decode(raw, type=list[Answered]):
-                self.answered[record.number] = record
+        """After a restart: what was answered before, numbers that were never used, and what was answered but not
+        claimed, which the brain does not count yet."""
+        unclaimed = claimed_to(self.services.log, self.plan.lease)
+        for record in read_answers(self.services.log, self.stream_name).values():
+            self._remember(record)
+            self._unclaimed_units += record.units if record.number >= unclaimed else 0
         used = int(self.services.log.get(self.stream_name) or b"0")
         self._next = self._reserved = used
 
+    def _remember(self, record: Answered) -> None:
+        self.answered[record.number] = record
+        while len(self.answered) > MAX_KEPT:
+            self.answered.popitem(last=False)
+
+    # asking ---------------------------------------------------------------------------------------------------------
+
     def take(self, ask: Ask) -> bool:
-        """Send a task on this leg; False when its window is full or it is not ready."""
+        """Send a task on this leg; False when its window is full, it is not ready or its lease has no room."""
         if not self.ready or len(self.flying) >= WINDOW or self._outbox.full():
             return False
+        params = ask.now_params()
+        if ask.text:
+            ask.units_most = most_units(self.kind, params)
         if self._flying_units + self._unclaimed_units + ask.units_most > self.room_units(self.plan.lease):
             return False  # more than what is locked in escrow could not be paid
         self._flying_units += ask.units_most
@@ -148,7 +170,7 @@ class Leg:
         self._next += 1
         ask.leg, ask.number = self, self._next
         ask.tries += 1
-        ask.sent = ask.now_params()
+        ask.sent = params
         self.flying[self._next] = ask
         self._outbox.put_nowait(LaneTask(self._next, ask.sent, ask.seed, ask.stream))
         return True
@@ -158,101 +180,110 @@ class Leg:
         if self.flying.get(ask.number) is ask and not self._outbox.full():
             self._outbox.put_nowait(LaneStop(ask.number))
 
+    # the stream -----------------------------------------------------------------------------------------------------
+
     async def run(self) -> None:
-        """Keep the stream open until cancelled. When it breaks, what is in flight goes back to be asked elsewhere."""
-        while True:
-            error: FallowError | None = None
+        """Keep the stream open until cancelled. When it breaks, what is in flight goes back to be asked elsewhere. A
+        log that cannot be written ends it, and the node: what was answered must be known after a crash."""
+        async with asyncio.TaskGroup() as group:
+            journal = group.create_task(self._journal.run(), name="lane journal")
             try:
-                await self._once()
-            except* FallowError as caught:  # the stream's own, or that of a task beside it
-                error = first_of(caught)
+                while True:
+                    error = await self._attempt()
+                    log.info("lane leg broke", lease=self.plan.lease.hex()[:12], code=error.code, what=error.what)
+                    await self.told(self, error)
+                    await self.services.clock.sleep(LOAD_RETRY_S)
             finally:
-                self.ready = False
-                flying, self.flying, self._flying_units = self.flying, {}, 0
-                for ask in flying.values():
-                    ask.leg = None
-                    self.back(ask)
-            if error is not None:
-                log.info("lane leg broke", lease=self.plan.lease.hex()[:12], code=error.code, what=error.what)
-                await self.told(self, error)
-            await self.services.clock.sleep(LOAD_RETRY_S)
+                self._journal.end()
+                await journal
+
+    async def _attempt(self) -> FallowError:
+        """-> why the stream ended."""
+        # what waited to go out on a stream before is asked again elsewhere: it must not be worked on here too
+        self._outbox = asyncio.Queue(2 * WINDOW)
+        error = fail("E1801", "The provider ended the lane.")
+        try:
+            await self._once()
+        except* FallowError as caught:  # the stream's own, or that of a task beside it
+            error = first_of(caught)
+        finally:
+            self.ready = False
+            flying, self.flying, self._flying_units = self.flying, {}, 0
+            for ask in flying.values():
+                ask.leg = None
+                self.back(ask)
+        return error
+
+    def _request(self) -> OpenLane:
+        work = self.plan.work
+        if not isinstance(work, ServeJob):
+            return OpenLane(self.plan.lease, WINDOW, (), self.sources)
+        inputs = (Part("model", work.model, 0),)
+        inputs += (Part("adapter", work.adapter, 0),) if work.adapter else ()
+        return OpenLane(self.plan.lease, WINDOW, inputs, self.sources, work.context_tokens)
 
     async def _once(self) -> None:
-        work = self.plan.work
-        inputs: tuple[Part, ...] = ()
-        context = 0
-        if isinstance(work, ServeJob):
-            inputs = (Part("model", work.model, 0),)
-            inputs += (Part("adapter", work.adapter, 0),) if work.adapter else ()
-            context = work.context_tokens
-        request = OpenLane(self.plan.lease, WINDOW, inputs, self.sources, context)
-        async with self.services.rpc.open(self.plan.peer, request) as stream, asyncio.TaskGroup() as group:
+        async with self.services.rpc.open(self.plan.peer, self._request()) as stream, asyncio.TaskGroup() as group:
             sender = group.create_task(self._send(stream), name="lane sender")
-            saver = group.create_task(self._save(), name="lane saver")
             try:
                 async for message in stream:
-                    if isinstance(message, LaneReady):
-                        self.ready = True
-                        await self.told(self, None)
-                    elif isinstance(message, LaneItem):
-                        if (ask := self.flying.get(message.number)) is not None:
-                            ask.deliver(ask, message)
-                    elif isinstance(message, LaneResult):
-                        self._result(message)
+                    await self._heard(message)
             finally:
                 sender.cancel()
-                saver.cancel()
-                await self._flush()
-        raise fail("E1801", "The provider ended the lane.")
 
     async def _send(self, stream: CallStream) -> None:
         while True:
             await stream.send(await self._outbox.get())
+
+    async def _heard(self, message: Message | bytes) -> None:
+        match message:
+            case LaneReady():
+                self.ready = True
+                await self.told(self, None)
+            case LaneItem(number):
+                ask = self.flying.get(number)
+                if ask is not None and ask.stream:
+                    ask.deliver(ask, message)
+            case LaneResult():
+                self._result(message)
+            case _:
+                raise fail("E1102", "something else than an answer on a lane")
 
     def _result(self, result: LaneResult) -> None:
         ask = self.flying.pop(result.number, None)
         if ask is None:
             return  # an answer to nothing we asked for earns nothing
         self._flying_units -= ask.units_most
-        code = result.code or self._wrong(ask, result)
+        code, what = _told(ask, result) if result.code else self._wrong(ask, result)
         value, units = (b"", 0) if code else (result.value, result.units)
         record = Answered(result.number, ask.sent, ask.seed, value, units, ask.receipt)
-        self.answered[record.number] = record
-        self._unsaved.append(record)
+        self._remember(record)
+        self._journal.add(record)
         self._unclaimed_units += units
-        while len(self.answered) > MAX_KEPT:
-            self.answered.popitem(last=False)
-        ask.deliver(ask, LaneResult(result.number, value, units, code, result.what))
+        ask.deliver(ask, LaneResult(result.number, value, units, code, what))
 
-    def _wrong(self, ask: Ask, result: LaneResult) -> str:
+    def _wrong(self, ask: Ask, result: LaneResult) -> tuple[str, str]:
         """A provider could run the meter: units must follow from the answer, and the answer from the question."""
+        wrong = ("E1502", "The provider's answer or its meter does not fit the question.")
         if not isinstance(self.plan.work, ServeJob):
-            return "" if result.units == 1 else "E1502"
+            return ("", "") if result.units == 1 else wrong
         try:
             value, asked = decode(GenerateValue, result.value, MAX_VALUE_BYTES), decode(Generate, ask.sent)
         except FallowError:
-            return "E1502"
-        limit = len(ask.sent) + 64 * (len(asked.turns) + 1)
-        right = value.completion_tokens <= asked.max_tokens and value.prompt_tokens <= limit
-        return "" if right and result.units == value.prompt_tokens + value.completion_tokens else "E1502"
+            return wrong
+        right = (
+            value.completion_tokens <= asked.max_tokens
+            and value.prompt_tokens <= _most_read(ask.sent, len(asked.turns))
+            and result.units == value.prompt_tokens + value.completion_tokens
+            and (value.finish != CANCELLED or ask.unwanted)  # an answer cut short that nobody stopped is less work
+        )
+        return ("", "") if right else wrong
 
-    async def _save(self) -> None:
-        while True:
-            await self.services.clock.sleep(FLUSH_S)
-            await self._flush()
+    # what is kept ---------------------------------------------------------------------------------------------------
 
-    async def _flush(self) -> None:
-        """Answers go to disk in batches: one write for all of the last 50 ms."""
-        if self._unsaved:
-            records, self._unsaved = self._unsaved, []
-            data = msgspec.msgpack.encode(records)
-            await asyncio.to_thread(self.services.log.append, self.stream_name, [data])
-        waiting, self._saved = self._saved, asyncio.Event()
-        waiting.set()
-
-    async def saved(self) -> None:
-        """Wait until everything answered so far is on disk."""
-        await self._saved.wait()
+    def when_saved(self, cells: dict[str, bytes], then: Callable[[], None]) -> None:
+        """Call `then` once everything answered so far, and `cells` beside it, is on disk."""
+        self._journal.when_saved(cells, then)
 
     def covers(self, root: ClaimRoot, first: int) -> bool | None:
         """Whether a claim is over exactly what we got: the same answers, the same units. None while some of the answers
@@ -270,3 +301,12 @@ class Leg:
     def claimed(self, units: int) -> None:
         """The brain counts these units from now on."""
         self._unclaimed_units = max(0, self._unclaimed_units - units)
+
+
+def _told(ask: Ask, result: LaneResult) -> tuple[str, str]:
+    """A provider's refusal, as far as a provider may speak: about its worker and about the request. Anything else (that
+    money is gone, that the owner cancelled) is not for it to say, and an unknown code would break whoever reads it."""
+    code = result.code
+    known = code in RETRY or (code in CODES and code.startswith(("E17", "E19"))) or (code == "E1402" and ask.unwanted)
+    what = "".join(letter if letter.isprintable() else "?" for letter in result.what[:MAX_WHAT_CHARS])
+    return (code, what) if known else ("E1806", f"The provider failed: {what}")

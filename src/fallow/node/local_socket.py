@@ -26,11 +26,13 @@ _READ_AHEAD_BYTES = 1 << 19
 
 
 @asynccontextmanager
-async def local_socket(home: Path, router: Router, limits: Limits | None = None) -> AsyncGenerator[Path]:
+async def local_socket(
+    home: Path, router: Router, limits: Limits | None = None, *, locked: bool = False
+) -> AsyncGenerator[Path]:
     """Answer the owner's calls while the block runs; yields the socket's path. On leaving, open calls are cancelled.
-    Raises UsageError E1807 when another node runs on this home, E1004 when the folder cannot be used."""
+    `locked` says that the caller holds `lock_home`; otherwise it is taken here. Raises as that does."""
     path = socket_path(home)
-    with _locked(home):
+    with ExitStack() if locked else lock_home(home):
         listener = await _bind(path)
         async with AsyncExitStack() as life:
             group = await life.enter_async_context(asyncio.TaskGroup())
@@ -74,8 +76,9 @@ class _Door:
             task.cancel()
 
 
-def _locked(home: Path) -> ExitStack:
-    """Make the folder ours alone and hold its lock until the stack closes."""
+def lock_home(home: Path) -> ExitStack:
+    """Make the folder ours alone and hold its lock until the stack closes: two processes that write one log would ruin
+    it. Raises UsageError E1807 when another node runs on this home, E1004 when the folder cannot be used."""
     with ExitStack() as stack:
         try:
             home.mkdir(parents=True, exist_ok=True)

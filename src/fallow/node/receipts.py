@@ -3,10 +3,13 @@ somebody asks. A receipt asked for again later may say more (the settlement), ne
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 
 from fallow.errors import FallowError, fail
-from fallow.node.lane_leg import Answered, Leg
+from fallow.node.lane_journal import Answered, find_claim, read_answers
+from fallow.node.lane_leg import Leg
 from fallow.node.services import Services
 from fallow.node.steward_records import LaneReceiptNote, Records
 from fallow.rules.node.steward_state import Seat, State
@@ -70,7 +73,7 @@ class Receipts:
     def _claimed_work(self, charge: Charge) -> TaskWork | LaneWork | None:
         """What the accused answered; None when it is no longer at hand."""
         if charge.accused.number:
-            record = self._lane_answers(charge.lease).get(charge.accused.number)
+            record = read_answers(self._s.log, Leg.log_name(charge.lease)).get(charge.accused.number)
             if record is None:
                 return None
             return LaneWork(record.number, record.params, record.seed, record.value, record.units)
@@ -83,11 +86,11 @@ class Receipts:
         return None
 
     async def _of_lane(self, identifier: bytes) -> Receipt:
-        raw = self._s.log.get(f"lane-receipt/{identifier.hex()}")
-        note = decode(LaneReceiptNote, raw or b"")
-        record, records, event = self._lane_batch(note)
+        note = decode(LaneReceiptNote, self._s.log.get(f"lane-receipt/{identifier.hex()}") or b"")
+        records, event = await asyncio.to_thread(self._lane_batch, note)
         tree = MerkleTree([one.leaf() for one in records])
         index = note.number - event.first
+        record = records[index]
         work = LaneWork(record.number, record.params, record.seed, record.value, record.units)
         seat = self._seat(note.lease)
         pending = any(batch.claim_hash == event.claim_hash for batch in seat.batches.values())
@@ -95,20 +98,15 @@ class Receipts:
         words = ("Not final yet: a check may still come.",) if pending else ()
         return await self._assemble(seat, note.job, event.claim, work, index, tree.path(index), verdict, (), words)
 
-    def _lane_batch(self, note: LaneReceiptNote) -> tuple[Answered, list[Answered], LaneAnswered]:
-        answered = self._lane_answers(note.lease)
-        for key in self._s.log.keys(f"lane-claim/{note.lease.hex()}/"):
-            event = decode(LaneAnswered, self._s.log.get(key) or b"")
-            if event.first <= note.number < event.first + event.count:
-                records = [answered[n] for n in range(event.first, event.first + event.count)]
-                return answered[note.number], records, event
-        raise fail("E2002", "The provider has not signed for this answer yet.", next_step="Ask again in a second.")
-
-    def _lane_answers(self, lease: bytes) -> dict[int, Answered]:
-        answered: dict[int, Answered] = {}
-        for _, raw in self._s.log.read(Leg.log_name(lease)):
-            answered.update({one.number: one for one in msgspec.msgpack.decode(raw, type=list[Answered])})
-        return answered
+    def _lane_batch(self, note: LaneReceiptNote) -> tuple[list[Answered], LaneAnswered]:
+        event = find_claim(self._s.log, note.lease, note.number)
+        if event is None:
+            raise fail("E2002", "The provider has not signed for this answer yet.", next_step="Ask again in a second.")
+        answered = read_answers(self._s.log, Leg.log_name(note.lease))
+        records = [record for n in range(event.first, event.first + event.count) if (record := answered.get(n))]
+        if len(records) != event.count:
+            raise fail("E2002", "Not all answers of this claim are at hand any more.")
+        return records, event
 
     # the common part ------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,8 @@ from fallow.node.steward_effects import Runner
 from fallow.node.steward_records import Records
 from fallow.node.steward_watch import LeaseFacts, Watches
 from fallow.rules.node.steward import State, due, outstanding, transition, view
+from fallow.rules.node.steward_end import ended_effect
+from fallow.rules.node.steward_state import Stage
 from fallow.rules.node.steward_types import (
     RECORDS,
     AnyStewardEvent,
@@ -44,6 +46,7 @@ QUEUE = 4096
 TICK_S = 0.25
 RETRY_FIRST_S, RETRY_MOST_S = 0.25, 5.0
 MAX_RUNNING = 256
+REPLAY_BATCH = 1_000
 
 
 class Steward:
@@ -54,10 +57,8 @@ class Steward:
         self._timing = timing
         self.state = State()
         self.records = Records(services)
-        self.lanes = Lanes(services, self.tell)
+        self.lanes = Lanes(services, self.tell, self)
         self._watches = Watches(services, self.records, self.lanes, self.tell, self._facts)
-        self.lanes.job_of, self.lanes.signed_lease = self._job_of, self._signed_lease
-        self.lanes.room_units, self.lanes.kind_of = self._room_units, self._kind_of
         self._runner = Runner(services, self.records)
         self._queue: asyncio.Queue[tuple[StewardEvent, asyncio.Future[None] | None]] = asyncio.Queue(QUEUE)
         self._running: set[bytes] = set()
@@ -97,21 +98,24 @@ class Steward:
 
     # what the interpreters need to know of the state -----------------------------------------------------------------
 
-    def _job_of(self, lease: bytes) -> bytes | None:
+    def job_of(self, lease: bytes) -> bytes | None:
+        """The job that a lease is for."""
         place = self.state.leases.get(lease)
         return None if place is None else place[0]
 
-    def _room_units(self, lease: bytes) -> int:
+    def room_units(self, lease: bytes) -> int:
         """What may still be sent under a lease; 0 for one that must get nothing now."""
         found = self.state.seat_of(lease)
         if found is None or found[0].ending is not None or not found[1].usable:
             return 0
         return found[1].room_units()
 
-    def _kind_of(self, job: bytes) -> str:
+    def kind_of(self, job: bytes) -> str:
+        """The workload of a job that is there."""
         return self.state.jobs[job].kind
 
-    def _signed_lease(self, lease: bytes) -> Signed | None:
+    def signed_lease(self, lease: bytes) -> Signed | None:
+        """A lease with its provider's signature."""
         found = self.state.seat_of(lease)
         return None if found is None else found[1].theirs
 
@@ -132,17 +136,20 @@ class Steward:
     def replay(self) -> int:
         """Rebuild the state from the log; -> how many events. Records are written again under their own keys, which
         changes nothing unless the process died between the log and them."""
-        count = 0
+        count, records = 0, list[StewardEffect]()
         for _, raw in self._services.log.read(STREAM):
             event = decode(AnyStewardEvent, raw, MAX_EVENT_BYTES)
-            self.records.keep(e for e in transition(self.state, event) if isinstance(e, RECORDS))
-            if isinstance(event, LedgerClosed):
-                self.records.closed(event)
+            records.extend(effect for effect in transition(self.state, event) if isinstance(effect, RECORDS))
             count += 1
+            if len(records) >= REPLAY_BATCH:
+                self.records.keep(records)
+                records = []
+        self.records.keep(records)
         return count
 
     async def run(self, ready: asyncio.Event) -> None:
-        """Work until cancelled; `ready` is set once the log is replayed."""
+        """Work until cancelled; `ready` is set once the log is replayed. Raises what the log raises when it cannot be
+        written: the state in memory is then ahead of the disk and must be forgotten."""
         replayed = await asyncio.to_thread(self.replay)
         services = self._services
         me = Identity(services.identity.account, services.identity.node, services.bank_account)
@@ -151,11 +158,25 @@ class Steward:
             group.create_task(self.lanes.run(), name="lanes")
             await self._take([StewardStarted(services.clock.now_ms(), me, self._timing)])
             self._start(outstanding(self.state))
+            self._reopen()
             ready.set()
             log.info("steward ready", events=replayed, jobs=len(self.state.jobs))
             group.create_task(self._tick(), name="steward tick")
             while True:
                 await self._drain()
+
+    def _reopen(self) -> None:
+        """After a restart: lanes that were ready for the brain must be opened again here, and those of jobs that have
+        ended take nothing more."""
+        for job in self.state.jobs.values():
+            if job.lanes is None:
+                continue
+            if job.reported:
+                self._end_lanes(ended_effect(job))
+            for number in job.live:
+                seat = job.seats[number]
+                if seat.stage is Stage.OPEN:
+                    self.lanes.prepare(PrepareLane(seat.lease, seat.peer, job.lanes))
 
     async def _drain(self) -> None:
         batch = [await self._queue.get()]
@@ -167,23 +188,24 @@ class Steward:
                 done.set_result(None)
 
     async def _take(self, events: list[StewardEvent]) -> None:
-        """Write ahead, decide, act; in this order, so that a crash between any two is harmless."""
+        """Write ahead, decide, record, act; in this order, so that a crash between any two is harmless."""
         await asyncio.to_thread(self._services.log.append, STREAM, [encode(event) for event in events])
+        effects = [effect for event in events for effect in transition(self.state, event)]
+        records = [effect for effect in effects if isinstance(effect, RECORDS)]
+        if records:
+            await asyncio.to_thread(self.records.keep, records)
+            self.records.tell(records)
         for event in events:
-            effects = transition(self.state, event)
-            self.records.keep(effect for effect in effects if isinstance(effect, RECORDS))
             if isinstance(event, LedgerClosed):
-                self._settled(event)
-            for effect in effects:
-                if isinstance(effect, JobEnded):
-                    what = effect.what or "The job has ended."
-                    self.lanes.fail_job(effect.job, effect.code or "E1302", what)
-            self._start(effect for effect in effects if not isinstance(effect, RECORDS))
+                self._watches.stop(event.lease)
+                self.lanes.close(event.lease)
+        for effect in records:
+            if isinstance(effect, JobEnded):
+                self._end_lanes(effect)
+        self._start(effect for effect in effects if not isinstance(effect, RECORDS))
 
-    def _settled(self, event: LedgerClosed) -> None:
-        self.records.closed(event)
-        self._watches.stop(event.lease)
-        self.lanes.close(event.lease)
+    def _end_lanes(self, ended: JobEnded) -> None:
+        self.lanes.end_job(ended.job, ended.code or "E1302", ended.what or "The job has ended.")
 
     async def _tick(self) -> None:
         while True:

@@ -7,13 +7,15 @@ from __future__ import annotations
 import asyncio
 
 import msgspec
+import structlog
 
-from fallow.errors import FallowError, PeerFault, UnavailableError, fail
+from fallow.errors import FallowError, UnavailableError, fail
 from fallow.node.directory import find_offers
 from fallow.node.services import Services
 from fallow.node.steward_records import Records
 from fallow.rules.node import steward_types as t
 from fallow.units import BlobId
+from fallow.wire.codec import decode
 from fallow.wire.documents import Lease, Quote, Settlement, Signed, Verdict, Voucher
 from fallow.wire.eip712 import hash_document, open_signed
 from fallow.wire.ledger import (
@@ -42,14 +44,16 @@ from fallow.wire.messages import (
     SignLease,
 )
 
+log = structlog.get_logger()
+
 GONE = ("E1204", "E1206", "E1302")
 """A provider's answers that mean: under this lease nothing more will be done here."""
 PEER_S = 10.0
 CLOSE_S = 15.0
 BANK_S = 10.0
 MAX_OFFERS = 1000
-KEEP_LIMIT_BYTES = 64 << 30
 KEEP_TRIES = 3
+KEEP_S = 600.0
 MAX_SOURCES = 64
 
 
@@ -105,22 +109,27 @@ class Runner:
         declined = t.PeerDeclined(self._now(), effect.job, effect.seat, ())
         try:
             answer = await self._s.rpc.call(effect.peer, request, PEER_S)
-        except (UnavailableError, PeerFault):
-            return declined
-        if isinstance(answer, Declined):
-            return msgspec.structs.replace(declined, shortfalls=answer.shortfalls)
-        if not isinstance(answer, Quoted):
-            return declined
-        try:
+            if isinstance(answer, Declined):
+                return msgspec.structs.replace(declined, shortfalls=answer.shortfalls)
+            if not isinstance(answer, Quoted):
+                return declined
             quote = self._check_quote(effect, answer.quote)
-        except FallowError:
-            return declined  # a quote that is not the peer's own, or not for this order, is no quote
-        self._records.keep_document(hash_document(effect.order, self._s.bank_account), order)
-        self._records.keep_document(hash_document(quote, self._s.bank_account), answer.quote)
+        except FallowError as error:
+            # unreachable, unwilling, or with a quote that is not its own or not for this order: no quote
+            log.info("no quote", peer=effect.peer.node.hex()[:12], code=error.code, what=error.what)
+            return declined
+        bank = self._s.bank_account
+        papers: dict[bytes, Signed] = {
+            hash_document(effect.order, bank): order,
+            hash_document(quote, bank): answer.quote,
+        }
+        await asyncio.to_thread(self._records.keep_documents, papers)
         return t.PeerQuoted(self._now(), effect.job, effect.seat, quote, answer.quote)
 
     def _check_quote(self, effect: t.AskQuote, signed: Signed) -> Quote:
-        claimed = msgspec.msgpack.decode(signed.body, type=Quote)
+        """Signed by the account that it names (which the brain compares with the offer's), for this order, by this
+        node. Raises PeerFault."""
+        claimed = decode(Quote, signed.body)
         quote = open_signed(signed, Quote, self._s.bank_account, claimed.provider)
         if quote.order != hash_document(effect.order, self._s.bank_account) or quote.node != effect.peer.node:
             raise fail("E1101", "a quote for another order")
@@ -137,7 +146,8 @@ class Runner:
             if not isinstance(answer, LeaseSigned) or answer.lease.body != ours.body:
                 return declined  # the same bytes or nothing: a peer may not sign other terms
             open_signed(answer.lease, Lease, bank, effect.terms.provider)
-        except (UnavailableError, PeerFault):
+        except FallowError as error:
+            log.info("no lease", peer=effect.peer.node.hex()[:12], code=error.code, what=error.what)
             return declined
         lease = hash_document(effect.terms, bank)
         return t.PeerSigned(self._now(), effect.job, effect.seat, lease, effect.terms, ours, answer.lease)
@@ -158,19 +168,22 @@ class Runner:
         return None
 
     async def _keep(self, effect: t.KeepBlob) -> t.StewardEvent:
-        blob, found = BlobId(effect.part.blob), False
-        owner = f"job/{effect.job.hex()}"
+        blob, limit = BlobId(effect.part.blob), effect.part.size_bytes
         for attempt in range(KEEP_TRIES):
             try:
-                await self._s.fetcher.fetch(blob, self._others(effect.sources), KEEP_LIMIT_BYTES)
-                found = self._s.blobs.size(blob) == effect.part.size_bytes
-                break
-            except FallowError:
-                await self._s.clock.sleep(0.5 * (attempt + 1))
-        if not found:
-            return t.BlobMissing(self._now(), effect.job, effect.part.blob)
-        self._s.blobs.pin(blob, owner)
-        return t.BlobKept(self._now(), effect.job, effect.part.blob)
+                # no more than the part is said to have: a hash with a larger blob behind it must not fill our disk
+                found = await self._s.fetcher.fetch(
+                    blob, self._others(effect.sources), limit, owner=f"job/{effect.job.hex()}", timeout_s=KEEP_S
+                )
+                if found == limit:
+                    return t.BlobKept(self._now(), effect.job, effect.part.blob)
+                break  # its size was a lie, and stays one
+            except FallowError as error:
+                if error.code == "E1603":
+                    raise  # our own disk is full: nobody else's fault, and it may get better
+                log.info("blob not kept", blob=blob.hex()[:12], code=error.code, what=error.what)
+            await self._s.clock.sleep(0.5 * (attempt + 1))
+        return t.BlobMissing(self._now(), effect.job, effect.part.blob)
 
     def _others(self, sources: t.Sources) -> tuple[NodeAddress, ...]:
         return tuple(source for source in sources if source.node != self._s.identity.node)
@@ -199,9 +212,7 @@ class Runner:
         return t.LedgerRefusedDraw(self._now(), effect.claim_hash, what)
 
     def _voucher(self, lease: bytes, cumulative_ucr: int) -> Signed:
-        voucher = self._s.identity.sign(Voucher(lease, cumulative_ucr), self._s.bank_account)
-        self._records.keep_voucher(lease, cumulative_ucr, voucher)
-        return voucher
+        return self._s.identity.sign(Voucher(lease, cumulative_ucr), self._s.bank_account)
 
     async def _pay(self, effect: t.Pay) -> t.StewardEvent:
         voucher = self._voucher(effect.lease, effect.cumulative_ucr)
@@ -233,24 +244,29 @@ class Runner:
 
     async def _close(self, effect: t.CloseLease) -> t.StewardEvent:
         """Voucher to the bank first: what is owed is paid even if the provider never comes back. Then the provider is
-        asked to close; a dead one is closed without once the lease has ended. UnavailableError E1801 until then."""
+        asked to close; one that does not is closed without once the lease has ended. UnavailableError E1801 until
+        then."""
         settled = await self._settlement(effect.lease)
-        if settled is not None and not settled.closed_ms:
-            if effect.cumulative_ucr > settled.paid_ucr:
-                await self._bank(Redeem(self._voucher(effect.lease, effect.cumulative_ucr)))
-            await self._ask_to_close(effect)
-            settled = await self._settlement(effect.lease)
         if settled is None:
             return t.LedgerClosed(self._now(), effect.lease, 0, 0, 0)  # the escrow was never opened
         if not settled.closed_ms:
+            if effect.cumulative_ucr > settled.paid_ucr:
+                await self._bank(Redeem(self._voucher(effect.lease, effect.cumulative_ucr)))
+            await self._ask_to_close(effect)
+            settled = await self._settlement(effect.lease) or settled
+        if not settled.closed_ms and self._now() >= effect.ends_ms:
+            await self._bank(CloseEscrow(effect.lease))
+            settled = await self._settlement(effect.lease) or settled
+        if not settled.closed_ms:
             raise fail("E1801", f"The provider of lease l_{effect.lease.hex()[:12]} has not closed its escrow yet.")
+        # we have no complaint: after an audit the bank holds the provider's bond until we say so
+        await self._bank(CloseEscrow(effect.lease))
         return t.LedgerClosed(
             self._now(), effect.lease, settled.paid_ucr, settled.refunded_ucr, settled.slashed_ucr
         )  # fmt: skip
 
     async def _ask_to_close(self, effect: t.CloseLease) -> None:
         try:
-            await asyncio.wait_for(self._s.rpc.call(effect.peer, CloseLease(effect.lease), CLOSE_S), CLOSE_S + 1)
-        except (FallowError, TimeoutError):
-            if self._now() >= effect.ends_ms:
-                await self._bank(CloseEscrow(effect.lease))
+            await self._s.rpc.call(effect.peer, CloseLease(effect.lease), CLOSE_S)
+        except FallowError as error:
+            log.info("lease not closed by its provider", lease=effect.lease.hex()[:12], what=error.what)

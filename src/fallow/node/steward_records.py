@@ -4,7 +4,9 @@ it lies in cells of the EventLog under keys of their own, so that writing a reco
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from bisect import bisect_right
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Mapping
 
 import msgspec
 from blake3 import blake3
@@ -14,7 +16,6 @@ from fallow.rules.node.steward_types import (
     Charge,
     JobEnded,
     KeepReceipt,
-    LedgerClosed,
     Note,
     StewardEffect,
 )
@@ -50,36 +51,41 @@ class Records:
 
     def __init__(self, services: Services) -> None:
         self._log = services.log
-        self._clock = services.clock
-        self._changed = asyncio.Condition()
-        self._live: dict[bytes, list[JobNote]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        self._notes: dict[bytes, list[JobNote]] = {}
+        self._live: dict[bytes, deque[tuple[int, JobNote]]] = {}
+        self._shown = 0
 
     # records of the brain -------------------------------------------------------------------------------------------
 
     def keep(self, effects: Iterable[StewardEffect]) -> None:
-        """Write records; doing so again changes nothing."""
+        """Write records with one flush; doing so again changes nothing. Blocks: call it in a thread, and `tell` after
+        it."""
+        cells: dict[str, bytes] = {}
         for effect in effects:
             match effect:
                 case Note():
-                    note = JobNote(effect.number, effect.at_ms, effect.kind, effect.text, effect.node, effect.done,
-                                   effect.total)  # fmt: skip
-                    self._log.put(f"note/{effect.job.hex()}/{effect.number:08d}", encode(note))
-                    self._live.pop(effect.job, None)
-                    self._wake()
+                    cells[_note_key(effect)] = encode(_job_note(effect))
                 case KeepReceipt():
                     name = receipt_id(effect.lease, effect.claim_hash).hex()
-                    self._log.put(f"receipt/{name}", encode(effect))
-                    self._log.put(f"receipts/{effect.job.hex()}/{name}", b"")
+                    cells[f"receipt/{name}"] = encode(effect)
+                    cells[f"receipts/{effect.job.hex()}/{name}"] = b""
                 case JobEnded():
-                    self._log.put(f"ended/{effect.job.hex()}", encode(effect))
-                    self._wake()
+                    cells[f"ended/{effect.job.hex()}"] = encode(effect)
                 case _:
                     pass
+        if cells:
+            self._log.put_all(cells)
 
-    def closed(self, event: LedgerClosed) -> None:
-        """A lease is settled: remember it for its receipts."""
-        self._log.put(f"closed/{event.lease.hex()}", encode(event))
+    def tell(self, effects: Iterable[StewardEffect]) -> None:
+        """Wake whoever watches, after `keep`."""
+        for effect in effects:
+            if isinstance(effect, Note):
+                notes = self._notes.get(effect.job)
+                if notes is not None and (not notes or notes[-1].number < effect.number):
+                    notes.append(_job_note(effect))
+                self._live.pop(effect.job, None)
+        self._wake()
 
     def outcome(self, job: bytes) -> JobEnded | None:
         """How the job ended; None while it runs."""
@@ -102,21 +108,12 @@ class Records:
 
     # signed papers --------------------------------------------------------------------------------------------------
 
-    def keep_document(self, digest: bytes, document: Signed) -> None:
-        """Keep a signed order or quote under its EIP-712 hash."""
-        self._log.put(f"document/{digest.hex()}", encode(document))
+    def keep_documents(self, documents: Mapping[bytes, Signed]) -> None:
+        """Keep signed orders and quotes under their EIP-712 hashes."""
+        self._log.put_all({f"document/{digest.hex()}": encode(one) for digest, one in documents.items()})
 
     def document(self, digest: bytes) -> Signed | None:
         raw = self._log.get(f"document/{digest.hex()}")
-        return None if raw is None else decode(Signed, raw)
-
-    def keep_voucher(self, lease: bytes, cumulative_ucr: int, voucher: Signed) -> None:
-        """Keep the latest voucher of a lease. On disk before it is sent: what we promised must outlive us."""
-        self._log.put(f"voucher/{lease.hex()}", encode(voucher))
-        self._log.put(f"voucher-sum/{lease.hex()}", str(cumulative_ucr).encode())
-
-    def voucher(self, lease: bytes) -> Signed | None:
-        raw = self._log.get(f"voucher/{lease.hex()}")
         return None if raw is None else decode(Signed, raw)
 
     def keep_settlement(self, lease: bytes, settlement: Signed) -> None:
@@ -127,8 +124,8 @@ class Records:
         return None if raw is None else decode(Signed, raw)
 
     def keep_verdict(self, charge: Charge, verdict: Signed) -> None:
-        self._log.put(f"verdict/{charge.lease.hex()}", encode(verdict))
-        self._log.put(f"charge/{charge.lease.hex()}", encode(charge))
+        lease = charge.lease.hex()
+        self._log.put_all({f"verdict/{lease}": encode(verdict), f"charge/{lease}": encode(charge)})
 
     def verdict(self, lease: bytes) -> tuple[Charge, Signed] | None:
         """The charge that the bank upheld against a lease, with our signature."""
@@ -141,46 +138,45 @@ class Records:
 
     def notes(self, job: bytes, after: int) -> list[JobNote]:
         """The kept notes of a job from the one after `after`."""
-        first = f"note/{job.hex()}/"
-        keys = [key for key in self._log.keys(first) if int(key.removeprefix(first)) > after]
-        return [decode(JobNote, raw) for key in keys if (raw := self._log.get(key)) is not None]
+        if job not in self._notes:
+            raws = [self._log.get(key) for key in self._log.keys(f"note/{job.hex()}/")]
+            self._notes[job] = [decode(JobNote, raw) for raw in raws if raw is not None]
+        kept = self._notes[job]
+        return kept[bisect_right(kept, after, key=lambda note: note.number) :]
 
     def show(self, job: bytes, note: JobNote) -> None:
         """Pass a passing note (progress, a log line) to whoever watches now; it is not kept."""
-        live = self._live.setdefault(job, [])
-        live.append(note)
-        del live[:-MAX_LIVE_NOTES]
+        self._shown += 1
+        self._live.setdefault(job, deque(maxlen=MAX_LIVE_NOTES)).append((self._shown, note))
         self._wake()
 
     def _wake(self) -> None:
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            return  # replaying in a thread before anybody watches
-        task = loop.create_task(self._notify())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _notify(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
 
     async def watch(self, job: bytes, after: int) -> AsyncIterator[JobNote]:
-        """Notes as they come, kept ones first; ends after the job's outcome is known and all are told."""
-        seen_live = 0
+        """Notes as they come, kept ones first; ends after the job's outcome is known and all are told. Of passing notes
+        a slow reader misses the oldest."""
+        seen = 0
         while True:
+            changed = self._changed
             for note in self.notes(job, after):
                 after = note.number
-                seen_live = 0
                 yield note
-            live = self._live.get(job, [])
-            for note in live[seen_live:]:
-                yield note
-            seen_live = len(live)
-            if self.outcome(job) is not None and not self.notes(job, after):
+            for number, note in list(self._live.get(job, ())):
+                if number > seen:
+                    seen = number
+                    yield note
+            if changed is not self._changed:
+                continue
+            if self.outcome(job) is not None:
                 return
-            async with self._changed:
-                try:
-                    await asyncio.wait_for(self._changed.wait(), 1.0)
-                except TimeoutError:
-                    continue
+            await changed.wait()
+
+
+def _note_key(note: Note) -> str:
+    return f"note/{note.job.hex()}/{note.number:08d}"
+
+
+def _job_note(note: Note) -> JobNote:
+    return JobNote(note.number, note.at_ms, note.kind, note.text, note.node, note.done, note.total)

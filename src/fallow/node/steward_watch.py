@@ -31,7 +31,9 @@ from fallow.wire.messages import (
 
 log = structlog.get_logger()
 
-RETRY_S = 0.5
+RETRY_S, RETRY_MOST_S = 0.5, 5.0
+GONE = frozenset({"E1204", "E1302"})
+"""A provider's answers that mean: this lease is nothing to me."""
 Tell = Callable[[t.StewardEvent], Awaitable[None]]
 
 
@@ -69,8 +71,9 @@ class Watches:
             task.cancel()
 
     async def _follow(self, effect: t.WatchLease) -> None:
-        """Until stopped. A broken stream is told as PeerUnobserved once, its return as PeerObserved."""
-        observed: bool | None = None
+        """Until stopped. A broken stream is told as PeerUnobserved once, its return as PeerObserved; a provider that
+        knows nothing of the lease (any more) is told as leaving."""
+        observed, wait_s = None, RETRY_S
         while True:
             try:
                 request = WatchLease(effect.lease, self._seen[effect.lease])
@@ -79,21 +82,24 @@ class Watches:
                         if not isinstance(event, LeaseEvent):
                             raise fail("E1102", "something else than a lease event")
                         if observed is not True:
-                            observed = True
+                            observed, wait_s = True, RETRY_S
                             await self._tell(t.PeerObserved(self._s.clock.now_ms(), effect.peer.node))
                         await self._take(effect.lease, event)
             except UnavailableError as error:
                 log.info("lease unobserved", lease=effect.lease.hex()[:12], what=error.what)
             except FallowError as error:
                 log.warning("lease stream refused", lease=effect.lease.hex()[:12], what=error.what)
+                wait_s = min(2 * wait_s, RETRY_MOST_S)
+                if error.code in GONE:
+                    await self._tell(t.PeerLeaving(self._s.clock.now_ms(), effect.lease, 0, error.what[:200]))
             if observed is not False:
                 observed = False
                 await self._tell(t.PeerUnobserved(self._s.clock.now_ms(), effect.peer.node))
-            await self._s.clock.sleep(RETRY_S)
+            await self._s.clock.sleep(wait_s)
 
     async def _take(self, lease: bytes, event: LeaseEvent) -> None:
         facts = self._find(lease)
-        if facts is None:
+        if facts is None or 0 < event.sequence <= self._seen[lease]:
             return
         now_ms, body = self._s.clock.now_ms(), event.body
         match body:

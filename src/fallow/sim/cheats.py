@@ -169,6 +169,12 @@ class Inventor(Cheat):
         extra = [body for one in (invented, *others) for body in _claim_of(me, one, b"nothing")]
         return (honest, *extra, honest, honest)
 
+    def mischief(self, me: Provider) -> None:
+        for lease_id in me.state.leases:
+            told = me.streams.told(lease_id)
+            for event in me.world.rng.sample(told, min(2, len(told))) if len(told) < 60 else ():
+                me.streams.append(lease_id, 0, event.at_ms, event.body)
+
 
 class Overmeter(Cheat):
     """Runs the meter: claims more units than the task has."""

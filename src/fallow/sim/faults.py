@@ -4,7 +4,7 @@ and when the network and the machines fail. A plan is plain data, so that a fail
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fallow.sim.cheats import GALLERY
 from fallow.sim.people import digest
@@ -120,9 +120,9 @@ def _draw_providers(rng: random.Random, cheats: tuple[str, ...]) -> tuple[Provid
         price = rng.choice((800, 1_000, 1_500)) if way == "honest" else rng.choice((700, 1_000))
         breaks = rng.choice((0.0, 0.0, 0.1)) if way == "honest" else 0.0
         numerics = "arm" if number == 0 and honest > 3 and rng.random() < 0.3 else "x86"
-        found.append(
-            ProviderPlan(name, way, account or name, salt or name, price, rng.choice((10, 20, 60)), numerics, breaks)
-        )
+        speed, skew_ms = rng.choice((10, 20, 60)), rng.choice((0, 0, -4_000, 4_000))
+        plan = ProviderPlan(name, way, account or name, salt or name, price, speed, numerics, breaks)
+        found.append(replace(plan, skew_ms=skew_ms))
     return tuple(found)
 
 
@@ -155,13 +155,14 @@ def _draw_job(rng: random.Random, number: int, calm_ms: int, *, collude: bool) -
 def _draw_happenings(rng: random.Random, providers: list[str], calm_ms: int) -> tuple[Happening, ...]:
     found: list[Happening] = []
     everybody = ["steward", "bank", "directory0", *providers]
-    for _ in range(rng.randrange(12)):
-        at_ms, for_ms = rng.randrange(500, min(calm_ms, 40_000)), rng.choice((100, 1_000, 5_000, 25_000))
-        kind = rng.choice(("crash", "crash", "crash", "kill", "cut", "deaf", "clog", "owner"))
+    for _ in range(rng.randrange(16)):
+        at_ms = rng.randrange(500, min(calm_ms, 40_000))
+        for_ms = rng.choice((100, 500, 2_000, 8_000, 25_000))
+        kind = rng.choice((*("crash",) * 6, "kill", "cut", "deaf", "clog", "owner"))
         if kind == "owner":
             found.append(Happening(at_ms, kind, (rng.choice(providers),), for_ms))
         elif kind in ("crash", "kill"):
-            who = (rng.choice(("steward", "bank", rng.choice(everybody))),)
+            who = (rng.choice(("steward", "bank", *rng.sample(providers, 3), "directory0")),)
             found.append(Happening(at_ms, kind, who, for_ms, rng.choice((1, 2, 3, 5, 8, 13))))
         else:
             side = tuple(sorted(rng.sample(everybody, rng.choice((1, 1, 2)))))

@@ -27,19 +27,16 @@ from fallow.wire.messages import Claimed, Message, Ok
 P = TypeVar("P", bound=Process)
 
 PURSE_UCR = 50_000_000
-PATIENCE_MS, SEARCH_MS, SIGN_MS, LOST_MS, LEASE_MS, AUDIT_MS, ROUND_MS = (
-    90_000,
-    3_000,
-    6_000,
-    15_000,
-    240_000,
-    20_000,
-    30_000,
-)
+LOST_MS = 15_000
 LIMIT_MS = 2_400_000
 """Long after every deadline in these worlds: what has not ended by then never ends."""
 
-TIMING = steward_types.Timing(PATIENCE_MS, SEARCH_MS, SIGN_MS, LOST_MS, LEASE_MS, AUDIT_MS, ROUND_MS)
+# Patience outlasts the minute for which a job leaves a node alone that it could not reach (`steward_market.REFUSED_MS`):
+# with less, all providers can be out of reach once at the wrong moment and the job gives up before it asks them again.
+TIMING = steward_types.Timing(
+    patience=180_000, search_every=3_000, quote_within=6_000, lost_after=LOST_MS, lease_length=240_000,
+    audit_within=20_000, round_within=30_000,
+)  # fmt: skip
 POLICY = provider_types.Policy(
     quote_ms=10_000, escrow_ms=20_000, grace_ms=20_000, settle_ms=2_000, redeem_ms=15_000, keep_ms=60_000
 )  # fmt: skip
@@ -132,7 +129,7 @@ class Pool:
         ways.breaks = plan.breaks
         provider = self._add(Provider(self.world, self.network, person, terms, plan.speed, ways, self.referee))
         provider.bank, provider.directories = self.bank.node, [d.node for d in self.directories]
-        provider.shown, provider.stake_ucr = self.shown, plan.stake_ucr
+        provider.shown, provider.stake_ucr, provider.skew_ms = self.shown, plan.stake_ucr, plan.skew_ms
         self.bank.welcome(person, plan.stake_ucr, plan.stake_ucr)
         if not ways.honest:
             self.referee.cheats.add(person.account)

@@ -51,10 +51,14 @@ class LeaseStreams:
             self._me.shown.append(body)
         self._wake(lease)
 
+    def told(self, lease: bytes, after: int = 0) -> list[LeaseEvent]:
+        """The durable events of a lease after a number."""
+        return [codec.decode(LeaseEvent, raw) for _, raw in self._me.log.read(f"lease/{lease.hex()}", after)]
+
     def _wake(self, lease: bytes) -> None:
         for poll in list(self._waiters.get(lease, [])):
             after, reply = poll
-            news = [codec.decode(LeaseEvent, raw) for _, raw in self._me.log.read(f"lease/{lease.hex()}", after)]
+            news = self.told(lease, after)
             if news:
                 self._waiters[lease].remove(poll)
                 reply(LeaseEvents(tuple(news)))

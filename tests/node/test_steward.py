@@ -1,0 +1,146 @@
+"""The steward's process: jobs from submission to money, and over its death between any two steps."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fallow.adapters.event_log import SqliteEventLog
+from fallow.errors import FallowError, first_of
+from fallow.node import steward as module
+from fallow.node.bank_client import BankClient
+from fallow.node.steward import STREAM, Steward
+from fallow.rules.node.steward import outstanding
+from fallow.wire.ledger import Books
+from fallow.wire.tasks import TaskOutput
+from tests.node.steward_net import Desk, batch, lane_job, office
+
+JOB = b"j" * 32
+
+
+async def books(desk: Desk) -> Books:
+    s = desk.services
+    found = await BankClient(s.rpc, s.bank, s.clock, s.entropy).books()
+    assert isinstance(found, Books)
+    return found
+
+
+async def test_a_batch_from_submission_to_money(tmp_path: Path) -> None:
+    async with office(tmp_path) as (desk, _):
+        await desk.steward.submit(JOB, batch(b"one", b"two", b"three", units=500))
+        await desk.steward.submit(JOB, batch(b"another"))  # twice is once
+        view = await desk.settled(JOB)
+        assert (view.phase, view.done, view.total) == ("done", 3, 3)
+        (lease,) = view.leases
+        assert lease.paid_ucr == 1_500 * lease.price_ucr // 1_000
+        ended = desk.steward.records.outcome(JOB)
+        assert ended is not None
+        assert ended.outputs == tuple(TaskOutput(value, ()) for value in (b"one", b"two", b"three"))
+        assert len(desk.steward.records.receipts(JOB)) == 3
+        found = await books(desk)
+        assert (found.minted_ucr, found.open_escrows) == (found.sum_ucr, 0)
+
+
+async def test_checked_work_frees_the_bonds_that_its_audits_held(tmp_path: Path) -> None:
+    async with office(tmp_path, 3) as (desk, sellers):
+        await desk.steward.submit(JOB, batch(b"a", b"b", workers=2, verify="audit:probation=1,rate=0.5,quorum=2"))
+        view = await desk.settled(JOB)
+        assert view.phase == "done"
+        s = desk.services
+        bank = BankClient(s.rpc, s.bank, s.clock, s.entropy)
+        for seller in sellers:
+            balance = await bank.balance(seller.services.identity.account)
+            assert balance.bonded_ucr == 0
+            assert balance.staked_ucr == seller.provider.state.stake_ucr  # none of it on hold
+
+
+@pytest.mark.parametrize("steps", (1, 2, 3, 4, 6, 9))
+async def test_a_death_between_any_two_steps_changes_nothing(
+    tmp_path: Path, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process dies right after its `steps`th write, before what it decided is recorded or done."""
+    died = asyncio.Event()
+    real = Steward._take
+    left = [steps]
+
+    async def take(self: Steward, events: list[object]) -> None:
+        if left[0] == 0:
+            died.set()
+            await asyncio.sleep(3600)
+        left[0] -= 1
+        if left[0] == 0:
+            self._services.log.append(STREAM, [module.encode(event) for event in events])  # type: ignore[arg-type]
+            died.set()
+            await asyncio.sleep(3600)
+        await real(self, events)  # type: ignore[arg-type]
+
+    async with office(tmp_path) as (desk, _):
+        monkeypatch.setattr(Steward, "_take", take)
+        submitting = desk.pool.tasks.create_task(desk.steward.submit(JOB, batch(b"one", b"two")))
+        async with asyncio.timeout(20):
+            while not died.is_set() and not desk.steward.records.outcome(JOB):
+                await asyncio.sleep(0.02)
+        monkeypatch.setattr(Steward, "_take", real)
+        submitting.cancel()
+        await desk.kill()
+        await desk.start()
+        await desk.steward.submit(JOB, batch(b"one", b"two"))
+        view = await desk.settled(JOB)
+        assert (view.phase, view.done) == ("done", 2)
+        assert sum(lease.paid_ucr for lease in view.leases) == 2
+        found = await books(desk)
+        assert (found.minted_ucr, found.open_escrows) == (found.sum_ucr, 0)
+
+
+async def test_replay_gives_the_state_and_the_records_again(tmp_path: Path) -> None:
+    async with office(tmp_path) as (desk, _):
+        await desk.steward.submit(JOB, batch(b"one", b"two"))
+        await desk.settled(JOB)
+        await desk.steward.submit(b"k" * 32, batch(*[b"%d" % n for n in range(50)]))
+        again = Steward(desk.services, module.Timing())
+        before = desk.steward.records.notes(JOB, 0)
+        again.replay()
+        assert again.records.notes(JOB, 0) == before
+        assert msgspec.msgpack.encode(again.state.jobs[JOB]) == msgspec.msgpack.encode(desk.steward.state.jobs[JOB])
+        assert {type(effect).__name__ for effect in outstanding(again.state)} <= {"FindOffers", "AskQuote"}
+
+
+async def test_a_full_disk_ends_the_node_with_its_code(tmp_path: Path) -> None:
+    async with office(tmp_path, 0) as (desk, _):
+        log = SqliteEventLog(tmp_path / "small.db")
+        log._db.execute("PRAGMA max_page_count=5").close()  # SQLite says FULL, as it does for a full disk
+        steward = Steward(dataclasses.replace(desk.services, log=log), module.Timing())
+
+        async def flood(ready: asyncio.Event) -> None:
+            await ready.wait()
+            with pytest.raises(asyncio.CancelledError):  # nobody is told that a job is on disk when it is not
+                await steward.submit(JOB, batch(b"x" * 100_000))
+            raise asyncio.CancelledError
+
+        with pytest.raises(FallowError) as ended:
+            try:
+                async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+                    ready = asyncio.Event()
+                    group.create_task(steward.run(ready))
+                    group.create_task(flood(ready))
+            except* FallowError as errors:
+                raise first_of(errors) from None
+        assert ended.value.code == "E1603"
+        assert JOB not in steward.state.jobs
+        log.close()
+
+
+async def test_cancelling_pays_what_was_done_and_gives_back_the_rest(tmp_path: Path) -> None:
+    async with office(tmp_path) as (desk, _):
+        await desk.steward.submit(JOB, lane_job())
+        await desk.view(JOB, lambda view: any(lease.state == "open" for lease in view.leases))
+        await desk.steward.cancel(JOB)
+        view = await desk.settled(JOB)
+        assert (view.phase, view.spent_ucr, view.locked_ucr) == ("cancelled", 0, 0)
+        with pytest.raises(FallowError) as unknown:
+            await desk.steward.cancel(b"x" * 32)
+        assert unknown.value.code == "E2002"

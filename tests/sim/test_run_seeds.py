@@ -1,0 +1,17 @@
+"""Five hundred worlds with faults and cheats. A failure names its seed and how to see it again."""
+
+from __future__ import annotations
+
+import pytest
+
+from fallow.sim.run import describe, replay_command, simulate
+
+SEEDS, CHUNK = 500, 25
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
+def test_nothing_goes_wrong_in_any_world(first: int) -> None:
+    outcomes = map(simulate, range(first, first + CHUNK))
+    failed = [f"{describe(outcome)}\nagain: {replay_command(outcome.seed)}" for outcome in outcomes if outcome.failure]
+    assert not failed, "\n\n".join(failed)
