@@ -103,8 +103,8 @@ def _disk_blobs(stack: AsyncExitStack, home: Path) -> Any:
 
 
 @asynccontextmanager
-async def open_pool(folder: Path) -> AsyncGenerator[Pool]:
-    network, identity, clock, router = SimNetwork(), seeded("bank"), SystemClock(), Router()
+async def open_pool(folder: Path, clock: Any = None) -> AsyncGenerator[Pool]:
+    network, identity, clock, router = SimNetwork(), seeded("bank"), clock or SystemClock(), Router()
     async with AsyncExitStack() as stack:
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         books = open_books(folder / "ledger.db", identity, SystemEntropy(), BankPolicy(welcome_ucr=100 * UCR_PER_CR))

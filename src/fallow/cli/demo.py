@@ -31,8 +31,9 @@ PROVIDERS = 4
 WORKERS = 3
 ROUNDS = 3
 RECIPE = Recipe(
-    method="lora", rounds=ROUNDS, inner_steps=6, sequence_tokens=128, batch_sequences=2, learning_rate="0.001",
-    holdout_sequences=8, outer_learning_rate="1.0", outer_momentum="0.0",
+    method="lora", lora_targets=("q_proj", "k_proj", "v_proj", "o_proj"), rounds=ROUNDS, inner_steps=6,
+    sequence_tokens=64, batch_sequences=2, holdout_sequences=8, learning_rate="0.003", outer_learning_rate="1.0",
+    outer_momentum="0.0",
 )  # fmt: skip
 BUDGET = "20"
 PROMPT = "Write one sentence about freedom."

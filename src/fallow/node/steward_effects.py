@@ -52,7 +52,7 @@ PEER_S = 10.0
 CLOSE_S = 15.0
 BANK_S = 10.0
 MAX_OFFERS = 1000
-KEEP_TRIES = 3
+KEEP_TRIES, KEEP_PAUSE_S = 3, 0.5
 KEEP_S = 600.0
 MAX_SOURCES = 64
 
@@ -182,7 +182,7 @@ class Runner:
                 if error.code == "E1603":
                     raise  # our own disk is full: nobody else's fault, and it may get better
                 log.info("blob not kept", blob=blob.hex()[:12], code=error.code, what=error.what)
-            await self._s.clock.sleep(0.5 * (attempt + 1))
+            await self._s.clock.sleep(KEEP_PAUSE_S * (attempt + 1))
         return t.BlobMissing(self._now(), effect.job, effect.part.blob)
 
     def _others(self, sources: t.Sources) -> tuple[NodeAddress, ...]:
