@@ -1,5 +1,5 @@
-"""What the rules' interpreters need of the world, as Protocols. Each has a real adapter and a seeded fake in `sim/`, and
-one contract suite in `tests/contracts/` that both pass."""
+"""What the rules' interpreters need of the world, as Protocols. Each has a real adapter and a seeded fake in `sim/`,
+and one contract suite in `tests/contracts/` that both pass."""
 
 from __future__ import annotations
 

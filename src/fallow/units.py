@@ -15,8 +15,8 @@ NodeId = NewType("NodeId", bytes)
 Account = NewType("Account", bytes)
 """20 bytes: the Ethereum-style address of the secp256k1 key that owns money and signs documents."""
 BlobId = NewType("BlobId", bytes)
-"""32 bytes: BLAKE3 over a blob's size and the BLAKE3 hashes of its 1 MiB chunks; only `wire/blob_id.py` makes one. It is
-not the plain BLAKE3 of the content: a chunk can be checked against it before the rest has arrived."""
+"""32 bytes: BLAKE3 over a blob's size and the BLAKE3 hashes of its 1 MiB chunks; only `wire/blob_id.py` makes one. It
+is not the plain BLAKE3 of the content: a chunk can be checked against it before the rest has arrived."""
 Digest = NewType("Digest", bytes)
 """32 bytes: any other hash (an EIP-712 struct hash, a state hash, an output hash)."""
 JobId = NewType("JobId", bytes)
@@ -89,5 +89,4 @@ def to_text(kind: str, value: bytes) -> str:
 
 def from_text(kind: str, text: str) -> bytes:
     """The inverse of `to_text`; the prefix may be left out. Raises ValueError when the rest is not hex."""
-    prefix = _PREFIX[kind]
-    return bytes.fromhex(text[len(prefix) :] if text.startswith(prefix) else text)
+    return bytes.fromhex(text.removeprefix(_PREFIX[kind]))

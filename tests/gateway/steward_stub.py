@@ -34,7 +34,8 @@ class Steward:
         self.keys = ApiKeys(self.log, SystemClock(), SystemEntropy())
         self.fail_with = ""
         self.break_after = -1
-        self.hang = False
+        self.go_on = asyncio.Event()
+        self.go_on.set()
         self.asked: list[Generate] = []
         self.stopped: list[int] = []
 
@@ -73,8 +74,7 @@ class Steward:
                 raise fail("E1801", "the steward is killed here")
             self.break_after -= 1 if self.break_after > 0 else 0
             yield LaneItem(task.number, word.encode())
-            while self.hang:
-                await asyncio.sleep(0.01)
+            await self.go_on.wait()
         text = "".join(WORDS[: asked.max_tokens])
         finish = "length" if asked.max_tokens < len(WORDS) else "stop"
         value = GenerateValue(text, finish, 7, len(text.split()))
@@ -92,7 +92,7 @@ async def door(tmp_path: Path) -> AsyncGenerator[tuple[Steward, str, str]]:
         async with local_socket(tmp_path, steward.router()), asyncio.TaskGroup() as group:
             server = group.create_task(run_gateway(socket_path(tmp_path), listener))
             yield steward, url, steward.keys.make("test", 1_000_000_000)
-            steward.hang = False
+            steward.go_on.set()
             server.cancel()
     finally:
         steward.log.close()

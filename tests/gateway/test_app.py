@@ -8,7 +8,6 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
-
 from tests.gateway.steward_stub import WORDS, door
 
 TURNS = [{"role": "user", "content": "Count down."}]
@@ -109,11 +108,11 @@ async def test_a_stream_goes_on_when_the_steward_is_restarted(tmp_path: Path) ->
 
 async def test_nobody_works_for_a_client_that_went_away(tmp_path: Path) -> None:
     async with door(tmp_path) as (steward, url, key), client(url, key) as api:
-        steward.hang = True
+        steward.go_on.clear()
         stream = await api.chat.completions.create(model="countdown", messages=TURNS, stream=True)  # type: ignore[arg-type]
         await anext(aiter(stream))
         await stream.close()
-        steward.hang = False
+        steward.go_on.set()
         for _ in range(500):
             if steward.stopped:
                 break

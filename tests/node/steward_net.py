@@ -139,4 +139,3 @@ class Told:
             while len(found := [event for event in self.events if isinstance(event, kind)]) < count:
                 await self._changed.wait()
         return found[count - 1]
-

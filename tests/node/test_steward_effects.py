@@ -178,7 +178,9 @@ async def test_both_signatures_make_a_lease(tmp_path: Path) -> None:
         assert (event.theirs, event.lease) == (theirs, hash_document(terms, bank))
 
 
-@pytest.mark.parametrize(("code", "kind"), [("E1204", t.PeerLeaving), ("E1302", t.PeerLeaving), ("E1205", t.PeerFailed)])
+@pytest.mark.parametrize(
+    ("code", "kind"), [("E1204", t.PeerLeaving), ("E1302", t.PeerLeaving), ("E1205", t.PeerFailed)]
+)
 async def test_a_refused_task_moves_and_a_lost_lease_is_left(tmp_path: Path, code: str, kind: type) -> None:
     async with stage(tmp_path) as s:
 

@@ -112,7 +112,7 @@ async def test_a_claim_over_its_output_is_told(tmp_path: Path) -> None:
         s.say(1, Claimed(TASK, OUTPUT, s.sign(root()), {}, ()))
         event = await s.told.wait(t.PeerClaimed)
         assert (event.lease, event.sequence, event.task, event.output) == (LEASE, 1, TASK, OUTPUT)
-        assert event.answer == output_hash(OUTPUT)
+        assert event.digest == output_hash(OUTPUT)
         s.say(2, TaskFailed(TASK, "E1704", "it died", True))
         s.say(3, LeaseLeaving("the owner is back"))
         await s.told.wait(t.PeerLeaving)
@@ -174,6 +174,10 @@ async def test_something_else_than_an_event_breaks_the_stream_only(tmp_path: Pat
     async with stage(tmp_path) as s:
         s.watch()
         s.bodies.put_nowait(LeaseLeaving("not in an event"))
+        await s.told.wait(t.PeerUnobserved)
+        async with asyncio.timeout(10):
+            while len(s.asked) < 2:
+                await asyncio.sleep(0.01)
         s.say(1, TaskFailed(TASK, "E1704", "first", True))
         await s.told.wait(t.PeerFailed)
         assert len(s.asked) == 2

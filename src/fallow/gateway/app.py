@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -14,7 +15,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from fallow.errors import FallowError, fail
-from fallow.gateway.lanes import Answer, ModelLane
+from fallow.gateway.lanes import Answer, Item, ModelLane
 from fallow.gateway.replies import Shape, error_reply
 from fallow.gateway.requests import (
     MAX_BODY_BYTES,
@@ -33,6 +34,7 @@ from fallow.wire.tasks import Generate, GenerateValue
 CALL_S = 10.0
 FIRST_ANSWER_S = 600.0
 MODELS_FRESH_S = 1.0
+POST_TRIES, POST_EVERY_S = 20, 0.5
 
 
 class Gateway:
@@ -43,6 +45,7 @@ class Gateway:
         self._models: tuple[ServedModel, ...] = ()
         self._models_at = float("-inf")
         self._lanes: dict[bytes, ModelLane] = {}
+        self._running: set[asyncio.Task[None]] = set()
 
     async def models(self) -> tuple[ServedModel, ...]:
         """What is served now, at most a second old."""
@@ -60,15 +63,24 @@ class Gateway:
         raise fail("E1901", f"The model {name!r} is not served here.")
 
     def lane(self, model: ServedModel) -> ModelLane:
+        """The model's lane, opened when first needed."""
         lane = self._lanes.get(model.job)
         if lane is None:
             lane = self._lanes[model.job] = ModelLane(self._link, model.job)
-            self._group.create_task(self._keep(model.job, lane), name=f"lane {model.name}")
+            self._running.add(self._group.create_task(self._keep(model.job, lane), name=f"lane {model.name}"))
         return lane
 
     async def _keep(self, job: bytes, lane: ModelLane) -> None:
-        await lane.run()
-        self._lanes.pop(job, None)
+        try:
+            await lane.run()
+        finally:
+            self._lanes.pop(job, None)
+            self._running.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+
+    def close(self) -> None:
+        """Stop the lanes; what is being booked is still booked, unless the steward is away."""
+        for task in self._running:
+            task.cancel()
 
     async def reserve(self, secret: str, amount_ucr: int) -> bytes:
         """Set the most that a request can cost aside on its key; -> the operation to book it with."""
@@ -76,8 +88,18 @@ class Gateway:
         await self._link.call(ReserveKey(secret[:200], amount_ucr, operation), CALL_S)
         return operation
 
-    async def post(self, operation: bytes, amount_ucr: int) -> None:
-        await self._link.call(PostKey(operation, amount_ucr), CALL_S)
+    def book(self, operation: bytes, amount_ucr: int) -> asyncio.Task[None]:
+        """Book a request at what it cost, in a task that outlives the request: a client that goes away cancels its own
+        request, and must not get its money back by that."""
+        return self._group.create_task(self._post(operation, amount_ucr), name="booking")
+
+    async def _post(self, operation: bytes, amount_ucr: int) -> None:
+        for _ in range(POST_TRIES):
+            try:
+                await self._link.call(PostKey(operation, amount_ucr), CALL_S)
+                return
+            except FallowError:  # the steward is being restarted; the reservation stands until then, or lapses
+                await self.clock.sleep(POST_EVERY_S)
 
 
 def _secret(request: Request) -> str:
@@ -97,11 +119,11 @@ async def _body(request: Request) -> bytes:
     return bytes(data)
 
 
-async def _next(answer: Answer) -> str | GenerateValue | bytes:
-    item = await asyncio.wait_for(answer.inbox.get(), FIRST_ANSWER_S)
-    if isinstance(item, FallowError):
-        raise item
-    return item
+async def _next(answer: Answer) -> Item:
+    try:
+        return await asyncio.wait_for(answer.next(), FIRST_ANSWER_S)
+    except TimeoutError:
+        raise fail("E1802", f"No provider answered within {FIRST_ANSWER_S:g} s.") from None
 
 
 async def _complete(request: Request, chat: bool) -> Response:
@@ -134,48 +156,59 @@ async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byte
 
 
 class _Work:
-    """One answer with its money: booked at what it cost, or at nothing when it failed."""
+    """One answer with its money: booked at what it cost; at the tokens that came so far when its client goes away before
+    the end; at nothing when it failed."""
 
     def __init__(self, gateway: Gateway, model: ServedModel, operation: bytes) -> None:
         self._gateway, self._model, self._operation = gateway, model, operation
-        self._cost_ucr = 0
+        self._failed = False
 
-    def _charge(self, value: GenerateValue) -> None:
-        self._cost_ucr = cost_ucr(value.prompt_tokens + value.completion_tokens, self._model.price_ucr)
+    @asynccontextmanager
+    async def _ask(self, task: Generate, seed: int) -> AsyncGenerator[Answer]:
+        answer = Answer(task, seed)
+        try:
+            async with self._gateway.lane(self._model).ask(answer):
+                yield answer
+        except FallowError:
+            self._failed = True
+            raise
+        finally:
+            await asyncio.shield(self._gateway.book(self._operation, self._cost_ucr(answer)))
+
+    def _cost_ucr(self, answer: Answer) -> int:
+        tokens = 0 if self._failed else answer.pieces
+        if answer.value is not None:
+            tokens = answer.value.prompt_tokens + answer.value.completion_tokens
+        return cost_ucr(tokens, self._model.price_ucr)
 
     async def whole(self, task: Generate, seed: int) -> tuple[GenerateValue, str]:
         """-> the finished answer and its receipt's id."""
-        try:
-            async with self._gateway.lane(self._model).ask(task, seed) as answer:
-                while not isinstance(item := await _next(answer), GenerateValue):
-                    pass
-                self._charge(item)
-                receipt = await _next(answer)
-                assert isinstance(receipt, bytes)
-                return item, to_text("receipt", receipt)
-        finally:
-            await self._gateway.post(self._operation, self._cost_ucr)
+        async with self._ask(task, seed) as answer:
+            while not isinstance(item := await _next(answer), GenerateValue):
+                pass
+            return item, await self._receipt(answer)
+
+    async def _receipt(self, answer: Answer) -> str:
+        """As text; "" for one that was lost with a steward that was killed just then."""
+        receipt = await _next(answer)
+        assert isinstance(receipt, bytes), "the receipt comes last"
+        return to_text("receipt", receipt) if receipt else ""
 
     async def stream(self, task: Generate, seed: int, shape: Shape, with_usage: bool) -> AsyncIterator[bytes]:
         """Server-sent events. The first is only made when the first token is there, so that an error before it still
         has its own HTTP status."""
-        try:
-            async with self._gateway.lane(self._model).ask(task, seed) as answer:
-                item = await _next(answer)
-                yield shape.opening() + (shape.piece(item) if isinstance(item, str) else b"")
-                try:
-                    while not isinstance(item, GenerateValue):
-                        item = await _next(answer)
-                        if isinstance(item, str):
-                            yield shape.piece(item)
-                    self._charge(item)
-                    receipt = await _next(answer)
-                    assert isinstance(receipt, bytes)
-                    yield shape.closing(item, to_text("receipt", receipt), with_usage)
-                except FallowError as error:
-                    yield shape.broken(error)
-        finally:
-            await self._gateway.post(self._operation, self._cost_ucr)
+        async with self._ask(task, seed) as answer:
+            item = await _next(answer)
+            yield shape.opening() + (shape.piece(item) if isinstance(item, str) else b"")
+            try:
+                while not isinstance(item, GenerateValue):
+                    item = await _next(answer)
+                    if isinstance(item, str):
+                        yield shape.piece(item)
+                yield shape.closing(item, await self._receipt(answer), with_usage)
+            except FallowError as error:
+                self._failed = True
+                yield shape.broken(error)
 
 
 async def _chat(request: Request) -> Response:
@@ -217,13 +250,11 @@ def create_app(link: Link, clock: Clock, entropy: Entropy) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncGenerator[None]:
         async with asyncio.TaskGroup() as group:
-            app.state.gateway = Gateway(link, group, clock, entropy)
-            holder = group.create_task(asyncio.Event().wait(), name="gateway lanes")
-            yield
-            holder.cancel()
-            for task in asyncio.all_tasks():
-                if task.get_name().startswith("lane "):
-                    task.cancel()
+            gateway = app.state.gateway = Gateway(link, group, clock, entropy)
+            try:
+                yield
+            finally:
+                gateway.close()
 
     return Starlette(
         routes=[

@@ -8,13 +8,15 @@ goes on. A provider's death is the steward's business and is not seen here.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import msgspec
 
 from fallow.errors import FallowError, UnavailableError, fail
+from fallow.sdk.lanes import fail_safely
 from fallow.sdk.link import Link, LinkStream
 from fallow.wire.codec import decode, encode
 from fallow.wire.local import LaneReceipt, OpenJobLane
@@ -24,23 +26,65 @@ from fallow.wire.tasks import MAX_VALUE_BYTES, Generate, GenerateValue
 MAX_WAITING_PIECES = 4096
 REOPEN_FOR_S = 60.0
 REOPEN_EVERY_S = 0.25
+NOBODY = "E2004"
+"""No node listens on the socket: the steward is being restarted."""
+NO_RECEIPT = b""
+
+
+Item = str | GenerateValue | bytes
 
 
 @dataclass
 class Answer:
-    """One request in flight. `sent` is the text that the client has; `inbox` carries text, then the value, then the
-    receipt's id, or an error. The inbox is bounded: a client that does not read is dropped, not buffered for."""
+    """One request in flight. `sent` is the text that came for it so far, in `pieces` of at least a token each; `next`
+    gives text, then the value, then the receipt's id. Bounded: an answer whose client does not read ends with E1803
+    after what was kept for it."""
 
     task: Generate
     seed: int
     sent: str = ""
-    inbox: asyncio.Queue[str | GenerateValue | bytes | FallowError] = field(
-        default_factory=lambda: asyncio.Queue(MAX_WAITING_PIECES)
-    )
+    pieces: int = 0
+    value: GenerateValue | None = None
+    _inbox: deque[Item] = field(default_factory=deque[Item])
+    _error: FallowError | None = None
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def request(self, number: int) -> LaneTask:
-        task = msgspec.structs.replace(self.task, resume=self.sent) if self.sent else self.task
+        """What to ask for now: the rest, when some of it came already."""
+        task = self.task
+        if self.sent:
+            left = max(1, task.max_tokens - self.pieces)
+            task = msgspec.structs.replace(task, resume=self.sent, max_tokens=left)
         return LaneTask(number, encode(task), self.seed, stream=True)
+
+    def put(self, item: Item) -> bool:
+        """-> False when the client has fallen too far behind."""
+        if isinstance(item, str):
+            if len(self._inbox) >= MAX_WAITING_PIECES:
+                self.fail(fail("E1803", "The answer was not read fast enough."))
+                return False
+            self.sent += item
+            self.pieces += 1
+        elif isinstance(item, GenerateValue):
+            # a resumed answer's value holds its last part only
+            self.value = item = msgspec.structs.replace(item, text=self.sent or item.text)
+        self._inbox.append(item)
+        self._news.set()
+        return True
+
+    def fail(self, error: FallowError) -> None:
+        """Nothing more will come; what came already can still be read."""
+        self._error = self._error or error
+        self._news.set()
+
+    async def next(self) -> Item:
+        """Raises the error that ended the answer."""
+        while not self._inbox:
+            if self._error is not None:
+                raise self._error
+            self._news.clear()
+            await self._news.wait()
+        return self._inbox.popleft()
 
 
 class ModelLane:
@@ -51,74 +95,79 @@ class ModelLane:
         self._answers: dict[int, Answer] = {}
         self._stream: LinkStream | None = None
         self._last = 0
+        self._over: FallowError | None = None
 
     async def run(self) -> None:
         """Keep the lane open as long as answers may come; ends when the model's job has ended or the steward stays
         away for REOPEN_FOR_S, after failing what is in flight."""
         failures = 0
-        while True:
+        while self._over is None:
             try:
                 async with self._link.open(OpenJobLane(self._job, receipts=True)) as stream:
-                    self._stream = stream
-                    for number, answer in list(self._answers.items()):
-                        await stream.send(answer.request(number))
+                    await self._ask_again(stream)
                     async for message in stream:
                         failures = 0
                         await self._take(message)
-            except UnavailableError as error:
-                if (failures := failures + 1) * REOPEN_EVERY_S > REOPEN_FOR_S:
-                    return self._fail_all(error)
             except FallowError as error:
-                return self._fail_all(error)
+                failures += 1
+                away = isinstance(error, UnavailableError) or error.code == NOBODY
+                if not away or failures * REOPEN_EVERY_S > REOPEN_FOR_S:
+                    self._over = error
             finally:
                 self._stream = None
-            await asyncio.sleep(REOPEN_EVERY_S)
-
-    def _fail_all(self, error: FallowError) -> None:
+            if self._over is None:
+                await asyncio.sleep(REOPEN_EVERY_S)
         for answer in self._answers.values():
-            _put(answer, error)
+            answer.fail(self._over)
         self._answers.clear()
+
+    async def _ask_again(self, stream: LinkStream) -> None:
+        asked = list(self._answers.items())
+        self._stream = stream
+        for number, answer in asked:
+            if answer.value is None:
+                await stream.send(answer.request(number))
+            else:  # only its receipt was still to come, and is lost with the lane
+                del self._answers[number]
+                answer.put(NO_RECEIPT)
 
     async def _take(self, message: Message | bytes) -> None:
         match message:
             case LaneItem(number, data):
-                if (answer := self._answers.get(number)) is not None:
-                    text = data.decode("utf-8", "replace")
-                    answer.sent += text
-                    if not _put(answer, text):
-                        await self._stop(number)
+                answer = self._answers.get(number)
+                if answer is not None and not answer.put(data.decode("utf-8", "replace")):
+                    await self._stop(number)
             case LaneResult(number, value, _, code, what):
                 if (answer := self._answers.get(number)) is not None:
-                    _put(answer, fail(code, what) if code else decode(GenerateValue, value, MAX_VALUE_BYTES))
                     if code:
                         del self._answers[number]
+                        answer.fail(fail_safely(code, what))
+                    else:
+                        answer.put(decode(GenerateValue, value, MAX_VALUE_BYTES))
             case LaneReceipt(number, receipt):
                 if (answer := self._answers.pop(number, None)) is not None:
-                    _put(answer, receipt)
+                    answer.put(receipt)
             case _:
                 pass
 
     async def _stop(self, number: int) -> None:
         if self._answers.pop(number, None) is not None and self._stream is not None:
-            await self._stream.send(LaneStop(number))
+            with suppress(FallowError):  # the lane has just broken, and the work on it with it
+                await self._stream.send(LaneStop(number))
 
     @asynccontextmanager
-    async def ask(self, task: Generate, seed: int) -> AsyncGenerator[Answer]:
-        """Start an answer; leaving the block early stops the work on it."""
+    async def ask(self, answer: Answer) -> AsyncGenerator[None]:
+        """Have an answer made; leaving the block early stops the work on it. Raises what ended the lane when it is
+        over."""
+        if self._over is not None:
+            raise self._over
         self._last += 1
-        number, answer = self._last, Answer(task, seed)
+        number = self._last
         self._answers[number] = answer
         try:
             if self._stream is not None:
-                await self._stream.send(answer.request(number))
-            yield answer
+                with suppress(FallowError):  # asked again on the next lane
+                    await self._stream.send(answer.request(number))
+            yield
         finally:
             await self._stop(number)
-
-
-def _put(answer: Answer, item: str | GenerateValue | bytes | FallowError) -> bool:
-    try:
-        answer.inbox.put_nowait(item)
-    except asyncio.QueueFull:
-        return False
-    return True

@@ -19,6 +19,7 @@ _SHAPES: dict[str, tuple[int, str, str | None]] = {
     "E1904": (400, "invalid_request_error", None),
     "E1905": (429, "insufficient_quota", "insufficient_quota"),
     "E1906": (503, "server_error", "no_provider"),
+    "E2004": (503, "server_error", "unavailable"),
     "E1803": (429, "rate_limit_error", "rate_limit_exceeded"),
 }
 

@@ -59,11 +59,12 @@ async def run_gateway(steward_socket: Path, listener: socket.socket) -> None:
         timeout_graceful_shutdown=GRACE_S, server_header=False,
     )  # fmt: skip
     server = _Server(config)
-    serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+    # not in a TaskGroup, which would cancel it: uvicorn must end by itself to end its connections
+    serving = asyncio.ensure_future(server.serve(sockets=[listener]))  # noqa: TID251
     try:
         await asyncio.shield(serving)
     except asyncio.CancelledError:
-        server.should_exit = True  # uvicorn ends by itself, so that it can end its connections
+        server.should_exit = True
         await serving
         raise
     finally:

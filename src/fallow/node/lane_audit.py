@@ -8,16 +8,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fallow.errors import FallowError
 from fallow.node.lane_journal import Answered, find_claim
-from fallow.node.lane_leg import CANCELLED, Ask, Leg, most_units
+from fallow.node.lane_leg import Ask, Leg, most_units
 from fallow.node.services import Services
 from fallow.rules.node import steward_types as t
 from fallow.wire.claims import MerkleTree, value_hash
 from fallow.wire.codec import decode
 from fallow.wire.ledger import Evidence
 from fallow.wire.messages import LaneItem, LaneResult
-from fallow.wire.tasks import MAX_VALUE_BYTES, GenerateValue, TaskSpec
+from fallow.wire.tasks import TaskSpec
 
 if TYPE_CHECKING:
     from fallow.node.lane import Lanes
@@ -59,8 +58,8 @@ class LaneAudits:
             record = leg.answered.get(effect.first + index) if leg is not None else None
             if leg is None or record is None:
                 return self._unchecked(effect, "What was answered is no longer at hand.")
-            if not _comparable(leg, record):
-                continue
+            if not record.units:
+                continue  # a refusal: it earns nothing, and is no lie
             claimed = Vote(effect.lease, record.number, value_hash(record.value), record.units)
             votes = await self._votes(effect, record, claimed)
             others = [vote for vote in votes if vote.lease != effect.lease]
@@ -145,19 +144,6 @@ class LaneAudits:
         index = vote.number - claim.first
         path = MerkleTree(leaves).path(index)
         return Evidence(signed, claim.claim, vote.digest, vote.units, index, path, vote.number)
-
-
-def _comparable(leg: Leg, record: Answered) -> bool:
-    """Whether others can be asked the same. A refusal earns nothing, and where an answer was cut short is our doing, so
-    neither can be held against its provider."""
-    if not record.units:
-        return False
-    if leg.kind != "generate":
-        return True
-    try:
-        return decode(GenerateValue, record.value, MAX_VALUE_BYTES).finish != CANCELLED
-    except FallowError:
-        return False  # not an answer that we would have taken: it is in no claim that counts
 
 
 def _winner(votes: list[Vote], others: list[Vote], effect: t.AuditLane) -> tuple[bytes, int] | None:

@@ -32,7 +32,6 @@ LOAD_RETRY_S = 1.0
 MAX_WHAT_CHARS = 1_000
 TURN_TOKENS = 64
 """What a chat template may add to a turn, beyond one token for each byte of it."""
-CANCELLED = "cancelled"
 RETRY = frozenset({"E1502", "E1704", "E1801", "E1803", "E1806"})
 """Codes after which the same task may succeed at another provider."""
 
@@ -56,7 +55,7 @@ def most_units(kind: str, params: bytes) -> int:
 @dataclass(slots=True, eq=False)
 class Ask:
     """A task on its way: what is asked, how often it was tried, what of a streamed answer was passed on already (its
-    `text`, in `pieces` of at least a token each), and where the answer goes. `deliver` is called with each LaneItem and
+    `text`, in `pieces` of at least a token each; the first `told_chars` of it elsewhere), and where the answer goes. `deliver` is called with each LaneItem and
     the one LaneResult; `leg` and `number` say where it is now. `avoid` are leases to be used only when there is no
     other; with `only` it stays on that one. Nobody waits for an `unwanted` one."""
 
@@ -68,6 +67,7 @@ class Ask:
     tries: int = 0
     text: str = ""
     pieces: int = 0
+    told_chars: int = 0
     sent: bytes = b""
     leg: Leg | None = None
     number: int = 0
@@ -170,7 +170,7 @@ class Leg:
         self._next += 1
         ask.leg, ask.number = self, self._next
         ask.tries += 1
-        ask.sent = params
+        ask.sent, ask.told_chars = params, len(ask.text)
         self.flying[self._next] = ask
         self._outbox.put_nowait(LaneTask(self._next, ask.sent, ask.seed, ask.stream))
         return True
@@ -275,7 +275,7 @@ class Leg:
             value.completion_tokens <= asked.max_tokens
             and value.prompt_tokens <= _most_read(ask.sent, len(asked.turns))
             and result.units == value.prompt_tokens + value.completion_tokens
-            and (value.finish != CANCELLED or ask.unwanted)  # an answer cut short that nobody stopped is less work
+            and (not ask.stream or value.text == ask.text[ask.told_chars :])  # what is claimed is what was told
         )
         return ("", "") if right else wrong
 

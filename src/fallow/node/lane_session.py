@@ -94,7 +94,7 @@ class LaneSession:
                 ask.text += message.data.decode("utf-8", "replace")
                 ask.pieces += 1
                 self._put(LaneItem(number, message.data))
-            elif message.code in RETRY and ask.tries < MAX_TRIES and ask.leg is not None and not ask.unwanted:
+            elif self._may_retry(ask, message.code) and ask.leg is not None:
                 ask.avoid += (ask.leg.plan.lease,)
                 self._lanes.again(ask)
             elif self._asks.get(number) is ask:
@@ -103,6 +103,11 @@ class LaneSession:
                 self._lanes.pump(self._job)
 
         return deliver
+
+    def _may_retry(self, ask: Ask, code: str) -> bool:
+        if code not in RETRY or ask.tries >= MAX_TRIES or ask.unwanted:
+            return False
+        return code != "E1502" or not ask.pieces  # a wrong answer that was told already cannot be taken back
 
     def _answered(self, ask: Ask, result: LaneResult) -> None:
         if not ask.receipt or ask.leg is None or result.code:

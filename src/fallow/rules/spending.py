@@ -15,7 +15,7 @@ MAX_SETTLED = 10_000
 
 
 class Reservation(msgspec.Struct):
-    """Money set aside for one request in flight. It lapses at `expires_ms`, since a gateway that died cannot free it."""
+    """Money set aside for one request in flight. It lapses at `expires_ms`: a gateway that died cannot free it."""
 
     amount_ucr: int
     expires_ms: int

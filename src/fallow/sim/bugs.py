@@ -165,8 +165,17 @@ def _claims_renumbered() -> tuple[list[Patch], Spoil]:
     return [(provider, "_HANDLERS", {**handlers, provider_types.ProviderRestarted: on_restarted})], _nothing
 
 
+def storm(pool: Pool) -> None:
+    """No bug: many more deaths than a plan has, for bugs that only a death at the right point shows."""
+    for number in range(40):
+        process = pool.world.rng.choice([pool.steward, *pool.providers])
+        points = pool.world.rng.randrange(1, 9)
+        pool.world.after(1_000 * number, lambda process=process, points=points: process.doom(points, 300))
+
+
 def _acts_before_writing() -> tuple[list[Patch], Spoil]:
     def spoil(pool: Pool) -> None:
+        storm(pool)
         pool.steward.write_ahead = False
         for each in pool.providers:
             each.write_ahead = False

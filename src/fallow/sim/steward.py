@@ -166,8 +166,10 @@ class Steward(Process):
 
     def _run(self, effect: t.StewardEffect) -> None:
         match effect:
-            case t.Note() | t.KeepReceipt() | t.JobEnded():
-                return
+            case t.Note(text=text, node=node):
+                self.world.note(f"{self.name} notes: {text} {self.referee.name(node) if node else ''}".rstrip())
+            case t.KeepReceipt() | t.JobEnded():
+                pass
             case t.WatchLease():
                 self._watches.watch(effect)
             case t.PrepareLane():

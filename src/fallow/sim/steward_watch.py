@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fallow.errors import FallowError, fail
 from fallow.rules.node import steward_types as t
-from fallow.rules.node.steward_state import Seat
+from fallow.rules.node.steward_state import Seat, Stage
 from fallow.sim.crash import Ask, Flow
 from fallow.sim.provider_streams import LeaseEvents
 from fallow.wire.claims import MerkleTree, output_hash, task_leaf
@@ -28,8 +28,6 @@ class Watches:
     def __init__(self, steward: Steward) -> None:
         self._me = steward
         self._leases: set[bytes] = set()
-        # By node and not by lease: whoever answers under one of its leases is there.
-        self._observed: dict[bytes, bool] = {}
 
     def watch(self, effect: t.WatchLease) -> None:
         """Begin to follow a lease; one that is followed already goes on where it is."""
@@ -37,21 +35,25 @@ class Watches:
             self._leases.add(effect.lease)
             self._me.follow(self._watch(effect))
 
+    def _open(self, lease: bytes) -> bool:
+        seat = self._me.seat_of(lease)
+        return seat is not None and seat.stage is Stage.OPEN
+
     def _watch(self, effect: t.WatchLease) -> Flow:
         """Follow a lease until it is closed. A poll that fails is a stream that broke."""
         seen, node = effect.after_sequence, effect.peer.node
         while self._me.seat_of(effect.lease) is not None:
             answer = yield Ask(node, WatchLease(effect.lease, seen), POLL_MS)
             now_ms = self._me.now_ms
+            known = node in self._me.state.roll.since
             if not isinstance(answer, LeaseEvents):
-                if self._observed.get(node) is not False:
-                    self._observed[node] = False
+                # Said whenever the brain believes otherwise: a quote may have changed its mind meanwhile.
+                if not known and self._open(effect.lease):
                     self._me.tell(t.PeerUnobserved(now_ms, node))
                 yield RETRY_MS
                 continue
             self._me.referee.heard(node)
-            if self._observed.get(node) is not True:
-                self._observed[node] = True
+            if known:
                 self._me.tell(t.PeerObserved(now_ms, node))
             for event in answer.events:
                 self._event(effect.lease, event)

@@ -1,0 +1,154 @@
+"""Checking lane batches: cheats are caught with evidence that the bank takes, and nobody is accused of our own doing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fallow.node import lane_audit
+from fallow.rules.node import steward_types as t
+from fallow.sdk.lanes import AsyncLane
+from fallow.wire.claims import evidence_holds
+from fallow.wire.codec import decode
+from fallow.wire.documents import ClaimRoot
+from fallow.wire.messages import LaneResult, LaneTask, Message
+from tests.node.lane_stage import (
+    ECHO,
+    JOB,
+    Answer,
+    LaneStage,
+    Player,
+    echo,
+    impatient,
+    lane_stage,
+)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient(monkeypatch)
+    monkeypatch.setattr(lane_audit, "CLAIM_POLL_S", 0.01)
+    monkeypatch.setattr(lane_audit, "CLAIM_WAIT_S", 0.3)
+    monkeypatch.setattr(lane_audit, "ANSWER_S", 1.0)
+
+
+async def lie(_player: Player, task: LaneTask) -> AsyncIterator[Message]:
+    yield LaneResult(task.number, b"", 1)
+
+
+async def refuse(_player: Player, task: LaneTask) -> AsyncIterator[Message]:
+    yield LaneResult(task.number, b"", 0, "E1704", "the worker died")
+
+
+async def hang(_player: Player, _task: LaneTask) -> AsyncIterator[Message]:
+    return
+    yield
+
+
+async def run(s: LaneStage, first: Answer, *others: Answer) -> t.AuditLane:
+    """The first provider answers three tasks and claims them; -> the order to check the second of them."""
+    suspect = await s.ready(await s.player("rita", ECHO, first))
+    params = [b"a", b"b", b"c"]
+    async with AsyncLane(s.link, JOB) as lane:
+        await lane.map(params) if first is not refuse else await _failing(lane, params)
+    await s.claim(suspect, suspect.root())
+    event = await s.told.wait(t.LaneAnswered)
+    players = [await s.ready(await s.player(f"peer{n}", ECHO, answer)) for n, answer in enumerate(others)]
+    return t.AuditLane(
+        suspect.lease, event.claim_hash, event.first, (1,), tuple(player.lease for player in players), 2
+    )  # fmt: skip
+
+
+async def _failing(lane: AsyncLane, params: list[bytes]) -> None:
+    for one in params:
+        with pytest.raises(Exception, match="died"):
+            await lane.run(one)
+
+
+async def claim_audits(s: LaneStage, order: t.AuditLane) -> None:
+    """The auditors sign for what they answered, as they would a quarter of a second later."""
+    for number, lease in enumerate(order.auditors):
+        player = s.facts.players[lease]
+        if player.answered:
+            await s.claim(player, player.root(sequence=number + 1))
+
+
+async def test_equal_answers_pass(tmp_path: Path) -> None:
+    async with lane_stage(tmp_path) as s:
+        order = await run(s, echo, echo, echo)
+        s.lanes.audit(order)
+        event = await s.told.wait(t.LaneAudited)
+        assert (event.lease, event.claim_hash, event.auditors) == (order.lease, order.claim_hash, order.auditors[:1])
+        assert [task.params for task in s.facts.players[order.auditors[0]].asked] == [b"b"]
+
+
+async def test_a_lie_is_caught_with_evidence(tmp_path: Path) -> None:
+    async with lane_stage(tmp_path) as s:
+        order = await run(s, lie, echo, echo)
+        s.lanes.audit(order)
+        auditors = [s.facts.players[lease] for lease in order.auditors]
+        await until_answered(auditors)
+        await claim_audits(s, order)
+        event = await s.told.wait(t.LaneCaught)
+        assert event.task.params == b"b"
+        assert len(event.others) == 2
+        for evidence in (event.accused, *event.others):
+            root = decode(ClaimRoot, evidence.claim.body)
+            assert evidence_holds(evidence, event.task, root.root, root.count)
+        changed = msgspec.structs.replace(event.accused, output=bytes(32))
+        root = decode(ClaimRoot, changed.claim.body)
+        assert not evidence_holds(changed, event.task, root.root, root.count)
+
+
+async def until_answered(players: list[Player]) -> None:
+    import asyncio
+
+    async with asyncio.timeout(10):
+        while not all(player.answered for player in players):
+            await asyncio.sleep(0.01)
+
+
+async def test_accusers_who_do_not_sign_convict_nobody(tmp_path: Path) -> None:
+    async with lane_stage(tmp_path) as s:
+        s.lanes.audit(await run(s, lie, echo, echo))
+        assert "not signed" in (await s.told.wait(t.LaneUnchecked)).what
+
+
+async def test_one_lying_auditor_does_not_convict_an_honest_provider(tmp_path: Path) -> None:
+    async with lane_stage(tmp_path) as s:
+        s.lanes.audit(await run(s, echo, lie))
+        await s.told.wait(t.LaneUnchecked)
+    async with lane_stage_again(tmp_path) as s:
+        order = await run(s, echo, lie, echo, echo)
+        s.lanes.audit(order)
+        assert (await s.told.wait(t.LaneAudited)).auditors == tuple(sorted(order.auditors[1:]))
+
+
+def lane_stage_again(folder: Path):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    (folder / "again").mkdir()
+    return lane_stage(folder / "again")
+
+
+@pytest.mark.parametrize("others", [(), (refuse,), (hang,)])
+async def test_a_check_that_nobody_does_is_no_check(tmp_path: Path, others: tuple[Answer, ...]) -> None:
+    async with lane_stage(tmp_path) as s:
+        s.lanes.audit(await run(s, echo, *others))
+        assert (await s.told.wait(t.LaneUnchecked)).lease
+        assert not any(isinstance(event, t.LaneCaught) for event in s.told.events)
+
+
+async def test_a_refusal_earns_nothing_and_is_no_lie(tmp_path: Path) -> None:
+    async with lane_stage(tmp_path) as s:
+        s.lanes.audit(await run(s, refuse, echo, echo))
+        await s.told.wait(t.LaneUnchecked)
+
+
+async def test_a_lease_that_is_closed_meanwhile_is_unchecked(tmp_path: Path) -> None:
+    async with lane_stage(tmp_path) as s:
+        order = await run(s, lie, echo, echo)
+        s.lanes.close(order.lease)
+        s.lanes.audit(order)
+        await s.told.wait(t.LaneUnchecked)
