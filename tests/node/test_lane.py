@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from tests.node.lane_stage import JOB, SERVE, WORDS, LaneStage, Player, countdown, generate, impatient, lane_stage
 
 from fallow.errors import FallowError
 from fallow.node import lane as lane_module
@@ -15,7 +16,6 @@ from fallow.sdk.lanes import Answer, AsyncLane
 from fallow.wire.codec import decode
 from fallow.wire.messages import LaneResult, LaneTask
 from fallow.wire.tasks import Generate
-from tests.node.lane_stage import JOB, SERVE, WORDS, LaneStage, Player, countdown, generate, impatient, lane_stage
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ async def test_a_stream_goes_on_at_another_provider_from_where_it_broke(tmp_path
 async def test_a_task_that_breaks_every_provider_is_given_up(tmp_path: Path) -> None:
     async with lane_stage(tmp_path) as s:
 
-        async def poison(player: Player, task: LaneTask):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        async def poison(player: Player, task: LaneTask):  # type: ignore[no-untyped-def]
             if task.params == b"poison":
                 raise FallowError("E1801", "the worker took the provider down")
             yield LaneResult(task.number, task.params, 1)

@@ -1,4 +1,4 @@
-"""Checking lane batches: cheats are caught with evidence that the bank takes, and nobody is accused of our own doing."""
+"""Checking lane batches: cheats are caught with evidence that the bank takes, and nobody is accused unjustly."""
 
 from __future__ import annotations
 
@@ -7,14 +7,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-
-from fallow.node import lane_audit
-from fallow.rules.node import steward_types as t
-from fallow.sdk.lanes import AsyncLane
-from fallow.wire.claims import evidence_holds
-from fallow.wire.codec import decode
-from fallow.wire.documents import ClaimRoot
-from fallow.wire.messages import LaneResult, LaneTask, Message
 from tests.node.lane_stage import (
     ECHO,
     JOB,
@@ -25,6 +17,14 @@ from tests.node.lane_stage import (
     impatient,
     lane_stage,
 )
+
+from fallow.node import lane_audit
+from fallow.rules.node import steward_types as t
+from fallow.sdk.lanes import AsyncLane
+from fallow.wire.claims import evidence_holds
+from fallow.wire.codec import decode
+from fallow.wire.documents import ClaimRoot
+from fallow.wire.messages import LaneResult, LaneTask, Message
 
 
 @pytest.fixture(autouse=True)
@@ -127,7 +127,7 @@ async def test_one_lying_auditor_does_not_convict_an_honest_provider(tmp_path: P
         assert (await s.told.wait(t.LaneAudited)).auditors == tuple(sorted(order.auditors[1:]))
 
 
-def lane_stage_again(folder: Path):  # type: ignore[no-untyped-def]  # noqa: ANN201
+def lane_stage_again(folder: Path):  # type: ignore[no-untyped-def]
     (folder / "again").mkdir()
     return lane_stage(folder / "again")
 

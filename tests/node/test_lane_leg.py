@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.node.lane_stage import JOB, SERVE, Player, countdown, generate, impatient, lane_stage
 
 from fallow.errors import FallowError
 from fallow.node.lane_leg import Ask, Leg, most_units
@@ -16,7 +17,6 @@ from fallow.sdk.lanes import AsyncLane
 from fallow.wire.codec import decode, encode
 from fallow.wire.messages import LaneItem, LaneResult, LaneTask, Message
 from fallow.wire.tasks import Generate, GenerateValue
-from tests.node.lane_stage import JOB, SERVE, Player, countdown, generate, impatient, lane_stage
 
 
 @pytest.fixture(autouse=True)

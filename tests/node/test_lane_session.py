@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.node.lane_stage import JOB, SERVE, Player, countdown, generate, impatient, lane_stage
 
 from fallow.errors import FallowError
 from fallow.node import lane_session
@@ -17,7 +18,6 @@ from fallow.sdk.lanes import Answer, AsyncLane
 from fallow.wire.codec import decode
 from fallow.wire.local import LaneReceipt, OpenJobLane
 from fallow.wire.messages import LaneItem, LaneReady, LaneResult, LaneStop, LaneTask, Message
-from tests.node.lane_stage import JOB, SERVE, Player, countdown, generate, impatient, lane_stage
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from fallow.sdk.lanes import AsyncLane
+from tests.node.steward_net import Desk, batch, lane_job, office
 
 from fallow.adapters.event_log import SqliteEventLog
 from fallow.errors import FallowError, first_of
@@ -17,7 +19,6 @@ from fallow.node.steward import STREAM, Steward
 from fallow.rules.node.steward import outstanding
 from fallow.wire.ledger import Books
 from fallow.wire.tasks import TaskOutput
-from tests.node.steward_net import Desk, batch, lane_job, office
 
 JOB = b"j" * 32
 
@@ -58,7 +59,7 @@ async def test_checked_work_frees_the_bonds_that_its_audits_held(tmp_path: Path)
             assert balance.staked_ucr == seller.provider.state.stake_ucr  # none of it on hold
 
 
-@pytest.mark.parametrize("steps", (1, 2, 3, 4, 6, 9))
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 6, 9])
 async def test_a_death_between_any_two_steps_changes_nothing(
     tmp_path: Path, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,3 +145,41 @@ async def test_cancelling_pays_what_was_done_and_gives_back_the_rest(tmp_path: P
         with pytest.raises(FallowError) as unknown:
             await desk.steward.cancel(b"x" * 32)
         assert unknown.value.code == "E2002"
+
+
+async def test_a_lane_is_there_again_after_a_restart_and_pays_once(tmp_path: Path) -> None:
+    async with office(tmp_path) as (desk, sellers):
+        await desk.steward.submit(JOB, lane_job())
+        async with AsyncLane(desk.link, JOB) as lane:
+            await lane.map([b"%d" % n for n in range(100)])
+        await desk.view(JOB, lambda view: view.leases[0].units_final == 100)
+        await desk.kill()
+        await desk.start()
+        async with AsyncLane(desk.link, JOB, receipts=True) as lane:
+            await lane.map([b"%d" % n for n in range(50)])
+        await desk.view(JOB, lambda view: view.leases[0].units_final == 150)
+        await desk.steward.cancel(JOB)
+        view = await desk.settled(JOB)
+        assert [lease.paid_ucr for lease in view.leases] == [150 * view.leases[0].price_ucr // 1_000]
+        await desk.kill()
+        await desk.start()
+        with pytest.raises(FallowError) as ended:
+            async with AsyncLane(desk.link, JOB) as lane:
+                await lane.run(b"too late")
+        assert ended.value.code == "E1402"
+        assert len(sellers) == 1
+
+
+async def test_a_used_up_budget_ends_a_lane_with_a_reason(tmp_path: Path) -> None:
+    async with office(tmp_path) as (desk, _):
+        await desk.steward.submit(JOB, lane_job(budget=60))
+        answers: list[bytes] = []
+        with pytest.raises(FallowError) as ended:
+            async with AsyncLane(desk.link, JOB) as lane:
+                for number in range(1_000):
+                    answers.append((await lane.run(b"%d" % number)).value)
+        assert ended.value.code == "E1401"
+        assert 30 <= len(answers) <= 60
+        view = await desk.settled(JOB)
+        assert view.phase == "failed"
+        assert sum(lease.paid_ucr for lease in view.leases) == len(answers)

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.node.provider_net import Pool, open_pool, seeded
+from tests.node.steward_net import Rogue, rogue
 
 from fallow.adapters.clock import SystemClock
 from fallow.errors import FallowError, fail
@@ -36,8 +38,6 @@ from fallow.wire.messages import (
     SignLease,
 )
 from fallow.wire.tasks import Part, TaskSpec
-from tests.node.provider_net import Pool, open_pool, seeded
-from tests.node.steward_net import Rogue, rogue
 
 JOB, NONCE = b"j" * 32, b"n" * 32
 MALLORY = seeded("mallory")

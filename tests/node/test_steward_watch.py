@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.node.provider_net import Pool, open_pool, seeded
+from tests.node.steward_net import Rogue, Told, rogue
 
 from fallow.errors import fail
 from fallow.node import steward_watch
@@ -34,8 +36,6 @@ from fallow.wire.messages import (
     WatchLease,
 )
 from fallow.wire.tasks import TaskOutput
-from tests.node.provider_net import Pool, open_pool, seeded
-from tests.node.steward_net import Rogue, Told, rogue
 
 JOB, LEASE, TASK = b"j" * 32, b"l" * 32, b"t" * 32
 OUTPUT = TaskOutput(b"answer", ())

@@ -62,9 +62,7 @@ class Played:
     def slashed_ucr(self, name: str) -> int:
         rows = self.pool.bank.ledger.rows.values()
         account = self.account(name)
-        return sum(
-            getattr(row, "slashed_ucr", 0) for row in rows if getattr(row, "provider", b"") == account
-        )
+        return sum(getattr(row, "slashed_ucr", 0) for row in rows if getattr(row, "provider", b"") == account)
 
     def caught(self, name: str) -> bool:
         return self.account(name) in self.pool.referee.caught

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fallow.cli.output import Output
 from fallow.cli.up import start
-from fallow.errors import fail
+from fallow.errors import FallowError, fail
 from fallow.sdk.home import resolve_home
 
 
@@ -28,9 +28,21 @@ def run(args: argparse.Namespace, out: Output) -> int:
     """Run a provider until it is told to stop."""
     home = resolve_home(args.home)
     if args.ticket is None and not joined(home):
-        raise fail("E1005", f"{home} belongs to no pool yet.", next_step="fallow provide TICKET")
+        raise _no_pool(home)
     args.port = None
     return start(home, frozenset({"provider"}), args, out)
+
+
+def _no_pool(home: Path) -> FallowError:
+    """Says which pools are near. To join one still takes its ticket: it is the invitation."""
+    import asyncio
+
+    from fallow.node.neighbours import near_pools
+
+    near = asyncio.run(near_pools())
+    names = "; ".join(f"{pool.bank} at {pool.places[0]}" for pool in near if pool.places)
+    cause = f"Near you: {names}. Ask whoever runs it for the ticket." if names else "No pool was heard of on this LAN."
+    return fail("E1005", f"{home} belongs to no pool yet.", cause=cause, next_step="fallow provide TICKET")
 
 
 def joined(home: Path) -> bool:

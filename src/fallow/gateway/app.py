@@ -131,10 +131,10 @@ async def _complete(request: Request, chat: bool) -> Response:
     secret = _secret(request)
     asked: ChatRequest | CompletionRequest = (parse_chat if chat else parse_completion)(await _body(request))
     model = await gateway.model(asked.model)
-    task = asked.task()
-    if asked.wanted_tokens() >= model.context_tokens:
-        raise fail("E1903", f"max_tokens is {asked.wanted_tokens()}, the model holds {model.context_tokens} tokens.")
-    most = min(prompt_bytes(task), model.context_tokens) + asked.wanted_tokens()
+    task = asked.task(model.context_tokens)
+    if task.max_tokens >= model.context_tokens:
+        raise fail("E1903", f"max_tokens is {task.max_tokens}, the model holds {model.context_tokens} tokens.")
+    most = min(prompt_bytes(task), model.context_tokens) + task.max_tokens
     operation = await gateway.reserve(secret, cost_ucr(most, model.price_ucr))
     seed = asked.seed if asked.seed is not None else int.from_bytes(gateway.entropy.draw(7))
     identifier = ("chatcmpl-" if chat else "cmpl-") + operation.hex()[:24]
@@ -156,8 +156,8 @@ async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byte
 
 
 class _Work:
-    """One answer with its money: booked at what it cost; at the tokens that came so far when its client goes away before
-    the end; at nothing when it failed."""
+    """One answer with its money: booked at what it cost; when its client goes away before the end, at the tokens that
+    came so far; at nothing when it failed."""
 
     def __init__(self, gateway: Gateway, model: ServedModel, operation: bytes) -> None:
         self._gateway, self._model, self._operation = gateway, model, operation

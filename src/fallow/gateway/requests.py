@@ -55,9 +55,10 @@ class Sampling(BaseModel):
     stream: bool = False
     stream_options: StreamOptions | None = None
 
-    def wanted_tokens(self) -> int:
-        """The most tokens the answer may have."""
-        return self.max_tokens or DEFAULT_MAX_TOKENS
+    def wanted_tokens(self, context_tokens: int) -> int:
+        """The most tokens the answer may have: what was asked for, else a default that leaves half of the context to
+        the prompt."""
+        return self.max_tokens or min(DEFAULT_MAX_TOKENS, max(1, context_tokens // 2))
 
     def stops(self) -> tuple[str, ...]:
         if self.stop is None:
@@ -78,13 +79,14 @@ class ChatRequest(Sampling):
     messages: list[Turn] = Field(min_length=1, max_length=MAX_TURNS)
     max_completion_tokens: int | None = Field(default=None, ge=1, le=1 << 20)
 
-    def wanted_tokens(self) -> int:
-        return self.max_completion_tokens or super().wanted_tokens()
+    def wanted_tokens(self, context_tokens: int) -> int:
+        return self.max_completion_tokens or super().wanted_tokens(context_tokens)
 
-    def task(self) -> Generate:
-        """The work that this request asks for."""
+    def task(self, context_tokens: int) -> Generate:
+        """The work that this request asks for, of a model that holds `context_tokens`."""
         turns = tuple(ChatTurn("system" if t.role == "developer" else t.role, t.text()) for t in self.messages)
-        return Generate(turns, "", self.wanted_tokens(), f"{self.temperature:g}", f"{self.top_p:g}", self.stops())
+        most = self.wanted_tokens(context_tokens)
+        return Generate(turns, "", most, f"{self.temperature:g}", f"{self.top_p:g}", self.stops())
 
 
 class CompletionRequest(Sampling):
@@ -92,9 +94,10 @@ class CompletionRequest(Sampling):
 
     prompt: str = Field(min_length=1)
 
-    def task(self) -> Generate:
-        """The work that this request asks for."""
-        return Generate((), self.prompt, self.wanted_tokens(), f"{self.temperature:g}", f"{self.top_p:g}", self.stops())
+    def task(self, context_tokens: int) -> Generate:
+        """The work that this request asks for, of a model that holds `context_tokens`."""
+        most = self.wanted_tokens(context_tokens)
+        return Generate((), self.prompt, most, f"{self.temperature:g}", f"{self.top_p:g}", self.stops())
 
 
 def parse_chat(body: bytes) -> ChatRequest:

@@ -36,6 +36,7 @@ from fallow.node.config import (
 )
 from fallow.node.lane_session import serve_lanes
 from fallow.node.local_socket import local_socket, lock_home
+from fallow.node.neighbours import announce, beyond_loopback
 from fallow.node.pool import Pool
 from fallow.node.receipts import Receipts
 from fallow.node.router import Router
@@ -183,6 +184,9 @@ async def _play(services: Services, options: Options, remote: Router, owner: Rou
             api.serve_wallet(owner, services)
             api.serve_offers(owner, services)
         api.serve_files(owner, services)
+        here = services.rpc.address()
+        if services.ticket is not None and services.config.mdns and beyond_loopback(here):
+            group.create_task(announce(here, roles, services.bank_account), name="mdns")
         if options.beside is not None:
             group.create_task(options.beside(socket_path(services.home)), name="beside")
         async with local_socket(services.home, owner, locked=True):

@@ -13,7 +13,6 @@ from fallow.node.lane_leg import Ask, Leg, most_units
 from fallow.node.services import Services
 from fallow.rules.node import steward_types as t
 from fallow.wire.claims import MerkleTree, value_hash
-from fallow.wire.codec import decode
 from fallow.wire.ledger import Evidence
 from fallow.wire.messages import LaneItem, LaneResult
 from fallow.wire.tasks import TaskSpec

@@ -55,9 +55,10 @@ def most_units(kind: str, params: bytes) -> int:
 @dataclass(slots=True, eq=False)
 class Ask:
     """A task on its way: what is asked, how often it was tried, what of a streamed answer was passed on already (its
-    `text`, in `pieces` of at least a token each; the first `told_chars` of it elsewhere), and where the answer goes. `deliver` is called with each LaneItem and
-    the one LaneResult; `leg` and `number` say where it is now. `avoid` are leases to be used only when there is no
-    other; with `only` it stays on that one. Nobody waits for an `unwanted` one."""
+    `text`, in `pieces` of at least a token each; the first `told_chars` of it by providers before this one), and where
+    the answer goes. `deliver` is called with each LaneItem and the one LaneResult; `leg` and `number` say where it is
+    now. `avoid` are leases to be used only when there is no other; with `only` it stays on that one. Nobody waits for
+    an `unwanted` one."""
 
     params: bytes
     seed: int

@@ -1,0 +1,91 @@
+"""Receipts from a real pool: they hold, they are not had too early, and one byte changed is noticed."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+
+import pytest
+
+from fallow.errors import FallowError
+from fallow.node import provider_lane
+from fallow.node.lane_journal import find_claim
+from fallow.node.receipts import Receipts
+from fallow.sdk.lanes import AsyncLane
+from fallow.wire.receipt_checks import holds, verify
+from fallow.wire.receipts import LaneWork, TaskWork, read_receipt
+from tests.node.steward_net import Desk, batch, lane_job, office
+
+JOB = b"j" * 32
+
+
+def receipts(desk: Desk) -> Receipts:
+    return Receipts(desk.services, desk.steward.records, desk.steward.state)
+
+
+def assert_it_holds_and_no_byte_may_change(data: bytes) -> None:
+    assert holds(verify(data)), [check for check in verify(data) if not check.ok]
+    chance = random.Random(7)
+    for at in chance.sample(range(len(data)), 40):
+        changed = bytearray(data)
+        changed[at] ^= 1 << chance.randrange(8)
+        assert not holds(verify(bytes(changed))), at
+
+
+async def test_receipts_of_checked_tasks_hold_and_name_their_witnesses(tmp_path: Path) -> None:
+    async with office(tmp_path, 3) as (desk, _):
+        await desk.steward.submit(
+            JOB, batch(b"a", b"b", workers=2, verify="audit:probation=1,rate=0.5,quorum=2", units=500)
+        )
+        await desk.settled(JOB)
+        made = receipts(desk)
+        found = desk.steward.records.receipts(JOB)
+        assert len(found) >= 2
+        bodies = [await made.sealed(identifier) for identifier in found]
+        for data in bodies:
+            assert holds(verify(data)), [check for check in verify(data) if not check.ok]
+        assert_it_holds_and_no_byte_may_change(bodies[0])
+        read = [read_receipt(data) for data in bodies]
+        assert {one.work.output.value for one in read if isinstance(one.work, TaskWork)} == {b"a", b"b"}
+        assert all(one.settlement is not None and one.voucher is not None for one in read)
+        assert "accepted" in {one.verdict for one in read}
+        for prefix, many in ((b"", True), (b"\0" * 32, False)):
+            with pytest.raises(FallowError) as unclear:
+                await made.sealed(prefix)
+            assert unclear.value.code == "E2002"
+            assert many is not unclear.value.what.startswith("No")
+        await desk.kill()
+        await desk.start()
+        again = await receipts(desk).sealed(found[0])
+        assert read_receipt(again).claim == read[0].claim
+
+
+async def test_a_lane_receipt_is_had_once_its_answer_is_signed_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provider_lane, "CLAIM_EVERY_S", 2.0)
+    async with office(tmp_path) as (desk, _):
+        await desk.steward.submit(JOB, lane_job())
+        async with AsyncLane(desk.link, JOB, receipts=True) as lane:
+            answers = await asyncio.gather(*[lane.run(b"%d" % n) for n in range(5)])
+            made = receipts(desk)
+            with pytest.raises(FallowError) as early:
+                await made.sealed(answers[3].receipt)
+            assert early.value.code == "E2002"
+            assert "signed" in early.value.what
+            (lease,) = desk.steward.lanes.legs
+            async with asyncio.timeout(20):
+                while find_claim(desk.services.log, lease, 4) is None:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+        data = await made.sealed(answers[3].receipt)
+        assert_it_holds_and_no_byte_may_change(data)
+        work = read_receipt(data).work
+        assert isinstance(work, LaneWork)
+        assert (work.params, work.value, work.units) == (b"3", b"3", 1)
+        assert sorted(desk.steward.records.receipts(JOB))[0] in {answer.receipt for answer in answers}
+        desk.services.log.append(f"lane/{lease.hex()}", [])
+        desk.services.log._db.execute("DELETE FROM events WHERE stream LIKE 'lane/%'").close()
+        with pytest.raises(FallowError) as lost:
+            await made.sealed(answers[3].receipt)
+        assert lost.value.code == "E2002"

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+from tests.sim.worlds import batch, lane, play, train
+
+from fallow.rules.node.steward import State, transition
+from fallow.rules.node.steward_types import AnyStewardEvent
+from fallow.sim.faults import Happening
+from fallow.sim.steward import STREAM
+from fallow.wire import codec
+
+
+@pytest.mark.parametrize("points", range(1, 25))
+def test_the_steward_may_die_at_any_point(points: int) -> None:
+    """At every start the referee compares what is replayed with what was lost."""
+    happenings = [Happening(at_ms, "crash", ("steward",), 200, points) for at_ms in (500, 3_000, 6_000)]
+    world = play(batch(8), train(), happenings=happenings) if points % 2 else play(train(), happenings=happenings)
+    assert world.code() == ""
+    assert world.pool.steward.deaths >= 1
+
+
+def test_a_storm_of_deaths_loses_nothing() -> None:
+    happenings = [Happening(at_ms, "kill", ("steward",), 100) for at_ms in range(1_500, 19_000, 700)]
+    world = play(batch(8), happenings=happenings)
+    assert world.code() == ""
+    assert world.outputs() == play(batch(8)).outputs()
+    assert world.pool.steward.deaths > 10
+
+
+def test_the_log_alone_gives_the_state() -> None:
+    world = play(batch(8), lane(10), echoes=0.2)
+    replayed = State()
+    for _, raw in world.pool.steward.log.read(STREAM):
+        transition(replayed, codec.decode(AnyStewardEvent, raw))
+    assert replayed == world.pool.steward.state
+
+
+def test_submitting_until_heard_is_submitting_once() -> None:
+    world = play(batch(3), loss=0.3, twice=0.3)
+    assert len(world.pool.steward.state.jobs) == 1
+    assert world.code() == ""
