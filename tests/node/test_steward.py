@@ -148,7 +148,7 @@ async def test_cancelling_pays_what_was_done_and_gives_back_the_rest(tmp_path: P
 
 
 async def test_a_lane_is_there_again_after_a_restart_and_pays_once(tmp_path: Path) -> None:
-    async with office(tmp_path) as (desk, sellers):
+    async with asyncio.timeout(30), office(tmp_path) as (desk, sellers):
         await desk.steward.submit(JOB, lane_job())
         async with AsyncLane(desk.link, JOB) as lane:
             await lane.map([b"%d" % n for n in range(100)])
@@ -171,7 +171,7 @@ async def test_a_lane_is_there_again_after_a_restart_and_pays_once(tmp_path: Pat
 
 
 async def test_a_used_up_budget_ends_a_lane_with_a_reason(tmp_path: Path) -> None:
-    async with office(tmp_path) as (desk, _):
+    async with asyncio.timeout(30), office(tmp_path) as (desk, _):
         await desk.steward.submit(JOB, lane_job(budget=60))
         answers: list[bytes] = []
         with pytest.raises(FallowError) as ended:

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 from tests.sim.worlds import HONEST, batch, lane, play, train
 
 from fallow.sim.faults import RICH_UCR, Happening
 from fallow.sim.people import digest
+from fallow.sim.run import simulate
 from fallow.sim.work import honest_output
 from fallow.sim.world import Violation
 from fallow.wire.tasks import TaskOutput
@@ -31,7 +33,7 @@ def test_training_goes_through_its_rounds() -> None:
     (result,) = world.outputs()
     assert result is not None
     assert [part.name for part in result.parts] == ["adapter/weights"]
-    job = world.pool.steward.state.jobs[digest("job", "job")]
+    job = world.pool.steward.state.jobs[digest("job", "train")]
     assert job.log is not None
     assert job.log.current == 10
     assert all(agreed for _, agreed, _ in job.round_state.values())
@@ -64,16 +66,10 @@ def test_the_same_work_is_done_through_a_partition_and_deaths() -> None:
 def test_a_budget_is_never_exceeded_however_small() -> None:
     for budget in (10, 60, 100, 200):
         job = batch(12)
-        world = play(replace(job, spec=replace_budget(job.spec, budget)))
+        world = play(replace(job, spec=msgspec.structs.replace(job.spec, budget_ucr=budget)))
         spent = sum(receipt.paid_ucr for receipt in world.pool.referee.receipts.values())
         assert spent <= budget
         assert world.code() in ("", "E1401")
-
-
-def replace_budget(spec: object, budget_ucr: int) -> object:
-    import msgspec
-
-    return msgspec.structs.replace(spec, budget_ucr=budget_ucr)
 
 
 def test_a_world_that_does_not_end_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,3 +83,30 @@ def test_ample_jobs_have_no_excuse(monkeypatch: pytest.MonkeyPatch) -> None:
     assert job.spec.budget_ucr == RICH_UCR
     with pytest.raises(Violation, match="although nobody cheats"):
         play(job, providers=[replace(p, breaks=1.0) for p in HONEST])
+
+
+@pytest.mark.parametrize("seed", [7368, 7690])
+def test_seeds_7368_and_7690_a_lease_that_opens_after_its_provider_gave_it_up_is_closed(seed: int) -> None:
+    """The bank was away for longer than providers wait for an escrow. It opened late, the provider was asked to close,
+    said yes and did nothing: the money was locked, and the node out of reach for the job, until the term."""
+    assert not simulate(seed).failure
+    bank_away = Happening(2_000, "kill", ("bank",), 25_000)
+    world = play(batch(8), happenings=[bank_away], calm_ms=60_000)
+    assert world.code() == ""
+    assert world.pool.world.elapsed_ms < 120_000
+
+
+def test_seed_7401_nodes_that_were_out_of_reach_are_asked_again_later() -> None:
+    """A node stayed unobserved for ever when its last lease closed before it came back: nobody watches it any more, and
+    who is unobserved was not asked for quotes. One long outage at the steward shut out all providers."""
+    assert not simulate(7401).failure
+    outage = Happening(5_000, "cut", ("p0", "p1", "p2", "p3"), 30_000)
+    world = play(batch(20, units=60), happenings=[outage], calm_ms=60_000)
+    assert world.code() == ""
+    assert None not in world.outputs()
+
+
+def test_seed_5733_a_claim_that_is_final_after_its_lease_is_closed_is_not_counted_as_paid() -> None:
+    """Known and not cured: the check of a claim went on beyond the lease's term, and there was nothing left to pay
+    it."""
+    assert not simulate(5733).failure

@@ -9,6 +9,7 @@ from fallow.sim.faults import RICH_UCR, Happening, JobPlan, Plan, ProviderPlan
 from fallow.sim.people import digest
 from fallow.sim.pool import Pool
 from fallow.sim.seals import stand_in
+from fallow.sim.services import at_once
 from fallow.sim.world import World
 from fallow.wire.local import BatchJob, JobSpec, LaneJob, TrainJob
 from fallow.wire.tasks import Recipe, TaskOutput
@@ -25,12 +26,12 @@ def batch(tasks: int = 6, verify: str = CHECK_ALL, workers: int = 2, units: int 
 def train(rounds: int = 3, workers: int = 2, verify: str = CHECK_ALL) -> JobPlan:
     recipe = Recipe("lora", inner_steps=2, sequence_tokens=10, rounds=rounds, holdout_sequences=1)
     work = TrainJob(digest("model"), digest("data"), recipe, 1_000)
-    return JobPlan("job", JobSpec(work, RICH_UCR, 0, workers, verify=verify, timeout_s=300), 1_000)
+    return JobPlan("train", JobSpec(work, RICH_UCR, 0, workers, verify=verify, timeout_s=300), 1_000)
 
 
 def lane(tasks: int = 20, verify: str = CHECK_ALL, cancel_ms: int = 30_000) -> JobPlan:
     spec = JobSpec(LaneJob("echo", 2), RICH_UCR, 0, 1, verify=verify, timeout_s=300)
-    return JobPlan("job", spec, 1_000, cancel_ms, tasks)
+    return JobPlan("lane", spec, 1_000, cancel_ms, tasks)
 
 
 def liar(way: str, name: str = "cheat", price_ucr: int = 100) -> ProviderPlan:
@@ -45,19 +46,18 @@ class Played:
     pool: Pool
     plan: Plan
 
-    def outputs(self, name: str = "job") -> tuple[TaskOutput | None, ...]:
-        return self.pool.referee.ended[digest("job", name)].outputs
+    def outputs(self, name: str = "") -> tuple[TaskOutput | None, ...]:
+        """Of the first job, or the named one."""
+        return self.pool.referee.ended[digest("job", name or self.plan.jobs[0].name)].outputs
 
-    def code(self, name: str = "job") -> str:
-        return self.pool.referee.ended[digest("job", name)].code
+    def code(self, name: str = "") -> str:
+        return self.pool.referee.ended[digest("job", name or self.plan.jobs[0].name)].code
 
     def account(self, name: str) -> bytes:
         return next(p.person.account for p in self.pool.providers if p.name == name)
 
     def earned_ucr(self, name: str) -> int:
-        row = next(r for k, r in self.pool.bank.ledger.rows.items() if getattr(r, "earned_ucr", None) is not None
-                   and getattr(r, "account", b"") == self.account(name))  # fmt: skip
-        return getattr(row, "earned_ucr")  # noqa: B009
+        return at_once(self.pool.bank.ledger.balance(self.account(name))).earned_ucr
 
     def slashed_ucr(self, name: str) -> int:
         rows = self.pool.bank.ledger.rows.values()

@@ -82,6 +82,19 @@ def stream_lane(parallel: int) -> tuple[StreamLane, Stub, queue.SimpleQueue[Lane
     return StreamLane(stub, stub.speak, parallel, told.put), stub, told
 
 
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What time it is for pieces; by default each comes a second after the one before."""
+    now, step = [0.0], [1.0]
+
+    def passing() -> float:
+        now[0] += step[0]
+        return now[0]
+
+    monkeypatch.setattr(lanes.time, "perf_counter", passing)
+    return step
+
+
 def hear(told: queue.SimpleQueue[LaneAnswers]) -> LaneItem | LaneResult:
     return told.get(timeout=10).answers[0]
 
@@ -95,6 +108,32 @@ def test_pieces_come_before_the_answer_and_only_when_asked_for() -> None:
     assert [hear(told) for _ in range(4)] == [
         LaneItem(1, b"h"), LaneItem(1, b"i"), LaneResult(1, b"HI", 2), LaneResult(2, b"HO", 2),
     ]  # fmt: skip
+
+
+def test_pieces_that_come_fast_are_joined_but_for_the_first(clock: list[float]) -> None:
+    clock[0] = lanes.GATHER_S * 0.4
+    lane, stub, told = stream_lane(1)
+    stub.gate.release(6)
+    lane.take([LaneTask(1, b"abcdef", stream=True)])
+    assert [told.get(timeout=10) for _ in range(3)] == [
+        LaneAnswers((LaneItem(1, b"a"),)),
+        LaneAnswers((LaneItem(1, b"bcd", 3),)),
+        LaneAnswers((LaneItem(1, b"ef", 2), LaneResult(1, b"ABCDEF", 6))),
+    ]
+
+
+def test_what_was_held_back_comes_before_a_failure_too(clock: list[float]) -> None:
+    clock[0] = 0.0
+    lane, stub, told = stream_lane(1)
+    lane.take([LaneTask(1, b"abc", stream=True)])
+    stub.gate.release()
+    assert hear(told) == LaneItem(1, b"a")
+    lane.cancel([1])
+    stub.gate.release()
+    item, result = told.get(timeout=10).answers
+    assert item == LaneItem(1, b"b")
+    assert isinstance(result, LaneResult)
+    assert result.code == "E1402"
 
 
 def test_cancelling_running_waiting_and_finished() -> None:

@@ -121,7 +121,8 @@ async def _body(request: Request) -> bytes:
 
 async def _next(answer: Answer) -> Item:
     try:
-        return await asyncio.wait_for(answer.next(), FIRST_ANSWER_S)
+        async with asyncio.timeout(FIRST_ANSWER_S):  # wait_for would make a task for each piece
+            return await answer.next()
     except TimeoutError:
         raise fail("E1802", f"No provider answered within {FIRST_ANSWER_S:g} s.") from None
 

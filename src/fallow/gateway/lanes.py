@@ -57,14 +57,14 @@ class Answer:
             task = msgspec.structs.replace(task, resume=self.sent, max_tokens=left)
         return LaneTask(number, encode(task), self.seed, stream=True)
 
-    def put(self, item: Item) -> bool:
-        """-> False when the client has fallen too far behind."""
+    def put(self, item: Item, pieces: int = 1) -> bool:
+        """A text holds `pieces`. -> False when the client has fallen too far behind."""
         if isinstance(item, str):
             if len(self._inbox) >= MAX_WAITING_PIECES:
                 self.fail(fail("E1803", "The answer was not read fast enough."))
                 return False
             self.sent += item
-            self.pieces += 1
+            self.pieces += pieces
         elif isinstance(item, GenerateValue):
             # a resumed answer's value holds its last part only
             self.value = item = msgspec.structs.replace(item, text=self.sent or item.text)
@@ -133,9 +133,9 @@ class ModelLane:
 
     async def _take(self, message: Message | bytes) -> None:
         match message:
-            case LaneItem(number, data):
+            case LaneItem(number, data, pieces):
                 answer = self._answers.get(number)
-                if answer is not None and not answer.put(data.decode("utf-8", "replace")):
+                if answer is not None and not answer.put(data.decode("utf-8", "replace"), pieces):
                     await self._stop(number)
             case LaneResult(number, value, _, code, what):
                 if (answer := self._answers.get(number)) is not None:

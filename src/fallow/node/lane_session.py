@@ -92,8 +92,8 @@ class LaneSession:
         def deliver(ask: Ask, message: LaneItem | LaneResult) -> None:
             if isinstance(message, LaneItem):
                 ask.text += message.data.decode("utf-8", "replace")
-                ask.pieces += 1
-                self._put(LaneItem(number, message.data))
+                ask.pieces += min(message.pieces, len(message.data))
+                self._put(msgspec.structs.replace(message, number=number))
             elif self._may_retry(ask, message.code) and ask.leg is not None:
                 ask.avoid += (ask.leg.plan.lease,)
                 self._lanes.again(ask)

@@ -69,7 +69,8 @@ class Records:
                 case KeepReceipt():
                     name = receipt_id(effect.lease, effect.claim_hash).hex()
                     cells[f"receipt/{name}"] = encode(effect)
-                    cells[f"receipts/{effect.job.hex()}/{name}"] = b""
+                    if effect.spec is not None:  # of a lane batch, each answer has a receipt that its client was told
+                        cells[f"receipts/{effect.job.hex()}/{name}"] = b""
                 case JobEnded():
                     cells[f"ended/{effect.job.hex()}"] = encode(effect)
                 case _:

@@ -35,6 +35,7 @@ class Ways:
     """Those of an honest provider. `breaks` is the probability that a worker dies; an honest machine may break too."""
 
     honest = True
+    closes = True
     breaks = 0.0
 
     def __init__(self, salt: object = "") -> None:
@@ -145,6 +146,8 @@ class Vanisher(Cheat):
 
 class Hostage(Cheat):
     """Says that it closes the lease, and keeps the escrow locked."""
+
+    closes = False
 
     def instead(self, request: Message) -> Message | None:
         return Ok() if isinstance(request, CloseLease) else None

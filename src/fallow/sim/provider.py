@@ -49,9 +49,7 @@ from fallow.wire.messages import (
     WatchLease,
 )
 
-TICK_MS = 2_000
-PUBLISH_MS = 20_000
-STREAM = "provider"
+TICK_MS, PUBLISH_MS, STREAM = 2_000, 20_000, "provider"
 
 
 class Provider(Process):
@@ -82,8 +80,7 @@ class Provider(Process):
         self._working: set[tuple[bytes, bytes]] = set()
         self._asking: set[bytes] = set()
         events = [codec.decode(t.ProviderEvent, raw) for _, raw in self.log.read(STREAM)]
-        missing = recover(self.state, events)
-        self.run_effects(missing)
+        self.run_effects(recover(self.state, events))
         self.tell(t.ProviderRestarted(self.now_ms, self.terms))
         self.tell(t.LedgerStaked(self.now_ms, self.stake_ucr))
         self.run_effects(outstanding(self.state, self.now_ms))
@@ -135,8 +132,7 @@ class Provider(Process):
         """As `node/provider.py` does it: check who signed, then tell the brain."""
         if not self.ways.answers(self, request):
             return
-        instead = self.ways.instead(request)
-        if instead is not None:
+        if (instead := self.ways.instead(request)) is not None:
             reply(instead)
             return
         try:
@@ -192,10 +188,8 @@ class Provider(Process):
 
     def _run(self, effect: t.ProviderEffect, reply: Reply | None) -> None:
         answer = self._answer(effect)
-        if answer is not None:
-            if reply is not None:
-                reply(answer)
-            return
+        if answer is not None and reply is not None:
+            reply(answer)
         match effect:
             case t.StartTask():
                 self._start(effect)
@@ -275,7 +269,7 @@ class Provider(Process):
 
     def _bank(self, effect: t.CheckEscrow | t.Redeem | t.CloseEscrow, lease: bytes) -> None:
         key = codec.encode(effect)
-        if key not in self._asking:
+        if key not in self._asking and (self.ways.closes or not isinstance(effect, t.CloseEscrow)):
             self._asking.add(key)
             self.follow(self._at_bank(key, effect, lease))
 

@@ -287,10 +287,12 @@ class LaneStop(Message, frozen=True):
 
 
 class LaneItem(Message, frozen=True, gc=False):
-    """A piece of a streamed answer, before its LaneResult."""
+    """The next text of a streamed answer, before its LaneResult. Pieces that come fast are joined: `pieces` is how many
+    of the engine's, each of at least one token, there are in it."""
 
     number: U64
     data: bytes
+    pieces: U64 = 1
 
 
 class LaneResult(Message, frozen=True, gc=False):

@@ -8,13 +8,13 @@
 from __future__ import annotations
 
 import codecs
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from fallow.errors import FallowError, fail
+from fallow.workloads.json_input import parse_json
 
 MAX_LINE_BYTES = 16 << 20
 ROLES = ("system", "user", "assistant", "tool")
@@ -90,8 +90,8 @@ def is_jsonl(file: Path) -> bool:
     if not first.startswith(b"{"):
         return False
     try:
-        return isinstance(json.loads(first), dict)
-    except (ValueError, RecursionError):
+        return isinstance(parse_json(first), dict)
+    except ValueError:
         return False
 
 
@@ -121,8 +121,8 @@ def _jsonl(file: Path) -> Iterator[tuple[int, Item]]:
         if not line.strip():
             continue
         try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            entry = parse_json(line)
+        except ValueError as error:
             raise _bad_line(file, number, f"is no JSON ({str(error)[:100]})") from error
         if not isinstance(entry, dict):
             raise _bad_line(file, number, "is no JSON object")

@@ -8,13 +8,13 @@ Defends against: headers made to exhaust memory, files cut off in the middle, sh
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from fallow.errors import FallowError, fail
+from fallow.workloads.json_input import parse_json
 
 MAX_HEADER_BYTES = 64 << 20
 MAX_JSON_BYTES = 64 << 20
@@ -108,7 +108,7 @@ def _count_parameters(file: Path) -> int:
             length = int.from_bytes(stream.read(8), "little")
             if not 2 <= length <= min(MAX_HEADER_BYTES, size_bytes - 8):
                 raise ValueError("its header is cut off")
-            header = cast(dict[str, Any], json.loads(stream.read(length)))
+            header = cast(dict[str, Any], parse_json(stream.read(length)))
         header.pop("__metadata__", None)
         parameters, end = 0, 0
         for entry in header.values():
@@ -119,7 +119,7 @@ def _count_parameters(file: Path) -> int:
             parameters, end = parameters + count, max(end, stop)
         if 8 + length + end != size_bytes:
             raise ValueError("it is cut off, or longer than it says")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise not_a_model(file.name, str(error)) from error
     return parameters
 
@@ -128,8 +128,8 @@ def _json_object(file: Path) -> dict[str, Any]:
     try:
         if file.stat().st_size > MAX_JSON_BYTES:
             raise ValueError("it is too large")
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        found = parse_json(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise not_a_model(file.name, str(error)) from error
     if not isinstance(found, dict):
         raise not_a_model(file.name, "it holds no JSON object")

@@ -279,7 +279,10 @@ def _on_peer_closed(state: t.ProviderState, event: t.PeerClosed) -> Effects:
     lease = _lease_of(state, event.lease, event.caller)
     if lease is None:
         return [UNKNOWN]
-    if lease.phase in ("closing", "closed"):
+    if lease.phase == "closed":
+        # Given up before the escrow was there, and opened late: asked again, or the money stays locked until the term.
+        return [t.ReplyOk(), t.CloseEscrow(event.lease)]
+    if lease.phase == "closing":
         return [t.ReplyOk(), *settling(event.lease, lease)]
     return [t.ReplyOk(), t.StopLease(event.lease), *_close(state, event.lease, lease)]
 
