@@ -47,6 +47,9 @@ SHORT_TOKENS, LONG_TOKENS = 4, 128
 WARM_UP = 5
 START_S = 120.0
 ADDED_GOAL_MS, SHARE_GOAL = 5.0, 0.97
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
+"""How threads wait for each other, as in a provider's worker. As shipped they spin: no faster on an idle machine, and
+several times slower beside any other process."""
 CONFIG = """
 model_list:
   - model_name: smollm2
@@ -84,7 +87,7 @@ def start_proxy(python: str, address: str, folder: Path, stack: ExitStack) -> tu
     }  # fmt: skip
     command = [python, str(Path(python).with_name("litellm")), "--config", str(folder / "config.yaml")]
     command += ["--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"]
-    log = stack.enter_context(open(folder / "litellm.log", "w+"))
+    log = stack.enter_context((folder / "litellm.log").open("w+"))
     process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT)
     stack.callback(process.wait)
     stack.callback(process.kill)
@@ -224,7 +227,7 @@ async def measure(stack: ExitStack, folder: Path, litellm: str | None, options: 
     from fallow.cli.demo_net import Network
 
     model = demo_model()
-    engine = Player([sys.executable, __file__, "--play-engine", str(model)], quiet=True)
+    engine = Player([sys.executable, __file__, "--play-engine", str(model)], WAITING, quiet=True)
     stack.callback(engine.process.wait)
     stack.callback(engine.process.kill)
     address = engine.hear()["address"]

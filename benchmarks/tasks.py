@@ -1,6 +1,6 @@
-"""No-op tasks through a lease, with everything on that a paying user gets: a bank, a directory, a steward, a gateway and
-a provider are processes of their own, the tasks are metered, claimed under signed Merkle roots and paid from escrow, and
-every answer is on the steward's disk within 50 ms. Beside Ray: tasks, and calls of one actor.
+"""No-op tasks through a lease, with everything on that a paying user gets: a bank, a directory, a steward, a gateway
+and a provider are processes of their own; the tasks are metered, claimed under signed Merkle roots and paid from
+escrow; every answer is on the steward's disk soon. Beside Ray: tasks, and calls of one actor.
 
 Two figures each: the round trip of a task when the next is sent only after the answer, and the rate of 5,000 tasks that
 are all submitted before the first result is awaited. They take turns: blocks of round trips, then batches, so that
@@ -122,6 +122,7 @@ async def settle(client: AsyncFallow, job: AsyncJob, sent: int) -> dict[str, Any
     from fallow.units import cost_ucr
     from fallow.wire.local import PoolBooks, SeeBooks
 
+    view = await job.view()
     for _ in range(int(SETTLE_S / 0.2)):
         view = await job.view()
         if sum(lease.units_final for lease in view.leases) >= sent:
@@ -143,6 +144,15 @@ async def settle(client: AsyncFallow, job: AsyncJob, sent: int) -> dict[str, Any
 # the race -------------------------------------------------------------------------------------------------------------
 
 Round = Callable[[str, int], Awaitable[list[float]]]
+
+
+def ray_turns(ray: Player, what: str) -> Round:
+    """Rounds of Ray's."""
+
+    async def turn(how: str, count: int) -> list[float]:
+        return await asyncio.to_thread(ray.ask, [what, how, count])
+
+    return turn
 
 
 class Race:
@@ -186,8 +196,10 @@ async def measure(folder: Path, ray: Player | None, options: argparse.Namespace)
                 return await fallow_round(lane, how, count)
 
             rounds: dict[str, Round] = {OURS: ours}
-            for what in (TASKS, CALLS) if ray is not None else ():
-                rounds[what] = lambda how, count, what=what: asyncio.to_thread(ray.ask, [what, how, count])
+            if ray is not None:
+                ask = ray.ask
+                for what in (TASKS, CALLS):
+                    rounds[what] = lambda how, count, what=what: asyncio.to_thread(ask, [what, how, count])
             race = Race(rounds)
             await race.run(options.singles, options.batch, options.rounds)
         return race, await settle(client, job, race.sent + 1)

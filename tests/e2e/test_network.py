@@ -22,7 +22,7 @@ TURNS = [{"role": "user", "content": "The old farmer"}]
 
 async def wait_until_served(client: AsyncFallow, name: str) -> None:
     async with asyncio.timeout(60):
-        while not any(model.name == name and model.ready for model in await client.models()):  # noqa: ASYNC110
+        while not any(model.name == name and model.ready for model in await client.models()):
             await asyncio.sleep(0.1)
 
 

@@ -39,6 +39,15 @@ class Steward:
         self.asked: list[Generate] = []
         self.stopped: list[int] = []
 
+    @property
+    def hang(self) -> bool:
+        """Whether answers stand still after their first piece."""
+        return not self.go_on.is_set()
+
+    @hang.setter
+    def hang(self, stand_still: bool) -> None:
+        self.go_on.clear() if stand_still else self.go_on.set()
+
     def router(self) -> Router:
         router = Router()
         serve_api_keys(router, self.keys)
@@ -67,7 +76,7 @@ class Steward:
             yield LaneResult(task.number, b"", 0, self.fail_with, "as asked by the test")
             return
         said = len(asked.resume.split())
-        words = WORDS[said : asked.max_tokens]
+        words = WORDS[said:][: asked.max_tokens]
         for word in words:
             if self.break_after == 0:
                 self.break_after = -1
@@ -75,10 +84,9 @@ class Steward:
             self.break_after -= 1 if self.break_after > 0 else 0
             yield LaneItem(task.number, word.encode())
             await self.go_on.wait()
-        text = "".join(WORDS[: asked.max_tokens])
-        finish = "length" if asked.max_tokens < len(WORDS) else "stop"
-        value = GenerateValue(text, finish, 7, len(text.split()))
-        yield LaneResult(task.number, encode(value), 7 + len(text.split()))
+        finish = "length" if asked.max_tokens < len(WORDS) - said else "stop"
+        value = GenerateValue("".join(words), finish, 7 + said, len(words))  # as engines do: what was resumed was read
+        yield LaneResult(task.number, encode(value), 7 + said + len(words))
         yield local.LaneReceipt(task.number, bytes([9]) * 32)
 
 

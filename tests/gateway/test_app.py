@@ -106,12 +106,29 @@ async def test_a_stream_goes_on_when_the_steward_is_restarted(tmp_path: Path) ->
         assert [asked.resume for asked in steward.asked] == ["", "9 8 7 6 "]
 
 
-async def test_nobody_works_for_a_client_that_went_away(tmp_path: Path) -> None:
+async def test_a_whole_answer_is_whole_when_the_steward_is_restarted(tmp_path: Path) -> None:
+    async with door(tmp_path) as (steward, url, key), client(url, key) as api:
+        steward.break_after = 4
+        answer = await api.chat.completions.create(model="countdown", messages=TURNS, max_tokens=6)  # type: ignore[arg-type]
+        assert answer.choices[0].message.content == "9 8 7 6 5 4 "
+        assert [asked.max_tokens for asked in steward.asked] == [6, 2]
+
+
+async def test_a_client_that_goes_away_pays_for_what_it_got_and_nobody_works_for_it(tmp_path: Path) -> None:
     async with door(tmp_path) as (steward, url, key), client(url, key) as api:
         steward.go_on.clear()
         stream = await api.chat.completions.create(model="countdown", messages=TURNS, stream=True)  # type: ignore[arg-type]
-        await anext(aiter(stream))
+        chunks = aiter(stream)
+        while not (chunk := await anext(chunks)).choices[0].delta.content:
+            pass
+        assert chunk.choices[0].delta.content == WORDS[0]
         await stream.close()
+        for _ in range(500):
+            if steward.keys.views()[0].spent_ucr:
+                break
+            await asyncio.sleep(0.01)
+        assert steward.keys.views()[0].spent_ucr == 1_000  # one token at 1 credit for 1,000
+        steward.keys.reserve(key, bytes(32), 999_999_000)  # and the rest is free again
         steward.go_on.set()
         for _ in range(500):
             if steward.stopped:

@@ -13,6 +13,7 @@ from typing import TypeVar
 from tests.node.provider_net import Pool, Seller, open_pool
 
 from fallow.node import api
+from fallow.node.directory import search_signed
 from fallow.node.lane_session import serve_lanes
 from fallow.node.local_socket import local_socket
 from fallow.node.receipts import Receipts
@@ -105,7 +106,12 @@ async def office(folder: Path, sellers: int = 1) -> AsyncGenerator[tuple[Desk, l
     """A pool with a steward and some providers, all on offer."""
     async with open_pool(folder) as pool:
         found = [await Seller(pool, f"pat{number}").start() for number in range(sellers)]
-        yield await Desk(pool).start(), found
+        desk = await Desk(pool).start()
+        s = desk.services
+        async with asyncio.timeout(20):
+            while len(await search_signed(s.rpc, s.directories, "", s.clock.now_ms())) < sellers:
+                await asyncio.sleep(0.05)
+        yield desk, found
 
 
 @dataclass

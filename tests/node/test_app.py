@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import signal
 import socket
@@ -25,6 +26,7 @@ from fallow.wire.local import NodeView, SeeBooks, SeeNode, SeeWallet, Wallet
 from fallow.wire.messages import NodeAddress
 
 STOP_S = 2.0
+ALONE = Options(frozenset({"directory"}), bind="127.0.0.1:0")
 CODE = """
 import asyncio, json, sys
 from pathlib import Path
@@ -124,7 +126,7 @@ async def test_a_node_that_waits_for_its_bank_stops_when_told(nodes: Processes, 
 
 async def refusal(home: Path, **options: Any) -> str:
     with pytest.raises(FallowError) as refused:
-        await run_node(home, Options(**({"roles": frozenset({"directory"}), "bind": "127.0.0.1:0"} | options)))
+        await run_node(home, dataclasses.replace(ALONE, **options))
     return refused.value.code
 
 

@@ -75,4 +75,6 @@ async def test_a_lane_ends_with_its_lease(tmp_path: Path) -> None:
         with pytest.raises(FallowError) as gone:
             await one(buyer, 1)
         assert gone.value.code == "E1206"
-        assert buyer.seller.provider.worker_pids() == set()
+        async with asyncio.timeout(10):  # the worker is stopped in the background
+            while buyer.seller.provider.worker_pids():
+                await asyncio.sleep(0.05)

@@ -155,7 +155,7 @@ def handlers() -> Handlers:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - conditions of every kind
+        while not condition():
             await asyncio.sleep(0.005)
 
 

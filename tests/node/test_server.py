@@ -69,7 +69,7 @@ async def held() -> AsyncIterator[Held]:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(3):
-        while not condition():  # noqa: ASYNC110 - conditions of every kind
+        while not condition():
             await asyncio.sleep(0.001)
 
 

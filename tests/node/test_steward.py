@@ -8,7 +8,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from fallow.sdk.lanes import AsyncLane
 from tests.node.steward_net import Desk, batch, lane_job, office
 
 from fallow.adapters.event_log import SqliteEventLog
@@ -17,6 +16,8 @@ from fallow.node import steward as module
 from fallow.node.bank_client import BankClient
 from fallow.node.steward import STREAM, Steward
 from fallow.rules.node.steward import outstanding
+from fallow.sdk.lanes import AsyncLane
+from fallow.units import cost_ucr
 from fallow.wire.ledger import Books
 from fallow.wire.tasks import TaskOutput
 
@@ -31,7 +32,7 @@ async def books(desk: Desk) -> Books:
 
 
 async def test_a_batch_from_submission_to_money(tmp_path: Path) -> None:
-    async with office(tmp_path) as (desk, _):
+    async with asyncio.timeout(40), office(tmp_path) as (desk, _):
         await desk.steward.submit(JOB, batch(b"one", b"two", b"three", units=500))
         await desk.steward.submit(JOB, batch(b"another"))  # twice is once
         view = await desk.settled(JOB)
@@ -47,7 +48,7 @@ async def test_a_batch_from_submission_to_money(tmp_path: Path) -> None:
 
 
 async def test_checked_work_frees_the_bonds_that_its_audits_held(tmp_path: Path) -> None:
-    async with office(tmp_path, 3) as (desk, sellers):
+    async with asyncio.timeout(40), office(tmp_path, 3) as (desk, sellers):
         await desk.steward.submit(JOB, batch(b"a", b"b", workers=2, verify="audit:probation=1,rate=0.5,quorum=2"))
         view = await desk.settled(JOB)
         assert view.phase == "done"
@@ -79,7 +80,7 @@ async def test_a_death_between_any_two_steps_changes_nothing(
             await asyncio.sleep(3600)
         await real(self, events)  # type: ignore[arg-type]
 
-    async with office(tmp_path) as (desk, _):
+    async with asyncio.timeout(40), office(tmp_path) as (desk, _):
         monkeypatch.setattr(Steward, "_take", take)
         submitting = desk.pool.tasks.create_task(desk.steward.submit(JOB, batch(b"one", b"two")))
         async with asyncio.timeout(20):
@@ -98,7 +99,7 @@ async def test_a_death_between_any_two_steps_changes_nothing(
 
 
 async def test_replay_gives_the_state_and_the_records_again(tmp_path: Path) -> None:
-    async with office(tmp_path) as (desk, _):
+    async with asyncio.timeout(40), office(tmp_path) as (desk, _):
         await desk.steward.submit(JOB, batch(b"one", b"two"))
         await desk.settled(JOB)
         await desk.steward.submit(b"k" * 32, batch(*[b"%d" % n for n in range(50)]))
@@ -111,7 +112,7 @@ async def test_replay_gives_the_state_and_the_records_again(tmp_path: Path) -> N
 
 
 async def test_a_full_disk_ends_the_node_with_its_code(tmp_path: Path) -> None:
-    async with office(tmp_path, 0) as (desk, _):
+    async with asyncio.timeout(40), office(tmp_path, 0) as (desk, _):
         log = SqliteEventLog(tmp_path / "small.db")
         log._db.execute("PRAGMA max_page_count=5").close()  # SQLite says FULL, as it does for a full disk
         steward = Steward(dataclasses.replace(desk.services, log=log), module.Timing())
@@ -136,7 +137,7 @@ async def test_a_full_disk_ends_the_node_with_its_code(tmp_path: Path) -> None:
 
 
 async def test_cancelling_pays_what_was_done_and_gives_back_the_rest(tmp_path: Path) -> None:
-    async with office(tmp_path) as (desk, _):
+    async with asyncio.timeout(40), office(tmp_path) as (desk, _):
         await desk.steward.submit(JOB, lane_job())
         await desk.view(JOB, lambda view: any(lease.state == "open" for lease in view.leases))
         await desk.steward.cancel(JOB)
@@ -182,4 +183,5 @@ async def test_a_used_up_budget_ends_a_lane_with_a_reason(tmp_path: Path) -> Non
         assert 30 <= len(answers) <= 60
         view = await desk.settled(JOB)
         assert view.phase == "failed"
-        assert sum(lease.paid_ucr for lease in view.leases) == len(answers)
+        assert sum(lease.units_final for lease in view.leases) == len(answers)
+        assert all(v.paid_ucr == cost_ucr(v.units_final, v.price_ucr) for v in view.leases)

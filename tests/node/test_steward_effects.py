@@ -56,8 +56,8 @@ class Stage:
     def order(self) -> Order:
         me = self.us.identity
         return Order(
-            me.account, me.node, JOB, "echo", "", 0, 0, 0, 0, 0, 10, 5_000, 0, "none", self.ends_ms, self.us.bank_account,
-            NONCE,
+            me.account, me.node, JOB, "echo", "", 0, 0, 0, 0, 0, 10, 5_000, 0, "none", self.ends_ms,
+            self.us.bank_account, NONCE,
         )  # fmt: skip
 
     def quote(self, order: Order, **changes: Any) -> Quote:

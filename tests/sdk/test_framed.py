@@ -136,7 +136,7 @@ async def test_a_stream_that_breaks_tells_all_its_writers() -> None:
         stream = FramedStream(scripted, spawner(group))
 
         async def pour() -> str:
-            with pytest.raises(FallowError) as caught:  # noqa: PT012
+            with pytest.raises(FallowError) as caught:
                 while True:
                     await stream.put(bytes(100_000))
             return caught.value.code

@@ -101,7 +101,7 @@ async def test_a_node_that_does_not_read_stops_the_sender(tmp_path: Path) -> Non
 
     sent = 0
     async with played(tmp_path / "s", lazy) as link, link.open(OpenLane(WORD)) as lane:
-        with pytest.raises(TimeoutError):  # noqa: PT012
+        with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5):
                 while True:
                     await lane.send(LaneTask(sent, bytes(10_000)))

@@ -90,20 +90,12 @@ def test_seeds_7368_and_7690_a_lease_that_opens_after_its_provider_gave_it_up_is
     """The bank was away for longer than providers wait for an escrow. It opened late, the provider was asked to close,
     said yes and did nothing: the money was locked, and the node out of reach for the job, until the term."""
     assert not simulate(seed).failure
-    bank_away = Happening(2_000, "kill", ("bank",), 25_000)
-    world = play(batch(8), happenings=[bank_away], calm_ms=60_000)
-    assert world.code() == ""
-    assert world.pool.world.elapsed_ms < 120_000
 
 
 def test_seed_7401_nodes_that_were_out_of_reach_are_asked_again_later() -> None:
     """A node stayed unobserved for ever when its last lease closed before it came back: nobody watches it any more, and
     who is unobserved was not asked for quotes. One long outage at the steward shut out all providers."""
     assert not simulate(7401).failure
-    outage = Happening(5_000, "cut", ("p0", "p1", "p2", "p3"), 30_000)
-    world = play(batch(20, units=60), happenings=[outage], calm_ms=60_000)
-    assert world.code() == ""
-    assert None not in world.outputs()
 
 
 def test_seed_5733_a_claim_that_is_final_after_its_lease_is_closed_is_not_counted_as_paid() -> None:

@@ -227,7 +227,7 @@ def serve_receipts(router: Router, steward: Steward, receipts: Receipts) -> None
     @router.on(local.ListReceipts)
     async def _(_caller: Caller, request: local.ListReceipts) -> local.ReceiptList:
         steward.view(request.job)
-        return local.ReceiptList(tuple(steward.records.receipts(request.job)))
+        return local.ReceiptList(receipts.of_job(request.job))
 
     @router.on(local.GetReceipt)
     async def _(_caller: Caller, request: local.GetReceipt) -> local.ReceiptBytes:

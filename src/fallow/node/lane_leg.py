@@ -213,6 +213,9 @@ class Leg:
             for ask in flying.values():
                 ask.leg = None
                 self.back(ask)
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError  # a group that fails while it is cancelled tells of the failure only
         return error
 
     def _request(self) -> OpenLane:

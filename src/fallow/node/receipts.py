@@ -11,7 +11,7 @@ from fallow.errors import FallowError, fail
 from fallow.node.lane_journal import Answered, find_claim, read_answers
 from fallow.node.lane_leg import Leg
 from fallow.node.services import Services
-from fallow.node.steward_records import LaneReceiptNote, Records
+from fallow.node.steward_records import LaneReceiptNote, Records, refuted_receipt_id
 from fallow.rules.node.steward_state import Seat, State
 from fallow.rules.node.steward_types import Charge, KeepReceipt, LaneAnswered
 from fallow.wire.claims import MerkleTree, output_hash
@@ -32,10 +32,14 @@ class Receipts:
     async def sealed(self, prefix: bytes) -> bytes:
         """The receipt whose id begins with `prefix`, as a file. Raises UsageError E2002 unless exactly one does, or
         while the work it is about has not been claimed yet."""
+        refuted: dict[bytes, bytes] = {refuted_receipt_id(lease): lease for lease in self._records.refuted()}
         found = self._records.find_receipts(prefix.hex())
+        found += [identifier for identifier in refuted if identifier.startswith(prefix)]
         if len(found) != 1:
             raise fail("E2002", f"{len(found) or 'No'} receipts begin with r_{prefix.hex()}.")
         identifier = found[0]
+        if identifier in refuted and (data := await self.rejected(refuted[identifier])) is not None:
+            return data
         kept = self._records.receipt(identifier)
         receipt = await self._of_task(kept) if kept is not None else await self._of_lane(identifier)
         return seal(receipt, self._s.identity.account_secret)
@@ -52,7 +56,13 @@ class Receipts:
         verdict: Verdicts = "accepted" if evidence else "cleared"
         work = TaskWork(kept.spec, kept.output)
         seat = self._seat(kept.lease)
-        return await self._assemble(seat, kept.job, kept.claim, work, 0, (), verdict, evidence, (kept.reason,))
+        receipt = await self._assemble(seat, kept.job, kept.claim, work, 0, ())
+        return msgspec.structs.replace(receipt, verdict=verdict, evidence=evidence, notes=(kept.reason,))
+
+    def of_job(self, job: bytes) -> tuple[bytes, ...]:
+        """The ids of a job's receipts, those of caught cheats last."""
+        leases = [lease for lease in self._records.refuted() if self._state.leases.get(lease, (b"",))[0] == job]
+        return (*self._records.receipts(job), *map(refuted_receipt_id, leases))
 
     async def rejected(self, lease: bytes) -> bytes | None:
         """The receipt of a cheat: the claim that was refuted, who refuted it, and that nothing was paid for it."""
@@ -65,10 +75,11 @@ class Receipts:
             return None
         index, path = charge.accused.index, charge.accused.path
         words = ("Caught by re-execution.",)
-        receipt = await self._assemble(
-            seat, place[0], charge.accused.claim, work, index, path, "rejected", charge.others, words
+        receipt = await self._assemble(seat, place[0], charge.accused.claim, work, index, path)
+        receipt = msgspec.structs.replace(
+            receipt, verdict="rejected", evidence=charge.others, notes=words, charge=verdict
         )  # fmt: skip
-        return seal(msgspec.structs.replace(receipt, charge=verdict), self._s.identity.account_secret)
+        return seal(receipt, self._s.identity.account_secret)
 
     def _claimed_work(self, charge: Charge) -> TaskWork | LaneWork | None:
         """What the accused answered; None when it is no longer at hand."""
@@ -96,7 +107,8 @@ class Receipts:
         pending = any(batch.claim_hash == event.claim_hash for batch in seat.batches.values())
         verdict: Verdicts = "provisional" if pending else "cleared"
         words = ("Not final yet: a check may still come.",) if pending else ()
-        return await self._assemble(seat, note.job, event.claim, work, index, tree.path(index), verdict, (), words)
+        receipt = await self._assemble(seat, note.job, event.claim, work, index, tree.path(index))
+        return msgspec.structs.replace(receipt, verdict=verdict, notes=words)
 
     def _lane_batch(self, note: LaneReceiptNote) -> tuple[list[Answered], LaneAnswered]:
         event = find_claim(self._s.log, note.lease, note.number)
@@ -116,10 +128,10 @@ class Receipts:
             raise fail("E2002", "The lease of this receipt is not known.")
         return next(seat for seat in self._state.jobs[place[0]].seats if seat.number == place[1])
 
-    async def _assemble(  # noqa: PLR0913 - the parts of a receipt
-        self, seat: Seat, job: bytes, claim: Signed, work: TaskWork | LaneWork, index: int, path: tuple[bytes, ...],
-        verdict: Verdicts, evidence: tuple[Evidence, ...], notes: tuple[str, ...],
-    ) -> Receipt:  # fmt: skip
+    async def _assemble(
+        self, seat: Seat, job: bytes, claim: Signed, work: TaskWork | LaneWork, index: int, path: tuple[bytes, ...]
+    ) -> Receipt:
+        """All but how the work was judged: "cleared" until the caller says more."""
         terms: Lease = seat.leased
         order, quote = self._records.document(terms.order), self._records.document(terms.quote)
         if order is None or quote is None or seat.ours is None or seat.theirs is None:
@@ -129,9 +141,8 @@ class Receipts:
         return Receipt(
             made_ms=now_ms, job=job, order=order, quote=quote, lease=seat.ours, provider_signature=seat.theirs,
             requester_certificate=self._s.identity.certificate(now_ms), provider_certificate=seat.offer.certificate,
-            claim=claim, work=work, index=index, path=path, policy=seat.order.verify, verdict=verdict,
-            evidence=evidence, units_final=seat.final_units, voucher=voucher,
-            settlement=await self._settlement(seat.lease), notes=notes,
+            claim=claim, work=work, index=index, path=path, policy=seat.order.verify, verdict="cleared",
+            units_final=seat.final_units, voucher=voucher, settlement=await self._settlement(seat.lease),
         )  # fmt: skip
 
     async def _settlement(self, lease: bytes) -> Signed | None:

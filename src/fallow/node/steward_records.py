@@ -38,6 +38,11 @@ def lane_receipt_id(lease: bytes, number: int) -> Digest:
     return Digest(blake3(b"fallow lane receipt" + lease + number.to_bytes(8, "big")).digest())
 
 
+def refuted_receipt_id(lease: bytes) -> Digest:
+    """The id of the receipt of the claim for which a lease's provider was caught."""
+    return Digest(blake3(b"fallow refuted receipt" + lease).digest())
+
+
 class LaneReceiptNote(msgspec.Struct, frozen=True, array_like=True):
     """What a lane receipt's id stands for."""
 
@@ -134,6 +139,10 @@ class Records:
         if charge is None or verdict is None:
             return None
         return decode(Charge, charge, MAX_RECORD_BYTES), decode(Signed, verdict)
+
+    def refuted(self) -> list[bytes]:
+        """The leases whose provider was caught, as the bank agreed."""
+        return [bytes.fromhex(key.removeprefix("verdict/")) for key in self._log.keys("verdict/")]
 
     # notes ----------------------------------------------------------------------------------------------------------
 
