@@ -84,7 +84,8 @@ class Record:
         everything = {
             "script": Path(self.script).name, "claim": self.claim, "arguments": sys.argv[1:], "began": self.began,
             "seed": self.seed, "commit": commit(), "source": source_digest(), "machine": machine(),
-            "load_before": [round(value, 2) for value in self.load], "left_out": self.left_out,
+            "load_before": [round(value, 2) for value in self.load],
+            "load_after": [round(value, 2) for value in os.getloadavg()], "left_out": self.left_out,
             "rows": [figure.row() for figure in self.figures],
             "rounds": {f"{f.who}: {f.what}": [_digits(v, 6) for v in f.values] for f in self.figures},
             "raw": raw or {},

@@ -25,7 +25,6 @@ import os
 import platform
 import shutil
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -34,7 +33,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from _record import OURS, Figure, Record, peer_python
+
+CLAIM = "a verified download of 256 MiB keeps 80 % of a raw iroh stream's speed"
 PIECE = 1 << 20
 IROH_PIECE = 1 << 18
 GOAL = 0.8
@@ -289,20 +290,19 @@ def play_libp2p(arguments: list[str]) -> None:
         receive_libp2p(json.loads(arguments[2]), Path(arguments[1]), int(arguments[3]))
 
 
-def peers() -> list[Peer]:
+def peers(record: Record) -> list[Peer]:
     """Those that are installed."""
     found = [
         Peer("tcp", "read and sendall", platform.python_version()),
         Peer("iroh", "one stream, binding repaired", importlib.metadata.version("iroh")),
-        Peer("fallow", "verified, written, synced, indexed", importlib.metadata.version("fallow")),
+        Peer(OURS, "verified, written, synced, indexed", importlib.metadata.version(OURS)),
     ]
-    python = os.environ.get("FALLOW_BENCH_LIBP2P_PYTHON", sys.executable)
-    asked = "import importlib.metadata as m; print(m.version('libp2p'))"
-    answer = subprocess.run([python, "-c", asked], capture_output=True, text=True, check=False)
-    if answer.returncode == 0:
-        found.append(Peer("libp2p", "one stream, TCP+Noise+Yamux", answer.stdout.strip(), python))
+    libp2p = peer_python("FALLOW_BENCH_LIBP2P_PYTHON", "libp2p")
+    if libp2p is not None:
+        python, versions = libp2p
+        found.append(Peer("libp2p", "one stream, TCP+Noise+Yamux", versions["libp2p"], python))
     else:
-        print("py-libp2p is not installed: left out", file=sys.stderr)
+        record.leave_out("py-libp2p is not installed here nor named by FALLOW_BENCH_LIBP2P_PYTHON: left out")
     return found
 
 
@@ -330,42 +330,29 @@ def race(found: list[Peer], folder: Path, rounds: int, size_bytes: int) -> None:
             peer.stop()
 
 
-def report(found: list[Peer], size_bytes: int, load: float) -> None:
-    """To stdout, one line each, and to the results folder."""
-    rows: list[dict[str, Any]] = []
+def report(record: Record, found: list[Peer], size_bytes: int) -> None:
+    """The share of a raw stream's speed is of the same round."""
+    seconds = {peer.name: peer.seconds for peer in found}
+    shares = [raw / ours for raw, ours in zip(seconds["iroh"], seconds[OURS], strict=True)]
+    record.add(Figure(OURS, "share of a raw iroh stream's speed", "", shares, GOAL, version=found[2].version))
     for peer in found:
-        speeds = sorted(size_bytes / seconds / 1e6 for seconds in peer.seconds)
-        rows.append({
-            "peer": peer.name, "what": f"{size_bytes >> 20} MiB file, {peer.what}", "unit": "MB/s",
-            "value": round(statistics.median(speeds), 1), "least": round(speeds[0], 1), "most": round(speeds[-1], 1),
-            "n": len(speeds), "version": peer.version,
-        })  # fmt: skip
-    by_name = {row["peer"]: row["value"] for row in rows}
-    share = round(by_name["fallow"] / by_name["iroh"], 3)
-    rows.append({"peer": "fallow / iroh", "what": "share of a raw stream's speed", "value": share, "goal": GOAL})
-    for row in rows:
-        print(json.dumps(row), flush=True)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    results = ROOT / "benchmarks" / "results"
-    results.mkdir(exist_ok=True)
-    machine = {"cpus": os.cpu_count(), "platform": platform.platform(), "load_before": load}
-    raw = {peer.name: [round(seconds, 4) for seconds in peer.seconds] for peer in found}
-    everything = {"commit": commit.stdout.strip(), "machine": machine, "rows": rows, "seconds": raw}
-    (results / "blobs.json").write_text(json.dumps(everything, indent=1) + "\n")
+        speeds = [size_bytes / one / 1e6 for one in peer.seconds]
+        record.add(Figure(peer.name, peer.what, "MB/s", speeds, version=peer.version))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="256 MiB between two processes")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--mib", type=int, default=256)
     options = parser.parse_args()
-    load = os.getloadavg()[0]
-    found, folder = peers(), Path(tempfile.mkdtemp(prefix="fallow-bench-blobs-"))
+    record = Record(__file__, CLAIM)
+    found, folder = peers(record), Path(tempfile.mkdtemp(prefix="fallow-bench-blobs-"))
     try:
         race(found, folder, options.rounds, options.mib << 20)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    report(found, options.mib << 20, load)
+    report(record, found, options.mib << 20)
+    record.write({"size_mib": options.mib})
 
 
 if __name__ == "__main__":

@@ -1,60 +1,67 @@
 """How long a user waits for the command line itself: wall time of `fallow --help` and `import fallow`, beside a bare
-interpreter, `hf --help`, `import huggingface_hub`, `ray --help` and `import ray`.
+interpreter, `hf --help` and `import huggingface_hub`, and the same of Ray and litellm.
 
-Ray is measured when the Python named by `FALLOW_BENCH_RAY_PYTHON`, or this one, has it; `hf` comes with the `train`
-extra. All commands take turns, so that whatever else the machine does hits all of them; the first round warms up byte
+Ray and litellm are measured when the Pythons named by `FALLOW_BENCH_RAY_PYTHON` and `FALLOW_BENCH_LITELLM_PYTHON`, or
+this one, have them; `hf` comes with the `train` extra. All commands take turns, so that whatever else the machine does hits all of them; the first round warms up byte
 code and page cache and is not counted. This is the kindest case: second and later starts.
 
     python benchmarks/startup.py [--rounds N]
 
-Prints one JSON line per command (median and range in ms) and writes every round to `benchmarks/results/startup.json`.
+Prints one JSON line per command and writes every round to `benchmarks/results/startup.json`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import importlib.metadata
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-RESULTS = Path(__file__).parent / "results" / "startup.json"
-GOALS_MS = {"fallow --help": 150, "import fallow": 200}
+from _record import OURS, Figure, Record, peer_python
+
+CLAIM = "`fallow --help` takes less than 150 ms, `import fallow` less than 200 ms"
+GOALS_MS = {"fallow --help": 150.0, "import fallow": 200.0}
 LIMIT_S = 60
+PEERS = (
+    ("huggingface_hub", "hf", "FALLOW_BENCH_HF_PYTHON"),
+    ("ray", "ray", "FALLOW_BENCH_RAY_PYTHON"),
+    ("litellm", "litellm", "FALLOW_BENCH_LITELLM_PYTHON"),
+)
+"""Package, command, and where to find its Python."""
 
 
-def has(python: str, module: str) -> bool:
-    """Whether an interpreter can import a module."""
-    return subprocess.run([python, "-c", f"import {module}"], capture_output=True, check=False).returncode == 0
-
-
-def commands() -> dict[str, list[str]]:
-    """What is measured, by name; peers only where they are installed."""
-    own, ray = sys.executable, os.environ.get("FALLOW_BENCH_RAY_PYTHON", sys.executable)
+def commands(record: Record) -> dict[str, tuple[str, str, list[str]]]:
+    """What is measured: whose it is, its version, the command. Peers only where they are installed."""
+    own, version = sys.executable, importlib.metadata.version(OURS)
+    fallow = str(Path(own).with_name("fallow"))
     found = {
-        "python -c pass": [own, "-c", "pass"],
-        "fallow --help": [str(Path(own).with_name("fallow")), "--help"],
-        "import fallow": [own, "-c", "import fallow"],
-        "import fallow; fallow.connect": [own, "-c", "import fallow; fallow.connect"],
-        "fallow jobs --help": [str(Path(own).with_name("fallow")), "jobs", "--help"],
+        "fallow --help": (OURS, version, [fallow, "--help"]),
+        "import fallow": (OURS, version, [own, "-c", "import fallow"]),
+        "import fallow; fallow.connect": (OURS, version, [own, "-c", "import fallow; fallow.connect"]),
+        "fallow jobs --help": (OURS, version, [fallow, "jobs", "--help"]),
+        "python -c pass": ("python", platform.python_version(), [own, "-c", "pass"]),
     }
-    if has(own, "huggingface_hub"):
-        found["hf --help"] = [str(Path(own).with_name("hf")), "--help"]
-        found["import huggingface_hub"] = [own, "-c", "import huggingface_hub"]
-    if has(ray, "ray"):
-        found["ray --help"] = [str(Path(ray).with_name("ray")), "--help"]
-        found["import ray"] = [ray, "-c", "import ray"]
+    for package, command, variable in PEERS:
+        peer = peer_python(variable, package)
+        if peer is None:
+            record.leave_out(f"{package} is not installed in this Python nor named by {variable}: left out")
+            continue
+        python, versions = peer
+        program = str(Path(python).with_name(command))
+        found[f"{command} --help"] = (package, versions[package], [program, "--help"])
+        found[f"import {package}"] = (package, versions[package], [python, "-c", f"import {package}"])
     return found
 
 
 def clock(command: list[str], home: str) -> float:
     """One start, in ms."""
     env = {"PATH": os.environ["PATH"], "HOME": home, "HF_HUB_OFFLINE": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    env |= {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False"}
     began = time.perf_counter()
     subprocess.run(command, env=env, check=True, timeout=LIMIT_S, capture_output=True, stdin=subprocess.DEVNULL)
     return (time.perf_counter() - began) * 1000
@@ -64,21 +71,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     rounds = parser.parse_args().rounds
-    measured = commands()
+    record = Record(__file__, CLAIM)
+    measured = commands(record)
     spent: dict[str, list[float]] = {name: [] for name in measured}
     with tempfile.TemporaryDirectory() as home:
         for number in range(rounds + 1):
-            for name, command in measured.items():
+            for name, (_, _, command) in measured.items():
                 took = clock(command, home)
                 if number:
-                    spent[name].append(round(took, 1))
-    for name, values in spent.items():
-        goal = GOALS_MS.get(name)
-        row = {"what": name, "median_ms": statistics.median(values), "min_ms": min(values), "max_ms": max(values)}
-        print(json.dumps(row | ({"goal_ms": goal} if goal else {})))
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}"
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"machine": machine, "rounds": rounds, "ms": spent}, indent=1) + "\n", "utf-8")
+                    spent[name].append(took)
+    for name, (who, version, _) in measured.items():
+        record.add(Figure(who, name, "ms", spent[name], GOALS_MS.get(name), less=True, version=version))
+    record.write()
 
 
 if __name__ == "__main__":

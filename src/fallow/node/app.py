@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import logging
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,6 +69,22 @@ class Options:
     ready: Callable[[dict[str, str]], None] = lambda _about: None
 
 
+class _Stderr(io.TextIOBase):
+    """Standard error as it is at the moment of writing. One that is closed, or a terminal that went away, costs a log
+    line and never a node."""
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what can be flushed."""
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+
+
 def quiet_logs(level: str) -> None:
     """Log to standard error, one line an event; libraries only from warnings on."""
     number = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
@@ -80,7 +97,7 @@ def quiet_logs(level: str) -> None:
             structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(_Stderr()),
     )
 
 
