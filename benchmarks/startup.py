@@ -2,8 +2,9 @@
 interpreter, `hf --help` and `import huggingface_hub`, and the same of Ray and litellm.
 
 Ray and litellm are measured when the Pythons named by `FALLOW_BENCH_RAY_PYTHON` and `FALLOW_BENCH_LITELLM_PYTHON`, or
-this one, have them; `hf` comes with the `train` extra. All commands take turns, so that whatever else the machine does hits all of them; the first round warms up byte
-code and page cache and is not counted. This is the kindest case: second and later starts.
+this one, have them; `hf` comes with the `train` extra. All commands take turns, so that whatever else the machine does
+hits all of them; the first round warms up byte code and page cache and is not counted. This is the kindest case: second
+and later starts.
 
     python benchmarks/startup.py [--rounds N]
 
