@@ -36,16 +36,19 @@ async def receipt(client: AsyncFallow, name: str) -> bytes:
                 await asyncio.sleep(0.1)
 
 
-async def check_training(client: AsyncFallow, folder: Path) -> list[bytes]:
+async def check_training(client: AsyncFallow, folder: Path, cheat: bytes) -> list[bytes]:
     """-> the receipts."""
     job = await start_job(client, folder)
     view = await asyncio.wait_for(settled(job), 180)
     assert view.phase == "done", view.failure
     assert [r.agreed for r in view.rounds] == [True, True, True]
     assert float(view.rounds[-1].loss) < float(view.rounds[0].loss)
-    cheats = [lease for lease in view.leases if lease.slashed_ucr]
-    assert [lease.paid_ucr for lease in cheats] == [0]
-    assert all(lease.paid_ucr > 0 for lease in view.leases if not lease.slashed_ucr)
+    for lease in view.leases:
+        if lease.account == cheat:  # it may be too slow to get work, but never works unpunished
+            assert lease.paid_ucr == 0
+            assert lease.slashed_ucr > 0 or not lease.tasks_claimed
+        else:
+            assert lease.slashed_ucr == 0
     await job.save(folder / "tuned")
     assert (folder / "tuned" / "adapter_config.json").is_file()
     return [await client.receipt(one) for one in await job.receipts()]
@@ -94,7 +97,8 @@ async def test_strangers_train_and_serve_and_a_cheat_is_caught(tmp_path: Path) -
     prepare(tmp_path)
     with Network(tmp_path / "net") as network:
         client = await network.found(3, cheats=1)
-        receipts = await check_training(client, tmp_path)
+        cheat = bytes.fromhex(network.member("provider-3").announced["account"].removeprefix("0x"))
+        receipts = await check_training(client, tmp_path, cheat)
         receipts.append(await check_serving(client, network.member("gateway").announced["base_url"], tmp_path))
         after = await books(client)
     assert after.minted_ucr == after.sum_ucr
