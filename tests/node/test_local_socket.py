@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -18,8 +19,11 @@ from fallow.errors import FallowError, UsageError, fail
 from fallow.node import local_socket as local_socket_module
 from fallow.node.local_socket import local_socket
 from fallow.node.rpc import Caller, Router
+from fallow.sdk.framed import HIGH_WATER_BYTES
 from fallow.sdk.home import socket_path
 from fallow.sdk.link import Link
+from fallow.wire.frames import encode_call
+from fallow.wire.local import GetReceipt, ReceiptBytes
 from fallow.wire.messages import CancelTask, LaneResult, LaneTask, Message, Ok, OpenLane
 
 WORD = bytes(32)
@@ -199,3 +203,48 @@ async def test_nonsense_on_the_socket_harms_nobody(tmp_path: Path) -> None:
                 raw.shutdown(socket.SHUT_WR)
                 await asyncio.sleep(0.01)
         assert await Link(path).call(ask()) == Ok()
+
+
+def open_sockets() -> int:
+    return sum(1 for fd in Path("/proc/self/fd").iterdir() if os.path.realpath(fd).rpartition("/")[2].startswith("socket:"))
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_who_comes_as_the_door_closes_leaves_no_socket_behind(tmp_path: Path, turns: int) -> None:
+    async def come_and_close() -> None:
+        with socket.socket(socket.AF_UNIX) as caller:
+            async with local_socket(tmp_path, echo_router()) as path:
+                caller.connect(str(path))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = open_sockets()
+        asyncio.run(come_and_close())
+        assert open_sockets() == before
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("patience_s", [0.02, 60])
+async def test_a_caller_that_does_not_read_its_answer_keeps_no_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience_s: float
+) -> None:
+    monkeypatch.setattr(local_socket_module, "CLOSE_S", patience_s)
+    router, answered = Router(), asyncio.Event()
+
+    @router.on(GetReceipt)
+    async def _(_caller: Caller, _request: GetReceipt) -> Message:
+        answered.set()
+        return ReceiptBytes(bytes(HIGH_WATER_BYTES))
+
+    before = open_sockets()
+    with socket.socket(socket.AF_UNIX) as caller:
+        async with asyncio.timeout(5):
+            async with local_socket(tmp_path, router) as path:
+                caller.connect(str(path))
+                caller.sendall(encode_call(1_000, GetReceipt(b"r")))
+                await answered.wait()
+            assert open_sockets() == before + 1

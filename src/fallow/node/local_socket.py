@@ -14,14 +14,22 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
+import structlog
+
 from fallow.errors import fail
 from fallow.node.router import OWNER, Caller, Limits, Router, answer, refuse
 from fallow.sdk.home import socket_path
 from fallow.sdk.link import SocketStream, reachable
 
+log = structlog.get_logger()
+
 LOCK_NAME = "node.lock"
 MAX_CALLS = 1024
 BACKLOG = 256
+CLOSE_S = 2.0
+"""How long a caller that does not read its answer may keep a finished call's socket."""
+FULL_PAUSE_S = 0.5
+"""How long nobody is let in after this process ran out of file descriptors."""
 _READ_AHEAD_BYTES = 1 << 19
 
 
@@ -29,51 +37,90 @@ _READ_AHEAD_BYTES = 1 << 19
 async def local_socket(
     home: Path, router: Router, limits: Limits | None = None, *, locked: bool = False
 ) -> AsyncGenerator[Path]:
-    """Answer the owner's calls while the block runs; yields the socket's path. On leaving, open calls are cancelled.
+    """Answer the owner's calls while the block runs; yields the socket's path. On leaving, open calls are cancelled, and
+    every connection that was ever accepted is closed when this returns: within `CLOSE_S`, whatever the callers do.
     `locked` says that the caller holds `lock_home`; otherwise it is taken here. Raises as that does."""
     path = socket_path(home)
     with ExitStack() if locked else lock_home(home):
         listener = await _bind(path)
         async with AsyncExitStack() as life:
+            life.callback(listener.close)
             group = await life.enter_async_context(asyncio.TaskGroup())
-            door = _Door(router, limits or Limits(), group)
-            server = await asyncio.start_unix_server(
-                door.connected, sock=listener, limit=_READ_AHEAD_BYTES, backlog=BACKLOG
-            )
+            door = _Door(router, limits or Limits(), group, listener)
+            door.open()
             keep = life.pop_all()  # errors of the block are the block's own, not the group's
         try:
             yield path
         finally:
-            server.close()
             path.unlink(missing_ok=True)
             door.close()
             await keep.aclose()
 
 
 class _Door:
-    """Starts a task for everybody who comes in."""
+    """Starts a task for everybody who comes in, and owns their sockets from the first moment. (asyncio's own servers
+    accept in tasks that nobody can wait for: who comes as they close is never let in and never let go.)"""
 
-    def __init__(self, router: Router, limits: Limits, group: asyncio.TaskGroup) -> None:
-        self._router, self._limits, self._group = router, limits, group
-        self._calls: set[asyncio.Task[None]] = set()
+    def __init__(self, router: Router, limits: Limits, group: asyncio.TaskGroup, listener: socket.socket) -> None:
+        self._router, self._limits, self._group, self._listener = router, limits, group, listener
+        self._loop = asyncio.get_running_loop()
+        self._calls: dict[asyncio.Task[None], socket.socket] = {}
+        self._pause: asyncio.TimerHandle | None = None
 
-    def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = self._group.create_task(self._serve(SocketStream(reader, writer)))
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
+    def open(self) -> None:
+        """Let people in."""
+        self._pause = None
+        self._listener.listen(BACKLOG)
+        self._loop.add_reader(self._listener, self._accept)
 
-    async def _serve(self, stream: SocketStream) -> None:
+    def _accept(self) -> None:
+        for _ in range(BACKLOG):
+            try:
+                connection, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:  # too many open files: the listener stays readable, so look away for a while
+                log.warning("local socket cannot accept", what=error.strerror)
+                self._loop.remove_reader(self._listener)
+                self._pause = self._loop.call_later(FULL_PAUSE_S, self.open)
+                return
+            connection.setblocking(False)
+            task = self._group.create_task(self._serve(connection))
+            self._calls[task] = connection
+            task.add_done_callback(self._served)
+
+    def _served(self, task: asyncio.Task[None]) -> None:
+        self._calls.pop(task).close()  # open still when the task was cancelled before its first step
+
+    async def _serve(self, connection: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=connection, limit=_READ_AHEAD_BYTES)
+        stream = SocketStream(reader, writer)
         try:
             if len(self._calls) > MAX_CALLS:
                 await refuse(stream)
             else:
                 await answer(self._router, Caller(OWNER), stream, self._limits)
         finally:
-            await stream.close()
+            await _let_go(stream)
 
     def close(self) -> None:
+        """Let nobody in any more, and end the calls."""
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.remove_reader(self._listener)
         for task in self._calls:
             task.cancel()
+
+
+async def _let_go(stream: SocketStream) -> None:
+    """Close, but do not wait for ever for a caller that does not read."""
+    try:
+        async with asyncio.timeout(CLOSE_S):
+            await stream.close()
+    except TimeoutError:
+        pass
+    finally:
+        stream.abort()
 
 
 def lock_home(home: Path) -> ExitStack:
