@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.open_files import open_sockets
 
 from fallow.adapters.worker import MAX_LOG_BYTES, Worker, WorkerLimits, held_bytes, kill_orphans, open_worker
 from fallow.units import MIB
@@ -221,3 +222,11 @@ def test_orphans_are_killed_but_not_whoever_has_their_number_now(tmp_path: Path)
         assert kill_orphans(tmp_path) == 1
         assert orphan.wait() == -signal.SIGKILL
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_start_that_is_cancelled_leaves_no_socket(tmp_path: Path) -> None:
+    before = open_sockets()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0), running(tmp_path, Seen()):
+            pass
+    assert open_sockets() == before

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from tests.gateway.steward_stub import door
+from tests.open_files import open_sockets
 
 from fallow.errors import FallowError
+from fallow.gateway import server as server_module
 from fallow.gateway.server import claim_port, run_gateway
 from fallow.sdk.home import socket_path
 
@@ -69,3 +72,32 @@ async def test_without_a_steward_the_door_says_so(tmp_path: Path) -> None:
             assert reply.json()["error"]["fallow"]["code"] == "E2004"
             assert (await http.get(f"{url}/health")).json() == {"ok": True}
         server.cancel()
+
+
+def test_a_client_that_does_not_read_keeps_no_socket_open_when_the_server_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flooded = asyncio.Event()
+
+    async def flood(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        asyncio.get_running_loop().call_soon(flooded.set)
+        while True:
+            await send({"type": "http.response.body", "body": bytes(1 << 20), "more_body": True})
+
+    async def serve_and_leave(client: socket.socket) -> None:
+        listener = claim_port("127.0.0.1", 0)
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            server = group.create_task(run_gateway(socket_path(tmp_path), listener))
+            await asyncio.to_thread(client.connect, listener.getsockname())
+            client.sendall(b"GET / HTTP/1.1\r\nhost: door\r\n\r\n")
+            await flooded.wait()
+            server.cancel()
+
+    monkeypatch.setattr(server_module, "create_app", lambda *_: flood)
+    before = open_sockets()
+    with socket.socket() as client:
+        asyncio.run(serve_and_leave(client))
+        assert open_sockets() == before + 1

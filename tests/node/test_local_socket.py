@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.open_files import open_sockets
 
 from fallow.errors import FallowError, UsageError, fail
 from fallow.node import local_socket as local_socket_module
@@ -203,10 +204,6 @@ async def test_nonsense_on_the_socket_harms_nobody(tmp_path: Path) -> None:
                 raw.shutdown(socket.SHUT_WR)
                 await asyncio.sleep(0.01)
         assert await Link(path).call(ask()) == Ok()
-
-
-def open_sockets() -> int:
-    return sum(1 for fd in Path("/proc/self/fd").iterdir() if os.path.realpath(fd).rpartition("/")[2].startswith("socket:"))
 
 
 @pytest.mark.parametrize("turns", range(6))

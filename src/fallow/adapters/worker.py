@@ -159,7 +159,7 @@ async def open_worker(
     try:
         with theirs:
             process = await _spawn((*command, "--fd", str(theirs.fileno())), folder, limits, theirs.fileno())
-    except OSError:
+    except BaseException:  # a cancelled start, too, must not leave the socket to the garbage collector
         ours.close()
         raise
     note = folder.parent / f"{process.pid}.worker"
