@@ -77,5 +77,4 @@ async def _let_go(server: _Server) -> None:
     """Close what uvicorn waits for in vain: clients that do not read, and those who came in its last moment."""
     for connection in list(server.server_state.connections):
         connection.transport.abort()
-    while server.server_state.connections:
-        await asyncio.sleep(0)  # closing takes a turn of the loop
+    await asyncio.sleep(0)  # which takes them a turn of the loop

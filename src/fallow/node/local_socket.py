@@ -37,9 +37,9 @@ _READ_AHEAD_BYTES = 1 << 19
 async def local_socket(
     home: Path, router: Router, limits: Limits | None = None, *, locked: bool = False
 ) -> AsyncGenerator[Path]:
-    """Answer the owner's calls while the block runs; yields the socket's path. On leaving, open calls are cancelled, and
-    every connection that was ever accepted is closed when this returns: within `CLOSE_S`, whatever the callers do.
-    `locked` says that the caller holds `lock_home`; otherwise it is taken here. Raises as that does."""
+    """Answer the owner's calls while the block runs; yields the socket's path. On leaving, open calls are cancelled and
+    every connection is closed, at the latest after `CLOSE_S`, whatever the callers do. `locked` says that the caller
+    holds `lock_home`; otherwise it is taken here. Raises as that does."""
     path = socket_path(home)
     with ExitStack() if locked else lock_home(home):
         listener = await _bind(path)
