@@ -1,5 +1,5 @@
 """The error tree, and what every error must say: what happened, the likely cause, where the money is, what to type
-next, and a code with a page under `docs/reference/errors/`.
+next, and a code that `fallow explain` explains offline, as its page under `docs/reference/errors/` does.
 
     FallowError
     ├─ UsageError         the caller's mistake: bad configuration, unknown model, unreadable file
@@ -17,7 +17,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-DOCS_URL = "https://fallow.network/docs/errors/"
+PAGES = "docs/reference/errors"
+"""Where each code has a page, from the repository's root."""
 
 
 @dataclass(frozen=True)
@@ -46,21 +47,22 @@ class FallowError(Exception):
         self.next_step = next_step or entry.next_step
 
     @property
-    def docs_url(self) -> str:
-        return f"{DOCS_URL}{self.code}"
+    def docs_page(self) -> str:
+        """The path of the code's page in the repository."""
+        return page_of(self.code)
 
     def five_lines(self) -> str:
         """The error as the CLI prints it."""
         return (
             f"{self.what}\nLikely cause: {self.cause}\nMoney: {self.money}\n"
-            f"Next:  {self.next_step}\n{self.code}  {self.docs_url}"
+            f"Next:  {self.next_step}\n{self.code}  fallow explain {self.code}, or {self.docs_page}"
         )
 
     def details(self) -> dict[str, str | bool]:
         """The same for `--json`, with stable keys."""
         return {
             "code": self.code, "what": self.what, "cause": self.cause, "money": self.money,
-            "next": self.next_step, "docs_url": self.docs_url, "retryable": self.retryable,
+            "next": self.next_step, "docs_page": self.docs_page, "retryable": self.retryable,
         }  # fmt: skip
 
 
@@ -87,6 +89,11 @@ class InternalError(FallowError):
 
 
 CODES: dict[str, ErrorCode] = {}
+
+
+def page_of(code: str) -> str:
+    """The path of a code's page in the repository."""
+    return f"{PAGES}/{code}.md"
 
 
 def fail(code: str, what: str, *, cause: str = "", money: str = "", next_step: str = "") -> FallowError:

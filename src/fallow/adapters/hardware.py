@@ -31,7 +31,7 @@ REFERENCE_PARAMETERS = 135_000_000
 TRAIN_FLOPS, GENERATE_FLOPS = 6, 2
 """Floating-point operations per parameter and token."""
 FIXED_SPEEDS = {"echo": 5_000, "spin": 1_000}
-NEEDS_PACKAGE = {"train": ("torch", "transformers", "peft"), "generate": ("torch", "transformers")}
+NEEDS_PACKAGE = {"train": ("torch", "transformers", "safetensors"), "generate": ("torch", "transformers")}
 _NVML = cast(Any, pynvml)
 _ISA = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd", "sve")
 _BENCH = """

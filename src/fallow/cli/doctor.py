@@ -30,12 +30,13 @@ CORE = (
     "blake3",
     "cryptography",
     "SQLAlchemy",
-    "fastapi",
+    "starlette",
+    "pydantic",
     "uvicorn",
     "zeroconf",
     "rich",
 )
-EXTRAS = {"train": ("torch", "transformers", "peft", "safetensors"), "llm": ("xllamacpp",)}
+EXTRAS = {"train": ("torch", "transformers", "safetensors", "gguf"), "llm": ("xllamacpp",)}
 SMALL_DISK_BYTES = 5 * GIB
 
 

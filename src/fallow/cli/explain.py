@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from fallow.cli.output import Output, table
-from fallow.errors import CODES, DOCS_URL, ErrorCode, fail
+from fallow.errors import CODES, ErrorCode, fail, page_of
 
 FAMILIES = {
     "UsageError": "The request was wrong; trying again unchanged fails again.",
@@ -50,7 +50,7 @@ def entry_data(entry: ErrorCode) -> dict[str, str | bool]:
         "retryable": entry.family.retryable,
         "cause": entry.cause,
         "next": entry.next_step,
-        "docs_url": f"{DOCS_URL}{entry.code}",
+        "docs_page": page_of(entry.code),
     }
 
 

@@ -17,7 +17,8 @@ else `~/.fallow`) and `--help`. Data goes to stdout, talk to stderr; off a termi
 Commands that spend show the price and ask; `--yes` answers, and is required where nobody can be asked.
 
 Exit codes: 0 done, 2 wrong usage, 3 refused by the rules, 4 a peer misbehaved, 5 try again later, 70 our bug, 130
-interrupted. With `--json` an error is `{"error": {"code", "what", "cause", "money", "next", "docs_url", "retryable"}}`.
+interrupted. With `--json` an error is `{"error": {...}}` with `code`, `what`, `cause`, `money`, `next`, `docs_page` and
+`retryable`.
 """
 EVERYWHERE = {"help", "home", "json"}
 
