@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from fallow.rules import trust
-from fallow.rules.escrow import EscrowRow, Move, Place, escrow_key, faults, totals
+from fallow.rules.escrow import EscrowRow, Move, Place, faults, totals
 from fallow.rules.node import steward_types as t
 from fallow.rules.node.provider_types import ProviderState
 from fallow.rules.node.steward_state import Mark, State
@@ -59,9 +59,6 @@ class Referee:
         self.since_ms = 0
         self.caught: set[bytes] = set()
         self.lost: set[bytes] = set()
-        self.late: set[tuple[bytes, bytes]] = set()
-        """Receipts for claims that became final after their lease had ended and its provider had closed it: nothing can
-        be paid for them any more. A weakness of the rules that is known (seed 5733): they should be decided before."""
         self._moves_seen = 0
         self._out: dict[bytes, dict[tuple[Place, bytes], int]] = {}
         world.checks.append(self.books)
@@ -186,9 +183,6 @@ class Referee:
                 raise self.wrong("two receipts for one claim contradict each other")
             return
         self.receipts[key] = receipt
-        row = self.ledger.rows.get(escrow_key(receipt.lease)) if self.ledger is not None else None
-        if isinstance(row, EscrowRow) and row.closed_ms:
-            self.late.add(key)
         self.final_units[receipt.lease] = self.final_units.get(receipt.lease, 0) + receipt.units
         policy = self.policies[receipt.job]
         account = receipt.terms.provider
@@ -271,9 +265,8 @@ class Referee:
         for row in self.ledger.rows.values():
             if not isinstance(row, EscrowRow):
                 continue
-            ours = {key: r.paid_ucr for key, r in self.receipts.items() if key[0] == row.lease}
-            most, owed = sum(ours.values()), sum(ucr for key, ucr in ours.items() if key not in self.late)
-            if row.paid_ucr > most:
-                raise self.wrong(f"{row.paid_ucr} ucr paid under a lease whose receipts say {most}")
+            owed = sum(r.paid_ucr for key, r in self.receipts.items() if key[0] == row.lease)
+            if row.paid_ucr > owed:
+                raise self.wrong(f"{row.paid_ucr} ucr paid under a lease whose receipts say {owed}")
             if row.paid_ucr < owed and row.provider not in self.cheats:
                 raise self.wrong(f"honest {self.name(row.provider)} earned {owed} and was paid {row.paid_ucr}")

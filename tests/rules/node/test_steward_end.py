@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from tests.rules.node.crowd import Crowd, Provider, batch_spec, honest_crowd, honest_output, lie, train_spec, word
+from tests.rules.node.crowd import (
+    Crowd,
+    Provider,
+    batch_spec,
+    honest_crowd,
+    honest_output,
+    lane_spec,
+    lie,
+    train_spec,
+    word,
+)
 
 from fallow.rules.node import steward_types as t
 from fallow.rules.node.steward import view
 from fallow.rules.node.steward_state import Fate, Step
+from fallow.rules.trust import Standing
 
 
 def shown(crowd: Crowd, job: bytes) -> str:
@@ -171,8 +182,6 @@ def test_jobs_that_make_no_sense_end_at_once(change: dict[str, object]) -> None:
 
 
 def test_a_lane_job_ends_well_when_its_time_is_over() -> None:
-    from tests.rules.node.crowd import lane_spec
-
     crowd = Crowd(honest_crowd(3))
     job = crowd.submit(msgspec.structs.replace(lane_spec(), timeout_s=100))
     crowd.run()
@@ -199,3 +208,74 @@ def test_escrow_that_opens_after_the_end_is_closed() -> None:
     assert crowd.escrow[opening.lease] == "closed"
     assert shown(crowd, job) == "cancelled"
     assert word("job") == job
+
+
+LEASE_MS = 3_600_000
+DECIDE_MS = LEASE_MS - LEASE_MS // 20
+
+
+def unfinished_check(passed: int) -> tuple[Crowd, bytes, t.Assign]:
+    """A claim whose check takes longer than its lease; its account has passed so many checks before."""
+    crowd = Crowd(honest_crowd(3), hold={t.Assign})
+    job = crowd.submit(msgspec.structs.replace(batch_spec(1, 3), timeout_s=100_000))
+    crowd.run()
+    first = crowd.of(t.Assign)[0]
+    terms, provider = crowd.leases[first.lease]
+    crowd.state.standings[terms.provider] = Standing(passed)
+    crowd.state.jobs[job].policy = crowd.state.jobs[job].policy._replace(probation=5, rate_ppm=1_000_000)
+    crowd.tell(crowd.claim(first.lease, first.task, honest_output(first.spec), provider))
+    crowd.run()
+    assert len(crowd.of(t.Assign)) == 2
+    return crowd, job, first
+
+
+def test_a_check_that_outlasts_the_lease_is_decided_before_its_end() -> None:
+    crowd, _, first = unfinished_check(passed=5)
+    crowd.pass_time(DECIDE_MS - 1)
+    assert crowd.escrow[first.lease] == "open"
+    assert not crowd.of(t.KeepReceipt)
+    crowd.pass_time(1)
+    (receipt,) = crowd.of(t.KeepReceipt)
+    assert (receipt.lease, receipt.check, receipt.paid_ucr) == (first.lease, "cleared", 10)
+    assert crowd.vouchers[first.lease] == 10
+    assert crowd.escrow[first.lease] == "closed"
+
+
+def test_whom_nobody_knows_is_not_believed_at_the_end_of_its_lease() -> None:
+    crowd, job, first = unfinished_check(passed=0)
+    crowd.hold.clear()
+    crowd.pass_time(DECIDE_MS)
+    for _ in range(4):
+        crowd.pass_time(6_000)
+    assert crowd.escrow[first.lease] == "closed"
+    assert first.lease not in crowd.vouchers
+    assert first.lease not in {receipt.lease for receipt in crowd.of(t.KeepReceipt)}
+    assert crowd.outcome(job).outputs == (honest_output(first.spec),)
+
+
+def test_nothing_becomes_final_under_a_lease_that_has_ended() -> None:
+    """The steward was away: the escrow may be closed, so a receipt could not tell the truth."""
+    crowd, _, first = unfinished_check(passed=5)
+    auditor = crowd.of(t.Assign)[1]
+    crowd.now_ms += LEASE_MS
+    crowd.tell(crowd.claim(auditor.lease, auditor.task, honest_output(auditor.spec), crowd.leases[auditor.lease][1]))
+    crowd.run()
+    assert not crowd.of(t.KeepReceipt)
+    assert first.lease not in crowd.vouchers
+
+
+@pytest.mark.parametrize(("passed", "paid"), [(5, 5), (0, 0)])
+def test_lane_answers_are_decided_before_their_lease_ends(passed: int, paid: int) -> None:
+    crowd = Crowd(honest_crowd(3), hold={t.AuditLane})
+    crowd.submit(msgspec.structs.replace(lane_spec(verify="audit:rate=1,probation=5"), timeout_s=100_000))
+    crowd.run()
+    lease = next(iter(crowd.leases))
+    crowd.state.standings[crowd.leases[lease][0].provider] = Standing(passed)
+    crowd.tell(crowd.lane_claim(lease, 1, 1, 5, 5))
+    crowd.run()
+    assert crowd.of(t.AuditLane)
+    crowd.pass_time(DECIDE_MS)
+    assert crowd.escrow[lease] == "closed"
+    assert crowd.vouchers.get(lease, 0) == paid == sum(receipt.paid_ucr for receipt in crowd.of(t.KeepReceipt))
+    crowd.tell(crowd.lane_claim(lease, 2, 6, 5, 5))
+    assert crowd.vouchers.get(lease, 0) == paid

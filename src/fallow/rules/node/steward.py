@@ -14,6 +14,7 @@ from fallow.rules.node import steward_lanes, steward_market, steward_pay, stewar
 from fallow.rules.node import steward_types as t
 from fallow.rules.node.steward_end import (
     complete,
+    lapse,
     out_of_money,
     out_of_time,
     settle,
@@ -38,6 +39,7 @@ def transition(state: State, event: t.StewardEvent) -> list[t.StewardEffect]:
     """Apply one event; -> what to do now, in order."""
     state.now_ms = max(state.now_ms, event.at_ms)
     turn = Turn(state)
+    lapse(turn)
     match event:
         case t.StewardStarted():
             _started(turn, event)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fallow.rules import market, trust
 from fallow.rules.node import steward_lanes
-from fallow.rules.node.steward_market import forget
-from fallow.rules.node.steward_pay import clear, close_seat
-from fallow.rules.node.steward_slots import end_vote, void_vote
-from fallow.rules.node.steward_state import Ending, Fate, Job, Mark, Phase, Seat, Stage, Step, Turn
+from fallow.rules.node.steward_market import decide_by_ms, forget
+from fallow.rules.node.steward_pay import clear, close_seat, finalise_batch, finalise_vote
+from fallow.rules.node.steward_slots import end_vote, reslot, set_step, void_vote
+from fallow.rules.node.steward_state import NEVER_MS, Ending, Fate, Job, Mark, Phase, Seat, Stage, Step, Turn, Vote
 from fallow.rules.node.steward_trust import advance, begin_check
 from fallow.rules.node.steward_types import JobEnded
 from fallow.rules.trust import Reason
@@ -96,6 +96,59 @@ def settle_seat(turn: Turn, job: Job, seat: Seat) -> bool:
     return not seat.claims and not seat.batches
 
 
+def lapse(turn: Turn) -> None:
+    """Decide what is still open under leases that are about to end. Comes before anything else that an event may do:
+    once the escrow is closed nothing can be paid, and a receipt must not say that it was."""
+    state = turn.state
+    if state.now_ms < state.lapse_ms:
+        return
+    state.lapse_ms = NEVER_MS
+    for job in state.jobs.values():
+        for seat in [job.seats[number] for number in job.live if job.seats[number].stage is Stage.OPEN]:
+            if state.now_ms >= decide_by_ms(seat):
+                _decide_all(turn, job, seat)
+                turn.touch(job)
+            else:
+                state.lapse_ms = min(state.lapse_ms, decide_by_ms(seat))
+
+
+def _decide_all(turn: Turn, job: Job, seat: Seat) -> None:
+    """What runs moves; what was claimed is believed of accounts that have proved themselves, while it can be paid, and
+    done again by somebody else otherwise."""
+    if seat.mark is Mark.NONE:
+        seat.mark = Mark.FULL
+    for key in dict.fromkeys(seat.running.values()):
+        for vote in job.slots[key].running():
+            if vote.seat == seat.number:
+                end_vote(turn, job, vote, cancel=True)
+        reslot(turn, job, job.slots[key])
+    believed = turn.now_ms < seat.leased.ends_ms and _proven(turn, job, seat)
+    for claim_hash, key in list(seat.claims.items()):
+        for vote in job.slots[key].votes:
+            if vote.claim_hash == claim_hash and vote.fate is Fate.CLAIMED:
+                _decide_vote(turn, job, vote, believed=believed)
+    for batch in list(seat.batches.values()):
+        if believed:
+            finalise_batch(turn, job, seat, batch, "cleared", _IN_TIME)
+    _drop_batches(turn, seat)
+
+
+def _decide_vote(turn: Turn, job: Job, vote: Vote, *, believed: bool) -> None:
+    slot = job.slots[job.tasks[vote.task]]
+    if not believed or slot.disputed or slot.step is Step.KEEPING:
+        void_vote(turn, job, vote)
+        reslot(turn, job, slot)
+        return
+    finalise_vote(turn, job, slot, vote, "cleared", _IN_TIME)
+    if not any(other.fate is Fate.CLAIMED for other in slot.live()) and slot.step is not Step.FINAL:
+        for other in slot.running():
+            end_vote(turn, job, other, cancel=True)
+        set_step(job, slot, Step.FINAL)
+
+
+_IN_TIME = "its account passed other checks, and its lease ended before this one was done"
+
+
 def wind_up(turn: Turn, job: Job) -> None:
     """A job that is complete: everybody's last check, then the outcome. A cheat that is found now makes it incomplete
     again."""
@@ -150,8 +203,7 @@ def _stop(turn: Turn, job: Job) -> None:
 
 
 def _clear_or_void(turn: Turn, job: Job, seat: Seat) -> None:
-    standing = turn.state.standing(seat.account)
-    proven = standing.passed >= max(1, job.policy.probation) and not standing.banned
+    proven = _proven(turn, job, seat)
     for claim_hash in list(seat.provisional):
         if proven and claim_hash in seat.provisional:
             clear(turn, job, seat, claim_hash)
@@ -159,11 +211,22 @@ def _clear_or_void(turn: Turn, job: Job, seat: Seat) -> None:
         for vote in job.slots[key].votes:
             if vote.seat == seat.number and vote.fate is Fate.CLAIMED:
                 void_vote(turn, job, vote)
-    for batch in list(seat.batches.values()):
+    _drop_batches(turn, seat)
+    seat.provisional.clear()
+
+
+def _proven(turn: Turn, job: Job, seat: Seat) -> bool:
+    standing = turn.state.standing(seat.account)
+    return standing.passed >= max(1, job.policy.probation) and not standing.banned
+
+
+def _drop_batches(turn: Turn, seat: Seat) -> None:
+    """What is left of them is never paid."""
+    for batch in seat.batches.values():
         seat.held_units -= batch.units
+        seat.provisional.pop(batch.claim_hash, None)
         turn.state.claims.pop(batch.claim_hash, None)
     seat.batches.clear()
-    seat.provisional.clear()
 
 
 def report(turn: Turn, job: Job, ending: Ending) -> None:

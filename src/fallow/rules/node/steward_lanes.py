@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fallow.rules import trust
-from fallow.rules.node.steward_market import can_recruit
+from fallow.rules.node.steward_market import can_recruit, decide_by_ms
 from fallow.rules.node.steward_pay import finalise_batch, hold, passed
 from fallow.rules.node.steward_state import Batch, Ending, Job, Mark, Seat, Stage, Turn
 from fallow.rules.node.steward_trust import ban
@@ -82,7 +82,7 @@ def answered(turn: Turn, job: Job, seat: Seat, event: LaneAnswered) -> None:
     if not fresh_sequence(seat, event.sequence) or job.lanes is None or seat.mark is Mark.BANNED:
         return
     # A claim that is told again after it was paid, or a second root over the same answers, would be paid twice.
-    if seat.stage is not Stage.OPEN or event.first < seat.lane_next:
+    if seat.stage is not Stage.OPEN or event.first < seat.lane_next or turn.now_ms >= decide_by_ms(seat):
         return
     seat.lane_next = event.first + event.count
     batch = Batch(event.claim, event.claim_hash, event.first, event.count, event.units, since_ms=turn.now_ms)

@@ -310,6 +310,7 @@ def opened(turn: Turn, job: Job, seat: Seat) -> None:
     seat.stage = Stage.OPEN
     job.talks.pop(seat.number, None)
     job.seat_due_ms = min(job.seat_due_ms, last_call_ms(seat))
+    turn.state.lapse_ms = min(turn.state.lapse_ms, decide_by_ms(seat))
     turn.effects.extend(standing_effects(job, seat))
     if turn.state.standing(seat.account).banned:
         seat.mark = Mark.BANNED
@@ -357,6 +358,12 @@ def last_call_ms(seat: Seat) -> int:
     """From when on a lease gets no more work: after nine tenths of its term, so that its claims can still be
     settled."""
     return seat.leased.ends_ms - (seat.leased.ends_ms - seat.leased.starts_ms) // 10
+
+
+def decide_by_ms(seat: Seat) -> int:
+    """When all claims under a lease must be decided: a twentieth of its term before its end, so that the last voucher
+    is at the bank before anybody can close the escrow."""
+    return seat.leased.ends_ms - (seat.leased.ends_ms - seat.leased.starts_ms) // 20
 
 
 def give_up(turn: Turn, job: Job) -> None:

@@ -130,6 +130,8 @@ def _seat_moments(state: State, job: Job, seat: Seat) -> Iterator[int]:
         yield seat.deadline_ms
     if seat.usable:
         yield steward_market.last_call_ms(seat)
+    if seat.stage is Stage.OPEN:
+        yield steward_market.decide_by_ms(seat)
     if seat.stage is Stage.OPEN and seat.mark in (Mark.NONE, Mark.FULL):
         dead = state.roll.dead_at_ms(seat.node, state.timing.lost_after)
         if dead is not None:

@@ -327,7 +327,7 @@ class Job(msgspec.Struct):
 
 class State(msgspec.Struct):
     """Everything. `leases` maps a lease to its job and seat, `claims` a claim that is not final to its lease,
-    `accounts` an account to its seats with a lease."""
+    `accounts` an account to its seats with a lease. No lease has to have its claims decided before `lapse_ms`."""
 
     identity: Identity = Identity(bytes(20), bytes(32), bytes(20))
     timing: Timing = Timing()
@@ -337,6 +337,7 @@ class State(msgspec.Struct):
     claims: dict[bytes, bytes] = {}
     accounts: dict[bytes, dict[tuple[bytes, int], None]] = {}
     standings: dict[bytes, Standing] = {}
+    lapse_ms: int = NEVER_MS
     roll: Roll = msgspec.field(default_factory=Roll)
 
     def standing(self, account: bytes) -> Standing:
