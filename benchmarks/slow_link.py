@@ -330,7 +330,7 @@ async def train(network: Any, links: Links, folder: Path, options: argparse.Name
     recipe = Recipe(
         method="full", sequence_tokens=LENGTH, batch_sequences=BATCH, inner_steps=options.steps, rounds=options.rounds,
         learning_rate=LEARNING_RATE, warmup_steps=WARM_UP, weight_decay=DECAY, clip_norm=CLIP,
-        holdout_sequences=HOLDOUT,
+        holdout_sequences=HOLDOUT, ahead=int(not options.in_step),
     )  # fmt: skip
     client = await start_network(network, links)
     before = [links.sent_bytes(number + 1) for number in range(WORKERS)]
@@ -401,6 +401,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--steps", type=int, default=250, help="per round and worker")
+    parser.add_argument("--in-step", action="store_true", help="wait for each manifest: no overlap")
     parser.add_argument("--equal-tokens", action="store_true", help="train DDP for as many steps, too")
     options = parser.parse_args()
     if os.getuid() != 0 or shutil.which("ip") is None or shutil.which("tc") is None:

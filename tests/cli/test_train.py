@@ -38,12 +38,12 @@ def test_training_ends_with_the_folder_and_the_rounds(
 def test_the_options_become_the_recipe_and_the_terms(terminal: Terminal, words: list[str | Path]) -> None:
     terminal.json(
         *words, "-y", "--detach", "--method", "full", "--workers", "4", "--rounds", "5", "--steps", "6", "--rank", "16",
-        "--learning-rate", "0.001", "--timeout", "1h", "--prefer", "speed", "--verify", "audit:rate=0.5",
+        "--learning-rate", "0.001", "--overlap", "--timeout", "1h", "--prefer", "speed", "--verify", "audit:rate=0.5",
     )  # fmt: skip
     (request,) = terminal.node.requests(SubmitJob)
     recipe = request.spec.work.recipe
     assert (recipe.method, recipe.rounds, recipe.inner_steps, recipe.learning_rate) == ("full", 5, 6, "0.001")
-    assert (recipe.lora_rank, recipe.lora_alpha) == (16, 32)
+    assert (recipe.lora_rank, recipe.lora_alpha, recipe.ahead) == (16, 32, 1)
     assert (request.spec.workers, request.spec.timeout_s, request.spec.prefer) == (4, 3600, "speed")
     assert request.spec.verify == "audit:rate=0.5"
 

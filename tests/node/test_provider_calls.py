@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import msgspec
@@ -10,10 +11,11 @@ from tests.node.provider_net import Buyer, Seller, market, open_pool, seeded, sp
 
 from fallow.errors import FallowError
 from fallow.node.router import Router
-from fallow.units import GIB
+from fallow.units import GIB, BlobId
 from fallow.wire.documents import Lease, Quote
 from fallow.wire.eip712 import hash_document, open_signed
-from fallow.wire.messages import AssignTask, Declined, Quoted, RequestQuote, SignLease
+from fallow.wire.messages import AssignTask, Declined, Ok, PrefetchBlobs, Quoted, RequestQuote, SignLease
+from fallow.wire.tasks import Part
 
 
 async def refused(buyer: Buyer, request: object) -> str:
@@ -84,3 +86,19 @@ async def test_more_than_the_cap_covers_is_refused_with_a_code(tmp_path: Path) -
         await buyer.open(cap_ucr=5)
         assert await refused(buyer, AssignTask(buyer.lease, spec(units=6), ())) == "E1205"
         assert await refused(buyer, AssignTask(bytes(32), spec(), ())) == "E1204"
+
+
+async def test_only_the_requester_of_a_lease_may_have_blobs_fetched(tmp_path: Path) -> None:
+    async with market(tmp_path) as buyer:
+        await buyer.open()
+        blobs = buyer.seller.services.blobs
+        blob = buyer.services.blobs.put(b"soon needed")
+        wish = PrefetchBlobs(buyer.lease, (Part("update/1", blob, 11),), (buyer.services.rpc.address(),))
+        await buyer.assign(spec())
+        await buyer.claimed()
+        assert isinstance(await buyer.ask(wish), Ok)
+        work = buyer.seller.provider.work(buyer.lease)
+        assert work is not None
+        await asyncio.wait(work._prefetches)
+        assert blobs.has(BlobId(blob))
+        assert await refused(buyer, PrefetchBlobs(b"x" * 32, (), ())) == "E1204"

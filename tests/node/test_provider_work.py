@@ -14,7 +14,7 @@ from tests.node.provider_net import Pool, open_pool
 from fallow.adapters.worker import WorkerLimits
 from fallow.node.folders import import_path
 from fallow.node.provider_feed import Feeds
-from fallow.node.provider_work import Bench, LeaseWork
+from fallow.node.provider_work import MAX_PREFETCHES, Bench, LeaseWork
 from fallow.node.router import Router
 from fallow.rules.node.provider_types import StartTask, WorkerFailed, WorkerFinished
 from fallow.units import GIB, MIB, BlobId
@@ -190,3 +190,25 @@ async def test_what_the_worker_prints_is_shown(tmp_path: Path) -> None:
         assert isinstance(line, LogLine)
         assert line.text == "worker is up"
         await stream.aclose()
+
+
+async def test_what_was_fetched_ahead_needs_no_source_any_more(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        there, blobs = r.source.rpc.address(), r.work._b.services.blobs
+        part = Part("update/1", r.source.blobs.put(b"early"), 5)
+        larger = Part("update/2", r.source.blobs.put(b"more than was said"), 5)
+        r.work.prefetch((part, larger, Part("update/3", b"\x07" * 32, 5)), (there,))
+        await asyncio.wait(r.work._prefetches)
+        assert (blobs.has(BlobId(part.blob)), blobs.has(BlobId(larger.blob))) == (True, False)
+        r.source.blobs.disk.blobs.clear()
+        assert isinstance(await r.do("work", part), WorkerFinished)
+
+
+async def test_wishes_are_bounded_and_end_with_the_lease(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        part = Part("update/1", b"\x07" * 32, 5)
+        r.work.prefetch((part,) * (MAX_PREFETCHES + 5), (r.source.rpc.address(),))
+        assert len(r.work._prefetches) == MAX_PREFETCHES
+        await r.work.stop()
+        r.work.prefetch((part,), (r.source.rpc.address(),))
+        assert all(task.cancelling() for task in r.work._prefetches)

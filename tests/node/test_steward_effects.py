@@ -32,6 +32,7 @@ from fallow.wire.messages import (
     LeaseSigned,
     Message,
     Ok,
+    PrefetchBlobs,
     Quoted,
     RequestQuote,
     Shortfall,
@@ -209,6 +210,20 @@ async def test_a_blob_is_kept_only_as_large_as_it_was_said_to_be(
         assert isinstance(event, t.BlobKept)
         missing = await s.runner.run(t.KeepBlob(JOB, Part("update", b"m" * 32, 1), here))
         assert isinstance(missing, t.BlobMissing)
+
+
+async def test_a_provider_is_told_where_to_fetch_from(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        heard: list[Message] = []
+
+        def answer(request: Message) -> Message:
+            heard.append(request)
+            return Ok()
+
+        answering(s, PrefetchBlobs, answer)
+        part = Part("update", b"u" * 32, 5)
+        assert await s.runner.run(t.Prefetch(b"l" * 32, s.rita.services.rpc.address(), part)) is None
+        assert heard == [PrefetchBlobs(b"l" * 32, (part,), (s.us.rpc.address(),))]
 
 
 async def error_of(work: Awaitable[object]) -> FallowError:

@@ -24,24 +24,24 @@ def log_of(count: int, shards: int = 2, length: int = 20) -> Log:
 
 
 def test_manifests_are_ordered_by_shard() -> None:
-    assert log_of(1).manifests() == (RoundManifest(0, (bytes([0, 0]) * 16, bytes([0, 1]) * 16)),)
+    assert log_of(1).manifests(1) == (RoundManifest(0, (bytes([0, 0]) * 16, bytes([0, 1]) * 16)),)
 
 
 def test_params_carry_what_is_needed_to_rebuild_the_state() -> None:
     log = log_of(2)
-    assert rounds.round_params(log, RECIPE, 1) == TrainRound(RECIPE, 2, 1, 2, log.manifests(), False, False)
-    assert rounds.round_params(log, RECIPE, 0).evaluate
-    assert [part.name for part in log.inputs()] == sorted(
+    assert rounds.round_params(log, RECIPE, 2, 1) == TrainRound(RECIPE, 2, 1, 2, log.manifests(2), False, False)
+    assert rounds.round_params(log, RECIPE, 2, 0).evaluate
+    assert [part.name for part in log.inputs(2)] == sorted(
         f"update/{(bytes([n, s]) * 16).hex()}" for n in (0, 1) for s in (0, 1)
     )
-    assert rounds.finish_params(log, RECIPE) == TrainFinish(RECIPE, log.manifests())
+    assert rounds.finish_params(log_of(20), RECIPE) == TrainFinish(RECIPE, log_of(20).manifests(20))
 
 
 def test_only_the_first_shard_writes_checkpoints_and_not_of_nothing() -> None:
-    assert not rounds.round_params(log_of(0), RECIPE, 0).checkpoint
+    assert not rounds.round_params(log_of(0), RECIPE, 0, 0).checkpoint
     log = log_of(CHECKPOINT_EVERY)
-    assert rounds.round_params(log, RECIPE, 0).checkpoint
-    assert not rounds.round_params(log, RECIPE, 1).checkpoint
+    assert rounds.round_params(log, RECIPE, CHECKPOINT_EVERY, 0).checkpoint
+    assert not rounds.round_params(log, RECIPE, CHECKPOINT_EVERY, 1).checkpoint
 
 
 def test_from_a_checkpoint_only_later_rounds_are_replayed() -> None:
@@ -49,13 +49,29 @@ def test_from_a_checkpoint_only_later_rounds_are_replayed() -> None:
     point = Part("checkpoint", b"c" * 32, 9)
     log.add_checkpoint(8, point)
     assert log.base == 8
-    assert [manifest.round for manifest in log.manifests()] == [8, 9]
-    assert log.inputs()[0] == point
-    assert len(log.inputs()) == 5
+    assert [manifest.round for manifest in log.manifests(10)] == [8, 9]
+    assert log.inputs(10)[0] == point
+    assert len(log.inputs(10)) == 5
     log.add_checkpoint(8, point)
     log.add_checkpoint(3, point)
     log.add_checkpoint(11, point)
     assert len(log.checkpoints) == 1
+
+
+def test_a_job_that_runs_ahead_starts_a_round_without_the_manifest_before_it() -> None:
+    log = log_of(10)
+    log.ahead = 1
+    assert list(log.open_rounds()) == [10, 11]
+    assert [manifest.round for manifest in log.manifests(10)] == list(range(9))
+    assert [manifest.round for manifest in log.manifests(11)] == list(range(10))
+    log.add_checkpoint(log.seen(8), Part("checkpoint", b"c" * 32, 9))
+    assert [manifest.round for manifest in log.manifests(10)] == [7, 8]
+    log.roll_back(7, 99)  # whoever does round 7 again starts from the manifests up to round 5
+    assert log.checkpoints == []
+    full = log_of(20)
+    full.ahead = 1
+    assert not full.open_rounds()
+    assert len(rounds.finish_params(full, RECIPE).manifests) == 20
 
 
 def test_rolling_back_drops_rounds_and_later_checkpoints() -> None:

@@ -40,6 +40,10 @@ def full(recipe: Recipe) -> Recipe:
     return msgspec.structs.replace(recipe, method="full", learning_rate="0.003")
 
 
+def ahead(recipe: Recipe) -> Recipe:
+    return msgspec.structs.replace(recipe, ahead=1)
+
+
 class Job:
     """A job of two shards, run by hand: what the steward would do."""
 
@@ -55,10 +59,14 @@ class Job:
             self.outcomes.append(outcomes)
 
     def round(self, number: int, shard: int, name: str = "first", **change: object) -> Work:
-        params = TrainRound(self.recipe, number, shard, 2, self.manifests[:number], evaluate=True, checkpoint=True)
-        inputs = self.base | self.updates
+        seen = self.manifests[: max(0, number - self.recipe.ahead)]
+        params = TrainRound(self.recipe, number, shard, 2, seen, evaluate=True, checkpoint=True)
+        named = {f"update/{blob.hex()}" for manifest in seen for blob in manifest.updates}
+        inputs = self.base | {name: path for name, path in self.updates.items() if name in named}
         if number:
             inputs |= {"carry": self.outcomes[number - 1][shard].files["carry"]}
+        if number and self.recipe.ahead:
+            inputs |= {"own": self.outcomes[number - 1][shard].files["update"]}
         params = msgspec.structs.replace(params, **change)
         return make_work(params, inputs, self.folder / f"{name}-{number}-{shard}")
 
@@ -81,9 +89,49 @@ def test_all_shards_agree_on_the_state_and_the_loss_falls(
     assert value_of(job.outcomes[0][0]).tokens == 3 * 2 * 32
 
 
-def test_another_process_gives_the_same_bits(base: dict[str, Path], tmp_path: Path) -> None:
+def test_ahead_of_the_log_all_agree_on_what_is_shared_and_the_loss_falls(base: Inputs, tmp_path: Path) -> None:
+    job = Job(base, tmp_path, ahead(full(RECIPE)), 4)
+    shared = [{(value_of(outcome).state, value_of(outcome).loss) for outcome in outcomes} for outcomes in job.outcomes]
+    assert [len(found) for found in shared] == [1, 1, 1, 1]
+    assert shared[0] == shared[1]  # nobody's update has come round yet
+    assert len(set.union(*shared)) == 3
+    losses = [float(value_of(outcomes[0]).loss) for outcomes in job.outcomes[1:]] + [float(value_of(job.finish()).loss)]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < losses[0] - 0.1
+
+
+def test_a_lone_worker_ahead_of_the_log_loses_nothing(base: Inputs, tmp_path: Path) -> None:
+    """With one shard the guess of the shared state is right: the same bits as when it waits for the manifest."""
+    plain, _ = alone(base, tmp_path / "plain", full(RECIPE)), train._last.clear()
+    assert alone(base, tmp_path / "ahead", ahead(full(RECIPE))) == plain
+
+
+def alone(base: Inputs, folder: Path, recipe: Recipe) -> list[bytes]:
+    """The hashes of the updates of three rounds of one shard."""
+    manifests, inputs, found, before = list[RoundManifest](), base, list[bytes](), Inputs()
+    for number in range(3):
+        seen = tuple(manifests[: max(0, number - recipe.ahead)])
+        own = {"own": before["update"]} if recipe.ahead and number else {}
+        carry = {"carry": before["carry"]} if number else {}
+        params = TrainRound(recipe, number, 0, 1, seen, evaluate=False, checkpoint=False)
+        outcome = train.run(make_work(params, inputs | own | carry, folder / f"{number}"))
+        manifest, files = manifest_of(number, [outcome])
+        manifests, inputs, before = [*manifests, manifest], inputs | files, outcome.files
+        found.append(hashes_of(outcome)["update"])
+    return found
+
+
+def test_an_own_update_that_is_none_fails_the_task(base: Inputs, tmp_path: Path) -> None:
+    job = Job(base, tmp_path, ahead(RECIPE), 1)
+    work = job.round(1, 0, "bad")
+    work.inputs["own"] = base["data"]
+    assert code_of(work) == "E1707"
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, ahead(RECIPE)], ids=["in step", "ahead"])
+def test_another_process_gives_the_same_bits(base: dict[str, Path], tmp_path: Path, recipe: Recipe) -> None:
     """What audits rest on: a round run again elsewhere, without this process's memory, has equal outputs."""
-    job = Job(base, tmp_path, RECIPE, 2)
+    job = Job(base, tmp_path, recipe, 2)
     script = (
         "import sys; from pathlib import Path; import msgspec\n"
         "from fallow.wire.tasks import TaskSpec; from fallow.workloads import train\n"

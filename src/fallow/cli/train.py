@@ -44,6 +44,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--learning-rate", metavar="X", type=decimal, default=DEFAULTS.learning_rate, help="of inner steps"
     )
+    how.add_argument(
+        "--overlap", action="store_true", help="go on while updates travel: for slow links, not for very few rounds"
+    )
     add_job_terms(parser)
 
 
@@ -90,6 +93,7 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
         lora_rank=args.rank,
         lora_alpha=2 * args.rank,
         learning_rate=args.learning_rate,
+        ahead=int(args.overlap),
     )
 
 

@@ -31,6 +31,7 @@ from fallow.wire.messages import (
     Ok,
     OpenLane,
     PayVoucher,
+    PrefetchBlobs,
     Quoted,
     RequestQuote,
     SignLease,
@@ -53,6 +54,7 @@ def serve_provider(router: Router, provider: Provider) -> None:
     router.on(SignLease)(calls.sign)
     router.on(AssignTask)(calls.assign)
     router.on(CancelTask)(calls.cancel)
+    router.on(PrefetchBlobs)(calls.prefetch)
     router.on(PayVoucher)(calls.pay)
     router.on(CloseLease)(calls.close)
     router.stream(WatchLease)(calls.watch)
@@ -88,6 +90,13 @@ class Calls:
     async def cancel(self, caller: Caller, request: CancelTask) -> Message:
         """-> Ok."""
         return await self._reply(t.PeerCancelled(self._now(), caller.node, request.lease, request.task))
+
+    async def prefetch(self, caller: Caller, request: PrefetchBlobs) -> Message:
+        """-> Ok, whatever becomes of it."""
+        self._lease(caller, request.lease)
+        if (work := self._p.work(request.lease)) is not None:
+            work.prefetch(request.parts, request.sources)
+        return Ok()
 
     async def pay(self, caller: Caller, request: PayVoucher) -> Message:
         """-> Ok, when the voucher is on disk."""

@@ -45,6 +45,7 @@ FETCH_S = 1_800.0
 CANCEL_S = 1.0
 DEFAULT_TIMEOUT_S = 24 * 3600
 LINES_PER_S = 50
+MAX_PREFETCHES = 64
 Tell = Callable[[ProviderEvent], Awaitable[object]]
 
 
@@ -75,6 +76,7 @@ class LeaseWork:
         self.folder = bench.folder / lease.hex()[:32]
         self.owner = f"lease/{lease.hex()}"
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
+        self._prefetches: set[asyncio.Task[None]] = set()
         self._one_at_a_time = asyncio.Lock()
         self._answer: asyncio.Future[WorkerDone | SaidFailed] | None = None
         self._current = bytes(32)
@@ -107,7 +109,7 @@ class LeaseWork:
     async def stop(self) -> None:
         """End everything, worker included, and remove the files."""
         self._stopped.set()
-        for task in self._tasks.values():
+        for task in (*self._tasks.values(), *self._prefetches):
             task.cancel()
         self._tasks.clear()
         self.on_gone("the lease ended")
@@ -215,6 +217,23 @@ class LeaseWork:
             path = await asyncio.to_thread(materialize, self._b.services.blobs, part.name, BlobId(part.blob), folder)
             found[part.name] = str(path)
         return found
+
+    def prefetch(self, parts: tuple[Part, ...], sources: tuple[NodeAddress, ...]) -> None:
+        """Begin to fetch what a later task will want. At most MAX_PREFETCHES at a time are under way; more are
+        forgotten, since a requester must not fill our memory with wishes."""
+        for part in parts:
+            if len(self._prefetches) < MAX_PREFETCHES and not self._stopped.is_set():
+                task = self._b.group.create_task(self._prefetch(part, sources), name="prefetch")
+                self._prefetches.add(task)
+                task.add_done_callback(self._prefetches.discard)
+
+    async def _prefetch(self, part: Part, sources: tuple[NodeAddress, ...]) -> None:
+        """No task failed because of this; what is missing then is fetched then."""
+        limit = min(part.size_bytes, self._b.disk_bytes)
+        try:
+            await self._b.services.fetcher.fetch(BlobId(part.blob), sources, limit, owner=self.owner, timeout_s=FETCH_S)
+        except FallowError as error:
+            log.info("not prefetched", lease=self.lease.hex()[:12], code=error.code, what=error.what)
 
     async def _fetch(self, part: Part, sources: tuple[NodeAddress, ...]) -> None:
         fetcher, blobs, blob = self._b.services.fetcher, self._b.services.blobs, BlobId(part.blob)

@@ -39,6 +39,7 @@ from fallow.wire.messages import (
     Message,
     NodeAddress,
     PayVoucher,
+    PrefetchBlobs,
     Quoted,
     RequestQuote,
     SignLease,
@@ -82,6 +83,9 @@ class Runner:
                 return await self._assign(effect)
             case t.CancelTask(lease, peer, task):
                 await self._s.rpc.call(peer, CancelTask(lease, task), PEER_S)
+                return None
+            case t.Prefetch(lease, peer, part):
+                await self._s.rpc.call(peer, PrefetchBlobs(lease, (part,), (self._s.rpc.address(),)), PEER_S)
                 return None
             case t.KeepBlob():
                 return await self._keep(effect)

@@ -71,6 +71,18 @@ class SharedState:
     def shapes(self) -> dict[str, Shape]:
         return {name: value.shape for name, value in self.theta.items()}
 
+    def guess(self, gradient: Mapping[str, Floats], learning_rate: float, momentum: float) -> dict[str, Floats]:
+        """The parameters as one outer step would leave them; the state stays. Costs one copy of the parameters."""
+        eta, mu = np.float32(learning_rate), np.float32(momentum)
+        found: dict[str, Floats] = {}
+        for name, theta in self.theta.items():
+            mean, velocity, guess = gradient[name], self.momentum[name].copy(), theta.copy()
+            np.multiply(velocity, mu, out=velocity)
+            np.add(velocity, mean, out=velocity)
+            guess -= (velocity * mu + mean) * eta
+            found[name] = guess
+        return found
+
     def outer_step(self, gradient: Mapping[str, Floats], learning_rate: float, momentum: float) -> None:
         """One outer step in place. fp32, elementwise, operations in the order of the formula above."""
         eta, mu = np.float32(learning_rate), np.float32(momentum)

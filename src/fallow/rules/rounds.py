@@ -1,9 +1,9 @@
 """The training log: which updates count in which round, from where a worker rebuilds the state, and how the log is
 rolled back when an update in it turns out to be false.
 
-The log is append-only but for a rollback. The state before round r is a function of the model (or a checkpoint) and the
-manifests up to r - 1 alone, so everybody who has these has the state, and the hash that each worker reports of it must
-be the same.
+The log is append-only but for a rollback. The state that round r starts from is a function of the model (or a
+checkpoint) and the manifests up to r - 1 alone (r - 2 in a job that runs ahead), so everybody who has these has the
+state, and the hash that each worker reports of it must be the same.
 """
 
 from __future__ import annotations
@@ -36,11 +36,14 @@ class Checkpoint(msgspec.Struct, frozen=True):
 
 
 class Log(msgspec.Struct):
-    """`closed[r]` maps shard -> entry of round r; the current round is `len(closed)`. `began_ms` is when it began."""
+    """`closed[r]` maps shard -> entry of round r; the current round is `len(closed)`. `began_ms` is when it began.
+    Round r starts from the manifests up to r - 1 - `ahead`: with 1 a shard that has done its part of the current round
+    goes on with the next, from its own update, and the links are busy while the machine computes."""
 
     shards: int
     rounds: int
     began_ms: int = 0
+    ahead: int = 0
     closed: list[dict[int, Entry]] = []
     checkpoints: list[Checkpoint] = []
 
@@ -52,12 +55,20 @@ class Log(msgspec.Struct):
     def complete(self) -> bool:
         return self.current >= self.rounds
 
-    def manifests(self) -> tuple[RoundManifest, ...]:
-        """From the last checkpoint on: updates ordered by shard. One blob that two shards gave counts twice."""
+    def open_rounds(self) -> range:
+        """The rounds that may be worked on: the current one and those ahead of it."""
+        return range(self.current, min(self.rounds, self.current + 1 + self.ahead))
+
+    def seen(self, number: int) -> int:
+        """How many manifests round `number` starts from; all of them for the finish."""
+        return max(0, number - self.ahead) if number < self.rounds else number
+
+    def manifests(self, number: int) -> tuple[RoundManifest, ...]:
+        """What round `number` starts from, from the last checkpoint on: updates ordered by shard. One blob that two
+        shards gave counts twice."""
         return tuple(
-            RoundManifest(number, tuple(entry.update.blob for _, entry in sorted(entries.items())))
-            for number, entries in enumerate(self.closed)
-            if number >= self.base
+            RoundManifest(at, tuple(entry.update.blob for _, entry in sorted(self.closed[at].items())))
+            for at in range(self.base, self.seen(number))
         )
 
     @property
@@ -65,11 +76,11 @@ class Log(msgspec.Struct):
         """The first round that has to be replayed."""
         return self.checkpoints[-1].round if self.checkpoints else 0
 
-    def inputs(self) -> tuple[Part, ...]:
+    def inputs(self, number: int) -> tuple[Part, ...]:
         """The blobs that `manifests` and the checkpoint speak of, each once, sorted by name."""
         parts = {
             f"update/{entry.update.blob.hex()}": entry.update
-            for entries in self.closed[self.base :]
+            for entries in self.closed[self.base : self.seen(number)]
             for entry in entries.values()
         }
         named = [Part(name, part.blob, part.size_bytes) for name, part in sorted(parts.items())]
@@ -93,9 +104,9 @@ class Log(msgspec.Struct):
             self.checkpoints.append(Checkpoint(number, part))
 
     def roll_back(self, number: int, now_ms: int) -> None:
-        """Drop the manifests from round `number` on, and the checkpoints that were taken after it."""
+        """Drop the manifests from round `number` on, and the checkpoints that its workers could not start from."""
         del self.closed[number:]
-        self.checkpoints = [point for point in self.checkpoints if point.round <= number]
+        self.checkpoints = [point for point in self.checkpoints if point.round <= self.seen(number)]
         self.began_ms = now_ms
 
     def first_false(self, answers: Mapping[tuple[int, int], bytes]) -> int | None:
@@ -107,16 +118,22 @@ class Log(msgspec.Struct):
         return None
 
 
-def round_params(log: Log, recipe: Recipe, shard: int) -> TrainRound:
-    """The current round's work for `shard`. The first shard evaluates, and writes the checkpoints."""
-    number = log.current
-    writes = shard == 0 and number > 0 and number % CHECKPOINT_EVERY == 0
-    return TrainRound(recipe, number, shard, log.shards, log.manifests(), evaluate=shard == 0, checkpoint=writes)
+def round_params(log: Log, recipe: Recipe, number: int, shard: int) -> TrainRound:
+    """The work of an open round for `shard`. The first shard evaluates, and writes the checkpoints."""
+    return TrainRound(
+        recipe, number, shard, log.shards, log.manifests(number), evaluate=shard == 0,
+        checkpoint=writes_checkpoint(number, shard),
+    )  # fmt: skip
+
+
+def writes_checkpoint(number: int, shard: int) -> bool:
+    """Whether this part of a round leaves the state that it started from as a blob."""
+    return shard == 0 and number > 0 and number % CHECKPOINT_EVERY == 0
 
 
 def finish_params(log: Log, recipe: Recipe) -> TrainFinish:
     """The finishing task of a complete log."""
-    return TrainFinish(recipe, log.manifests())
+    return TrainFinish(recipe, log.manifests(log.rounds))
 
 
 def may_close(done: int, blocked: int, shards: int, elapsed_ms: int, within_ms: int) -> bool:

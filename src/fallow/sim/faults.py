@@ -140,8 +140,9 @@ def _draw_job(rng: random.Random, number: int, calm_ms: int, *, collude: bool) -
     timeout_s = rng.choice((60, AMPLE_S, AMPLE_S))
     if kind == "train":
         recipe = Recipe(
-            "lora", inner_steps=2, sequence_tokens=10, rounds=rng.choice((1, 2, 3, 10)), holdout_sequences=1
-        )
+            "lora", inner_steps=2, sequence_tokens=10, rounds=rng.choice((1, 2, 3, 10)), holdout_sequences=1,
+            ahead=rng.choice((0, 1)),
+        )  # fmt: skip
         work: TrainJob | BatchJob | LaneJob = TrainJob(digest("model"), digest("data"), recipe, 1_000)
     elif kind == "batch":
         params = tuple(f"{name} {n}".encode() for n in range(rng.choice((1, 4, 12, 20))))

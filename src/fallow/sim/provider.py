@@ -41,6 +41,7 @@ from fallow.wire.messages import (
     Ok,
     OpenLane,
     PayVoucher,
+    PrefetchBlobs,
     PublishOffer,
     Quoted,
     Rate,
@@ -149,6 +150,9 @@ class Provider(Process):
             case BlobStat(blob):
                 has = blob in self.blobs and self.ways.serves(blob)
                 reply(BlobFound(1 if has else None))
+            case PrefetchBlobs(_, parts):
+                self.blobs |= {part.blob for part in parts}  # its only source is the requester, who just spoke
+                reply(Ok())
             case OpenLane(lease):
                 self.lanes.open(lease, reply)
             case SimLaneTask():

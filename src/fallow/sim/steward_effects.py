@@ -39,6 +39,7 @@ from fallow.wire.messages import (
     Offer,
     OffersFound,
     PayVoucher,
+    PrefetchBlobs,
     Quoted,
     RequestQuote,
     SearchOffers,
@@ -75,6 +76,9 @@ class Runner:
                 return (yield from self._assign(effect))
             case t.CancelTask(lease, peer, task):
                 yield Ask(peer.node, CancelTask(lease, task))
+                return None
+            case t.Prefetch(lease, peer, part):
+                yield Ask(peer.node, PrefetchBlobs(lease, (part,), (self._me.person.address,)))
                 return None
             case t.KeepBlob():
                 return (yield from self._keep(effect))

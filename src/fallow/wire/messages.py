@@ -161,6 +161,15 @@ class AssignTask(Message, frozen=True):
     sources: Annotated[tuple[NodeAddress, ...], msgspec.Meta(max_length=64)]
 
 
+class PrefetchBlobs(Message, frozen=True):
+    """To a provider; -> Ok at once. `parts` will soon be inputs of a task under the lease and can be had from `sources`
+    now. Only a hint: the provider may forget it."""
+
+    lease: Word
+    parts: Annotated[tuple[Part, ...], msgspec.Meta(max_length=64)]
+    sources: Annotated[tuple[NodeAddress, ...], msgspec.Meta(max_length=64)]
+
+
 class CancelTask(Message, frozen=True):
     """To a provider; -> Ok."""
 

@@ -60,7 +60,9 @@ class RoundManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, arr
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
     """How a model is trained; equal for all workers of a job. Floats are given as decimal text so that they mean the
-    same number everywhere. `method` is "lora" or "full". `lora_targets` are module name endings."""
+    same number everywhere. `method` is "lora" or "full". `lora_targets` are module name endings. `ahead` is how many
+    rounds a worker may run ahead of the log: 0 waits for every manifest before the next round, 1 goes on from its own
+    update while the others' are still on their way (`rules/rounds.py`)."""
 
     method: Name
     lora_rank: U64 = 8
@@ -77,14 +79,16 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
     outer_learning_rate: Decimal = "0.7"
     outer_momentum: Decimal = "0.5"
     holdout_sequences: U64 = 16
+    ahead: Annotated[int, msgspec.Meta(ge=0, le=1)] = 0
 
 
 class TrainRound(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="round"):
     """Run one round on shard `shard` of `shards`: rebuild the shared state from input "checkpoint" (none: the model
     itself) and `manifests`, take `recipe.inner_steps` steps, write the compressed difference as output "update" and
     the optimiser's state as "carry" (input "carry" continues one). Inputs: "model" (a tree), "data" (a tree), one
-    "update/<hex>" per manifest entry. With `evaluate` the held-out loss before training is part of the value; with
-    `checkpoint` the state before training is written as output "checkpoint"."""
+    "update/<hex>" per manifest entry, and "own" where the shard runs ahead of the manifests: its update of the round
+    before, applied to this worker's copy alone. With `evaluate` the shared state's held-out loss before training is
+    part of the value; with `checkpoint` that state is written as output "checkpoint"."""
 
     recipe: Recipe
     round: U64

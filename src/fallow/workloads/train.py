@@ -18,8 +18,8 @@ from torch import nn
 from torch.nn import functional
 
 from fallow.errors import fail
-from fallow.numerics.aggregate import SharedState
-from fallow.numerics.compress import Floats, pack, write_update
+from fallow.numerics.aggregate import MeanUpdate, SharedState
+from fallow.numerics.compress import Floats, pack, read_update, write_update
 from fallow.numerics.fingerprint import state_hash
 from fallow.wire import codec
 from fallow.wire.tasks import Recipe, RoundManifest, TrainFinish, TrainParams, TrainRound, TrainValue
@@ -94,14 +94,16 @@ def _round(work: Work, params: TrainRound, trainee: Trainee, dataset: Dataset, m
         files["checkpoint"] = work.outdir / "checkpoint"
         write_checkpoint(files["checkpoint"], state)
     loss = _evaluate(work, trainee, dataset, recipe, metrics) if params.evaluate else ""
-    began = time.perf_counter()
     optimiser = AdamW(trainee.parameters)
     if "carry" in work.inputs:
         optimiser.load(work.input("carry"))
+    theta = _own_start(work, trainee.replica)
+    trainee.set(theta)
+    began = time.perf_counter()
     _inner_steps(work, params, trainee, dataset, optimiser)
     metrics["step_ms"] = int((time.perf_counter() - began) * 1e3 / recipe.inner_steps)
     try:
-        differences = {name: pack(state.theta[name] - p.detach().numpy()) for name, p in trainee.parameters.items()}
+        differences = {name: pack(theta[name] - p.detach().numpy()) for name, p in trainee.parameters.items()}
     except ValueError as error:
         raise fail("E1706", f"Training blew up: {error}.") from error
     write_update(files["update"], differences)
@@ -109,6 +111,20 @@ def _round(work: Work, params: TrainRound, trainee: Trainee, dataset: Dataset, m
     metrics["update_bytes"] = files["update"].stat().st_size
     tokens = recipe.inner_steps * recipe.batch_sequences * recipe.sequence_tokens
     return Outcome(codec.encode(TrainValue(start, loss, tokens)), files, metrics)
+
+
+def _own_start(work: Work, replica: Replica) -> dict[str, Floats]:
+    """Where this worker's inner steps begin: at the shared state or, when it runs ahead of the log, where the shared
+    state would be if everybody's update of the round before were its own (Kale et al., Eager Updates for Overlapped
+    Communication and Computation in DiLoCo, 2025, section 3; there the stale updates of the others are mixed in)."""
+    if "own" not in work.inputs:
+        return replica.state.theta
+    mean = MeanUpdate(replica.state.shapes())
+    update = read_update(work.input("own"), mean.shapes)
+    if update is None:
+        raise fail("E1707", "The update that this worker is to go on from is no update to this model.")
+    mean.add(update)
+    return replica.state.guess(mean.mean(), replica.outer.learning_rate, replica.outer.momentum)
 
 
 def _inner_steps(work: Work, params: TrainRound, trainee: Trainee, dataset: Dataset, optimiser: AdamW) -> None:

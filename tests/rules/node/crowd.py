@@ -39,8 +39,10 @@ def recipe(rounds: int = 3, **changes: object) -> Recipe:
     return Recipe(**(values | {"holdout_sequences": 1} | changes))  # pyright: ignore[reportArgumentType]
 
 
-def train_spec(workers: int = 3, rounds: int = 3, budget: int = 10_000_000, verify: str = "audit") -> JobSpec:
-    work = TrainJob(word("model"), word("data"), recipe(rounds), 1000)
+def train_spec(
+    workers: int = 3, rounds: int = 3, budget: int = 10_000_000, verify: str = "audit", ahead: int = 0
+) -> JobSpec:
+    work = TrainJob(word("model"), word("data"), recipe(rounds, ahead=ahead), 1000)
     return JobSpec(work, budget, 0, workers, verify=verify)
 
 

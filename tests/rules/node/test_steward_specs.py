@@ -6,7 +6,7 @@ from tests.rules.node.crowd import Crowd, batch_spec, honest_crowd, honest_outpu
 
 from fallow.rules.node import steward_types as t
 from fallow.rules.node.steward_specs import batch_spec as spec_of
-from fallow.rules.node.steward_specs import part_named, round_spec, train_value, well_formed
+from fallow.rules.node.steward_specs import part_named, round_spec, train_log, train_value, well_formed
 from fallow.rules.node.steward_state import Job, Slot, Vote
 from fallow.wire import codec
 from fallow.wire.local import BatchJob
@@ -29,9 +29,9 @@ def training() -> tuple[Crowd, Job]:
 
 def test_the_first_round_needs_model_and_data_only() -> None:
     _, job = training()
-    spec = round_spec(job, 1)
+    spec = round_spec(job, train_log(job).current, 1)
     assert [part.name for part in spec.inputs] == ["model", "data"]
-    assert (spec.units, round_spec(job, 0).units) == (40, 50)
+    assert (spec.units, round_spec(job, train_log(job).current, 0).units) == (40, 50)
 
 
 def vote(slot: Slot, output: TaskOutput | None) -> Vote:

@@ -51,7 +51,7 @@ def test_a_job_trains_all_rounds_and_finishes() -> None:
     assert output.parts[0].name == "adapter/a.bin"
     log = crowd.state.jobs[job].log
     assert log is not None
-    assert codec.decode(TrainValue, output.value).state == h("state", log.manifests())
+    assert codec.decode(TrainValue, output.value).state == h("state", log.manifests(4))
 
 
 def test_a_round_builds_on_the_updates_before_it_and_a_shard_stays_where_its_state_is() -> None:
@@ -71,6 +71,75 @@ def test_a_round_builds_on_the_updates_before_it_and_a_shard_stays_where_its_sta
     assert all(len(leases) == 1 for leases in where.values())
 
 
+def ahead_crowd(rounds: int = 4, *, hold: set[type] | None = None) -> tuple[Crowd, bytes]:
+    crowd = Crowd(honest_crowd(3), hold=hold or set())
+    return crowd, crowd.submit(train_spec(workers=3, rounds=rounds, verify="none", ahead=1))
+
+
+def test_ahead_of_the_log_a_shard_goes_on_from_its_own_update() -> None:
+    crowd, job = ahead_crowd()
+    settle(crowd)
+    assert crowd.outcome(job).code == ""
+    state = crowd.state.jobs[job]
+    for (number, shard), key in state.round_slots.items():
+        spec = state.slots[key].spec
+        found = codec.decode(TrainParams, spec.params)
+        assert [manifest.round for manifest in found.manifests] == list(range(max(0, number - 1)))
+        own = [part.blob for part in spec.inputs if part.name == "own"]
+        before = state.slots[state.round_slots[number - 1, shard]].chosen() if number else None
+        parts = before.output.parts if before is not None and before.output is not None else ()
+        assert own == [part.blob for part in parts if part.name == "update"]
+    log = state.log
+    assert log is not None
+    (output,) = crowd.outcome(job).outputs
+    assert output is not None
+    assert codec.decode(TrainValue, output.value).state == h("state", log.manifests(4))
+    assert [manifest.round for manifest in log.manifests(4)] == [0, 1, 2, 3]
+
+
+def test_one_round_ahead_and_no_further() -> None:
+    """While the updates are on their way the next round is worked on; not the one after it."""
+    crowd, job = ahead_crowd(hold={t.KeepBlob})
+    crowd.run()
+    given = [params(effect) for effect in crowd.of(t.Assign)]
+    assert sorted((one.round, one.shard) for one in given if isinstance(one, TrainRound)) == [
+        (number, shard) for number in (0, 1) for shard in range(3)
+    ]
+    log = crowd.state.jobs[job].log
+    assert log is not None
+    assert log.current == 0
+
+
+def test_work_on_an_update_that_turns_out_to_be_missing_is_dropped() -> None:
+    crowd, job = ahead_crowd(hold={t.KeepBlob})
+    crowd.run()
+    state = crowd.state.jobs[job]
+    first, onward = (state.slots[state.round_slots[number, 0]] for number in (0, 1))
+    update = next(part for part in first.votes[0].output.parts if part.name == "update")  # pyright: ignore[reportOptionalMemberAccess]
+    crowd.hold.clear()
+    crowd.tell(t.BlobMissing(crowd.now_ms, job, update.blob))
+    assert onward.retired
+    assert (1, 0) not in state.round_slots or state.round_slots[1, 0] != onward.key
+    for effect in crowd.of(t.KeepBlob):
+        if effect.part.blob != update.blob:
+            crowd.do(effect)
+    settle(crowd)
+    assert crowd.outcome(job).code == ""
+
+
+def test_an_update_that_came_in_is_offered_to_all_other_workers_once() -> None:
+    crowd, job = ahead_crowd(rounds=2)
+    settle(crowd)
+    log = crowd.state.jobs[job].log
+    assert log is not None
+    told: dict[bytes, list[bytes]] = {}
+    for effect in crowd.of(t.Prefetch):
+        told.setdefault(effect.part.blob, []).append(crowd.leases[effect.lease][1].address.node)
+    makers = {entry.update.blob for entries in log.closed for entry in entries.values()}
+    assert set(told) == makers
+    assert all(len(nodes) == len(set(nodes)) == 2 for nodes in told.values())
+
+
 def test_no_update_of_an_unproven_cheat_enters_a_round() -> None:
     cheat = Provider("cheat", answer=lie(), price=900)
     crowd = Crowd([cheat, *honest_crowd(3)])
@@ -88,11 +157,12 @@ def test_no_update_of_an_unproven_cheat_enters_a_round() -> None:
     assert crowd.paid_to(cheat) == 0
 
 
+@pytest.mark.parametrize("ahead", [0, 1])
 @pytest.mark.parametrize("honest_claims", [2, 3, 4, 5])
-def test_a_later_cheat_is_rolled_back(honest_claims: int) -> None:
+def test_a_later_cheat_is_rolled_back(honest_claims: int, ahead: int) -> None:
     cheat = Provider("cheat", answer=after(honest_claims), price=900)
     crowd = Crowd([cheat, *honest_crowd(4)])
-    job = crowd.submit(train_spec(workers=4, rounds=5, verify="audit:rate=0.3"))
+    job = crowd.submit(train_spec(workers=4, rounds=5, verify="audit:rate=0.3", ahead=ahead))
     settle(crowd)
     state = crowd.state.jobs[job]
     assert crowd.outcome(job).code == ""
@@ -163,13 +233,15 @@ def test_who_starts_from_another_state_is_checked_and_caught() -> None:
     assert all(r.agreed for r in shown.rounds)
 
 
-def test_long_jobs_start_from_checked_checkpoints() -> None:
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_long_jobs_start_from_checked_checkpoints(ahead: int) -> None:
     crowd = Crowd(honest_crowd(3))
-    job = crowd.submit(train_spec(workers=3, rounds=CHECKPOINT_EVERY + 3, verify="audit:rate=0"))
+    job = crowd.submit(train_spec(workers=3, rounds=CHECKPOINT_EVERY + 3, verify="audit:rate=0", ahead=ahead))
     settle(crowd)
     assert crowd.outcome(job).code == ""
     last = next(found for effect in crowd.of(t.Assign) if isinstance(found := params(effect), TrainFinish))
-    assert [manifest.round for manifest in last.manifests] == list(range(CHECKPOINT_EVERY, CHECKPOINT_EVERY + 3))
+    first = CHECKPOINT_EVERY - ahead
+    assert [manifest.round for manifest in last.manifests] == list(range(first, CHECKPOINT_EVERY + 3))
     state = crowd.state.jobs[job]
     slot = state.slots[state.round_slots[CHECKPOINT_EVERY, 0]]
     assert slot.forced

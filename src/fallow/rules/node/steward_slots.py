@@ -136,8 +136,8 @@ def _give_up_or_respec(turn: Turn, job: Job, slot: Slot) -> None:
         code = slot.attempts[-1].code or "providers were lost"
         job.ending = Ending("E1403", f"task {slot.key} failed {len(slot.attempts)} times; last: {code}")
         return
-    if slot.round >= 0 and slot.round == train_log(job).current:
-        spec = round_spec(job, slot.shard)
+    if slot.round >= 0 and slot.round in train_log(job).open_rounds():
+        spec = round_spec(job, slot.round, slot.shard)
         if spec.inputs != slot.spec.inputs:
             respec(job, slot, spec)
 

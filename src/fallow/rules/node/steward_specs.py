@@ -22,12 +22,12 @@ def batch_spec(work: BatchJob, index: int) -> TaskSpec:
     return _spec(work.workload, work.params[index], work.inputs, seed=index, units=work.units_each)
 
 
-def round_spec(job: Job, shard: int) -> TaskSpec:
-    """`shard`'s work in the current round. It carries on from the optimiser's state of the round before where the
-    provider that holds it is still there; else it starts without."""
+def round_spec(job: Job, number: int, shard: int) -> TaskSpec:
+    """`shard`'s work in an open round. It carries on from the optimiser's state of the round before where the provider
+    that holds it is still there; else it starts without."""
     work, log = train_work(job), train_log(job)
-    params = rounds.round_params(log, work.recipe, shard)
-    inputs = (*_trees(work), *log.inputs(), *_carry(job, log.current, shard))
+    params = rounds.round_params(log, work.recipe, number, shard)
+    inputs = (*_trees(work), *log.inputs(number), *own_part(job, number, shard), *_carry(job, number, shard))
     units = market.train_units(work.recipe, evaluate=params.evaluate)
     return _spec("train", codec.encode(params), inputs, seed=shard, units=units)
 
@@ -36,7 +36,9 @@ def finish_spec(job: Job) -> TaskSpec:
     """The task that makes the result of a complete log."""
     work, log = train_work(job), train_log(job)
     params = codec.encode(rounds.finish_params(log, work.recipe))
-    return _spec("train", params, (*_trees(work), *log.inputs()), seed=0, units=market.finish_units(work.recipe))
+    return _spec(
+        "train", params, (*_trees(work), *log.inputs(log.rounds)), seed=0, units=market.finish_units(work.recipe)
+    )
 
 
 def train_work(job: Job) -> TrainJob:
@@ -55,9 +57,21 @@ def _trees(work: TrainJob) -> tuple[Part, Part]:
     return Part("model", work.model, 0), Part("data", work.data, work.data_bytes)
 
 
-def _carry(job: Job, number: int, shard: int) -> tuple[Part, ...]:
+def work_before(job: Job, number: int, shard: int) -> Vote | None:
+    """What the shard did in the round before `number`, as far as it is known now: it may not be checked yet."""
     key = job.round_slots.get((number - 1, shard))
-    vote = job.slots[key].chosen() if key is not None else None
+    return job.slots[key].leading() if key is not None else None
+
+
+def own_part(job: Job, number: int, shard: int) -> tuple[Part, ...]:
+    """The shard's own update of the round before, where the manifests that `number` starts from end before it."""
+    vote = work_before(job, number, shard) if train_log(job).seen(number) < number else None
+    found = part_named(vote.output, "update") if vote is not None and vote.output is not None else None
+    return () if found is None else (Part("own", found.blob, found.size_bytes),)
+
+
+def _carry(job: Job, number: int, shard: int) -> tuple[Part, ...]:
+    vote = work_before(job, number, shard)
     if vote is None or vote.output is None:
         return ()
     found = part_named(vote.output, "carry")

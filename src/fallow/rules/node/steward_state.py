@@ -143,6 +143,10 @@ class Slot(msgspec.Struct):
                 return vote
         return None
 
+    def leading(self) -> Vote | None:
+        """The vote that is believed or, before anything is, the first that was claimed."""
+        return self.chosen() if self.answer else next(iter(self.live()), None)
+
 
 class Batch(msgspec.Struct):
     """Lane tasks under one claim root, until it is final."""

@@ -5,7 +5,16 @@ from __future__ import annotations
 
 from fallow.rules import rounds
 from fallow.rules.node.steward_slots import add_slot, respec, retire, strike
-from fallow.rules.node.steward_specs import finish_spec, part_named, round_spec, train_log, train_value, train_work
+from fallow.rules.node.steward_specs import (
+    finish_spec,
+    own_part,
+    part_named,
+    round_spec,
+    train_log,
+    train_value,
+    train_work,
+    work_before,
+)
 from fallow.rules.node.steward_state import Job, Slot, Step, Turn
 from fallow.rules.node.steward_trust import begin_check, probing
 from fallow.rules.rounds import Entry, Log
@@ -19,7 +28,7 @@ _BLOCKED = (Step.CHECKING, Step.KEEPING, Step.PROVISIONAL)
 def start(turn: Turn, job: Job) -> None:
     """Give a new training job its empty log."""
     work = train_work(job)
-    job.log = Log(shards=job.spec.workers, rounds=max(1, work.recipe.rounds), began_ms=turn.now_ms)
+    job.log = Log(job.spec.workers, max(1, work.recipe.rounds), turn.now_ms, work.recipe.ahead)
     job.log_dirty = True
 
 
@@ -32,7 +41,8 @@ def advance_log(turn: Turn, job: Job) -> None:
         if log.complete:
             _finish(job)
             return
-        _open_round(job, log)
+        _drop_unfounded(turn, job, log)
+        _open_rounds(job, log)
         _refresh(job, log)
         if not _close_round(turn, job, log):
             return
@@ -77,27 +87,42 @@ def _roll_back(turn: Turn, job: Job, log: Log) -> None:
         retire(turn, job, finish)
 
 
-def _open_round(job: Job, log: Log) -> None:
-    """The current round has a slot for every shard. A shard goes where it was last, since its state is there."""
-    number = log.current
-    for shard in range(log.shards):
-        if (number, shard) in job.round_slots:
-            continue
-        spec = round_spec(job, shard)
-        forced = shard == 0 and number > 0 and number % rounds.CHECKPOINT_EVERY == 0
-        slot = add_slot(job, spec, number=number, shard=shard, forced=forced)
-        before = job.round_slots.get((number - 1, shard))
-        chosen = job.slots[before].chosen() if before is not None else None
-        slot.prefer = chosen.seat if chosen is not None else -1
-        job.round_slots[number, shard] = slot.key
+def _drop_unfounded(turn: Turn, job: Job, log: Log) -> None:
+    """Work ahead of the log stands on its shard's own claim in a round that is still open. Where that claim is gone, or
+    another answer took its place, it is work on nothing, and is begun anew when there is something to build on."""
+    for number in log.open_rounds()[1:]:
+        for shard in range(log.shards):
+            key = job.round_slots.get((number, shard))
+            if key is None:
+                continue
+            stood_on = tuple(part for part in job.slots[key].spec.inputs if part.name == "own")
+            if stood_on != own_part(job, number, shard):
+                retire(turn, job, job.slots[key])
+                del job.round_slots[number, shard]
+
+
+def _open_rounds(job: Job, log: Log) -> None:
+    """The current round has a slot for every shard; those ahead of it have one for every shard that has done its part
+    of the round before. A shard goes where it was last, since its state is there."""
+    for number in log.open_rounds():
+        for shard in range(log.shards):
+            before = work_before(job, number, shard)
+            if (number, shard) in job.round_slots or (number > log.current and before is None):
+                continue
+            forced = rounds.writes_checkpoint(number, shard)
+            slot = add_slot(job, round_spec(job, number, shard), number=number, shard=shard, forced=forced)
+            slot.prefer = before.seat if before is not None else -1
+            job.round_slots[number, shard] = slot.key
 
 
 def _refresh(job: Job, log: Log) -> None:
     """Slots that wait for a provider may have been made before a rollback, or before an input was lost."""
-    for shard in range(log.shards):
-        slot = job.slots[job.round_slots[log.current, shard]]
-        if slot.step is Step.WAITING:
-            spec = round_spec(job, shard)
+    for number in log.open_rounds():
+        for shard in range(log.shards):
+            key = job.round_slots.get((number, shard))
+            if key is None or job.slots[key].step is not Step.WAITING:
+                continue
+            slot, spec = job.slots[key], round_spec(job, number, shard)
             if (spec.inputs, spec.params) != (slot.spec.inputs, slot.spec.params):
                 respec(job, slot, spec)
 
@@ -166,7 +191,7 @@ def _sign_off(turn: Turn, job: Job, log: Log, entries: dict[int, Entry]) -> None
     ):
         point = part_named(vote.output, "checkpoint")
         if point is not None:
-            log.add_checkpoint(number, point)
+            log.add_checkpoint(log.seen(number), point)
     loss = f", loss {first.loss}" if first and first.loss else ""
     text = f"Round {number + 1} of {log.rounds}: {len(entries)} updates{loss}."
     turn.note(job, "round", text, done=number + 1, total=log.rounds)

@@ -23,7 +23,7 @@ def decide(turn: Turn, job: Job, slot: Slot) -> None:
     """A slot in KEEPING whose claim is drawn and whose outputs are here: check it, or let it stand for now."""
     if slot.step is not Step.KEEPING:
         return
-    vote = slot.chosen() if slot.answer else next(iter(slot.live()), None)
+    vote = slot.leading()
     if vote is None or vote.output is None or not keep_parts(turn, job, slot, vote):
         return
     if vote.fate is Fate.FINAL:

@@ -405,6 +405,15 @@ class KeepBlob(StewardEffect, frozen=True):
     sources: Sources
 
 
+class Prefetch(StewardEffect, frozen=True):
+    """Tell the peer to fetch `part` from us before a task asks for it, as PrefetchBlobs. No answer, never repeated: a
+    peer that did not hear it fetches when it must."""
+
+    lease: Word
+    peer: NodeAddress
+    part: Part
+
+
 class Draw(StewardEffect, frozen=True):
     """Ask the bank for the randomness of `claim`, as DrawAuditors. -> AuditorsDrawn or LedgerRefusedDraw."""
 
@@ -515,6 +524,6 @@ class JobEnded(StewardEffect, frozen=True):
 
 RECORDS = (Note, KeepReceipt, JobEnded)
 AnyStewardEffect = (
-    FindOffers | AskQuote | ProposeLease | OpenEscrow | WatchLease | PrepareLane | Assign | CancelTask | KeepBlob | Draw
-    | AuditLane | Pay | Charge | CloseLease | Note | KeepReceipt | JobEnded
+    FindOffers | AskQuote | ProposeLease | OpenEscrow | WatchLease | PrepareLane | Assign | CancelTask | KeepBlob
+    | Prefetch | Draw | AuditLane | Pay | Charge | CloseLease | Note | KeepReceipt | JobEnded
 )  # fmt: skip

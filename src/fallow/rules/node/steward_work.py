@@ -8,7 +8,7 @@ from fallow.rules.jobs import Place, blame, choose_place
 from fallow.rules.membership import Presence
 from fallow.rules.node.steward_market import REFUSED_MS
 from fallow.rules.node.steward_slots import blame_vote, end_vote, reslot, respec, set_step, void_vote, vote_of
-from fallow.rules.node.steward_specs import well_formed
+from fallow.rules.node.steward_specs import part_named, well_formed
 from fallow.rules.node.steward_state import NEVER_MS, Fate, Job, Mark, Seat, Slot, Stage, Step, Turn
 from fallow.rules.node.steward_trust import (
     advance,
@@ -27,6 +27,7 @@ from fallow.rules.node.steward_types import (
     PeerClaimed,
     PeerFailed,
     PeerLeaving,
+    Prefetch,
 )
 
 MAX_PASSED_OVER = 64
@@ -256,8 +257,25 @@ def blob_kept(turn: Turn, job: Job, event: BlobKept) -> None:
     if job.kept.get(event.blob) is not False:
         return
     job.kept[event.blob] = True
+    if job.log is not None:
+        spread(turn, job, event.blob)
     for slot in _keeping(job):
         decide(turn, job, slot)
+
+
+def spread(turn: Turn, job: Job, blob: bytes) -> None:
+    """An update that just came in is what every other worker needs next: they fetch it while they compute, long before
+    the round closes. One that proves false later was fetched in vain, and nothing else. Each goes over its maker's link
+    once, however many workers there are."""
+    for slot in _keeping(job):
+        vote = slot.leading()
+        part = part_named(vote.output, "update") if vote is not None and vote.output is not None else None
+        if vote is None or part is None or part.blob != blob:
+            continue
+        for seat in _usable(job):
+            if seat.number != vote.seat:
+                turn.ask(Prefetch(seat.lease, seat.peer, part))
+        return
 
 
 def blob_missing(turn: Turn, job: Job, event: BlobMissing) -> None:
