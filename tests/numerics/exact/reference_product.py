@@ -65,7 +65,7 @@ def grid(vector: list[float], fold: list[float] | None = None) -> tuple[list[int
         return [0] * len(vector), nan
     largest = max((abs(Fraction(value)) for value in vector), default=Fraction(0))
     if largest == 0:
-        return [0] * len(vector), 1.0
+        return [0] * len(vector), 0.0
     exponent = max(_exponent(largest), -100)
     s = 12 - exponent if largest <= TOP * Fraction(2) ** (exponent - 12) else 11 - exponent
     return [nearest(Fraction(value) * Fraction(2) ** s) for value in vector], float(Fraction(2) ** -s)

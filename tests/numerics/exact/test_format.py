@@ -73,7 +73,7 @@ def test_views_and_empty_vectors() -> None:
     x = torch.randn(6, 10)
     assert torch.equal(formats.quantise(x[:, ::2]).q, formats.quantise(x[:, ::2].contiguous()).q)
     empty = formats.quantise(torch.zeros(3, 0))
-    assert empty.q.shape == (3, 0) and empty.step.tolist() == [1, 1, 1]
+    assert empty.q.shape == (3, 0) and empty.step.tolist() == [0, 0, 0]
     assert formats.quantise(torch.zeros(0, 4)).q.shape == (0, 4)
 
 

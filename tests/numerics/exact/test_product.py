@@ -137,3 +137,9 @@ def test_what_does_not_fit_is_refused() -> None:
         product.product(a, b)
     with pytest.raises(ValueError, match="no product"):
         product.product(Grid(a.q.int(), a.step), a)
+
+
+def test_a_vector_of_zeros_takes_no_range_where_it_is_folded() -> None:
+    b = formats.quantise(torch.tensor([[0.0, 0.0], [2.0**-20, 2.0**-21]]))
+    a = torch.tensor([[1.0, 0.75]])
+    assert product.product_folded(formats.quantise(a, b.step), b).tolist() == [[0.75 * 2.0**-20, 0.75 * 2.0**-21]]

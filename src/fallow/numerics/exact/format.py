@@ -32,7 +32,8 @@ _LEAST_EXPONENT = 127 - 100
 @dataclass(frozen=True)
 class Grid:
     """Vectors on grids. `q`: (..., n, k) int16, |q| <= TOP, n vectors of length k; `step`: (..., n) float32, the power
-    of two that one unit of each is worth: 1 for a vector of zeros, NaN for one that was not finite."""
+    of two that one unit of each is worth: 0 for a vector of zeros (which so weighs nothing where it is folded), NaN for
+    one that was not finite."""
 
     q: Tensor
     step: Tensor
@@ -64,7 +65,7 @@ def _times(x: Tensor, fold: Tensor | None) -> Tensor:
 def _onto_grids(x: Tensor) -> Grid:
     """The rule of section 3.1 on the bits of the largest magnitude."""
     if x.shape[-1] == 0:
-        return Grid(x.to(torch.int16), torch.ones(x.shape[:-1], device=x.device))
+        return Grid(x.to(torch.int16), torch.zeros(x.shape[:-1], device=x.device))
     largest = (x.view(torch.int32) & 0x7FFFFFFF).amax(-1)
     exponent = largest >> _MANTISSA_BITS
     spills = (exponent >= _LEAST_EXPONENT) & ((largest & _MANTISSA) > _TOP_MANTISSA)
@@ -74,7 +75,7 @@ def _onto_grids(x: Tensor) -> Grid:
     step = ((2 * 127 - up) << _MANTISSA_BITS).view(torch.float32)
     finite, empty = largest < _INFINITY, largest == 0
     q = torch.where(finite[..., None], torch.round(x * scale[..., None]), 0.0).to(torch.int16)
-    step = torch.where(empty, 1.0, torch.where(finite, step, torch.nan))
+    step = torch.where(empty, 0.0, torch.where(finite, step, torch.nan))
     return Grid(q, step)
 
 
