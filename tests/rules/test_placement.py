@@ -8,9 +8,19 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fallow.rules.placement import IN_USE, TOO_SMALL, Capacity, Share, capacity_of, free_of, place, shortfalls
+from fallow.rules.placement import (
+    IN_USE,
+    TOO_SMALL,
+    Capacity,
+    Share,
+    capacity_of,
+    free_of,
+    place,
+    shortfalls,
+    will_pass,
+)
 from fallow.wire.documents import Order
-from fallow.wire.messages import Gpu, Hardware
+from fallow.wire.messages import Gpu, Hardware, Shortfall
 
 
 def order(cpu: int = 0, ram: int = 0, disk: int = 0, gpus: int = 0, gpu_ram: int = 0) -> Order:
@@ -105,3 +115,11 @@ def test_a_card_listed_twice_is_sold_once() -> None:
 def test_a_machine_that_shrank_has_nothing_free() -> None:
     free = free_of(Capacity(1, 1, 1), [Share(5, 5, 5)])
     assert free == Capacity(0, 0, 0)
+
+
+def test_time_cures_what_others_use_and_nothing_else() -> None:
+    busy, small = Shortfall("ram_bytes", 2, 1, IN_USE), Shortfall("ram_bytes", 2, 1, TOO_SMALL)
+    assert will_pass(())
+    assert will_pass((busy, Shortfall("owner is active", 0, 0), Shortfall("leases", 9, 8)))
+    assert not will_pass((small,))
+    assert not will_pass((busy, Shortfall("kind", 0, 0)))

@@ -54,6 +54,16 @@ def free_of(capacity: Capacity, taken: Iterable[Share]) -> Capacity:
     return Capacity(max(cpu, 0), max(ram, 0), max(disk, 0), cards)
 
 
+PASSING = frozenset({"leases", "quotes", "owner is active", "stake_ucr", "lease"})
+"""What else a provider may lack that other leases or its owner have just now."""
+
+
+def will_pass(rows: Iterable[Shortfall]) -> bool:
+    """Whether time alone may cure all that an order was declined for. True of no reason at all: a node that could not
+    be reached."""
+    return all(row.note == IN_USE or row.resource in PASSING for row in rows)
+
+
 def place(free: Capacity, order: Order) -> Share | None:
     """The share of `free` that `order` would hold, or None exactly when no choice of cards satisfies it. Of several
     choices it takes the smallest cards that are big enough, so that big cards stay free for orders that need them."""

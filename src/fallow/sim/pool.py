@@ -31,10 +31,9 @@ LOST_MS = 15_000
 LIMIT_MS = 2_400_000
 """Long after every deadline in these worlds: what has not ended by then never ends."""
 
-# Patience outlasts the minute for which a job leaves a node alone that it could not reach (steward_market.REFUSED_MS):
-# with less, all providers can be out of reach once at the wrong moment and the job gives up before it asks them again.
+# Patience outlasts every fault of these worlds: all providers can be out of reach for as long at the wrong moment.
 TIMING = steward_types.Timing(
-    patience=180_000, search_every=3_000, quote_within=6_000, lost_after=LOST_MS, lease_length=240_000,
+    patience=60_000, search_every=3_000, quote_within=6_000, lost_after=LOST_MS, lease_length=240_000,
     audit_within=20_000, round_within=30_000,
 )  # fmt: skip
 POLICY = provider_types.Policy(

@@ -18,7 +18,7 @@ from fallow.wire.documents import ClaimRoot, Lease, Quote, Signed
 from fallow.wire.eip712 import hash_document
 from fallow.wire.ledger import Evidence
 from fallow.wire.local import BatchJob, JobSpec, LaneJob, TrainJob
-from fallow.wire.messages import Hardware, NodeAddress, Offer, Rate
+from fallow.wire.messages import Hardware, NodeAddress, Offer, Rate, Shortfall
 from fallow.wire.tasks import Part, Recipe, TaskOutput, TaskSpec, TrainFinish, TrainParams, TrainValue
 
 BANK = b"b" * 20
@@ -68,6 +68,7 @@ class Provider:
     account_name: str = ""
     answer: Callable[[TaskSpec, TaskOutput], TaskOutput | None] = lambda spec, honest: honest
     declines: bool = False
+    lacks: tuple[Shortfall, ...] = ()
     fails: str = ""
     retryable: bool = True
     serves_blobs: bool = True
@@ -239,7 +240,7 @@ class Crowd:
         if provider.name in self.away:
             return
         if provider.declines:
-            self.say(t.PeerDeclined(self.now_ms, effect.job, effect.seat, ()))
+            self.say(t.PeerDeclined(self.now_ms, effect.job, effect.seat, provider.lacks))
         elif isinstance(effect, t.AskQuote):
             order = hash_document(effect.order, BANK)
             quote = Quote(

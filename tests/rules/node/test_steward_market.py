@@ -10,8 +10,10 @@ from fallow.rules.node import steward_market
 from fallow.rules.node import steward_types as t
 from fallow.rules.node.steward import view
 from fallow.rules.node.steward_state import Mark, Stage
+from fallow.rules.placement import IN_USE, TOO_SMALL
 from fallow.wire.documents import Quote
 from fallow.wire.eip712 import hash_document
+from fallow.wire.messages import Shortfall
 
 
 def ended(crowd: Crowd, job: bytes) -> str:
@@ -209,3 +211,42 @@ def test_without_money_for_one_more_task_nobody_is_leased() -> None:
         crowd.pass_time(6_000)
     assert ended(crowd, job) == ""
     assert sum(crowd.vouchers.values()) == 30
+
+
+FULL = Shortfall("ram_bytes", 8, 2, IN_USE)
+UNFIT = Shortfall("ram_bytes", 8, 2, TOO_SMALL)
+
+
+@pytest.mark.parametrize("lacks", [(), (FULL,), (FULL, Shortfall("owner is active", 0, 0))])
+def test_who_has_no_room_just_now_is_asked_again_before_patience_ends(lacks: tuple[Shortfall, ...]) -> None:
+    crowd = Crowd([Provider("p", declines=True, lacks=lacks)])
+    job = crowd.submit(batch_spec(workers=1, verify="none"))
+    crowd.run()
+    for _ in range(18):
+        crowd.pass_time(1_000)
+    assert 2 <= len(crowd.of(t.AskQuote)) <= 4
+    crowd.providers[0].declines = False
+    for _ in range(11):
+        crowd.pass_time(1_000)
+    assert crowd.escrow
+    assert not ended(crowd, job) or crowd.outcome(job).code == ""
+
+
+def test_waiting_for_room_grows_longer_once_the_job_runs() -> None:
+    crowd = Crowd([*honest_crowd(1), Provider("full", declines=True, lacks=(FULL,))])
+    crowd.submit(lane_spec(replicas=2, verify="none"))
+    crowd.run()
+    for _ in range(400):
+        crowd.pass_time(1_000)
+    asked = [effect for effect in crowd.of(t.AskQuote) if crowd.by_node(effect.peer.node).name == "full"]
+    assert 6 <= len(asked) <= 12
+
+
+def test_who_does_not_fit_is_left_alone_for_a_minute() -> None:
+    crowd = Crowd([*honest_crowd(1), Provider("small", declines=True, lacks=(FULL, UNFIT))])
+    crowd.submit(lane_spec(replicas=2, verify="none"))
+    crowd.run()
+    for _ in range(59):
+        crowd.pass_time(1_000)
+    small = [effect for effect in crowd.of(t.AskQuote) if crowd.by_node(effect.peer.node).name == "small"]
+    assert len(small) == 1

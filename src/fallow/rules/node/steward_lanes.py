@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fallow.rules import trust
-from fallow.rules.node.steward_market import can_recruit, decide_by_ms
+from fallow.rules.node.steward_market import can_recruit, decide_by_ms, leave_alone
 from fallow.rules.node.steward_pay import finalise_batch, hold, passed
 from fallow.rules.node.steward_state import Batch, Ending, Job, Mark, Seat, Stage, Turn
 from fallow.rules.node.steward_trust import ban
@@ -62,7 +62,7 @@ def unready(turn: Turn, job: Job, seat: Seat, event: LaneUnready) -> None:
         return
     seat.mark, job.alone = Mark.LEAVING, False
     turn.note(job, "failed", f"A provider could not get ready: {event.what} ({event.code})", seat.node)
-    job.refused[seat.node] = turn.now_ms + 60_000
+    leave_alone(turn, job, seat.node, passing=event.retryable)
     if event.retryable or not event.code.startswith("E17"):
         return
     job.accusers[seat.account] = event.code

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from blake3 import blake3
 
-from fallow.rules import market, trust
+from fallow.rules import market, placement, trust
 from fallow.rules.node.steward_state import NEVER_MS, Ending, Job, Mark, Phase, Seat, Stage, Turn
 from fallow.rules.node.steward_types import (
     MAX_OFFERS_SEEN,
@@ -32,7 +32,7 @@ SAME_EVERYWHERE = frozenset({"echo"})
 SPARE_QUOTES = 2
 """Quotes asked for beyond the seats that are free, so that there is something to choose from."""
 REFUSED_MS = 60_000
-"""How long a node that said no, or nothing, is left alone by the same job."""
+"""How long the same job leaves a node alone at most, and one that does not fit it at once."""
 CLEAN_UP_MS = 600_000
 """What a lease may outlast its job's deadline by, for checks and settling."""
 
@@ -204,7 +204,7 @@ def quoted(turn: Turn, job: Job, event: PeerQuoted) -> None:
     quote, order = event.quote, seat.order
     honest = (quote.order, quote.provider, quote.node) == (seat.order_hash, seat.account, seat.node)
     if not honest or quote.price_ucr > order.max_price_ucr or quote.stake_ucr < order.min_stake_ucr:
-        drop(turn, job, seat)
+        drop(turn, job, seat, passing=False)
         return
     turn.state.roll.see(seat.node)
     seat.stage, seat.quote, seat.price_ucr = Stage.QUOTED, quote, quote.price_ucr
@@ -215,14 +215,27 @@ def declined(turn: Turn, job: Job, event: PeerDeclined) -> None:
     seat = job.seats[event.seat]
     if seat.stage in (Stage.ASKING, Stage.PROPOSED):
         job.shortfalls = event.shortfalls or job.shortfalls
-        drop(turn, job, seat)
+        drop(turn, job, seat, passing=placement.will_pass(event.shortfalls))
 
 
-def drop(turn: Turn, job: Job, seat: Seat) -> None:
+def drop(turn: Turn, job: Job, seat: Seat, *, passing: bool) -> None:
     """End a negotiation and leave the node alone for a while."""
     seat.stage = Stage.DROPPED
     forget(job, seat)
-    job.refused[seat.node] = turn.now_ms + REFUSED_MS
+    leave_alone(turn, job, seat.node, passing=passing)
+
+
+def leave_alone(turn: Turn, job: Job, node: bytes, *, passing: bool) -> None:
+    """Do not ask the node again for a while. One that only had no room just now (`passing`) is asked again at the next
+    search, then after twice as long, and so on; while the job has no lease at all, so soon that it is asked again
+    before patience ends."""
+    wait_ms = REFUSED_MS
+    if passing:
+        timing, before = turn.state.timing, job.refusals.get(node, 0)
+        job.refusals[node] = before + 1
+        soonest = min(timing.search_every << min(before, 16), REFUSED_MS)
+        wait_ms = min(soonest, timing.patience // 3) if job.phase is Phase.STARTING else soonest
+    job.refused[node] = turn.now_ms + wait_ms
 
 
 def forget(job: Job, seat: Seat) -> None:
@@ -308,6 +321,7 @@ def opened(turn: Turn, job: Job, seat: Seat) -> None:
     if seat.stage is not Stage.OPENING:
         return
     seat.stage = Stage.OPEN
+    job.refusals.pop(seat.node, None)
     job.talks.pop(seat.number, None)
     job.seat_due_ms = min(job.seat_due_ms, last_call_ms(seat))
     turn.state.lapse_ms = min(turn.state.lapse_ms, decide_by_ms(seat))
@@ -333,7 +347,7 @@ def escrow_refused(turn: Turn, job: Job, seat: Seat, event: LedgerRefusedEscrow)
     """Our own purse is empty: the job ends. Otherwise it is the provider's stake: look for another."""
     if seat.stage is not Stage.OPENING:
         return
-    drop(turn, job, seat)
+    drop(turn, job, seat, passing=False)
     turn.note(job, "warning", f"The bank refused a lease: {event.what}", seat.node)
     if event.code == "E1301" and job.ending is None:
         job.ending = Ending("E1301", event.what)
@@ -344,7 +358,7 @@ def overdue(turn: Turn, job: Job) -> None:
     for number in list(job.talks):
         seat = job.seats[number]
         if seat.stage is not Stage.OPENING and turn.now_ms >= seat.deadline_ms:
-            drop(turn, job, seat)
+            drop(turn, job, seat, passing=True)
     if turn.now_ms < job.seat_due_ms:
         return
     usable = [job.seats[number] for number in job.live if job.seats[number].usable]

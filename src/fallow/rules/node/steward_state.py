@@ -264,7 +264,8 @@ class Job(msgspec.Struct):
     `talks` those of them that are negotiating; no lease is about to end before `seat_due_ms`. `kept` maps blob
     -> True (here) or False (asked for). `waiting`, `checking` and `keeping` hold the keys of slots in these steps, in
     order, `wanting` those of `checking` that look for auditors; no task is overdue before `task_due_ms`; `unusable`
-    counts slots that a complete job still lacks."""
+    counts slots that a complete job still lacks. A node in `refused` is not asked before the time there; `refusals`
+    counts how often in a row it had no room."""
 
     id: bytes
     spec: JobSpec
@@ -305,6 +306,7 @@ class Job(msgspec.Struct):
     shortfalls: tuple[Shortfall, ...] = ()
     last_code: str = "E1201"
     refused: dict[bytes, int] = {}
+    refusals: dict[bytes, int] = {}
     dry: bool = False
     warned: dict[str, None] = {}
     notes: int = 0

@@ -6,7 +6,7 @@ from __future__ import annotations
 from fallow.rules import jobs
 from fallow.rules.jobs import Place, blame, choose_place
 from fallow.rules.membership import Presence
-from fallow.rules.node.steward_market import REFUSED_MS
+from fallow.rules.node.steward_market import leave_alone
 from fallow.rules.node.steward_slots import blame_vote, end_vote, reslot, respec, set_step, void_vote, vote_of
 from fallow.rules.node.steward_specs import part_named, well_formed
 from fallow.rules.node.steward_state import NEVER_MS, Fate, Job, Mark, Seat, Slot, Stage, Step, Turn
@@ -190,7 +190,7 @@ def closed(turn: Turn, job: Job, seat: Seat) -> None:
         stop_seat(turn, job, seat, cancel=True)
     if not _seats_on(turn, seat.node) and turn.state.roll.see(seat.node):
         # Nobody watches a node without a lease, so nobody would ever say that it is back: it may be asked again later.
-        job.refused[seat.node] = turn.now_ms + REFUSED_MS
+        leave_alone(turn, job, seat.node, passing=True)
 
 
 def unobserved(turn: Turn, node: bytes) -> None:
