@@ -1,0 +1,58 @@
+"""Exact RMSNorm and LayerNorm and their gradients. Source: docs/spec/exact-arithmetic.md, section 9.
+
+Rows are vectors along the last dimension, at most 2^17 long. Weight gradients are one sequence's: the dimension before
+the last runs over its tokens, and dimensions before that over sequences.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fallow.numerics.exact.functions import divide
+from fallow.numerics.exact.gridsum import gridsum, mean64, sequence_gradient
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """X / sqrt(mean(x^2) + eps) * weight: (..., n) and (n,) float32 to (..., n) float32, and each row's
+    1 / sqrt(mean(x^2) + eps), (...) float64, which the gradients need."""
+    wide = x.double()
+    r = 1.0 / torch.sqrt(mean64(wide * wide) + eps)
+    return ((wide * r[..., None]) * weight.double()).float(), r
+
+
+def rms_norm_backward(dy: Tensor, x: Tensor, weight: Tensor, r: Tensor) -> Tensor:
+    """The gradient of x, float32, given that of the output."""
+    wide = x.double()
+    g = dy.double() * weight.double()
+    a = divide((gridsum(g * wide) * r) * r, float(x.shape[-1]))
+    return ((g - wide * a[..., None]) * r[..., None]).float()
+
+
+def rms_norm_weight_gradient(dy: Tensor, x: Tensor, r: Tensor) -> Tensor:
+    """The gradient of the weight on the gradient grid: (..., T, n) to (..., n) int64, one for each sequence."""
+    return sequence_gradient((dy.double() * x.double()) * r[..., None])
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """(x - mean) / sqrt(variance + eps) * weight + bias, float32, and each row's mean and 1 / sqrt(variance + eps),
+    float64."""
+    wide = x.double()
+    mean = mean64(wide)
+    d = wide - mean[..., None]
+    r = 1.0 / torch.sqrt(mean64(d * d) + eps)
+    return ((d * r[..., None]) * weight.double() + bias.double()).float(), mean, r
+
+
+def layer_norm_backward(dy: Tensor, x: Tensor, weight: Tensor, mean: Tensor, r: Tensor) -> Tensor:
+    """The gradient of x, float32, given that of the output."""
+    h = (x.double() - mean[..., None]) * r[..., None]
+    g = dy.double() * weight.double()
+    along, level = mean64(g * h), mean64(g)
+    return (((g - level[..., None]) - h * along[..., None]) * r[..., None]).float()
+
+
+def layer_norm_weight_gradients(dy: Tensor, x: Tensor, mean: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of weight and bias on the gradient grid: (..., T, n) to (..., n) int64, one for each sequence."""
+    h = (x.double() - mean[..., None]) * r[..., None]
+    return sequence_gradient(dy.double() * h), sequence_gradient(dy.double())

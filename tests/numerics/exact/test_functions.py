@@ -1,0 +1,94 @@
+"""The elementary functions against mpmath, at hard points, and at the edges of binary32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mpmath
+import pytest
+import torch
+from tests.numerics.exact.precision import Real, bits, even, spread, worst
+from torch import Tensor
+
+from fallow.numerics.exact import functions as f
+
+INF, NAN = float("inf"), float("nan")
+BOUND = 0.50001
+"""ulps of binary32; the specification promises it of every function here."""
+RIGHT_ANGLES = torch.cat(
+    [(torch.arange(1, 1500) * torch.pi / 2).float(), torch.tensor([4194303.75, 3141592.75, 646567.5])]
+)
+
+CASES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Real], Real], Tensor]] = {
+    "exp": (f.exp, mpmath.exp, torch.cat([even(-104, 88.73, 2500, 1), spread(-12, 1.9, 500, 2)])),
+    "log": (f.log, mpmath.log, torch.cat([spread(-45, 38.5, 1500, 3).abs(), even(0.9, 1.1, 1500, 4)])),
+    "tanh": (f.tanh, mpmath.tanh, torch.cat([spread(-44, 1.1, 1500, 5), even(-1, 1, 1500, 6)])),
+    "sigmoid": (f.sigmoid, lambda x: 1 / (1 + mpmath.exp(-x)), torch.cat([even(-103, 30, 2500, 7), spread(-9, 1, 500,
+    8)])), "erf": (f.erf, mpmath.erf, torch.cat([spread(-44, 0.7, 1000, 9), even(-4, 4, 1500, 10)])),
+    "rsqrt": (f.rsqrt, lambda x: 1 / mpmath.sqrt(x), spread(-44, 38.5, 3000, 11).abs()),
+    "sin": (f.sin, mpmath.sin, torch.cat([spread(-44, 6.6, 1500, 12), RIGHT_ANGLES])),
+    "cos": (f.cos, mpmath.cos, torch.cat([spread(-44, 6.6, 1500, 13), RIGHT_ANGLES])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_within_the_bound(name: str) -> None:
+    function, truth, inputs = CASES[name]
+    assert worst(function(inputs), truth, inputs) <= BOUND
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs"),
+    [
+        ("exp", [(0.0, 1.0), (-0.0, 1.0), (INF, INF), (-INF, 0.0), (1e38, INF), (-1e38, 0.0), (NAN, NAN)]),
+        ("log", [(0.0, -INF), (-0.0, -INF), (1.0, 0.0), (INF, INF), (-1.0, NAN), (-INF, NAN), (NAN, NAN)]),
+        ("tanh", [(0.0, 0.0), (-0.0, -0.0), (INF, 1.0), (-INF, -1.0), (-3e38, -1.0), (1e-45, 1e-45), (NAN, NAN)]),
+        ("sigmoid", [(0.0, 0.5), (-0.0, 0.5), (INF, 1.0), (-INF, 0.0), (3e38, 1.0), (-3e38, 0.0), (NAN, NAN)]),
+        ("erf", [(0.0, 0.0), (-0.0, -0.0), (INF, 1.0), (-INF, -1.0), (NAN, NAN)]),
+        ("rsqrt", [(0.0, INF), (-0.0, -INF), (4.0, 0.5), (INF, 0.0), (-1.0, NAN), (NAN, NAN)]),
+        ("sin", [(0.0, 0.0), (-0.0, -0.0), (INF, NAN), (4194305.0, NAN), (NAN, NAN)]),
+        ("cos", [(0.0, 1.0), (-0.0, 1.0), (-INF, NAN), (-4194305.0, NAN), (NAN, NAN)]),
+    ],
+)
+def test_edges(name: str, pairs: list[tuple[float, float]]) -> None:
+    inputs, wanted = torch.tensor(pairs).T
+    assert torch.equal(bits(CASES[name][0](inputs)), bits(wanted))
+
+
+@pytest.mark.parametrize("name", ["tanh", "erf", "sin"])
+def test_odd_functions_are_odd_to_the_bit(name: str) -> None:
+    function, _, inputs = CASES[name]
+    assert torch.equal(bits(function(-inputs)), bits(-function(inputs)))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_element_does_not_depend_on_its_neighbours(name: str) -> None:
+    function, _, inputs = CASES[name]
+    inputs = inputs[:37]
+    alone = torch.cat([function(inputs[i : i + 1]) for i in range(len(inputs))])
+    assert torch.equal(bits(function(inputs)), bits(alone))
+
+
+def test_expm1_keeps_its_precision_near_zero() -> None:
+    x = spread(-30, 0.5, 400, 20).double()
+    for y, value in zip(f.expm1_64(x).tolist(), x.tolist(), strict=True):
+        assert abs(mpmath.mpf(y) / mpmath.expm1(value) - 1) < 2**-44
+
+
+def test_erfc_keeps_its_precision_in_the_tail() -> None:
+    x = even(0, 25, 400, 21).double()
+    for y, value in zip(f.erfc64(x).tolist(), x.tolist(), strict=True):
+        assert abs(mpmath.mpf(y) / mpmath.erfc(value) - 1) < 2**-42
+
+
+def test_turns() -> None:
+    u = even(0, 1, 400, 22).double()
+    sine, cosine = f.sincos_turns64(u)
+    for value, s, c in zip(u.tolist(), sine.tolist(), cosine.tolist(), strict=True):
+        angle = 2 * mpmath.pi * mpmath.mpf(value)
+        assert max(abs(s - mpmath.sin(angle)), abs(c - mpmath.cos(angle))) < 2**-50
+
+
+def test_a_quotient_is_rounded_once() -> None:
+    x = even(-5, 5, 1000, 23)
+    assert torch.equal(f.divide(x, 3.0), torch.tensor([value / 3.0 for value in x.double().tolist()]).float())
