@@ -13,6 +13,7 @@ from fallow.errors import FallowError, UnavailableError, fail
 from fallow.node.directory import find_offers
 from fallow.node.services import Services
 from fallow.node.steward_records import Records
+from fallow.rules.jobs import LEFT
 from fallow.rules.node import steward_types as t
 from fallow.units import BlobId
 from fallow.wire.codec import decode
@@ -47,8 +48,6 @@ from fallow.wire.messages import (
 
 log = structlog.get_logger()
 
-GONE = ("E1204", "E1206", "E1302")
-"""A provider's answers that mean: under this lease nothing more will be done here."""
 PEER_S = 10.0
 CLOSE_S = 15.0
 BANK_S = 10.0
@@ -165,7 +164,7 @@ class Runner:
         except UnavailableError:
             raise
         except FallowError as error:
-            if error.code in GONE:
+            if error.code in LEFT:
                 return t.PeerLeaving(self._now(), effect.lease, 0, error.what[:200])
             what = error.what[:4000]
             return t.PeerFailed(self._now(), effect.lease, 0, effect.task, error.code, what, retryable=True)

@@ -18,6 +18,10 @@ MIN_RESTART_MS = 60_000
 """What every running task gets at least after the steward itself was away."""
 
 
+LEFT = frozenset({"E1204", "E1206", "E1302"})
+"""A provider's codes that mean: under this lease nothing more will be done here."""
+
+
 class Blame(Enum):
     """Whose fault an attempt's end was."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fallow.errors import FallowError
+from fallow.rules.jobs import LEFT
 from fallow.rules.node import steward_types as t
 from fallow.sim.crash import Ask
 from fallow.sim.services import open_once
@@ -154,7 +155,7 @@ class Runner:
         if answer is None:
             return AGAIN
         if isinstance(answer, Failure):
-            if answer.code == "E1302":
+            if answer.code in LEFT:
                 return t.PeerLeaving(0, effect.lease, 0, answer.what[:200])
             return t.PeerFailed(0, effect.lease, 0, effect.task, answer.code, answer.what, retryable=True)
         return None

@@ -15,6 +15,7 @@ from tests.rules.node.crowd import (
 )
 
 from fallow.rules.node import steward_types as t
+from fallow.rules.node.steward_slots import MAX_STRIKES
 from fallow.rules.node.steward_state import Fate, Mark, Step
 from fallow.wire.tasks import TaskOutput
 
@@ -207,3 +208,20 @@ def test_a_malformed_training_claim_is_no_contribution(verify: str) -> None:
         crowd.pass_time(6_000)
     assert crowd.outcome(job).code == ""
     assert crowd.paid_to(junk) == 0
+
+
+def test_tasks_that_end_because_the_owner_came_back_are_not_held_against_the_provider() -> None:
+    crowd = Crowd(honest_crowd(1), hold={t.Assign})
+    job = crowd.submit(batch_spec(8, workers=1, verify="none"))
+    crowd.run()
+    under_way = crowd.of(t.Assign)
+    assert len(under_way) > MAX_STRIKES
+    for number, assign in enumerate(under_way, 1):
+        failure = (assign.lease, number, assign.task, "E1206", "somebody typed", True)
+        crowd.tell(t.PeerFailed(crowd.now_ms, *failure))
+    crowd.tell(t.PeerLeaving(crowd.now_ms, under_way[0].lease, len(under_way) + 1, "somebody typed"))
+    crowd.hold.clear()
+    for _ in range(4):
+        crowd.pass_time(6_000)
+    assert crowd.notes("failed") == []
+    assert crowd.outcome(job).code == ""

@@ -158,8 +158,11 @@ def drawn(turn: Turn, job: Job, seat: Seat, event: AuditorsDrawn | LedgerRefused
 
 
 def failed(turn: Turn, job: Job, seat: Seat, event: PeerFailed) -> None:
-    """A task ended without output at this seat."""
+    """A task ended without output at this seat. Where it ended because no more work is done under the lease, that is no
+    failure: the provider leaves, whose owner may be back."""
     seat.sequence = max(seat.sequence, event.sequence)
+    if event.code in jobs.LEFT:
+        leaving(turn, job, seat, PeerLeaving(event.at_ms, event.lease, event.sequence, event.what[:200]))
     key = seat.running.get(event.task)
     if key is None:
         return
