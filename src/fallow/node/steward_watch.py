@@ -115,6 +115,8 @@ class Watches:
             return
         now_ms, body = self._s.clock.now_ms(), event.body
         match body:
+            case Progress(task) if not any(task):
+                pass  # the provider says that it heard us; of no task, so of no interest to people
             case Progress(task, done, total, note):
                 text = note or f"task {task.hex()[:8]}"
                 self._records.show(facts.job, JobNote(0, now_ms, "progress", text, facts.node, done, total))

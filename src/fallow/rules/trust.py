@@ -209,16 +209,18 @@ def clears(policy: Policy, passed_since: int) -> bool:
     return policy.checks and passed_since >= policy.window
 
 
-def expected_executions_ppm(policy: Policy, tasks: int, accounts: int) -> int:
-    """Executions per task that an honest crowd of `accounts` costs for `tasks` tasks, in parts per million: itself, the
-    probation of accounts (a check that passes counts for all who took part), the samples, and the closing checks."""
+def expected_executions_ppm(policy: Policy, tasks: int, accounts: int, forced: int = 0) -> int:
+    """Executions per task that an honest crowd of `accounts` new ones costs for `tasks` tasks, in parts per million:
+    itself, the probation of accounts (a check that passes counts for all who took part, but the first task of each
+    begins before any has passed), the `forced` checks, the samples, and the closing checks."""
     if not policy.checks or tasks < 1:
         return RATE_ONE
     extra = policy.quorum - 1
-    probation = min(tasks, -(-accounts * policy.probation // policy.quorum))
-    closing = min(tasks - probation, accounts)
-    sampled = (tasks - probation - closing) * policy.rate_ppm
-    return RATE_ONE + extra * (sampled + (probation + closing) * RATE_ONE) // tasks
+    together = accounts if policy.probation else 0
+    sure = min(tasks, max(together, -(-accounts * policy.probation // policy.quorum)) + forced)
+    sure += min(tasks - sure, accounts)
+    sampled = (tasks - sure) * policy.rate_ppm
+    return RATE_ONE + extra * (sampled + sure * RATE_ONE) // tasks
 
 
 def _hash(seed: bytes, purpose: bytes, detail: bytes) -> bytes:

@@ -33,7 +33,8 @@ def estimate(spec: JobSpec, bank: bytes, offers: Sequence[Offer], now_ms: int) -
     prices = [one.price_ucr for one in candidates if not one.shortfalls.shortfalls]
     executions = trust.RATE_ONE
     if isinstance(policy, trust.Policy):
-        executions = trust.expected_executions_ppm(policy, volume.tasks, max(1, min(len(prices), spec.workers)))
+        accounts = max(1, min(len(prices), spec.workers))
+        executions = trust.expected_executions_ppm(policy, volume.tasks, accounts, volume.forced)
     low, high = min(prices, default=0), max(prices, default=0)
     return Estimate(
         units,
