@@ -24,7 +24,7 @@ from fallow.units import BlobId, format_money, to_text
 from fallow.wire import ledger, local
 from fallow.wire.codec import encode
 from fallow.wire.messages import Message, Offer, Ok
-from fallow.wire.tasks import Part
+from fallow.wire.tasks import Part, TaskOutput
 from fallow.wire.trees import TreeEntry, encode_tree
 
 BANK_S = 10.0
@@ -182,20 +182,7 @@ def serve_jobs(router: Router, services: Services, steward: Steward) -> None:
 
     @router.on(local.GetResults)
     async def _(_caller: Caller, request: local.GetResults) -> local.JobResults:
-        view, ended = steward.view(request.job), steward.records.outcome(request.job)
-        if ended is None:
-            what, paid = f"The job is still {view.phase}.", f"{format_money(view.spent_ucr)} was paid so far."
-            next_step = f"fallow logs -f {_short(view)}"
-            raise fail("E1403", what, cause="It has not finished.", money=paid, next_step=next_step)
-        outputs = tuple(output for output in ended.outputs if output is not None)
-        if ended.code and not outputs:
-            code = ended.code if issubclass(_family(ended.code), RejectedError) else "E1403"
-            raise fail(
-                code,
-                f"There are no outputs: {ended.what}.",
-                money=money_of(view),
-                next_step=f"fallow logs {_short(view)}",
-            )
+        outputs = believed(steward, request.job)
         parts = tuple(part for output in outputs for part in output.parts)
         return local.JobResults(outputs, await asyncio.to_thread(result_tree, services, parts))
 
@@ -206,6 +193,26 @@ def serve_jobs(router: Router, services: Services, steward: Steward) -> None:
         kind = market.kind_of(spec)
         offers = await find_offers(services.rpc, services.directories, kind, services.clock.now_ms())
         return estimate(spec, services.bank_account, offers[:MAX_OFFERS], services.clock.now_ms())
+
+
+def believed(steward: Steward, job: bytes) -> tuple[TaskOutput, ...]:
+    """The final outputs of a job that has ended. Raises RejectedError E1403, or the job's own, when there are none;
+    the error says what was paid."""
+    view, ended = steward.view(job), steward.records.outcome(job)
+    if ended is None:
+        what, paid = f"The job is still {view.phase}.", f"{format_money(view.spent_ucr)} was paid so far."
+        next_step = f"fallow logs -f {_short(view)}"
+        raise fail("E1403", what, cause="It has not finished.", money=paid, next_step=next_step)
+    outputs = tuple(output for output in ended.outputs if output is not None)
+    if ended.code and not outputs:
+        code = ended.code if issubclass(_family(ended.code), RejectedError) else "E1403"
+        raise fail(
+            code,
+            f"There are no outputs: {ended.what}.",
+            money=money_of(view),
+            next_step=f"fallow logs {_short(view)}",
+        )
+    return outputs
 
 
 def _short(view: local.JobView) -> str:
