@@ -20,8 +20,11 @@ from fallow.cli.main import COMMANDS
 from fallow.cli.options import parser_of
 
 FOLDERS = ("docs/tutorials", "docs/how-to", "docs/reference", "docs/explanation")
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
-PAGES += [page for folder in FOLDERS for page in sorted((ROOT / folder).glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *(page for folder in FOLDERS for page in sorted((ROOT / folder).glob("*.md"))),
+]
 RUNNABLE = (*SHELL, "python", "toml")
 WALKED = [page for page in PAGES if any(block.language in RUNNABLE for block in blocks(page))]
 MOST_NOT_RUN = 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -36,7 +37,8 @@ async def call_bank(services: Services, request: Message) -> Message:
     answer = await services.rpc.call(services.bank, request, BANK_S)
     if isinstance(answer, ledger.LedgerRefused):
         code = "E1301" if answer.reason == "balance_too_small" else "E1303"
-        raise fail(code, f"The bank refused: {answer.reason}. {answer.detail}".strip())
+        said = re.sub(r"(\d+) ucr", lambda found: format_money(int(found[1])), answer.detail)
+        raise fail(code, f"The bank refused: {answer.reason.replace('_', ' ')}. {said}".strip())
     return answer
 
 
