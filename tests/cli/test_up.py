@@ -27,6 +27,12 @@ def test_a_home_decides_what_a_node_is(tmp_path: Path) -> None:
     assert roles_for(tmp_path, frozenset({"bank"}), ticket=False, provide=False) == {"bank"}
 
 
+def test_a_founder_with_its_books_in_postgresql_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "network.txt").write_text("")
+    (tmp_path / "config.toml").write_text('ledger = "postgresql://fallow@/books"')
+    assert roles_for(tmp_path, None, ticket=False, provide=False) == FOUNDER
+
+
 @pytest.mark.parametrize("roles", ["", "king", "bank,king", ","])
 def test_roles_that_there_are_not(terminal: Terminal, roles: str) -> None:
     assert terminal.fallow("up", "--roles", roles).error_code == "E2001"

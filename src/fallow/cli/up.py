@@ -59,9 +59,15 @@ def roles(text: str) -> frozenset[str]:
 
 def roles_for(home: Path, chosen: frozenset[str] | None, *, ticket: bool, provide: bool) -> frozenset[str]:
     """The roles that were asked for, or those that fit the home: a founder keeps the books, a member does not."""
-    member = ticket or ((home / "network.txt").exists() and not (home / "ledger.db").exists())
+    member = ticket or ((home / "network.txt").exists() and not _keeps_books(home))
     found = chosen or (MEMBER if member else FOUNDER)
     return found | {"provider"} if provide else found
+
+
+def _keeps_books(home: Path) -> bool:
+    from fallow.node.config import load_config
+
+    return (home / "ledger.db").exists() or bool(load_config(home).ledger)
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
