@@ -22,7 +22,7 @@ from fallow.units import MIB
 from fallow.wire.claims import task_id
 from fallow.wire.messages import LaneResult, LaneTask
 from fallow.wire.tasks import TaskSpec
-from fallow.wire.worker import LaneAnswers, LaneBatch, Preload, RunTask, WorkerDone, WorkerReady
+from fallow.wire.worker import LaneAnswers, LaneBatch, Preload, RunTask, WorkerDone, WorkerFailed, WorkerReady
 
 BAD = """
 import os, signal, socket, sys, time, subprocess
@@ -133,6 +133,42 @@ async def test_a_worker_that_eats_memory_is_killed_and_says_so(tmp_path: Path) -
     bad = f"held = [bytearray({MIB}) for _ in range(400)]; time.sleep(60)"
     async with running(tmp_path, Seen(), bad, ram_bytes=200 * MIB) as worker:
         assert (await ended(worker)).startswith("out of memory: it held")
+
+
+GREEDY = """
+import sys, torch
+from fallow.workloads import worker
+from fallow.workloads.task import Outcome
+
+def want(work):
+    return Outcome(str(float(torch.ones(work.task.seed).sum())).encode())
+
+worker.workload = lambda kind: want
+worker.main(sys.argv[1:])
+"""
+
+
+async def test_a_task_that_wants_more_than_was_leased_fails_by_its_code_and_the_worker_lives(tmp_path: Path) -> None:
+    seen, home = Seen(), tmp_path / "w"
+    home.mkdir()
+
+    def order(floats: int) -> RunTask:
+        spec = TaskSpec("spin", b"", (), floats, 1, 10, 1)
+        return RunTask(bytes(task_id(spec)), spec, {}, str(home), 1)
+
+    async def answer(task: RunTask) -> Any:
+        seen.messages.clear()
+        worker.send(task)
+        await seen.until(lambda: any(isinstance(message, WorkerDone | WorkerFailed) for message in seen.messages))
+        return seen.messages[-1]
+
+    command = (sys.executable, "-c", GREEDY)
+    async with open_worker(home, WorkerLimits(700 * MIB), seen.on_messages, seen.on_line, command) as worker:
+        first, second, third = [await answer(order(floats)) for floats in (1 << 20, 1 << 30, 1 << 20)]
+        assert not worker.ended.is_set()
+    assert (first.value, third.value) == (b"1048576.0", b"1048576.0")
+    assert (second.code, second.retryable) == ("E1704", True)
+    assert "memory" in second.what
 
 
 async def test_children_of_a_worker_count_and_die_with_it(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ from fallow.wire.worker import (
     worker_frame,
 )
 from fallow.workloads.lane import Lane, open_lane, refused
+from fallow.workloads.memory import bound_memory, leased_ram_bytes, memory_is_out
 from fallow.workloads.task import Outcome, Work
 
 READ_BYTES = 1 << 20
@@ -72,6 +73,7 @@ class Runner:
         self._orders: queue.SimpleQueue[RunTask] = queue.SimpleQueue()
         self._current: RunTask | None = None
         self._cancelled = False
+        self._bounded = False
         self._told_s = 0.0
         threading.Thread(target=self._serve, name="task", daemon=True).start()
 
@@ -107,11 +109,18 @@ class Runner:
 
         inputs = {name: Path(path) for name, path in order.inputs.items()}
         work = Work(order.task, inputs, Path(order.outdir), max(1, order.threads), progress, log)
-        outcome = attempt(order.task_id, lambda: workload(order.task.kind)(work))
+        outcome = attempt(order.task_id, lambda: self._run(work))
         if isinstance(outcome, WorkerFailed):
             return outcome
         files = {name: str(path) for name, path in outcome.files.items()}
         return WorkerDone(order.task_id, outcome.value, files, {**outcome.metrics, "peak_ram_kib": _peak_ram_kib()})
+
+    def _run(self, work: Work) -> Outcome:
+        run = workload(work.task.kind)
+        if not self._bounded:  # once: what is kept between tasks counts
+            self._bounded = True
+            bound_memory(leased_ram_bytes())
+        return run(work)
 
 
 def workload(kind: str) -> Callable[[Work], Outcome]:
@@ -140,12 +149,12 @@ def attempt(task_id: bytes, act: Callable[[], T]) -> WorkerFailed | T:
     except FallowError as error:
         # What a task's own content is to blame for fails everywhere; a missing package or a bug may be only ours.
         return WorkerFailed(task_id, error.code, str(error)[:4000], error.retryable or error.code in _MAYBE_ONLY_HERE)
-    except MemoryError:
-        return WorkerFailed(task_id, "E1704", "The worker ran out of memory.", retryable=True)
     except OSError as error:
         what = f"A file could not be read or written ({error.strerror or error})."
         return WorkerFailed(task_id, "E1603", what[:4000], retryable=True)
     except Exception as error:  # noqa: BLE001 - the task boundary: a bug in a workload must not take the worker along
+        if memory_is_out(error):
+            return WorkerFailed(task_id, "E1704", "The worker ran out of memory.", retryable=True)
         return WorkerFailed(task_id, "E9001", f"{type(error).__name__}: {error}"[:4000], retryable=True)
 
 
