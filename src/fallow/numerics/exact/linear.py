@@ -1,0 +1,98 @@
+"""Linear layers on exact products: a weight that is quantised once and serves the forward product and the input
+gradient, and the low-rank detour of LoRA beside it. Forward and backward are plain functions of grids; `layers` makes
+torch modules of them and `llama` whole models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+from torch import Tensor
+
+from fallow.numerics.exact.format import Grid, quantise
+from fallow.numerics.exact.gradients import Gradients
+from fallow.numerics.exact.gridsum import sequence_gradient
+from fallow.numerics.exact.product import Weights, product, product_folded
+
+
+class Weight:
+    """A matrix (n, k), fp32, and its grid by rows. `name` is what its gradient is called, None when it is frozen."""
+
+    def __init__(self, parameter: Tensor, name: str | None = None) -> None:
+        self.parameter, self.name = parameter, name
+        self._packed: Weights | None = None
+        self._version = -1
+
+    @property
+    def packed(self) -> Weights:
+        """Quantised when first asked for, and again when torch says that the parameter was written to."""
+        version = 0 if self.parameter.is_inference() else int(cast(Any, self.parameter)._version)
+        if self._packed is None or version != self._version:
+            self._packed, self._version = Weights(self.parameter.detach()), version
+        return self._packed
+
+    def forget(self) -> None:
+        """Drop the grid: after writes that torch does not count (through `.data` or another view of the memory)."""
+        self._packed = None
+
+    def back(self, dy: Tensor) -> Tensor:
+        """The input gradient, dy W, fp32."""
+        packed = self.packed
+        return product_folded(quantise(dy, packed.step), packed)
+
+    def add_gradient(self, gradients: Gradients, dy: Tensor, x: Grid) -> None:
+        """Add dy^T x, if anybody wants it."""
+        if self.name is not None:
+            gradients.add_product(self.name, self.parameter, dy, x)
+
+
+@dataclass
+class Detour:
+    """LoRA: `scale` * up (down x). down: (rank, k), up: (n, rank)."""
+
+    down: Weight
+    up: Weight
+    scale: float
+
+
+@dataclass
+class Linear:
+    """y = W x + bias + detour, added in this order."""
+
+    weight: Weight
+    bias: Tensor | None = None
+    bias_name: str | None = None
+    detour: Detour | None = None
+
+    def weights(self) -> list[Weight]:
+        return [self.weight] if self.detour is None else [self.weight, self.detour.down, self.detour.up]
+
+    def forward(self, x: Grid) -> tuple[Tensor, Grid | None]:
+        """x: grid of (..., k). -> y (..., n) fp32, and what `backward` wants of the detour."""
+        y = product(x, self.weight.packed)
+        if self.bias is not None:
+            y += self.bias.detach()
+        if self.detour is None:
+            return y, None
+        middle = quantise(product(x, self.detour.down.packed))
+        return y.add_(product(middle, self.detour.up.packed).mul_(self.detour.scale)), middle
+
+    def backward(self, dy: Tensor, x: Grid, middle: Grid | None, gradients: Gradients) -> Tensor:
+        """dy: (sequences, tokens, n) fp32. Adds the parameters' gradients and returns dx."""
+        turn = self.learn(dy, x, middle, gradients)
+        dx = self.weight.back(dy)
+        return dx if turn is None or self.detour is None else dx.add_(self.detour.down.back(turn))
+
+    def learn(self, dy: Tensor, x: Grid, middle: Grid | None, gradients: Gradients) -> Tensor | None:
+        """The parameters' gradients alone. Returns the gradient at the detour's middle."""
+        self.weight.add_gradient(gradients, dy, x)
+        if self.bias is not None and self.bias_name is not None:
+            gradients.add_entries(self.bias_name, self.bias, sequence_gradient(dy.double()))
+        if self.detour is None or middle is None:
+            return None
+        scaled = dy * self.detour.scale
+        self.detour.up.add_gradient(gradients, scaled, middle)
+        turn = self.detour.up.back(scaled)
+        self.detour.down.add_gradient(gradients, turn, x)
+        return turn

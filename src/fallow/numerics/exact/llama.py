@@ -1,0 +1,168 @@
+"""A decoder-only transformer of Llama's form on exact operators: losses and gradients of sequences, and logits of
+pieces of text with caches. It shares its parameters with the model that it was made from (`exactify`). There is no
+autograd in it.
+
+Source: docs/spec/exact-arithmetic.md, section 17.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from fallow.numerics.exact import attention
+from fallow.numerics.exact.attention import Cache, Heads
+from fallow.numerics.exact.blocks import AttentionTape, Block, GatedTape, Norm
+from fallow.numerics.exact.format import quantise
+from fallow.numerics.exact.gradients import Gradients
+from fallow.numerics.exact.linear import Linear, Weight
+from fallow.numerics.exact.losses import cross_entropy, token_losses
+from fallow.numerics.exact.rotary import tables
+
+Observer = Callable[[str, Tensor], None]
+"""Told of each layer's result by name, in order: what commitments to a step's operators are made of."""
+LOGIT_ROWS = 64
+"""How many rows of logits are held at a time; changes no bit."""
+
+
+@dataclass
+class Piece:
+    """The next `tokens`, (count,) int64, of a text whose earlier ones are in `caches`, one per layer."""
+
+    tokens: Tensor
+    caches: list[Cache]
+
+
+@dataclass
+class _Tape:
+    layers: list[tuple[AttentionTape, GatedTape]]
+    last: Tensor
+
+
+@dataclass
+class ExactLlama:
+    """`trainable` are the parameters whose gradients are taken, by name."""
+
+    embedding: Weight
+    blocks: list[Block]
+    norm: Norm
+    head: Linear
+    heads: Heads
+    frequencies: Tensor
+    trainable: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+    # training ---------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def add_gradients(self, tokens: Tensor, gradients: Gradients, observe: Observer | None = None) -> None:
+        """Add what `tokens`, (sequences, tokens) int64, give: the losses of predicting each but the first from those
+        before it, and the gradients of their sum. How sequences are grouped and ordered changes nothing."""
+        tell = observe or _nobody
+        tokens, targets = tokens[:, :-1], tokens[:, 1:]
+        tape = self._forward(tokens, tell, keep=True)
+        dx = self._loss(tape.last, targets, gradients)
+        tell("d_norm", dx)
+        angles = self._angles(torch.arange(tokens.shape[1], device=tokens.device))
+        for at in range(len(self.blocks) - 1, -1, -1):
+            block, (attention_tape, gated_tape) = self.blocks[at], tape.layers.pop()
+            dx = block.gated.backward(dx, gated_tape, gradients)
+            want = at > 0 or self.embedding.name is not None
+            back = block.attention.backward(dx, angles, attention_tape, gradients, want=want)
+            if back is None:
+                return
+            dx = back
+            tell(f"d_layer/{at}", dx)
+        if self.embedding.name is not None:
+            gradients.add_rows(self.embedding.name, self.embedding.parameter, tokens, dx)
+
+    @torch.no_grad()
+    def losses(self, tokens: Tensor) -> Tensor:
+        """The losses of predicting each token but the first: (sequences, tokens - 1) fp32, nats."""
+        x = self._forward(tokens[:, :-1], _nobody, keep=False).last
+        rows = self.norm.forward(x)[0].flatten(0, 1)
+        wanted = tokens[:, 1:].flatten()
+        found = [
+            token_losses(self.head.forward(quantise(part))[0], targets)
+            for part, targets in zip(rows.split(LOGIT_ROWS), wanted.split(LOGIT_ROWS), strict=True)
+        ]
+        return torch.cat(found).view(tokens.shape[0], -1)
+
+    # generation -------------------------------------------------------------------------------------------------------
+
+    def new_caches(self) -> list[Cache]:
+        """Empty caches for one text."""
+        return [Cache(self.heads, self.embedding.parameter.device) for _ in self.blocks]
+
+    @torch.no_grad()
+    def read(self, pieces: Sequence[Piece]) -> Tensor:
+        """Take in a piece of each of several texts, adding to their caches. -> the logits after each piece's last
+        token, (pieces, vocabulary) fp32. Neither the company of others nor where a text was cut changes a bit."""
+        tokens = torch.cat([piece.tokens for piece in pieces])
+        counts = [len(piece.tokens) for piece in pieces]
+        places = [torch.arange(len(p.tokens), device=tokens.device) + p.caches[0].length for p in pieces]
+        angles = self._angles(torch.cat(places))
+        x = self._embed(tokens[None])
+        for at, block in enumerate(self.blocks):
+            caches = [(piece.caches[at], count) for piece, count in zip(pieces, counts, strict=True)]
+            x = block.gated.forward(block.attention.step(x, angles, caches))[0]
+        ends = torch.tensor(counts, device=tokens.device).cumsum(0) - 1
+        return self.head.forward(quantise(self.norm.forward(x[0, ends])[0]))[0]
+
+    # the parts --------------------------------------------------------------------------------------------------------
+
+    def weights(self) -> list[Weight]:
+        """All matrices, each once."""
+        found = [self.embedding, *self.head.weights()]
+        found += [weight for block in self.blocks for linear in block.linears() for weight in linear.weights()]
+        return list(dict.fromkeys(found))
+
+    def forget(self) -> None:
+        """Quantise all matrices anew when next wanted: after writes to parameters that torch does not count."""
+        for weight in self.weights():
+            weight.forget()
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        return self.embedding.parameter.detach()[tokens]
+
+    def _angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        return tables(positions, self.frequencies)
+
+    def _forward(self, tokens: Tensor, tell: Observer, *, keep: bool) -> _Tape:
+        length = tokens.shape[1]
+        angles = self._angles(torch.arange(length, device=tokens.device))
+        span = attention.span(self.heads, length, 0, tokens.device)
+        x = self._embed(tokens)
+        layers: list[tuple[AttentionTape, GatedTape]] = []
+        for at, block in enumerate(self.blocks):
+            x, attention_tape = block.attention.forward(x, angles, span)
+            x, gated_tape = block.gated.forward(x)
+            if keep:
+                layers.append((attention_tape, gated_tape))
+            tell(f"layer/{at}", x)
+        return _Tape(layers, x)
+
+    def _loss(self, x: Tensor, targets: Tensor, gradients: Gradients) -> Tensor:
+        """Adds the losses and the head's and the last norm's gradients. -> dx."""
+        h, scale = self.norm.forward(x)
+        dh = torch.empty_like(h)
+        whole = self.head.weight.name is not None or self.head.detour is not None
+        count = h.shape[1] if whole else LOGIT_ROWS
+        for one in range(len(targets)):
+            for start in range(0, h.shape[1], count):
+                part = slice(start, min(start + count, h.shape[1]))
+                dh[one, part] = self._loss_of(h[one, part], targets[one, part], gradients)
+        return self.norm.backward(dh, x, scale, gradients)
+
+    def _loss_of(self, rows: Tensor, targets: Tensor, gradients: Gradients) -> Tensor:
+        grid = quantise(rows[None])
+        logits, middle = self.head.forward(grid)
+        losses, d_logits = cross_entropy(logits[0], targets)
+        gradients.add_losses(losses)
+        return self.head.backward(d_logits[None], grid, middle, gradients)[0]
+
+
+def _nobody(_: str, __: Tensor) -> None:
+    """Nobody observes."""

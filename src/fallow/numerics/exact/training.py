@@ -1,0 +1,61 @@
+"""A training step on exact operators: micro-batches to gradients, gradients to the next state.
+
+A step is a pure function of the state and the batch's set of sequences: how they are cut into micro-batches, in what
+order, and on how many machines, changes no bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fallow.numerics.exact.gradients import Gradients
+from fallow.numerics.exact.llama import ExactLlama, Observer
+from fallow.numerics.exact.optimizers import AdamW, Schedule, clip
+from fallow.numerics.exact.state import state_hash
+from fallow.units import Digest
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How gradients become steps: `schedule` of the rate, decoupled weight decay, the norm to clip to (0: none)."""
+
+    schedule: Schedule
+    decay: float = 0.0
+    clip_norm: float = 1.0
+
+
+def gradients_of(model: ExactLlama, tokens: Tensor, observe: Observer | None = None) -> Gradients:
+    """The gradients of one micro-batch, (sequences, tokens) int64: the unit of audit."""
+    gradients = Gradients()
+    model.add_gradients(tokens, gradients, observe)
+    return gradients
+
+
+class Trainer:
+    """A model, its optimiser and its rules. `step` counts from 0; set it to continue a run."""
+
+    def __init__(self, model: ExactLlama, rules: Rules, optimizer: AdamW | None = None) -> None:
+        self.model, self.rules, self.step = model, rules, 0
+        self.optimizer = optimizer or AdamW(model.trainable)
+
+    def train(self, micro_batches: Iterable[Tensor]) -> float:
+        """One step on a batch given in parts. -> its mean loss, nats, NaN when something was not finite."""
+        gradients = Gradients()
+        for tokens in micro_batches:
+            self.model.add_gradients(tokens, gradients)
+        return self.apply(gradients)
+
+    def apply(self, gradients: Gradients) -> float:
+        """One step on a batch's gradients, wherever they were summed. -> its mean loss."""
+        means = gradients.means()
+        clip(means, self.rules.clip_norm)
+        self.optimizer.step(means, self.rules.schedule.rate(self.step), self.rules.decay)
+        self.step += 1
+        return gradients.mean_loss()
+
+    def state_hash(self) -> Digest:
+        """Of the trainable parameters and the optimiser."""
+        return state_hash(self.model.trainable, self.optimizer)
