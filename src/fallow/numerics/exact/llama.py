@@ -97,9 +97,10 @@ class ExactLlama:
         return [Cache(self.heads, self.embedding.parameter.device) for _ in self.blocks]
 
     @torch.no_grad()
-    def read(self, pieces: Sequence[Piece]) -> Tensor:
+    def read(self, pieces: Sequence[Piece], since: int | None = None) -> Tensor:
         """Take in a piece of each of several texts, adding to their caches. -> the logits after each piece's last
-        token, (pieces, vocabulary) fp32. Neither the company of others nor where a text was cut changes a bit."""
+        token, (pieces, vocabulary) fp32; with `since`, after each token from that place of a single piece on. Neither
+        the company of others nor where a text was cut changes a bit."""
         tokens = torch.cat([piece.tokens for piece in pieces])
         counts = [len(piece.tokens) for piece in pieces]
         places = [torch.arange(len(p.tokens), device=tokens.device) + p.caches[0].length for p in pieces]
@@ -108,8 +109,8 @@ class ExactLlama:
         for at, block in enumerate(self.blocks):
             caches = [(piece.caches[at], count) for piece, count in zip(pieces, counts, strict=True)]
             x = block.gated.forward(block.attention.step(x, angles, caches))[0]
-        ends = torch.tensor(counts, device=tokens.device).cumsum(0) - 1
-        return self.head.forward(quantise(self.norm.forward(x[0, ends])[0]))[0]
+        wanted = x[0, torch.tensor(counts, device=tokens.device).cumsum(0) - 1] if since is None else x[0, since:]
+        return self.head.forward(quantise(self.norm.forward(wanted)[0]))[0]
 
     # the parts --------------------------------------------------------------------------------------------------------
 
