@@ -1,4 +1,5 @@
-"""The hash of a state: 32 bytes that are equal exactly when the tensors are, bit for bit."""
+"""The hash of a state: 32 bytes that are equal exactly when the tensors are, bit for bit, but that all NaNs of binary32
+count as one (section 2 of docs/spec/exact-arithmetic.md): which of them comes out differs between machines."""
 
 from __future__ import annotations
 
@@ -17,12 +18,18 @@ def tensors_hash(tensors: Mapping[str, Array]) -> Digest:
     sizes delimit, so no two different sets of tensors give the same input to the hash."""
     state = blake3(b"fallow tensors 1\n")
     for name in sorted(tensors):
-        array = np.ascontiguousarray(tensors[name])
+        array = _with_one_nan(np.ascontiguousarray(tensors[name]))
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)
         shape = ",".join(str(length) for length in array.shape)
         state.update(f"{len(name.encode())}:{name}|{array.dtype.str}|{shape}|{array.nbytes}\n".encode())
         state.update(array.reshape(-1).view(np.uint8).data)
     return Digest(state.digest())
+
+
+def _with_one_nan(array: Array) -> Array:
+    if array.dtype != np.float32 or not np.isnan(array).any():
+        return array
+    return np.where(np.isnan(array), np.uint32(0x7FC00000).view(np.float32), array)
 
 
 def state_hash(state: SharedState) -> Digest:

@@ -25,7 +25,7 @@ FORMS = ("llama", "mistral", "qwen2")
 def exactify(network: Any, trainable: Mapping[str, Tensor] | None = None) -> ExactLlama:
     """The exact form of a transformers causal language model, with its LoRA layers (ours or peft's) in place.
     `trainable` names the parameters to take gradients of; None: those with `requires_grad`, by torch's names.
-    Errors: E1712 naming the first thing that has no exact form."""
+    Errors: E1709 naming the first thing that has no exact form."""
     config = _supported(network)
     named = dict(network.named_parameters()) if trainable is None else dict(trainable)
     if trainable is None:
@@ -38,7 +38,7 @@ def exactify(network: Any, trainable: Mapping[str, Tensor] | None = None) -> Exa
     norm, head = maker.norm(body.norm), maker.linear(_causal(network).lm_head)
     missing = sorted(set(named) - maker.used)
     if missing:
-        raise fail("E1712", f"The parameter {missing[0]} has no place in an exact model.")
+        raise fail("E1709", f"The parameter {missing[0]} has no place in an exact model.")
     rates = _frequencies(config, heads.size).to(embedding.parameter.device)
     return ExactLlama(embedding, blocks, norm, head, heads, rates, dict(sorted(named.items())))
 
@@ -78,7 +78,7 @@ class _Maker:
         base = getattr(module, "base", None) or getattr(module, "base_layer", None)
         if base is None:
             if not isinstance(module, nn.Linear):
-                raise fail("E1712", f"A layer of type {type(module).__name__} has no exact form.")
+                raise fail("E1709", f"A layer of type {type(module).__name__} has no exact form.")
             bias = cast("Tensor | None", module.bias)
             return Linear(self.weight(module.weight), bias, None if bias is None else self._name(bias))
         plain = self.linear(base)
@@ -98,10 +98,10 @@ def _detour(module: Any) -> tuple[Tensor, Tensor, float]:
         return module.lora_A, module.lora_B, float(module.scale)
     active = list(module.active_adapters)
     if len(active) != 1 or module.merged or module.lora_A[active[0]].bias is not None:
-        raise fail("E1712", "Exact models take one LoRA adapter, not merged and without biases.")
+        raise fail("E1709", "Exact models take one LoRA adapter, not merged and without biases.")
     name = active[0]
     if getattr(module.lora_dropout[name], "p", 0.0) or getattr(module, "use_dora", {}).get(name):
-        raise fail("E1712", "Exact models take plain LoRA, without dropout and DoRA.")
+        raise fail("E1709", "Exact models take plain LoRA, without dropout and DoRA.")
     return module.lora_A[name].weight, module.lora_B[name].weight, float(module.scaling[name])
 
 
@@ -118,14 +118,14 @@ def _supported(network: Any) -> Any:
     config: Any = network.config
     form = getattr(config, "model_type", type(network).__name__)
     if form not in FORMS:
-        raise fail("E1712", f"Models of type {form} have no exact form; {', '.join(FORMS)} have.")
+        raise fail("E1709", f"Models of type {form} have no exact form; {', '.join(FORMS)} have.")
     if config.hidden_act not in ("silu", "swish"):
-        raise fail("E1712", f"The activation {config.hidden_act} has no exact form here.")
+        raise fail("E1709", f"The activation {config.hidden_act} has no exact form here.")
     if getattr(config, "attention_dropout", 0.0):
-        raise fail("E1712", "Attention dropout has no exact form.")
+        raise fail("E1709", "Attention dropout has no exact form.")
     for name, parameter in network.named_parameters():
         if parameter.dtype.itemsize != 4 or not parameter.dtype.is_floating_point:
-            raise fail("E1712", f"{name} is {parameter.dtype}; exact models are made of float32.")
+            raise fail("E1709", f"{name} is {parameter.dtype}; exact models are made of float32.")
     return config
 
 
@@ -138,7 +138,7 @@ def _frequencies(config: Any, size: int) -> Tensor:
     try:
         return frequencies(size, float(config.rope_parameters["rope_theta"]), config.rope_parameters)
     except ValueError as error:
-        raise fail("E1712", f"{error}.") from error
+        raise fail("E1709", f"{error}.") from error
 
 
 def _windowed(heads: Heads, config: Any, at: int) -> Heads:

@@ -134,11 +134,12 @@ class ExactLlama:
     def _forward(self, tokens: Tensor, tell: Observer, *, keep: bool) -> _Tape:
         length = tokens.shape[1]
         angles = self._angles(torch.arange(length, device=tokens.device))
-        span = attention.span(self.heads, length, 0, tokens.device)
+        kinds = {block.attention.heads for block in self.blocks}
+        spans = {heads: attention.span(heads, length, 0, tokens.device) for heads in kinds}
         x = self._embed(tokens)
         layers: list[tuple[AttentionTape, GatedTape]] = []
         for at, block in enumerate(self.blocks):
-            x, attention_tape = block.attention.forward(x, angles, span)
+            x, attention_tape = block.attention.forward(x, angles, spans[block.attention.heads])
             x, gated_tape = block.gated.forward(x)
             if keep:
                 layers.append((attention_tape, gated_tape))

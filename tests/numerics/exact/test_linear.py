@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import torch
+from tests.numerics.exact.small_llama import distance
+
+from fallow.numerics.exact.format import quantise
+from fallow.numerics.exact.gradients import Gradients
+from fallow.numerics.exact.linear import Detour, Linear, Weight
+
+
+def test_bias_and_detour_are_added_and_learn() -> None:
+    torch.manual_seed(0)
+    w, b, down, up = torch.randn(6, 10), torch.randn(6), torch.randn(2, 10), torch.randn(6, 2)
+    x, dy = torch.randn(2, 5, 10), torch.randn(2, 5, 6)
+    layer = Linear(Weight(w, "w"), b, "b", Detour(Weight(down, "down"), Weight(up, "up"), 0.5))
+    gradients, grid = Gradients(tokens=1), quantise(x)
+    y, middle = layer.forward(grid)
+    dx = layer.backward(dy, grid, middle, gradients)
+
+    wide = [t.double().requires_grad_() for t in (x, w, b, down, up)]
+    true = wide[0] @ wide[1].T + wide[2] + (wide[0] @ wide[3].T) @ wide[4].T * 0.5
+    true.backward(dy.double())
+    assert distance(y, true.detach()) < 3e-4
+    found = gradients.means()
+    for one, reference in zip((dx, found["w"], found["b"], found["down"], found["up"]), wide, strict=True):
+        assert reference.grad is not None
+        assert distance(one, reference.grad) < 4e-4
+
+
+def test_frozen_parts_learn_nothing() -> None:
+    layer, gradients = Linear(Weight(torch.ones(3, 4))), Gradients()
+    grid = quantise(torch.ones(1, 2, 4))
+    assert layer.backward(torch.ones(1, 2, 3), grid, None, gradients).shape == (1, 2, 4)
+    assert gradients.totals == {}
+
+
+def test_a_weight_is_quantised_once_until_it_is_written_to() -> None:
+    weight = Weight(torch.ones(3, 4))
+    packed = weight.packed
+    assert weight.packed is packed
+    weight.parameter.mul_(2)
+    assert weight.packed is not packed
+    with torch.inference_mode():
+        frozen = Weight(torch.ones(2, 2))
+        assert frozen.packed is frozen.packed

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fallow.numerics.exact.optimizers import AdamW, Momentum, Schedule, clip, gradient_norm, power
+
+
+def some(seed: int, *shape: int, scale: float = 1.0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+def test_adamw_is_torchs_to_rounding() -> None:
+    ours, theirs = {"w": some(1, 7, 5)}, torch.nn.Parameter(some(1, 7, 5))
+    mine = AdamW(ours)
+    peer = torch.optim.AdamW([theirs], lr=0.01, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
+    for step in range(20):
+        gradient = some(step, 7, 5, scale=10.0 ** (step % 5 - 2))
+        mine.step({"w": gradient}, 0.01, 0.1)
+        theirs.grad = gradient.clone()
+        peer.step()
+    assert torch.allclose(ours["w"], theirs.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_momentum_is_torchs_to_rounding() -> None:
+    ours, theirs = {"w": some(1, 6)}, torch.nn.Parameter(some(1, 6))
+    mine, peer = Momentum(ours), torch.optim.SGD([theirs], lr=0.1, momentum=0.9, nesterov=True)
+    for step in range(10):
+        mine.step({"w": some(step, 6)}, 0.1)
+        theirs.grad = some(step, 6)
+        peer.step()
+    assert torch.allclose(ours["w"], theirs.detach(), rtol=1e-5, atol=1e-6)
+
+
+@given(st.permutations(list(range(12))), st.integers(-60, 60))
+def test_the_norm_depends_on_no_order(order: list[int], scale: int) -> None:
+    rows = some(3, 12, 5) * torch.logspace(-6, 6, 12, base=2)[:, None] * 2.0**scale
+    whole = gradient_norm({"a": rows})
+    assert gradient_norm({str(i): rows[i] for i in order}) == whole
+    assert whole == pytest.approx(float(rows.double().norm()), rel=1e-8)
+
+
+def test_norms_of_nothing_and_of_what_is_not_finite() -> None:
+    assert gradient_norm({}) == gradient_norm({"a": torch.zeros(3)}) == 0.0
+    assert math.isnan(gradient_norm({"a": torch.tensor([1.0, math.nan]), "b": torch.ones(2)}))
+    assert math.isnan(gradient_norm({"a": torch.tensor([math.inf])}))
+    assert gradient_norm({"a": torch.full((4,), 2.0**127)}) == 2.0**128
+    assert gradient_norm({"a": torch.full((4,), 2.0**-149)}) == 2.0**-148
+
+
+def test_clipping_brings_the_norm_to_its_limit_and_leaves_small_ones() -> None:
+    gradients = {"a": some(1, 50), "b": some(2, 3)}
+    before = {name: g.clone() for name, g in gradients.items()}
+    assert clip(gradients, 1000.0) == clip(gradients, 0.0) == gradient_norm(before)
+    assert all(torch.equal(gradients[n], before[n]) for n in before)
+    clip(gradients, 0.5)
+    assert gradient_norm(gradients) == pytest.approx(0.5, rel=1e-6)
+
+
+@given(st.floats(0.0, 1.0), st.integers(0, 5000))
+def test_powers(base: float, exponent: int) -> None:
+    assert power(base, exponent) == pytest.approx(base**exponent, rel=1e-12, abs=1e-300)
+
+
+def test_the_rate_warms_up_and_falls_along_a_cosine() -> None:
+    schedule = Schedule(0.5, 10, 110)
+    assert [schedule.rate(step) for step in (0, 9)] == [0.05, 0.5]
+    for step in range(10, 200):
+        done = min(1.0, (step - 10) / 100)
+        assert schedule.rate(step) == pytest.approx(0.5 * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * done))), rel=1e-12)
+    assert Schedule(1.0, 0, 0).rate(0) > 0
+
+
+def test_a_state_of_other_parameters_is_refused() -> None:
+    optimizer = AdamW({"w": torch.zeros(3)})
+    with pytest.raises(ValueError, match="other parameters"):
+        optimizer.restore(AdamW({"v": torch.zeros(3)}).state())
+    with pytest.raises(ValueError, match="impossible"):
+        optimizer.restore(optimizer.state() | {"step": torch.tensor([-1])})

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.numerics.exact.small_llama import small_llama, some_tokens
+
+from fallow.numerics.exact import routes
+from fallow.numerics.exact.exactify import exactify
+from fallow.numerics.exact.optimizers import AdamW, Schedule
+from fallow.numerics.exact.training import Rules, Trainer
+
+RULES = Rules(Schedule(0.01, 2, 10), decay=0.1, clip_norm=0.5)
+
+
+def trained(parts: list[list[int]], steps: int = 3, route: str = "fp64", threads: int = 1) -> bytes:
+    """The state hash after `steps` steps on four sequences cut as `parts` says."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with routes.use(route):
+            trainer = Trainer(exactify(small_llama()), RULES)
+            for step in range(steps):
+                tokens = some_tokens(4, 16, seed=step)
+                trainer.train(tokens[part] for part in parts)
+    finally:
+        torch.set_num_threads(before)
+    return trainer.state_hash()
+
+
+def test_one_state_hash_whatever_cuts_routes_and_threads() -> None:
+    whole = trained([[0, 1, 2, 3]])
+    assert trained([[0, 1], [2, 3]], threads=2) == whole
+    assert trained([[3], [0], [2], [1]], route="int8") == whole
+    assert trained([[0, 1, 2, 3]], steps=2) != whole
+
+
+def test_loss_falls_and_is_that_of_the_batch() -> None:
+    trainer = Trainer(exactify(small_llama()), Rules(Schedule(0.02, 1, 40)))
+    tokens = some_tokens(4, 16)
+    losses = [trainer.train([tokens]) for _ in range(25)]
+    assert losses[-1] < losses[0] * 0.7
+    assert trainer.train([tokens]) == pytest.approx(float(trainer.model.losses(tokens).mean()), rel=0.2)
+
+
+def test_a_run_continues_from_its_saved_state() -> None:
+    whole = Trainer(exactify(small_llama()), RULES)
+    for step in range(4):
+        whole.train([some_tokens(2, 12, seed=step)])
+    network = small_llama()
+    first = Trainer(exactify(network), RULES)
+    for step in range(2):
+        first.train([some_tokens(2, 12, seed=step)])
+    saved = {name: value.clone() for name, value in first.optimizer.state().items()}
+    model = exactify(network)
+    optimizer = AdamW(model.trainable)
+    optimizer.restore(saved)
+    second = Trainer(model, RULES, optimizer)
+    second.step = 2
+    for step in range(2, 4):
+        second.train([some_tokens(2, 12, seed=step)])
+    assert second.state_hash() == whole.state_hash()
