@@ -58,6 +58,7 @@ def test_a_cache_grows_and_rewinds() -> None:
     def part(start: int, stop: int) -> Grid:
         return Grid(grid.q[:, :, start:stop], grid.step[:, :, start:stop])
 
+    keys = values = part(0, 0)
     for start in range(0, 200, 40):
         keys, values = cache.append(part(start, start + 40), part(start, start + 40))
     assert torch.equal(keys.q, grid.q)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from tests.numerics.exact.small_llama import distance, small_llama, some_tokens, wide_gradients
@@ -22,7 +24,7 @@ def same(one: Gradients, other: Gradients) -> bool:
 
 
 @pytest.mark.parametrize("changes", [{}, {"tie_word_embeddings": False}, {"num_key_value_heads": 4}, {"head_dim": 12}])
-def test_gradients_are_those_of_float64_autograd(changes: dict[str, object]) -> None:
+def test_gradients_are_those_of_float64_autograd(changes: dict[str, Any]) -> None:
     network, tokens = small_llama(**changes), some_tokens(3, 17)
     loss, true = wide_gradients(network, tokens)
     gradients = gradients_of(exactify(network), tokens)

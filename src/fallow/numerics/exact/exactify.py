@@ -53,16 +53,11 @@ class _Maker:
 
     def block(self, layer: Any, heads: Heads) -> Block:
         a, m = layer.self_attn, layer.mlp
+        query, key, value, output = (self.linear(part) for part in (a.q_proj, a.k_proj, a.v_proj, a.o_proj))
+        gate, up, down = (self.linear(part) for part in (m.gate_proj, m.up_proj, m.down_proj))
         return Block(
-            Attention(
-                self.norm(layer.input_layernorm),
-                *(self.linear(part) for part in (a.q_proj, a.k_proj, a.v_proj, a.o_proj)),
-                heads,
-            ),
-            Gated(
-                self.norm(layer.post_attention_layernorm),
-                *(self.linear(p) for p in (m.gate_proj, m.up_proj, m.down_proj)),
-            ),
+            Attention(self.norm(layer.input_layernorm), query, key, value, output, heads),
+            Gated(self.norm(layer.post_attention_layernorm), gate, up, down),
         )
 
     def norm(self, module: Any) -> Norm:
