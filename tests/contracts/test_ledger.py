@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests import postgres
 from tests.ledger_world import (
     ALICE,
     BANK,
@@ -59,11 +58,7 @@ def sqlite(folder: Path) -> SqlLedger:
     return SqlLedger(sqlite_url(folder / "ledger.db"), TERMS, Dice(), seal)
 
 
-def postgresql(_: Path) -> SqlLedger:
-    return SqlLedger(postgres.books(), TERMS, Dice(), seal)
-
-
-@pytest.fixture(params=[memory, sqlite, postgresql], ids=["memory", "sqlite", "postgresql"])
+@pytest.fixture(params=[memory, sqlite], ids=["memory", "sqlite"])
 def pool(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pool]:
     make: Callable[[Path], Any] = request.param
     home = make(tmp_path)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from tests.sim.worlds import HONEST, Played, batch, lane, liar, play, train
+from tests.sim.worlds import HONEST, Played, batch, exact, lane, liar, play, train
 
+from fallow.rules.economics import catches
 from fallow.sim.cheats import GALLERY
 from fallow.sim.faults import ProviderPlan
 from fallow.sim.work import honest_output
@@ -15,6 +16,13 @@ LIARS = ("wrong", "lazy", "replay", "smart")
 def all_right(world: Played) -> bool:
     paid = [r for r in world.pool.referee.receipts.values() if r.spec is not None]
     return all(receipt.output == honest_output(receipt.spec) for receipt in paid if receipt.spec is not None)
+
+
+def rounds_of(world: Played, name: str) -> int:
+    """How many rounds of the job somebody claimed as the first."""
+    (job,) = world.pool.steward.state.jobs.values()
+    first = [slot.votes[0].account for slot in job.slots if slot.round >= 0]
+    return first.count(world.account(name))
 
 
 @pytest.mark.parametrize("way", GALLERY)
@@ -38,6 +46,45 @@ def test_training_survives_a_cheat(way: str) -> None:
     assert all_right(world)
     if way in ("wrong", "vanish"):
         assert world.earned_ucr("cheat") == 0
+
+
+@pytest.mark.parametrize("way", GALLERY)
+def test_exact_training_ends_right_whoever_takes_part(way: str) -> None:
+    """Every link of every claim is done again, so nothing false is left."""
+    world = play(exact(verify="audit:links=64"), providers=[*HONEST, liar(way)])
+    assert world.code() == ""
+    assert all_right(world)
+
+
+@pytest.mark.parametrize("way", ["skip", "flip"])
+def test_a_broken_chain_that_is_looked_at_costs_the_stake(way: str) -> None:
+    world = play(exact(verify="audit:links=64"), providers=[*HONEST, liar(way)])
+    assert world.caught("cheat")
+    assert world.slashed_ucr("cheat") > 0
+    assert all_right(world)  # it may have been paid for an honest audit of somebody else
+
+
+def test_who_raises_false_alarms_is_banned_and_the_accused_is_paid() -> None:
+    world = play(exact(rounds=6, workers=4), providers=[*HONEST, liar("alarm")])
+    assert world.code() == ""
+    assert world.caught("cheat")
+    assert not any(world.caught(plan.name) for plan in HONEST)
+    assert all_right(world)
+
+
+@pytest.mark.parametrize(("way", "broken"), [("skip", 2), ("flip", 1)])
+def test_cheats_are_caught_as_often_as_the_economics_page_says(way: str, broken: int) -> None:
+    """Ten steps of two links; one claim of the cheat in each of many worlds. Within four standard deviations."""
+    links, drawn, claims, caught = 20, 4, 0, 0
+    plan = exact(rounds=1, workers=4, verify=f"audit:links={drawn}")
+    for seed in range(100):
+        world = play(plan, providers=[*HONEST[:3], liar(way)], seed=seed)
+        if rounds_of(world, "cheat") == 1:
+            claims, caught = claims + 1, caught + world.caught("cheat")
+    expected = catches(links, broken, drawn)
+    deviation = float(claims * expected * (1 - expected)) ** 0.5
+    assert claims > 50
+    assert abs(caught - float(claims * expected)) <= 4 * deviation
 
 
 @pytest.mark.parametrize("way", ["wrong", "smart"])

@@ -29,6 +29,16 @@ def train(rounds: int = 3, workers: int = 2, verify: str = CHECK_ALL) -> JobPlan
     return JobPlan("train", JobSpec(work, RICH_UCR, 0, workers, verify=verify, timeout_s=300), 1_000)
 
 
+def exact(rounds: int = 3, workers: int = 2, verify: str = "audit", *, steps: int = 10, batch: int = 2) -> JobPlan:
+    """Training that is committed to link by link."""
+    recipe = Recipe(
+        "lora", inner_steps=steps, batch_sequences=batch, sequence_tokens=10, rounds=rounds, holdout_sequences=1,
+        arithmetic="exact",
+    )  # fmt: skip
+    work = TrainJob(digest("model"), digest("data"), recipe, 1_000)
+    return JobPlan("train", JobSpec(work, RICH_UCR, 0, workers, verify=verify, timeout_s=300), 1_000)
+
+
 def lane(tasks: int = 20, verify: str = CHECK_ALL, cancel_ms: int = 30_000) -> JobPlan:
     spec = JobSpec(LaneJob("echo", 2), RICH_UCR, 0, 1, verify=verify, timeout_s=300)
     return JobPlan("lane", spec, 1_000, cancel_ms, tasks)

@@ -48,8 +48,9 @@ def _strategy(info: mi.Type) -> st.SearchStrategy[Any]:
             return st.builds(cls, **{field.name: _strategy(field.type) for field in fields})
         case mi.UnionType(types=types):
             return st.one_of([_strategy(one) for one in types])
-        case mi.VarTupleType(item_type=item, min_length=least):
-            return st.lists(_strategy(item), min_size=least or 0, max_size=max(SOME, least or 0)).map(tuple)
+        case mi.VarTupleType(item_type=item, min_length=least, max_length=most):
+            some = min(max(SOME, least or 0), most or SOME)
+            return st.lists(_strategy(item), min_size=least or 0, max_size=some).map(tuple)
         case mi.DictType(key_type=key, value_type=value):
             return st.dictionaries(_strategy(key), _strategy(value), max_size=SOME)
         case mi.BytesType(min_length=least, max_length=most):

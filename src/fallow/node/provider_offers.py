@@ -21,7 +21,7 @@ from fallow.rules.node.provider_types import OwnerLeft, OwnerReturned, ProviderE
 from fallow.rules.placement import capacity_of
 from fallow.units import GIB, parse_size
 from fallow.wire.certificates import sign_offer
-from fallow.wire.messages import Hardware, Offer, Rate
+from fallow.wire.messages import EXACT, Hardware, Offer, Rate
 
 log = structlog.get_logger()
 
@@ -54,7 +54,9 @@ def terms_of(services: Services, sold: Hardware) -> Terms:
     out, so that nobody is sent away late."""
     prices = {kind: price for kind, price in services.config.provider.prices.items() if hardware.can_do(kind)}
     me = services.identity
-    return Terms(me.account, me.node, services.bank_account, capacity_of(sold), sold.numerics, prices)
+    return Terms(
+        me.account, me.node, services.bank_account, capacity_of(sold), sold.numerics, prices, exact=sold.exact == EXACT
+    )  # fmt: skip
 
 
 class Herald:

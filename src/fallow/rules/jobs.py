@@ -30,13 +30,11 @@ class Blame(Enum):
 
 
 class Attempt(NamedTuple):
-    """An attempt that ended without an answer. `code` is "" for providers that were lost; `what` is what the provider
-    said."""
+    """An attempt that ended without an answer. `code` is "" for providers that were lost."""
 
     account: bytes
     blame: Blame
     code: str = ""
-    what: str = ""
 
 
 class Verdict(Enum):

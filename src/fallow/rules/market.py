@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from fallow.units import GIB, MIB, Ucr, cost_ucr
 from fallow.wire.local import BatchJob, JobSpec, LaneJob, ServeJob, TrainJob
-from fallow.wire.messages import Offer, Shortfall
+from fallow.wire.messages import EXACT, Offer, Shortfall
 from fallow.wire.tasks import Recipe
+from fallow.wire.traces import MAX_LINKS_DRAWN, Cut, link_at, unit_rows
 
 RAM_BYTES = {"echo": 256 * MIB, "generate": 2 * GIB, "train": 3 * GIB}
 """What a worker of a kind is given; see `docs/reference` for how these were measured."""
@@ -34,13 +35,14 @@ class Needs(NamedTuple):
 
 
 def needs_of(spec: JobSpec, bank: bytes, numerics: str = "") -> Needs:
-    """What a job asks of each of its providers. A `max_price_ucr` of 0 in the job means: no limit but the budget."""
+    """What a job asks of each of its providers. A `max_price_ucr` of 0 in the job means: no limit but the budget. Exact
+    work is asked of whoever computes exactly, whatever `numerics` says."""
     kind = kind_of(spec)
     disk = spec.work.data_bytes if isinstance(spec.work, TrainJob) else 0
     return Needs(
         kind=kind,
         bank=bank,
-        numerics=numerics,
+        numerics=EXACT if is_exact(spec) else numerics,
         ram_bytes=RAM_BYTES.get(kind, DEFAULT_RAM_BYTES),
         disk_bytes=disk,
         max_price_ucr=spec.max_price_ucr,
@@ -58,6 +60,11 @@ def kind_of(spec: JobSpec) -> str:
             return "generate"
 
 
+def is_exact(spec: JobSpec) -> bool:
+    """Whether the job's work gives the same bits on every machine that takes it."""
+    return isinstance(spec.work, TrainJob) and spec.work.recipe.exact
+
+
 def fit(needs: Needs, offer: Offer, now_ms: int) -> tuple[Shortfall, ...]:
     """Everything that an offer lacks, with the figures; empty when it fits. Never stops at the first, so that a person
     sees all of it at once."""
@@ -70,7 +77,10 @@ def fit(needs: Needs, offer: Offer, now_ms: int) -> tuple[Shortfall, ...]:
         found.append(Shortfall("price_ucr", needs.max_price_ucr, rate.price_ucr, "asks more than the limit"))
     if offer.bank != needs.bank:
         found.append(Shortfall("bank", 0, 0, "settles at another bank"))
-    if needs.numerics and hardware.numerics != needs.numerics:
+    if needs.numerics == EXACT and hardware.exact != EXACT:
+        why = hardware.exact or "it has not been tried"
+        found.append(Shortfall("exact", 0, 0, f"does not reproduce exact arithmetic: {why}"[:200]))
+    elif needs.numerics not in ("", EXACT, hardware.numerics):
         note = f"computes as {hardware.numerics}, this job as {needs.numerics}"
         found.append(Shortfall("numerics", 0, 0, note[:200]))
     if now_ms >= offer.issued_ms + offer.ttl_s * 1_000:
@@ -127,14 +137,12 @@ def common_numerics(offers: Sequence[Offer], prefer: str, kind: str) -> str:
 
 
 class Volume(NamedTuple):
-    """How much a job is, without checks. `open_ended` for jobs that run until cancelled: then `units` is one task.
-    `forced` tasks are checked in any case, as the finish of a training is."""
+    """How much a job is, without checks. `open_ended` for jobs that run until cancelled: then `units` is one task."""
 
     tasks: int
     units: int
     largest: int
     open_ended: bool = False
-    forced: int = 0
 
 
 def volume(spec: JobSpec) -> Volume:
@@ -145,8 +153,7 @@ def volume(spec: JobSpec) -> Volume:
             step, look = train_units(recipe, evaluate=False), train_units(recipe, evaluate=True)
             shards, finish = spec.workers, finish_units(recipe)
             per_round = look + (shards - 1) * step
-            tasks, units = recipe.rounds * shards + 1, recipe.rounds * per_round + finish
-            return Volume(tasks, units, max(look, finish), forced=1)
+            return Volume(recipe.rounds * shards + 1, recipe.rounds * per_round + finish, max(look, finish))
         case BatchJob(params=params, units_each=each):
             return Volume(len(params), len(params) * each, each)
         case ServeJob(context_tokens=tokens):
@@ -165,6 +172,30 @@ def train_units(recipe: Recipe, *, evaluate: bool) -> int:
 def finish_units(recipe: Recipe) -> int:
     """The units of the finishing task: one look at the held-out set."""
     return max(1, recipe.holdout_sequences * recipe.sequence_tokens)
+
+
+def audit_units(recipe: Recipe, cut: Cut, drawn: tuple[int, ...]) -> int:
+    """The units of doing links again: the tokens trained on, and as much as one sequence a link for what is read and
+    hashed."""
+    sequences = len(drawn)
+    for index in drawn:
+        link = link_at(index, recipe.inner_steps, cut)
+        rows = (len(unit_rows(recipe.batch_sequences, cut.units, unit)) for unit in range(link.unit, link.until))
+        sequences += (link.last - link.first) * sum(rows)
+    return max(1, sequences) * recipe.sequence_tokens
+
+
+def check_ppm(spec: JobSpec, links: int) -> int:
+    """What one check of a claim costs, in parts per million of the claimed work, as far as it can be known before
+    anybody has seen the model; a whole execution where `links` is 0."""
+    if not links or not isinstance(spec.work, TrainJob) or not is_exact(spec):
+        return 1_000_000
+    recipe = spec.work.recipe
+    cut = Cut(min(recipe.batch_sequences, 2), 1)
+    links = min(links, MAX_LINKS_DRAWN, cut.links(recipe.inner_steps))
+    return min(
+        1_000_000, audit_units(recipe, cut, tuple(range(links))) * 1_000_000 // train_units(recipe, evaluate=False)
+    )
 
 
 def estimate_ucr(units: int, executions_ppm: int, price_ucr: int) -> Ucr:

@@ -1,12 +1,15 @@
 """The `audit` policy: which claims are checked, by whom, what a set of answers proves, and when a claim is final.
 
 A claim is *provisional* until it is final; only final units are paid. Every account starts on probation: its first
-claims are all checked, by doing the task again elsewhere until `quorum` equal answers of distinct accounts stand.
-Later claims are checked with probability `rate`. Whether and by whom follows from randomness that is drawn after the
-claim was committed. A provider cannot tell a check from ordinary work, so a cheat also betrays itself when it is
-asked to check others. A caught account is banned and all its unchecked claims are done again. What was never checked
-becomes final when `window` later checks of the same account passed, or when its job ends: then one last claim of
-every account with unchecked ones is checked, so that a cheat cannot leave with what the sampling missed.
+claims are all checked, by doing the task again elsewhere until `quorum` equal answers of distinct accounts stand. Later
+claims are checked with probability `rate`. Whether and by whom follows from randomness that is drawn after the claim
+was committed. A provider cannot tell a check from ordinary work, so a cheat also betrays itself when it is asked to
+check others. Work in exact arithmetic is committed to link by link (`wire/traces.py`), and then a check is `links` of
+them, drawn from the same randomness, done again by one other: cheap enough for every claim. Where that finds a
+difference, the whole task is done again as above. A caught account is banned and all its unchecked claims are done
+again. What was never checked becomes final when `window` later checks of the same account passed, or when its job ends:
+then one last claim of every account with unchecked ones is checked, so that a cheat cannot leave with what the sampling
+missed.
 
 Defends against: wrong answers from single accounts and from colluders who are a minority, cheats who wait until they
 are trusted, providers who know their auditors, a steward who picks friendly auditors, accusations by a single liar.
@@ -29,17 +32,20 @@ from blake3 import blake3
 MAX_PROBATION = 1_000
 MAX_QUORUM = 8
 MAX_WINDOW = 1_000
+MAX_LINKS = 64
 RATE_ONE = 1_000_000
 
 
 class Policy(NamedTuple):
     """How claims are checked. `rate_ppm` is the probability of a check after probation in parts per million. With
-    `quorum` 1 nothing is ever checked."""
+    `quorum` 1 nothing is ever checked. `links` is how many links of a committed chain a check does again; 0 for the
+    whole task."""
 
     probation: int = 1
     rate_ppm: int = 100_000
     quorum: int = 2
     window: int = 3
+    links: int = 0
 
     @property
     def checks(self) -> bool:
@@ -48,6 +54,8 @@ class Policy(NamedTuple):
 
 NO_CHECKS = Policy(probation=0, rate_ppm=0, quorum=1, window=0)
 DEFAULT = Policy()
+EXACT_DEFAULT = Policy(rate_ppm=RATE_ONE, links=2)
+"""For work that is committed to link by link: a look at every claim."""
 
 
 class PolicyError(NamedTuple):
@@ -56,15 +64,16 @@ class PolicyError(NamedTuple):
     what: str
 
 
-def parse_policy(text: str) -> Policy | PolicyError:
-    """Read "none", "audit" or "audit:probation=1,rate=0.1,quorum=2,window=3" (each part may be left out). Limits:
-    probation 0 to 1000, rate 0 to 1 with at most six decimals, quorum 2 to 8, window 1 to 1000."""
+def parse_policy(text: str, *, exact: bool = False) -> Policy | PolicyError:
+    """Read "none", "audit" or "audit:probation=1,rate=0.1,quorum=2,window=3,links=2" (each part may be left out; what
+    it is then depends on whether the work is `exact`). Limits: probation 0 to 1000, rate 0 to 1 with at most six
+    decimals, quorum 2 to 8, window 1 to 1000, links 0 to 64."""
     name, colon, rest = text.strip().partition(":")
     if name == "none" and not colon:
         return NO_CHECKS
     if name != "audit" or (colon and not rest):
         return PolicyError(f"unknown way to verify {text[:80]!r} (write none, audit or audit:rate=0.1)")
-    policy, seen = DEFAULT, set[str]()
+    policy, seen = EXACT_DEFAULT if exact else DEFAULT, set[str]()
     for part in rest.split(",") if colon else ():
         key, _, value = part.partition("=")
         key = key.strip()
@@ -79,7 +88,10 @@ def parse_policy(text: str) -> Policy | PolicyError:
 def _setting(key: str, value: str) -> int | None:
     if key == "rate":
         return _parts_per_million(value)
-    low, high = {"probation": (0, MAX_PROBATION), "quorum": (2, MAX_QUORUM), "window": (1, MAX_WINDOW)}.get(key, (1, 0))
+    limits = {
+        "probation": (0, MAX_PROBATION), "quorum": (2, MAX_QUORUM), "window": (1, MAX_WINDOW), "links": (0, MAX_LINKS)
+    }  # fmt: skip
+    low, high = limits.get(key, (1, 0))
     if not (value.isascii() and value.isdigit() and len(value) <= 4):
         return None
     return int(value) if low <= int(value) <= high else None
@@ -135,6 +147,19 @@ def sample_indexes(policy: Policy, standing: Standing, seed: bytes, count: int, 
     while len(picked) < wanted:
         picked[int.from_bytes(_hash(seed, b"index", draw.to_bytes(8, "big"))[:8], "big") % count] = None
         draw += 1
+    return tuple(sorted(picked))
+
+
+def draw_links(seed: bytes, count: int, wanted: int) -> tuple[int, ...]:
+    """Which `wanted` of the `count` links of a committed chain are done again: distinct, each set equally likely, and
+    all of them when there are no more. Nobody knows before the claim whose randomness is `seed`."""
+    if wanted >= count:
+        return tuple(range(count))
+    picked: set[int] = set()
+    # Floyd's algorithm: as many draws as links, however many there are to choose from.
+    for top in range(count - wanted, count):
+        at = int.from_bytes(_hash(seed, b"link", top.to_bytes(8, "big"))[:16], "big") % (top + 1)
+        picked.add(top if at in picked else at)
     return tuple(sorted(picked))
 
 
@@ -209,18 +234,21 @@ def clears(policy: Policy, passed_since: int) -> bool:
     return policy.checks and passed_since >= policy.window
 
 
-def expected_executions_ppm(policy: Policy, tasks: int, accounts: int, forced: int = 0) -> int:
-    """Executions per task that an honest crowd of `accounts` new ones costs for `tasks` tasks, in parts per million:
-    itself, the probation of accounts (a check that passes counts for all who took part, but the first task of each
-    begins before any has passed), the `forced` checks, the samples, and the closing checks."""
+def expected_executions_ppm(policy: Policy, tasks: int, accounts: int, check_ppm: int = RATE_ONE) -> int:
+    """Executions per task that an honest crowd of `accounts` costs for `tasks` tasks, in parts per million: itself, the
+    probation of accounts (a check that passes counts for all who took part), the samples, and the closing checks. A
+    check costs `check_ppm` of the task for each account that does it."""
     if not policy.checks or tasks < 1:
         return RATE_ONE
     extra = policy.quorum - 1
-    together = accounts if policy.probation else 0
-    sure = min(tasks, max(together, -(-accounts * policy.probation // policy.quorum)) + forced)
-    sure += min(tasks - sure, accounts)
-    sampled = (tasks - sure) * policy.rate_ppm
-    return RATE_ONE + extra * (sampled + sure * RATE_ONE) // tasks
+    probation = min(tasks, -(-accounts * policy.probation // policy.quorum))
+    closing = min(tasks - probation, accounts)
+    sampled = (tasks - probation - closing) * policy.rate_ppm
+    if policy.links:
+        closing = 0 if policy.rate_ppm == RATE_ONE else closing
+    whole = closing if policy.links else 0
+    part = probation + closing - whole
+    return RATE_ONE + extra * ((sampled + part * RATE_ONE) * check_ppm // RATE_ONE + whole * RATE_ONE) // tasks
 
 
 def _hash(seed: bytes, purpose: bytes, detail: bytes) -> bytes:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fallow.rules.node import provider_types as t
+from fallow.sim import chain
 from fallow.sim.people import digest
 from fallow.sim.work import wrong_output
+from fallow.wire import codec
 from fallow.wire.claims import MerkleTree, output_hash, task_leaf
 from fallow.wire.documents import Signed, Voucher
 from fallow.wire.ledger import CloseEscrow, Redeem
@@ -25,7 +27,7 @@ from fallow.wire.messages import (
     PayVoucher,
     WatchLease,
 )
-from fallow.wire.tasks import TaskOutput
+from fallow.wire.tasks import TaskOutput, TaskSpec, TrainParams, TrainRound
 
 if TYPE_CHECKING:
     from fallow.sim.provider import Provider
@@ -108,6 +110,36 @@ class Replayer(Cheat):
         if self.old is None:
             self.old = honest
         return self.old
+
+
+class Skip(Cheat):
+    """Leaves out a tenth of its training steps, at least one, and claims that it took them."""
+
+    def output(self, me: Provider, effect: t.StartTask, honest: TaskOutput) -> TaskOutput | None:
+        params = _round_of(effect.spec)
+        if params is None:
+            return honest
+        steps = params.recipe.inner_steps
+        skipped = me.world.rng.sample(range(steps), -(-steps // 10))
+        return chain.committed(effect.spec, params, skipped=set(skipped))
+
+
+class Flip(Cheat):
+    """Alters one element of one gradient."""
+
+    def output(self, me: Provider, effect: t.StartTask, honest: TaskOutput) -> TaskOutput | None:
+        params = _round_of(effect.spec)
+        if params is None:
+            return honest
+        links = chain.cut_for(params.recipe, chain.PARAMETERS).links(params.recipe.inner_steps)
+        return chain.committed(effect.spec, params, flipped={me.world.rng.randrange(links)})
+
+
+class FalseAlarm(Cheat):
+    """Trains honestly, and says of others that they did not."""
+
+    def output(self, me: Provider, effect: t.StartTask, honest: TaskOutput) -> TaskOutput | None:
+        return honest if honest.parts else wrong_output(effect.spec, self.salt)
 
 
 class Smart(WrongResult):
@@ -222,6 +254,11 @@ class Forger(Cheat):
                 me.call(me.bank, CloseEscrow(lease_id), 2_000, lambda _answer: None)
 
 
+def _round_of(spec: TaskSpec) -> TrainRound | None:
+    params = codec.decode(TrainParams, spec.params) if spec.kind == "train" else None
+    return params if isinstance(params, TrainRound) and params.recipe.exact else None
+
+
 def _claim_of(me: Provider, effect: t.SignClaim, value: bytes) -> tuple[LeaseBody, ...]:
     """A well-signed claim of the same number over something else."""
     if not effect.task:
@@ -232,10 +269,12 @@ def _claim_of(me: Provider, effect: t.SignClaim, value: bytes) -> tuple[LeaseBod
     return (me.claim_body(msgspec.structs.replace(effect, output=output), root),)
 
 
+EXACT_ONLY = ("skip", "flip", "alarm")
 GALLERY: dict[str, type[Cheat]] = {
     "lazy": Lazy, "wrong": WrongResult, "replay": Replayer, "smart": Smart, "withhold": Withholder, "silent": Silent,
     "vanish": Vanisher, "hostage": Hostage, "equivocate": Equivocator, "invent": Inventor, "overmeter": Overmeter,
-    "copycat": Copycat, "forge": Forger,
+    "copycat": Copycat, "forge": Forger, "skip": Skip, "flip": Flip, "alarm": FalseAlarm,
 }  # fmt: skip
-"""By name. "sybil" (one account, several nodes) and "collude" (two accounts, one lie) are several WrongResults with one
-salt; `sim/pool.py` makes them."""
+"""By name. Those of EXACT_ONLY are honest at all work that is not committed to link by link. "sybil" (one account,
+several nodes) and "collude" (two accounts, one lie) are several WrongResults with one salt; `sim/pool.py` makes
+them."""

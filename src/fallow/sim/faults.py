@@ -6,7 +6,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
-from fallow.sim.cheats import GALLERY
+import msgspec
+
+from fallow.sim.cheats import EXACT_ONLY, GALLERY
 from fallow.sim.people import digest
 from fallow.wire.local import BatchJob, JobSpec, LaneJob, TrainJob
 from fallow.wire.tasks import Recipe
@@ -82,6 +84,7 @@ def draw(seed: int) -> Plan:
     jobs = tuple(_draw_job(rng, number, calm_ms, collude=collude) for number in range(rng.choice((1, 1, 2, 3))))
     rough = rng.random() < 0.8
     happenings = _draw_happenings(rng, [p.name for p in providers], calm_ms) if rough else ()
+    providers, jobs, cheats = _make_exact(random.Random(f"exact {seed}"), providers, jobs, cheats)
     return Plan(
         providers=providers,
         jobs=jobs,
@@ -98,7 +101,7 @@ def draw(seed: int) -> Plan:
 
 
 def _draw_cheats(rng: random.Random) -> tuple[str, ...]:
-    names = [*GALLERY, "sybil", "collude"]
+    names = [*(name for name in GALLERY if name not in EXACT_ONLY), "sybil", "collude"]
     found = rng.sample(names, rng.choice((0, 0, 1, 1, 2)))
     return tuple(found)
 
@@ -151,6 +154,29 @@ def _draw_job(rng: random.Random, number: int, calm_ms: int, *, collude: bool) -
         work = LaneJob("echo", rng.choice((1, 2, 3)))
     spec = JobSpec(work, budget, 0, workers, rng.choice(("price", "speed")), verify, timeout_s, name)
     return JobPlan(name, spec, at_ms, cancel_ms, rng.choice((10, 40)) if kind == "lane" else 0)
+
+
+def _make_exact(
+    rng: random.Random, providers: tuple[ProviderPlan, ...], jobs: tuple[JobPlan, ...], cheats: tuple[str, ...]
+) -> tuple[tuple[ProviderPlan, ...], tuple[JobPlan, ...], tuple[str, ...]]:
+    """Half of the training jobs become exact ones, with a cheat that only they know; by a chance of its own, so that
+    all else stays what it was."""
+    found: list[JobPlan] = []
+    for job in jobs:
+        work = job.spec.work
+        if isinstance(work, TrainJob) and rng.random() < 0.5:
+            links = rng.choice(("", ",links=0", ",links=1", ",links=5"))
+            verify = job.spec.verify + links if job.spec.verify != "none" else "none"
+            recipe = msgspec.structs.replace(work.recipe, arithmetic="exact", inner_steps=rng.choice((2, 5)))
+            work = msgspec.structs.replace(work, recipe=recipe)
+            job = replace(job, spec=msgspec.structs.replace(job.spec, work=work, verify=verify))
+            if rng.random() < 0.4 and not set(cheats) & set(EXACT_ONLY):
+                way = rng.choice(EXACT_ONLY)
+                cheats = (*cheats, way)
+                name = f"p{len(providers)}"
+                providers = (*providers, ProviderPlan(name, way, name, name, 700))
+        found.append(job)
+    return providers, tuple(found), cheats
 
 
 def _draw_happenings(rng: random.Random, providers: list[str], calm_ms: int) -> tuple[Happening, ...]:

@@ -192,7 +192,7 @@ class Referee:
             raise self.wrong("a claim is final without a check")
         if receipt.check == "cleared" and not self.checked.get(account, 0):
             raise self.wrong(f"a claim of {self.name(account)} was cleared, but nothing of it was ever checked")
-        if receipt.check == "checked":
+        if receipt.check in ("checked", "sampled"):
             self.checked[account] = self.checked.get(account, 0) + 1
 
     def _task_receipt(self, receipt: t.KeepReceipt, spec: TaskSpec, policy: trust.Policy) -> None:
@@ -206,6 +206,8 @@ class Referee:
         self.paid_tasks.add((receipt.lease, task))
         if receipt.units != spec.units:
             raise self.wrong("a receipt for more units than the task has")
+        if receipt.check == "sampled" and not receipt.output.parts and answer != output_hash(honest_output(spec)):
+            raise self.wrong(f"{self.name(receipt.terms.provider)} was paid for a false audit")
         if receipt.check != "checked":
             return
         voices = {receipt.terms.provider} | {other.account for other in receipt.agreeing}

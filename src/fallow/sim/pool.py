@@ -122,7 +122,7 @@ class Pool:
         capacity = Capacity(4_000, 64 * GIB, 1 << 40)
         rates: dict[str, int] = dict.fromkeys(("echo", "train"), plan.price_ucr)
         terms = provider_types.Terms(
-            person.account, person.node, self.bank.person.account, capacity, plan.numerics, rates, POLICY
+            person.account, person.node, self.bank.person.account, capacity, plan.numerics, rates, POLICY, exact=True
         )  # fmt: skip
         ways = self._ways(plan)
         ways.breaks = plan.breaks

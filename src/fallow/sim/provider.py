@@ -24,6 +24,7 @@ from fallow.wire.eip712 import open_signed
 from fallow.wire.eip712 import recover as recover_signer
 from fallow.wire.ledger import CloseEscrow, GetSettlement, LedgerDone, LedgerRefused, Redeem, SettlementOf
 from fallow.wire.messages import (
+    EXACT,
     AssignTask,
     BlobFound,
     BlobStat,
@@ -97,7 +98,7 @@ class Provider(Process):
 
     def _publish(self) -> None:
         rates = tuple(Rate(kind, price, self.speed) for kind, price in self.terms.rates.items())
-        hardware = Hardware("cpu", 4_000, 64 * GIB, 1 << 40, (), self.terms.numerics)
+        hardware = Hardware("cpu", 4_000, 64 * GIB, 1 << 40, (), self.terms.numerics, EXACT)
         issued_ms = self.now_ms - self.world.elapsed_ms % 1_000_000
         offer = Offer(
             self.person.account, self.person.address, self.person.certificate, hardware, rates, self.terms.bank,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from fallow.sim import chain
 from fallow.sim.people import digest
 from fallow.wire import codec
-from fallow.wire.tasks import Part, TaskOutput, TaskSpec, TrainFinish, TrainParams, TrainValue
+from fallow.wire.tasks import Part, TaskOutput, TaskSpec, TrainAudit, TrainFinish, TrainParams, TrainRound, TrainValue
 
 OWNED = ("model", "data")
 """Inputs that the requester holds from the beginning."""
@@ -16,6 +17,10 @@ def honest_output(spec: TaskSpec) -> TaskOutput:
     if spec.kind != "train":
         return TaskOutput(body, ())
     params = codec.decode(TrainParams, spec.params)
+    if isinstance(params, TrainAudit):
+        return chain.audited(spec, params)
+    if isinstance(params, TrainRound) and params.recipe.exact:
+        return chain.committed(spec, params)
     state = digest("state", params.manifests)
     if isinstance(params, TrainFinish):
         result = Part("adapter/weights", digest("adapter", body), 50)
@@ -31,7 +36,7 @@ def honest_output(spec: TaskSpec) -> TaskOutput:
 def wrong_output(spec: TaskSpec, salt: object) -> TaskOutput:
     """A false answer in the right form. Equal salts give equal lies."""
     true = honest_output(spec)
-    if spec.kind != "train":
+    if spec.kind != "train" or not true.parts:
         return TaskOutput(digest("lie", salt, true.value), ())
     return TaskOutput(true.value, tuple(Part(p.name, digest("lie", salt, p.blob), p.size_bytes) for p in true.parts))
 

@@ -50,9 +50,16 @@ class Gpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=Tr
     ram_bytes: U64
 
 
+EXACT = "exact-1"
+"""The class of numerics of version 1 of exact arithmetic (`docs/spec/exact-arithmetic.md`): every machine is in it that
+computes it."""
+
+
 class Hardware(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
     """Measured, not declared. `numerics` names the class of machines that give the same bits for the same fp32 work
-    (CPU family, instruction set, library versions, threads); only like may audit like until arithmetic is exact."""
+    (CPU family, instruction set, library versions, threads): only like may audit like. `exact` is EXACT where the
+    machine has reproduced the vectors of exact arithmetic, else why it has not; those that have may audit each other,
+    whatever they are."""
 
     cpu: Label
     cpu_millis: U64
@@ -60,6 +67,7 @@ class Hardware(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_li
     disk_bytes: U64
     gpus: Annotated[tuple[Gpu, ...], msgspec.Meta(max_length=64)]
     numerics: Label
+    exact: Label = ""
 
 
 class Rate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):

@@ -62,7 +62,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
     """How a model is trained; equal for all workers of a job. Floats are given as decimal text so that they mean the
     same number everywhere. `method` is "lora" or "full". `lora_targets` are module name endings. `ahead` is how many
     rounds a worker may run ahead of the log: 0 waits for every manifest before the next round, 1 goes on from its own
-    update while the others' are still on their way (`rules/rounds.py`)."""
+    update while the others' are still on their way (`rules/rounds.py`). `arithmetic` is "exact" (the same bits on every
+    machine, and a commitment to every step) or "fp32" (the same bits on like machines only)."""
 
     method: Name
     lora_rank: U64 = 8
@@ -80,6 +81,12 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
     outer_momentum: Decimal = "0.5"
     holdout_sequences: U64 = 16
     ahead: Annotated[int, msgspec.Meta(ge=0, le=1)] = 0
+    arithmetic: Name = "fp32"
+
+    @property
+    def exact(self) -> bool:
+        """Whether any machine can do any part of the work again and compare a hash."""
+        return self.arithmetic == "exact"
 
 
 class TrainRound(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="round"):
@@ -107,7 +114,33 @@ class TrainFinish(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array
     manifests: Annotated[tuple[RoundManifest, ...], msgspec.Meta(max_length=4096)]
 
 
-TrainParams = TrainRound | TrainFinish
+class TrainAudit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="audit"):
+    """Do `links` of the commitment to `round` again (`wire/traces.py` says what a link is), and the way into its first
+    state and from its last one to its update. `units` and `every` are how the round was cut. Inputs: those of the
+    round, and the states that the links start from, under the names that they have as the round's outputs."""
+
+    round: TrainRound
+    units: U64
+    every: U64
+    links: Annotated[tuple[U64, ...], msgspec.Meta(max_length=64)]
+
+
+TrainParams = TrainRound | TrainFinish | TrainAudit
+
+
+class TrainChecked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """The value of a TrainAudit: what the auditor computed where the round's claim has hashes. `units` and `every` are
+    how the round had to be cut; `state` is the shared state that it started from, `theta` and `moments` are the first
+    state of the chain; `links` has for each link what is after it; `update` is the update that follows from the last
+    state. Equal to what was claimed, or somebody is wrong."""
+
+    units: U64
+    every: U64
+    state: Word
+    theta: Word
+    moments: Word
+    links: Annotated[tuple[Annotated[tuple[Word, ...], msgspec.Meta(max_length=2)], ...], msgspec.Meta(max_length=64)]
+    update: Word
 
 
 class TrainValue(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):

@@ -11,6 +11,7 @@ from blake3 import blake3
 
 from fallow.rules.node import steward_types as t
 from fallow.rules.node.steward import State, outstanding, transition
+from fallow.sim import work
 from fallow.units import cost_ucr
 from fallow.wire import codec
 from fallow.wire.claims import output_hash
@@ -18,8 +19,18 @@ from fallow.wire.documents import ClaimRoot, Lease, Quote, Signed
 from fallow.wire.eip712 import hash_document
 from fallow.wire.ledger import Evidence
 from fallow.wire.local import BatchJob, JobSpec, LaneJob, TrainJob
-from fallow.wire.messages import Hardware, NodeAddress, Offer, Rate, Shortfall
-from fallow.wire.tasks import Part, Recipe, TaskOutput, TaskSpec, TrainFinish, TrainParams, TrainValue
+from fallow.wire.messages import EXACT, Hardware, NodeAddress, Offer, Rate, Shortfall
+from fallow.wire.tasks import (
+    Part,
+    Recipe,
+    TaskOutput,
+    TaskSpec,
+    TrainAudit,
+    TrainFinish,
+    TrainParams,
+    TrainRound,
+    TrainValue,
+)
 
 BANK = b"b" * 20
 IDENTITY = t.Identity(b"s" * 20, b"S" * 32, BANK)
@@ -46,6 +57,13 @@ def train_spec(
     return JobSpec(work, budget, 0, workers, verify=verify)
 
 
+def exact_spec(workers: int = 3, rounds: int = 3, verify: str = "audit", **changes: object) -> JobSpec:
+    """Training that is committed to link by link."""
+    values: dict[str, object] = {"arithmetic": "exact", "inner_steps": 5}
+    work = TrainJob(word("model"), word("data"), recipe(rounds, **(values | changes)), 1000)
+    return JobSpec(work, 10_000_000, 0, workers, verify=verify)
+
+
 def batch_spec(tasks: int = 5, workers: int = 3, budget: int = 10_000_000, verify: str = "audit") -> JobSpec:
     work = BatchJob("echo", tuple(f"{n}".encode() for n in range(tasks)), (), 10)
     return JobSpec(work, budget, 0, workers, verify=verify)
@@ -64,6 +82,7 @@ class Provider:
     speed: int = 10
     stake: int = 500
     numerics: str = "x86"
+    exact: str = EXACT
     kinds: tuple[str, ...] = ("echo", "train", "generate")
     account_name: str = ""
     answer: Callable[[TaskSpec, TaskOutput], TaskOutput | None] = lambda spec, honest: honest
@@ -84,7 +103,7 @@ class Provider:
         return NodeAddress(word("node " + self.name))
 
     def offer(self, now_ms: int) -> Offer:
-        hardware = Hardware("cpu", 4000, 1 << 35, 1 << 40, (), self.numerics)
+        hardware = Hardware("cpu", 4000, 1 << 35, 1 << 40, (), self.numerics, self.exact)
         rates = tuple(Rate(kind, self.price, self.speed) for kind in self.kinds)
         certificate = Signed(b"certificate " + self.name.encode(), SEAL)
         return Offer(
@@ -98,6 +117,8 @@ def honest_output(spec: TaskSpec) -> TaskOutput:
     if spec.kind != "train":
         return TaskOutput(body, ())
     params = codec.decode(TrainParams, spec.params)
+    if isinstance(params, TrainAudit) or (isinstance(params, TrainRound) and params.recipe.exact):
+        return work.honest_output(spec)
     state = h("state", params.manifests)
     tokens = spec.units
     parts = [Part("update", h("update", body), 100), Part("carry", h("carry", body), 800)]

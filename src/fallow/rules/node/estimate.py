@@ -15,11 +15,12 @@ def estimate(spec: JobSpec, bank: bytes, offers: Sequence[Offer], now_ms: int) -
     """Every offer with what it lacks for this job, the cheapest first among those that fit, and the cost with checks at
     the cheapest and dearest of them (0 when none fits, or when the job runs until cancelled). Where results are checked
     bit for bit, machines of another class than the most common one do not fit, as in the job itself. Pure."""
-    policy = trust.parse_policy(spec.verify)
+    exact = market.is_exact(spec)
+    policy = trust.parse_policy(spec.verify, exact=exact)
     checks = isinstance(policy, trust.Policy) and policy.checks
     kind = market.kind_of(spec)
     fitting = [offer for offer in offers if not market.fit(market.needs_of(spec, bank), offer, now_ms)]
-    numerics = market.common_numerics(fitting, spec.prefer, kind) if checks else ""
+    numerics = market.common_numerics(fitting, spec.prefer, kind) if checks and not exact else ""
     needs = market.needs_of(spec, bank, numerics)
     candidates: list[Candidate] = []
     for offer in offers[:MAX_CANDIDATES]:
@@ -34,7 +35,8 @@ def estimate(spec: JobSpec, bank: bytes, offers: Sequence[Offer], now_ms: int) -
     executions = trust.RATE_ONE
     if isinstance(policy, trust.Policy):
         accounts = max(1, min(len(prices), spec.workers))
-        executions = trust.expected_executions_ppm(policy, volume.tasks, accounts, volume.forced)
+        check_ppm = market.check_ppm(spec, policy.links)
+        executions = trust.expected_executions_ppm(policy, volume.tasks, accounts, check_ppm)
     low, high = min(prices, default=0), max(prices, default=0)
     return Estimate(
         units,

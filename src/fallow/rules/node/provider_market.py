@@ -25,7 +25,7 @@ from fallow.rules.placement import Capacity, Share, free_of, place, shortfalls
 from fallow.units import Ucr
 from fallow.wire.documents import Lease, Order, Quote
 from fallow.wire.eip712 import hash_document
-from fallow.wire.messages import Shortfall
+from fallow.wire.messages import EXACT, Shortfall
 
 MAX_LABEL = 200
 
@@ -117,7 +117,9 @@ def _unacceptable(state: ProviderState, order: Order, now_ms: int) -> Iterator[S
         yield Shortfall("kind", 0, 0, f"does no work of kind {order.kind!r}"[:MAX_LABEL])
     elif order.max_price_ucr < terms.rates[order.kind]:
         yield Shortfall("price_ucr", order.max_price_ucr, terms.rates[order.kind], "asks more than the order pays")
-    if order.numerics not in ("", terms.numerics):
+    if order.numerics == EXACT and not terms.exact:
+        yield Shortfall("exact", 0, 0, "does not reproduce exact arithmetic")
+    elif order.numerics not in ("", EXACT, terms.numerics):
         yield Shortfall("numerics", 0, 0, f"is of class {terms.numerics}"[:MAX_LABEL])
     if order.min_stake_ucr > free_stake_ucr(state):
         yield Shortfall("stake_ucr", order.min_stake_ucr, free_stake_ucr(state), "too little free stake")

@@ -52,7 +52,8 @@ class Policy(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Terms(msgspec.Struct, frozen=True, array_like=True):
-    """Who the provider is and what its owner sells. `rates` is the least price per 1,000 units, by kind of work."""
+    """Who the provider is and what its owner sells. `rates` is the least price per 1,000 units, by kind of work;
+    `exact` whether the machine has reproduced the vectors of exact arithmetic."""
 
     account: bytes
     node: bytes
@@ -61,6 +62,7 @@ class Terms(msgspec.Struct, frozen=True, array_like=True):
     numerics: str
     rates: dict[str, int]
     policy: Policy = Policy()
+    exact: bool = False
 
 
 # events ---------------------------------------------------------------------------------------------------------------

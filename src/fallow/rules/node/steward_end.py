@@ -172,7 +172,8 @@ def wind_down(turn: Turn, job: Job) -> None:
     late = turn.now_ms >= job.ended_ms + turn.state.timing.audit_within
     for key in list(job.checking):
         slot = job.slots[key]
-        for vote in slot.running() if late else ():
+        audits = job.slots[slot.audit].running() if slot.audit >= 0 else []
+        for vote in (*slot.running(), *audits) if late else ():
             end_vote(turn, job, vote, cancel=True)
         advance(turn, job, slot, recruit=False)
     if job.checking or (not late and _settled_but_fetching(job)):
@@ -192,7 +193,7 @@ def _settled_but_fetching(job: Job) -> bool:
 def _stop(turn: Turn, job: Job) -> None:
     """Cancel everything that is not a check."""
     for slot in job.slots:
-        if slot.step is Step.RUNNING:
+        if slot.step is Step.RUNNING and slot.of < 0:
             for vote in slot.running():
                 end_vote(turn, job, vote, cancel=True)
     job.searching = False

@@ -37,6 +37,11 @@ CLEAN_UP_MS = 600_000
 """What a lease may outlast its job's deadline by, for checks and settling."""
 
 
+def same_everywhere(job: Job) -> bool:
+    """Whether any account may check any other of the job's, whatever their machines are."""
+    return job.kind in SAME_EVERYWHERE or market.is_exact(job.spec)
+
+
 def wanted_seats(job: Job) -> int:
     """How many leases the job wants at a time: its workers or replicas, and where claims are checked at least
     `quorum` + 1 so that a dispute can be decided."""
@@ -113,7 +118,7 @@ def _fitting(turn: Turn, job: Job, offers: tuple[Offer, ...]) -> list[Offer]:
         job.last_code = "E1203"
     else:
         job.last_code = "E1201" if all("kind" in found for found in names) else "E1202"
-    if job.policy.checks and not job.numerics and job.kind not in SAME_EVERYWHERE:
+    if job.policy.checks and not job.numerics and not same_everywhere(job):
         name = market.common_numerics(fitting, job.spec.prefer, job.kind)
         same = [offer for offer in fitting if offer.hardware.numerics == name]
         if len({offer.account for offer in same}) > 1:
@@ -134,7 +139,8 @@ def _too_dear(turn: Turn, job: Job, fitting: list[Offer]) -> bool:
         job.ending = Ending("E1401", what)
         return True
     accounts = min(len({offer.account for offer in fitting}), wanted_seats(job))
-    executions = trust.expected_executions_ppm(job.policy, volume.tasks, accounts, volume.forced)
+    check_ppm = market.check_ppm(job.spec, job.policy.links)
+    executions = trust.expected_executions_ppm(job.policy, volume.tasks, accounts, check_ppm)
     checked = market.estimate_ucr(volume.units, executions, price)
     if checked > budget and not volume.open_ended:
         text = f"With checks the work costs about {format_money(checked)}: the budget may run out before it is done."
@@ -192,7 +198,8 @@ def _ask(turn: Turn, job: Job, offer: Offer) -> None:
 
 def _fair_units(job: Job) -> int:
     volume = market.volume(job.spec)
-    executions = trust.expected_executions_ppm(job.policy, volume.tasks, wanted_seats(job), volume.forced)
+    check_ppm = market.check_ppm(job.spec, job.policy.links)
+    executions = trust.expected_executions_ppm(job.policy, volume.tasks, wanted_seats(job), check_ppm)
     return -(-volume.units * executions // 1_000_000) // wanted_seats(job) + 1
 
 

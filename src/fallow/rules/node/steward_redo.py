@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fallow.rules.node import steward_lanes, steward_market, steward_pay
+from fallow.rules.node import steward_lanes, steward_market, steward_pay, steward_sample
 from fallow.rules.node.steward_end import job_deadline_ms
 from fallow.rules.node.steward_state import Job, Mark, Phase, Seat, Stage, State, Step
 from fallow.rules.node.steward_trust import assign_effect, sources_of
@@ -84,9 +84,13 @@ def _blobs(job: Job) -> list[StewardEffect]:
                 if job.kept.get(part.blob) is False:
                     wanted[part.blob] = KeepBlob(job.id, part, sources_of(slot, vote.answer))
     for key in job.checking:
-        for part in job.slots[key].spec.inputs:
+        slot = job.slots[key]
+        for part in slot.spec.inputs:
             if job.kept.get(part.blob) is False:
                 wanted[part.blob] = KeepBlob(job.id, part, job.holders.get(part.blob, ()))
+        for part in job.slots[slot.audit].spec.inputs if slot.audit >= 0 else ():
+            if job.kept.get(part.blob) is False:
+                wanted.setdefault(part.blob, KeepBlob(job.id, part, steward_sample.sources(job, slot, part)))
     return list(wanted.values())
 
 

@@ -12,16 +12,22 @@ from fallow.wire.tasks import TaskSpec
 
 MAX_STRIKES = 3
 """Failures in a row after which a seat is given up."""
+MAX_AUDIT_ATTEMPTS = 3
 SHUNNED_MS = 600_000
 """How long a job does without a provider that failed too often."""
 
 
-def add_slot(job: Job, spec: TaskSpec, *, number: int = -1, shard: int = -1, forced: bool = False) -> Slot:
-    """A new slot that waits for a provider."""
-    slot = Slot(len(job.slots), spec, b"", forced=forced, round=number, shard=shard)
+def add_slot(
+    job: Job, spec: TaskSpec, *, number: int = -1, shard: int = -1, forced: bool = False, of: int = -1
+) -> Slot:
+    """A new slot that waits for a provider. An audit (`of` another slot) waits before all others: money and rounds wait
+    for it, and it is short."""
+    slot = Slot(len(job.slots), spec, b"", forced=forced, round=number, shard=shard, of=of)
     job.slots.append(slot)
     job.unusable += 1
     job.waiting[slot.key] = None
+    if of >= 0:
+        job.waiting = {slot.key: None} | job.waiting
     respec(job, slot, spec)
     return slot
 
@@ -86,11 +92,9 @@ def void_vote(turn: Turn, job: Job, vote: Vote) -> None:
     turn.state.claims.pop(vote.claim_hash, None)
 
 
-def blame_vote(
-    turn: Turn, job: Job, slot: Slot, vote: Vote, code: str = "", blame: Blame = Blame.PLACE, what: str = ""
-) -> None:
+def blame_vote(turn: Turn, job: Job, slot: Slot, vote: Vote, code: str = "", blame: Blame = Blame.PLACE) -> None:
     """Remember a failed attempt, and hold it against the seat."""
-    slot.attempts.append(Attempt(vote.account, blame, code, what))
+    slot.attempts.append(Attempt(vote.account, blame, code))
     strike(turn, job, job.seats[vote.seat])
 
 
@@ -107,6 +111,8 @@ def reslot(turn: Turn, job: Job, slot: Slot) -> None:
     """After votes of the slot ended or were voided: go on with what is left, wait for another provider, or give up."""
     if slot.step is Step.FINAL or slot.step is Step.DROPPED:
         return
+    if slot.of >= 0 and job.slots[slot.of].audit != slot.key and job.slots[slot.of].dissent != slot.key:
+        retire(turn, job, slot)
     live = slot.live()
     if any(vote.answer == slot.answer for vote in live) and slot.usable:
         return
@@ -116,7 +122,8 @@ def reslot(turn: Turn, job: Job, slot: Slot) -> None:
         return
     if live or (slot.running() and slot.step is Step.RUNNING):
         return
-    slot.answer, slot.seed, slot.reason, slot.disputed = b"", b"", None, False
+    slot.answer, slot.seed, slot.reason, slot.disputed, slot.dissent = b"", b"", None, False, -1
+    drop_audit(turn, job, slot)
     if slot.retired:
         set_step(job, slot, Step.DROPPED)
         return
@@ -131,13 +138,25 @@ def reslot(turn: Turn, job: Job, slot: Slot) -> None:
     _give_up_or_respec(turn, job, slot)
 
 
+def drop_audit(turn: Turn, job: Job, slot: Slot) -> None:
+    """The check by sample is needed no more, or cannot be made."""
+    if slot.audit >= 0:
+        audit, slot.audit = job.slots[slot.audit], -1
+        retire(turn, job, audit)
+        if slot.step is Step.CHECKING:
+            job.wanting[slot.key] = None
+
+
 def _give_up_or_respec(turn: Turn, job: Job, slot: Slot) -> None:
+    if slot.of >= 0:
+        if len(slot.attempts) >= MAX_AUDIT_ATTEMPTS:  # then the whole task is done again
+            drop_audit(turn, job, job.slots[slot.of])
+        return
     usable = {job.seats[n].account for n in job.live if job.seats[n].usable}
     left = usable - {attempt.account for attempt in slot.attempts}
     if jobs.judge(slot.attempts, len(left)) is jobs.Verdict.GIVE_UP and job.ending is None:
-        last = slot.attempts[-1]
-        why = f"{last.what[:200]} ({last.code})" if last.what else last.code or "providers were lost"
-        job.ending = Ending("E1403", f"task {slot.key} failed {len(slot.attempts)} times; last: {why}")
+        code = slot.attempts[-1].code or "providers were lost"
+        job.ending = Ending("E1403", f"task {slot.key} failed {len(slot.attempts)} times; last: {code}")
         return
     if slot.round >= 0 and slot.round in train_log(job).open_rounds():
         spec = round_spec(job, slot.round, slot.shard)

@@ -12,6 +12,7 @@ from fallow.rules.node.steward_state import Job, Slot, Vote
 from fallow.wire import codec
 from fallow.wire.local import BatchJob, TrainJob
 from fallow.wire.tasks import Part, TaskOutput, TaskSpec, TrainValue
+from fallow.wire.traces import read_trace
 
 TASK_TIMEOUT_S = {"echo": 60, "generate": 900, "train": 3_600}
 DEFAULT_TIMEOUT_S = 900
@@ -104,7 +105,7 @@ def train_value(vote: Vote) -> TrainValue | None:
 def well_formed(job: Job, slot: Slot, vote: Vote) -> bool:
     """Whether a claim's output has what its kind must have. A round without an update is no contribution, whoever
     agrees."""
-    if job.log is None or vote.output is None:
+    if job.log is None or vote.output is None or slot.of >= 0:
         return vote.output is not None
     value = train_value(vote)
     if slot.round < 0:
@@ -112,4 +113,5 @@ def well_formed(job: Job, slot: Slot, vote: Vote) -> bool:
     params: Any = msgspec.msgpack.decode(slot.spec.params)
     wants_checkpoint = bool(params[-1])
     has = {part.name for part in vote.output.parts}
-    return value is not None and "update" in has and (not wants_checkpoint or "checkpoint" in has)
+    whole = value is not None and "update" in has and (not wants_checkpoint or "checkpoint" in has)
+    return whole and (not market.is_exact(job.spec) or read_trace(train_work(job).recipe, vote.output) is not None)

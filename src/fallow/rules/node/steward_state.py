@@ -105,7 +105,11 @@ class Vote(msgspec.Struct):
 class Slot(msgspec.Struct):
     """A place for one accepted answer. `votes` are all attempts, `answer` the one that is believed (b"": none). A
     slot is `called` are auditors that were drawn but are busy. A slot is `retired` when nobody needs its answer any
-    more (its round was rolled back) although its claims still await pay."""
+    more (its round was rolled back) although its claims still await pay.
+
+    A slot whose claim is checked by sample has an `audit`, the key of another slot, which is the check `of` it: its
+    task is to do some links again, and `expected` is the answer that agrees with the claim, whose hash is `accused`.
+    `dissent` is the key of an audit that found something else, while it is decided who is right."""
 
     key: int
     spec: TaskSpec
@@ -124,6 +128,11 @@ class Slot(msgspec.Struct):
     round: int = -1
     shard: int = -1
     called: tuple[bytes, ...] = ()
+    audit: int = -1
+    of: int = -1
+    expected: bytes = b""
+    accused: bytes = b""
+    dissent: int = -1
 
     @property
     def usable(self) -> bool:

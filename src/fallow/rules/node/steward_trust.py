@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from fallow.rules import trust
 from fallow.rules.jobs import Attempt, Blame, deadline_ms
-from fallow.rules.node.steward_market import SAME_EVERYWHERE, can_recruit
+from fallow.rules.node import steward_sample
+from fallow.rules.node.steward_market import can_recruit, same_everywhere
 from fallow.rules.node.steward_pay import clear, finalise_vote, hold, passed
-from fallow.rules.node.steward_slots import blame_vote, end_vote, reslot, respec, set_step, strike, void_vote
+from fallow.rules.node.steward_slots import (
+    blame_vote,
+    drop_audit,
+    end_vote,
+    reslot,
+    respec,
+    set_step,
+    strike,
+    void_vote,
+)
 from fallow.rules.node.steward_specs import part_named
 from fallow.rules.node.steward_state import Fate, Job, Mark, Seat, Slot, Stage, Step, Turn, Vote
 from fallow.rules.node.steward_types import Assign, Charge, KeepBlob
@@ -14,6 +24,7 @@ from fallow.rules.trust import Reason
 from fallow.wire.ledger import Evidence
 from fallow.wire.messages import NodeAddress
 from fallow.wire.tasks import Part
+from fallow.wire.traces import PREFIX
 
 MAX_SOURCES = 16
 MAX_OTHERS = 8
@@ -61,19 +72,22 @@ def _first(slot: Slot) -> bytes:
 
 
 def begin_check(turn: Turn, job: Job, slot: Slot, reason: Reason) -> None:
-    """Have the slot's claim done again elsewhere. Its votes are no longer waiting to be cleared."""
+    """Have the slot's claim done again elsewhere, or a sample of it where that is what the policy says. Its votes are
+    no longer waiting to be cleared."""
     for vote in slot.live():
         job.seats[vote.seat].provisional.pop(vote.claim_hash, None)
     slot.reason, slot.since_ms = reason, turn.now_ms
     set_step(job, slot, Step.CHECKING)
+    if reason in (Reason.PROBATION, Reason.SAMPLED):
+        steward_sample.begin(job, slot)
     advance(turn, job, slot, recruit=True)
 
 
 def keep_parts(turn: Turn, job: Job, slot: Slot, vote: Vote) -> bool:
-    """Whether the claim's outputs are in our own store; asks for what is not. An optimiser's state ("carry") stays with
-    its provider until somebody needs it: it is the largest part and seldom used by another."""
+    """Whether the claim's outputs are in our own store; asks for what is not. An optimiser's state ("carry") and the
+    states on the way stay with their provider until somebody needs them: they are large and seldom used by another."""
     assert vote.output is not None, "a claim has an output"
-    parts = [part for part in vote.output.parts if part.name != "carry"]
+    parts = [part for part in vote.output.parts if part.name != "carry" and not part.name.startswith(PREFIX)]
     return _keep(turn, job, parts, sources_of(slot, vote.answer))
 
 
@@ -103,6 +117,9 @@ def advance(turn: Turn, job: Job, slot: Slot, *, recruit: bool) -> None:
     live = slot.live()
     if recruit:
         job.wanting[slot.key] = None
+    if slot.audit >= 0:
+        _advance_sample(turn, job, slot, recruit=recruit)
+        return
     under_way = sum(1 for vote in slot.running() if vote.task == slot.task)
     ballot = [trust.Vote(vote.account, vote.answer) for vote in live]
     match trust.tally(ballot, under_way, job.policy.quorum):
@@ -111,7 +128,7 @@ def advance(turn: Turn, job: Job, slot: Slot, *, recruit: bool) -> None:
         case trust.Undecided():
             _undecided(turn, job, slot)
         case trust.Open(more=more, disputed=disputed):
-            slot.disputed = disputed
+            slot.disputed = disputed or slot.dissent >= 0
             if more and recruit:
                 _ask_auditors(turn, job, slot, more, under_way)
             elif recruit:
@@ -182,7 +199,7 @@ def _seats_for(turn: Turn, job: Job, slot: Slot, account: bytes) -> list[Seat]:
         seat
         for seat in seats
         if seat.usable
-        and (job.kind in SAME_EVERYWHERE or seat.offer.hardware.numerics == first)
+        and (same_everywhere(job) or seat.offer.hardware.numerics == first)
         and seat.room_units() >= slot.spec.units
     ]
 
@@ -221,15 +238,76 @@ def _settle(turn: Turn, job: Job, slot: Slot, answer: bytes, right: tuple[bytes,
     set_step(job, slot, Step.KEEPING)
     for account in right:
         passed(turn, account)
+    dissent, slot.dissent = slot.dissent, -1
     for vote in votes:
         if vote.answer != answer:
             _catch(turn, job, slot, vote, agree)
+    if dissent >= 0:
+        accused = job.slots[dissent].accused
+        _judge_dissent(turn, job, job.slots[dissent], right=all(vote.claim_hash != accused for vote in agree))
     decide(turn, job, slot)
+
+
+def _advance_sample(turn: Turn, job: Job, slot: Slot, *, recruit: bool) -> None:
+    """Wait for the one who does the drawn links again, as long as there may be one."""
+    audit = job.slots[slot.audit]
+    if audit.running():
+        return
+    if not recruit:
+        drop_audit(turn, job, slot)
+        _abandon(turn, job, slot)
+    elif steward_sample.auditors(job, audit):
+        audit.since_ms = turn.now_ms
+    elif turn.now_ms - max(slot.since_ms, audit.since_ms) >= turn.state.timing.audit_within or not can_recruit(job):
+        drop_audit(turn, job, slot)
+        _unchecked(turn, job, slot)
+
+
+def audited(turn: Turn, job: Job, audit: Slot, vote: Vote) -> None:
+    """The drawn links were done again. Equal hashes: the claim stands. Else the whole task is done again by others,
+    which decides who is right: one account's word is not enough to accuse another."""
+    slot = job.slots[audit.of]
+    audit.answer = vote.answer
+    job.seats[vote.seat].strikes = 0
+    if vote.answer == audit.expected:
+        finalise_vote(turn, job, audit, vote, "sampled", "what it found is what another had claimed")
+        set_step(job, audit, Step.FINAL)
+        passed(turn, vote.account)
+        slot.audit = -1
+        for claimed in slot.live():
+            job.seats[claimed.seat].strikes = 0
+            finalise_vote(turn, job, slot, claimed, "sampled", steward_sample.words(audit, vote))
+            passed(turn, claimed.account)
+        set_step(job, slot, Step.KEEPING)
+        decide(turn, job, slot)
+        return
+    text = f"Task {slot.key}: a sample of it, done again, gives something else; all of it is done again."
+    turn.note(job, "audit", text, job.seats[slot.live()[0].seat].node)
+    hold(turn.state, job.seats[vote.seat], vote.claim_hash, slot.seed)
+    set_step(job, audit, Step.PROVISIONAL)
+    slot.audit, slot.dissent, slot.disputed, slot.since_ms = -1, audit.key, True, turn.now_ms
+    if job.log is not None:
+        job.log_dirty = True
+    advance(turn, job, slot, recruit=job.ending is None)
+
+
+def _judge_dissent(turn: Turn, job: Job, audit: Slot, *, right: bool) -> None:
+    """Who accused falsely has computed falsely: the whole task, done again, gave what was claimed."""
+    for vote in audit.live():
+        if right:
+            finalise_vote(turn, job, audit, vote, "sampled", "what it found was confirmed")
+            passed(turn, vote.account)
+            set_step(job, audit, Step.FINAL)
+        else:
+            turn.note(job, "caught", f"Task {audit.key}: a false alarm.", job.seats[vote.seat].node)
+            void_vote(turn, job, vote)
+            ban(turn, vote.account)
 
 
 def _undecided(turn: Turn, job: Job, slot: Slot) -> None:
     """No quorum for any answer: nobody is paid, nobody is accused, somebody else has to do it."""
     turn.note(job, "audit", f"Task {slot.key}: the answers differ and nobody can decide; it is done again.")
+    slot.dissent = -1
     for vote in slot.running():
         end_vote(turn, job, vote, cancel=True)
     for vote in slot.live():

@@ -6,6 +6,7 @@ from __future__ import annotations
 from fallow.rules import jobs
 from fallow.rules.jobs import Place, blame, choose_place
 from fallow.rules.membership import Presence
+from fallow.rules.node import steward_sample
 from fallow.rules.node.steward_market import leave_alone
 from fallow.rules.node.steward_slots import blame_vote, end_vote, reslot, respec, set_step, void_vote, vote_of
 from fallow.rules.node.steward_specs import part_named, well_formed
@@ -13,6 +14,7 @@ from fallow.rules.node.steward_state import NEVER_MS, Fate, Job, Mark, Seat, Slo
 from fallow.rules.node.steward_trust import (
     advance,
     assign,
+    audited,
     carry_lost,
     decide,
     learn_holders,
@@ -47,11 +49,11 @@ def plan(turn: Turn, job: Job) -> None:
         free = [seat for seat in free if seat.usable and len(seat.running) < depth]
         if not free or passed_over > MAX_PASSED_OVER:
             return
-        seat = _place(job, job.slots[key], free)
+        slot = job.slots[key]
+        seat = steward_sample.place(turn, job, slot, free) if slot.of >= 0 else _place(job, slot, free)
         if seat is None:
             passed_over += 1
             continue
-        slot = job.slots[key]
         set_step(job, slot, Step.RUNNING)
         slot.prefer = seat.number
         assign(turn, job, slot, seat)
@@ -133,7 +135,9 @@ def claimed(turn: Turn, job: Job, seat: Seat, event: PeerClaimed) -> None:
         reslot(turn, job, slot)
         return
     learn_holders(job, vote)
-    if slot.step is Step.RUNNING:
+    if slot.of >= 0 and slot.step is Step.RUNNING:
+        audited(turn, job, slot, vote)
+    elif slot.step is Step.RUNNING:
         set_step(job, slot, Step.KEEPING)
         if job.policy.checks:
             turn.ask(Draw(seat.lease, event.claim_hash, event.claim))
@@ -172,7 +176,7 @@ def failed(turn: Turn, job: Job, seat: Seat, event: PeerFailed) -> None:
         return
     end_vote(turn, job, vote, cancel=False)
     whose = blame(event.code, retryable=event.retryable)
-    blame_vote(turn, job, slot, vote, event.code, whose, event.what)
+    blame_vote(turn, job, slot, vote, event.code, whose)
     turn.note(job, "failed", f"Task {slot.key} failed: {event.what} ({event.code})", seat.node)
     reslot(turn, job, slot)
 
@@ -296,6 +300,8 @@ def blob_missing(turn: Turn, job: Job, event: BlobMissing) -> None:
         slot = job.slots[key]
         if any(part.blob == event.blob for part in slot.spec.inputs):
             carry_lost(turn, job, slot)
+        elif slot.audit >= 0 and any(part.blob == event.blob for part in job.slots[slot.audit].spec.inputs):
+            _no_data(turn, job, slot)  # it claimed states that it does not show
 
 
 def _no_data(turn: Turn, job: Job, slot: Slot) -> None:

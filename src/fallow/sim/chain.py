@@ -1,0 +1,85 @@
+"""Committed rounds in the simulator: the chain of states of `wire/traces.py`, with hashes in the place of tensors. A
+link follows from what it starts from and from its place in the job, as the real one does, so auditors of the simulator
+find what real ones would."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from fallow.sim.people import digest
+from fallow.wire import codec
+from fallow.wire.tasks import Part, TaskOutput, TaskSpec, TrainAudit, TrainChecked, TrainRound, TrainValue
+from fallow.wire.traces import (
+    PREFIX,
+    Cut,
+    Link,
+    cut_for,
+    link_at,
+    moments_name,
+    theta_name,
+)
+
+PARAMETERS = 1_000
+STATE_BYTES = 4_000
+
+
+def committed(
+    spec: TaskSpec, params: TrainRound, skipped: Collection[int] = (), flipped: Collection[int] = ()
+) -> TaskOutput:
+    """The output of a round. An honest one skips no steps; a cheat's skipped steps change no state, and its flipped
+    links give something that they should not."""
+    recipe = params.recipe
+    cut, steps, root = cut_for(recipe, PARAMETERS), recipe.inner_steps, _root(spec, params)
+    found = dict(zip((theta_name(0), moments_name(0, steps)), _start(root), strict=True))
+    for index in range(cut.links(steps)):
+        link = link_at(index, steps, cut)
+        gives = _after(root, link, index, found)
+        if skipped and link.first in skipped:
+            idle = (found[theta_name(link.first)], found[moments_name(link.first, steps)])
+            gives = idle if len(link.gives) > 1 else (digest("no gradient", root, index),)
+        elif index in flipped:
+            gives = tuple(digest("flipped", blob) for blob in gives)
+        found |= dict(zip(link.gives, gives, strict=True))
+    found["update"] = _update(root, found[theta_name(steps)])
+    if params.checkpoint:
+        found["checkpoint"] = digest("checkpoint", params.round, params.manifests)
+    parts = tuple(Part(name, blob, STATE_BYTES) for name, blob in sorted(found.items()))
+    loss = f"{3 - params.round / 10:.6f}" if params.evaluate else ""
+    return TaskOutput(codec.encode(TrainValue(state_of(params), loss, spec.units)), parts)
+
+
+def audited(spec: TaskSpec, params: TrainAudit) -> TaskOutput:
+    """What an honest auditor answers."""
+    recipe = params.round.recipe
+    steps, root = recipe.inner_steps, _root(spec, params.round)
+    given = {part.name: part.blob for part in spec.inputs}
+    cut = Cut(params.units, params.every)
+    links = tuple(_after(root, link_at(index, steps, cut), index, given) for index in params.links)
+    right = cut_for(recipe, PARAMETERS)
+    update = _update(root, given[theta_name(steps)])
+    checked = TrainChecked(right.units, right.every, state_of(params.round), *_start(root), links, update)
+    return TaskOutput(codec.encode(checked), ())
+
+
+def state_of(params: TrainRound) -> bytes:
+    """The hash of the shared state that a round starts from."""
+    return digest("state", params.manifests)
+
+
+def _root(spec: TaskSpec, params: TrainRound) -> bytes:
+    """The task of the round, whoever was given it for whatever purpose."""
+    inputs = tuple(part for part in spec.inputs if not part.name.startswith(PREFIX))
+    return digest("round", params, inputs, spec.seed)
+
+
+def _start(root: bytes) -> tuple[bytes, bytes]:
+    return digest("theta", root), digest("moments", root)
+
+
+def _after(root: bytes, link: Link, index: int, found: dict[str, bytes]) -> tuple[bytes, ...]:
+    before = [found[name] for name in link.needs]
+    return tuple(digest("link", root, index, before, number) for number in range(len(link.gives)))
+
+
+def _update(root: bytes, last: bytes) -> bytes:
+    return digest("update", root, last)

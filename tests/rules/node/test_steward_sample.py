@@ -1,0 +1,233 @@
+"""Checks by sample: what is asked of whom, and what follows from the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from tests.rules.node.crowd import Crowd, Provider, exact_spec, h, honest_crowd, honest_output, lie, train_spec
+
+from fallow.rules.node import steward_types as t
+from fallow.rules.node.steward_state import Fate, Slot, Step
+from fallow.sim import chain
+from fallow.wire import codec
+from fallow.wire.tasks import TaskOutput, TaskSpec, TrainAudit, TrainFinish, TrainParams, TrainRound
+
+Answer = Callable[[TaskSpec, TaskOutput], TaskOutput | None]
+
+
+def params(spec: TaskSpec) -> TrainRound | TrainFinish | TrainAudit:
+    return codec.decode(TrainParams, spec.params)
+
+
+def settle(crowd: Crowd, times: int = 6) -> None:
+    crowd.run()
+    for _ in range(times):
+        crowd.pass_time(6_000)
+
+
+def skips(spec: TaskSpec, honest: TaskOutput) -> TaskOutput:
+    """Leaves out the third step of every round."""
+    found = params(spec)
+    return chain.committed(spec, found, skipped={2}) if isinstance(found, TrainRound) else honest
+
+
+def alarms(spec: TaskSpec, honest: TaskOutput) -> TaskOutput:
+    """Trains, and finds fault with everybody else."""
+    return TaskOutput(h("fault", spec.params), ()) if isinstance(params(spec), TrainAudit) else honest
+
+
+def audits(crowd: Crowd) -> list[t.Assign]:
+    return [effect for effect in crowd.of(t.Assign) if isinstance(params(effect.spec), TrainAudit)]
+
+
+def only_audits_paid(crowd: Crowd, provider: Provider) -> bool:
+    """A cheat may have done some audits as it should."""
+    paid = [effect.spec for effect in crowd.of(t.KeepReceipt) if effect.terms.provider == provider.account]
+    return all(spec is not None and not isinstance(params(spec), TrainRound) for spec in paid)
+
+
+def slots(crowd: Crowd, job: bytes) -> list[Slot]:
+    return crowd.state.jobs[job].slots
+
+
+def test_every_claim_of_an_honest_crowd_is_sampled_once_by_somebody_else() -> None:
+    crowd = Crowd(honest_crowd(4))
+    job = crowd.submit(exact_spec(workers=3, rounds=3))
+    settle(crowd)
+    assert crowd.outcome(job).code == ""
+    rounds = [slot for slot in slots(crowd, job) if slot.round >= 0]
+    checks = [slot for slot in slots(crowd, job) if slot.of >= 0]
+    assert len(rounds) == len(checks) == len(audits(crowd)) == 9
+    for check in checks:
+        (vote,) = check.votes
+        assert vote.account not in {other.account for other in slots(crowd, job)[check.of].votes}
+        assert (check.step, vote.fate, vote.answer) == (Step.FINAL, Fate.FINAL, check.expected)
+        found = params(check.spec)
+        assert isinstance(found, TrainAudit)
+        assert len(found.links) == 2
+    receipts = [effect for effect in crowd.of(t.KeepReceipt) if effect.check == "sampled"]
+    assert len(receipts) == 18
+    assert all(len(slot.votes) == 1 for slot in rounds), "no round was done twice"
+
+
+def test_an_audit_is_cheaper_than_the_round() -> None:
+    crowd = Crowd(honest_crowd(4))
+    job = crowd.submit(exact_spec(workers=3, rounds=1, inner_steps=100))
+    settle(crowd)
+    for check in (slot for slot in slots(crowd, job) if slot.of >= 0):
+        assert 30 * check.spec.units <= slots(crowd, job)[check.of].spec.units
+
+
+def test_the_states_come_from_the_steward_and_the_accused_is_not_named() -> None:
+    crowd = Crowd(honest_crowd(4))
+    crowd.submit(exact_spec(workers=3, rounds=1))
+    settle(crowd)
+    kept = {effect.part.blob for effect in crowd.of(t.KeepBlob)}
+    for effect in audits(crowd):
+        assert effect.sources == ()
+        assert {part.blob for part in effect.spec.inputs if part.name.startswith("trace/")} <= kept
+
+
+def test_links_are_drawn_from_randomness_that_comes_after_the_claim() -> None:
+    crowd = Crowd(honest_crowd(4), hold={t.Draw})
+    crowd.submit(exact_spec(workers=3, rounds=1))
+    settle(crowd, 1)
+    assert not audits(crowd)
+    for effect in crowd.of(t.Draw):
+        crowd.tell(t.AuditorsDrawn(crowd.now_ms, effect.claim_hash, h("other seed", effect.claim_hash)))
+    settle(crowd)
+    drawn = [params(effect.spec) for effect in audits(crowd)]
+    assert len({one.links for one in drawn if isinstance(one, TrainAudit)}) > 1
+
+
+def test_a_cheat_that_is_found_is_banned_by_a_full_execution_and_its_round_done_again() -> None:
+    cheat = Provider("cheat", answer=skips, price=900)
+    crowd = Crowd([cheat, *honest_crowd(4)])
+    job = crowd.submit(exact_spec(workers=3, rounds=3, verify="audit:links=64"))
+    settle(crowd)
+    assert crowd.outcome(job).code == ""
+    assert crowd.state.standing(cheat.account).banned
+    assert len(crowd.slashed) == 1
+    assert any("done again, gives something else" in text for text in crowd.notes("audit"))
+    log = crowd.state.jobs[job].log
+    assert log is not None
+    for (number, shard), key in crowd.state.jobs[job].round_slots.items():
+        assert log.closed[number][shard].update in honest_output(slots(crowd, job)[key].spec).parts
+    assert only_audits_paid(crowd, cheat)
+
+
+def test_one_who_raises_false_alarms_is_banned_and_nobody_else() -> None:
+    liar = Provider("liar", answer=alarms, price=900)
+    crowd = Crowd([liar, *honest_crowd(3)])
+    job = crowd.submit(exact_spec(workers=4, rounds=4))
+    settle(crowd)
+    assert crowd.outcome(job).code == ""
+    assert crowd.state.standing(liar.account).banned
+    assert not crowd.slashed
+    assert not any(crowd.state.standing(one.account).banned for one in crowd.providers[1:])
+    assert all(crowd.paid_to(one) > 0 for one in crowd.providers[1:])
+
+
+def test_whole_rounds_are_done_again_where_that_is_asked_for() -> None:
+    crowd = Crowd(honest_crowd(4))
+    job = crowd.submit(exact_spec(workers=3, rounds=2, verify="audit:links=0"))
+    settle(crowd)
+    assert crowd.outcome(job).code == ""
+    assert not audits(crowd)
+    assert all(len(slot.votes) == 2 for slot in slots(crowd, job))
+
+
+def test_other_arithmetic_is_checked_as_ever() -> None:
+    crowd = Crowd(honest_crowd(4))
+    job = crowd.submit(train_spec(workers=3, rounds=2, verify="audit:links=2"))
+    settle(crowd)
+    assert crowd.outcome(job).code == ""
+    assert not audits(crowd)
+
+
+def test_machines_of_all_classes_take_part_and_those_that_compute_wrongly_do_not() -> None:
+    machines = [Provider("a", numerics="x86"), Provider("b", numerics="arm"), Provider("c", numerics="gpu")]
+    crowd = Crowd([*machines, Provider("d", exact="its products differ", price=1)])
+    job = crowd.submit(exact_spec(workers=3, rounds=2))
+    settle(crowd)
+    assert crowd.outcome(job).code == ""
+    assert {crowd.leases[effect.lease][1].name for effect in crowd.of(t.Assign)} == {"a", "b", "c"}
+
+
+def test_a_claim_without_its_states_is_worth_nothing() -> None:
+    hider = Provider("hider", serves_blobs=False, price=900)
+    crowd = Crowd([hider, *honest_crowd(4)])
+    job = crowd.submit(exact_spec(workers=3, rounds=2))
+    settle(crowd)
+    assert crowd.outcome(job).code == ""
+    assert only_audits_paid(crowd, hider)
+
+
+def test_a_claim_without_a_chain_is_worth_nothing() -> None:
+    def bare(_spec: TaskSpec, honest: TaskOutput) -> TaskOutput:
+        return TaskOutput(honest.value, tuple(p for p in honest.parts if not p.name.startswith("trace/")))
+
+    crowd = Crowd([Provider("bare", answer=bare, price=900), *honest_crowd(4)])
+    job = crowd.submit(exact_spec(workers=3, rounds=2))
+    settle(crowd)
+    assert crowd.outcome(job).code == ""
+    assert any(attempt.code == "E1102" for slot in slots(crowd, job) for attempt in slot.attempts)
+    assert only_audits_paid(crowd, crowd.providers[0])
+
+
+@pytest.mark.parametrize("fails", ["E1704", "E1602"])
+def test_auditors_that_fail_are_replaced(fails: str) -> None:
+    """A machine that cannot do it is no word against the claim."""
+
+    def broken(spec: TaskSpec, honest: TaskOutput) -> TaskOutput | None:
+        return None if isinstance(params(spec), TrainAudit) else honest
+
+    crowd = Crowd([Provider("broken", answer=broken), *honest_crowd(3)])
+    job = crowd.submit(exact_spec(workers=4, rounds=2))
+    crowd.run()
+    for _ in range(8):
+        for seat in crowd.state.jobs[job].seats:
+            for task, key in list(seat.running.items()):
+                if slots(crowd, job)[key].of >= 0:
+                    crowd.tell(t.PeerFailed(crowd.now_ms, seat.lease, 10_000, task, fails, "no", True))
+        crowd.run()
+        crowd.pass_time(6_000)
+    assert crowd.outcome(job).code == ""
+    assert not any(crowd.state.standing(one.account).banned for one in crowd.providers)
+
+
+def test_alone_there_is_nobody_to_check_and_the_job_still_ends() -> None:
+    crowd = Crowd(honest_crowd(1))
+    job = crowd.submit(exact_spec(workers=1, rounds=2))
+    for _ in range(60):
+        crowd.run()
+        crowd.pass_time(6_000)
+    assert crowd.outcome(job).code == ""
+    assert not audits(crowd)
+    assert any("cannot be checked" in text for text in crowd.notes("warning"))
+
+
+def test_a_restart_in_the_middle_of_an_audit_loses_nothing() -> None:
+    crowd = Crowd(honest_crowd(4))
+    job = crowd.submit(exact_spec(workers=3, rounds=3))
+    for _ in range(200):
+        crowd.run(until=lambda: bool(crowd.queue) and len(crowd.history) % 7 == 0)
+        if crowd.state.jobs[job].reported:
+            break
+        crowd.restart()
+        crowd.pass_time(1_000)
+    settle(crowd)
+    assert crowd.outcome(job).code == ""
+    assert all(len(slot.votes) == 1 for slot in slots(crowd, job) if slot.round >= 0)
+
+
+@pytest.mark.parametrize("salt", range(3))
+def test_liars_with_chains_of_the_right_form_get_nothing(salt: int) -> None:
+    cheat = Provider("cheat", answer=lie(salt), price=900)
+    crowd = Crowd([cheat, *honest_crowd(4)])
+    job = crowd.submit(exact_spec(workers=3, rounds=2))
+    settle(crowd)
+    assert crowd.outcome(job).code == ""
+    assert crowd.state.standing(cheat.account).banned
+    assert only_audits_paid(crowd, cheat)
