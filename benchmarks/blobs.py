@@ -2,7 +2,8 @@
 
 - a plain TCP socket, - a raw iroh stream, with the repaired Python binding and the piece size that suits it best, -
 py-libp2p (TCP, Noise, Yamux), when the Python named by `FALLOW_BENCH_LIBP2P_PYTHON` or this one has it, -
-`Fetcher.fetch`: chunk hashes checked when read, checked again when received, written, synced and entered in the index.
+`Fetcher.fetch`: chunk hashes checked when read, checked again when received, written, synced and entered in the index;
+on a link as fast as this one it takes two streams.
 
 The others neither check nor sync. The source lies in the page cache. Peers take turns, so that whatever else the
 machine does hits all of them; the first round warms up and is not counted, but its bytes are compared.

@@ -7,7 +7,8 @@ and steward. `tc tbf` limits both ends of both links. Utilisation is the time th
 (forward, backward, optimiser; nothing else) by the time that passes:
 
 - `rounds`: from the start of the second round to the end of the last. A round is all that must happen again and again:
-  steps, packing, sending the update, fetching the other's, applying both. DDP's is of its steps, in the same way.
+  steps, packing, sending the update, fetching the other's, applying both. DDP's is of its steps, in the same way. The job
+  runs one round ahead of its log (`fallow train --overlap`), unless --in-step is given.
 - `whole job`: from submitting the job to its end, with fetching the model (13 MB) at first and sending the result back.
   DDP's is of its steps only: it has its model already and keeps its result.
 
@@ -15,7 +16,7 @@ DDP's step by itself is measured in the same processes without synchronisation, 
 for both at equal time on the link (DDP takes as many steps as fit; since the link does not change what is computed,
 these are run without it), and with --equal-tokens after as many steps as Fallow took.
 
-    python benchmarks/slow_link.py [--rounds N] [--steps N] [--equal-tokens]        as root, for `ip netns` and `tc`
+    python benchmarks/slow_link.py [--rounds N] [--steps N] [--in-step] [--equal-tokens]    as root, for `ip` and `tc`
 
 Answers are not checked by re-execution here (`verify=none`): DDP checks nothing either, and both providers are busy.
 Prints one JSON line per figure; writes `results/slow_link.json`.
@@ -399,8 +400,8 @@ def compare(record: Record, links: Links, folder: Path, job: Job, options: argpa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=250, help="per round and worker")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=50, help="per round and worker")
     parser.add_argument("--in-step", action="store_true", help="wait for each manifest: no overlap")
     parser.add_argument("--equal-tokens", action="store_true", help="train DDP for as many steps, too")
     options = parser.parse_args()

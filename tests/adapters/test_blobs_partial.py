@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import threading
@@ -13,7 +14,7 @@ import pytest
 
 from fallow.adapters import blobs_partial
 from fallow.adapters.blobs_disk import DiskBlobs
-from fallow.errors import PeerFault
+from fallow.errors import FallowError, PeerFault
 from fallow.units import MIB
 from fallow.wire.blob_id import CHUNK_BYTES, blob_id_of, chunk_hashes_of
 
@@ -106,6 +107,8 @@ def test_a_big_fetch_is_synced_as_it_comes(store: DiskBlobs, monkeypatch: pytest
     monkeypatch.setattr(os, "fdatasync", lambda fd: synced.append(fd))
     partial = store.begin(BLOB, len(DATA), chunk_hashes_of(DATA))
     write_all_but_the_last(partial.write, [0, 1, 2])
+    assert partial._sync is not None
+    partial._sync.join()
     assert len(synced) == 1
     partial.close()
 
@@ -114,3 +117,25 @@ def write_all_but_the_last(write: object, indices: Sequence[int]) -> None:
     assert callable(write)
     for index in indices:
         write(index, DATA[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES])
+
+
+def test_a_sync_that_failed_on_the_way_fails_the_fetch(store: DiskBlobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel tells of lost pages once; whoever asks again is told that all is well."""
+    monkeypatch.setattr(blobs_partial, "SYNC_EVERY_BYTES", CHUNK_BYTES)
+    failing = iter([OSError(errno.EIO, "lost pages")])
+
+    def fdatasync(_fd: int) -> None:
+        if (error := next(failing, None)) is not None:
+            raise error
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    partial = store.begin(BLOB, len(DATA), chunk_hashes_of(DATA))
+    for index in range(4):
+        partial.write(index, DATA[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES])
+    with pytest.raises(FallowError) as failed:
+        partial.commit()
+    assert failed.value.code == "E1004"
+    assert not store.has(BLOB)
+    again = store.begin(BLOB, len(DATA), chunk_hashes_of(DATA))
+    assert list(again.missing()) == [0, 1, 2, 3]
+    again.close()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.node.blob_nodes import Answer, blob_of, honest, net, stuff
 
 from fallow.errors import RejectedError, UnavailableError, fail
+from fallow.node import download
 from fallow.node.blobs import Fetcher
 from fallow.node.download import STREAM_BYTES, FetchLimits
 from fallow.sim.blobs import MemoryBlobs
@@ -35,6 +36,64 @@ async def test_one_source_is_asked_once_for_everything() -> None:
     async with net() as world:
         await world.fetcher.fetch(BLOB, [world.cheat(DATA, honest(DATA))])
         assert [request for _, request in world.asked] == [FetchBlob(BLOB, 0, len(DATA))]
+
+
+@pytest.mark.parametrize(("fast_s", "streams"), [(10.0, 2), (0.0, 1)])
+async def test_a_fast_source_is_asked_for_a_second_stream(
+    monkeypatch: pytest.MonkeyPatch, fast_s: float, streams: int
+) -> None:
+    monkeypatch.setattr(download, "FAST_CHUNK_S", fast_s)
+    data, open_now, most = stuff(32 * CHUNK_BYTES, 3), 0, 0
+
+    async def counted(request: FetchBlob) -> AsyncIterator[Message | bytes]:
+        nonlocal open_now, most
+        open_now += 1
+        most = max(most, open_now)
+        try:
+            async for item in honest(data)(request):
+                yield item
+        finally:
+            open_now -= 1
+
+    async with net(FetchLimits()) as world:
+        source = world.cheat(data, counted)
+        await world.fetcher.fetch(blob_of(data), [source])
+        assert world.blobs.read(blob_of(data), 0, len(data)) == data
+        assert most == streams
+
+
+async def test_a_source_that_refuses_a_second_stream_goes_on_with_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "FAST_CHUNK_S", 10.0)
+    data, asked = stuff(32 * CHUNK_BYTES, 3), list[FetchBlob]()
+
+    async def busy(request: FetchBlob) -> AsyncIterator[Message | bytes]:
+        asked.append(request)
+        if len(asked) == 2:
+            raise fail("E1803", "one at a time")
+        async for item in honest(data)(request):
+            yield item
+
+    async with net(FetchLimits()) as world:
+        await world.fetcher.fetch(blob_of(data), [world.cheat(data, busy)])
+        assert world.blobs.read(blob_of(data), 0, len(data)) == data
+        assert world.faults == []
+
+
+async def test_who_lies_on_its_second_stream_only_is_caught_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "FAST_CHUNK_S", 10.0)
+    data = stuff(32 * CHUNK_BYTES, 3)
+
+    async def sly(request: FetchBlob) -> AsyncIterator[Message | bytes]:
+        async for item in honest(data if request.offset == 0 else bytes(len(data)))(request):
+            yield item
+
+    async with net(FetchLimits()) as world:
+        liar, good = world.cheat(data, sly), world.source(data)
+        with pytest.raises(UnavailableError):
+            await world.fetcher.fetch(blob_of(data), [liar])
+        assert [(node, error.code) for node, error in world.faults] == [(liar.node, "E1601")]
+        await world.fetcher.fetch(blob_of(data), [good])
+        assert world.blobs.read(blob_of(data), 0, len(data)) == data
 
 
 # cheats ---------------------------------------------------------------------------------------------------------------

@@ -107,6 +107,28 @@ async def test_small_frames_go_out_together_and_in_order() -> None:
     assert b"".join(scripted.sent) == b"".join(frames) + encode_frame(FrameKind.END)
 
 
+async def test_many_raw_bytes_are_sent_from_where_they_lie() -> None:
+    link, big = Scripted(), b"x" * (1 << 20)
+    link.gate.clear()
+    async with asyncio.TaskGroup() as group:
+        framed = FramedStream(link, spawner(group))
+        writer = group.create_task(put_all(framed, [Ok(), b"small", big, Ok(), big]))
+        link.gate.set()
+        await writer
+        await framed.flush()
+    assert sum(piece is big for piece in link.sent) == 2
+    found = await read_all(FramedStream(Scripted(*link.sent), None))
+    assert [(kind.name, len(payload)) for kind, payload in found if kind is FrameKind.RAW] == [
+        ("RAW", 5), ("RAW", len(big)), ("RAW", len(big)),
+    ]  # fmt: skip
+    assert [kind.name for kind, _ in found] == ["ITEM", "RAW", "RAW", "ITEM", "RAW"]
+
+
+async def put_all(framed: FramedStream, items: list[Ok | bytes]) -> None:
+    for item in items:
+        await framed.put_item(item, FrameKind.ITEM)
+
+
 async def test_a_stream_that_takes_nothing_stops_the_writer() -> None:
     scripted = Scripted()
     scripted.gate.clear()

@@ -42,6 +42,8 @@ class DiskPartial:
         self._lock = threading.Lock()
         self._here = bytearray(len(entry.chunks))
         self._unsynced_bytes = 0
+        self._sync: threading.Thread | None = None
+        self._sync_error: OSError | None = None
         self._users = 1  # writes under way, and the owner; the last one closes the file
         self._open = True
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -87,10 +89,15 @@ class DiskPartial:
             self._here[index] = 1
 
     def commit(self) -> None:
+        if self._sync is not None:
+            self._sync.join()
         with self._using() as wanted:
             assert wanted, "a closed partial cannot be committed"
             assert all(self._here), "chunks are missing"
             try:
+                with disk_errors():
+                    if self._sync_error is not None:
+                        raise self._sync_error
                 self._store.take_partial(self, self._fd)
             except FallowError:
                 self._discard()
@@ -130,10 +137,22 @@ class DiskPartial:
         self.close()
 
     def _sync_now_and_then(self, written_bytes: int) -> None:
+        """Have the disk take what came in while more comes in."""
         with self._lock:
             self._unsynced_bytes += written_bytes
-            due = self._unsynced_bytes >= SYNC_EVERY_BYTES
-            if due:
-                self._unsynced_bytes = 0
-        if due:
+            if self._unsynced_bytes < SYNC_EVERY_BYTES or (self._sync is not None and self._sync.is_alive()):
+                return
+            self._unsynced_bytes = 0
+            self._users += 1
+            self._sync = threading.Thread(target=self._sync_behind, name="blob sync", daemon=True)
+        self._sync.start()
+
+    def _sync_behind(self) -> None:
+        """An error is kept for `commit`: the kernel tells each one only once, so a later sync would succeed over a
+        hole."""
+        try:
             os.fdatasync(self._fd)
+        except OSError as error:
+            self._sync_error = error
+        finally:
+            self._release()

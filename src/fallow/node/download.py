@@ -6,7 +6,9 @@ list, sends a wrong or short chunk, or stalls is dropped and reported; one that 
 chunks that it owed come from the others. What was written stays when the download or the process ends, and the next one
 goes on from there.
 
-Each source is read by one task: while a chunk is hashed and written in a thread, the next one is received.
+Each source is read by one task: while chunks are hashed and written in threads, the next ones are received. One that
+turns out to be so fast that waiting for each other costs more than the link is asked for a second stream beside the
+first; on a slow link that would only mean that both wait.
 
 Defends against: wrong, reordered, oversized or endless answers (a chunk is never longer than it should be, and must be
 complete in `stall_s`), sources that send a byte at a time (others take over what they owe), blobs larger than agreed.
@@ -15,8 +17,11 @@ complete in `stall_s`), sources that send a byte at a time (others take over wha
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
+
+import structlog
 
 from fallow.errors import FallowError, PeerFault, UnavailableError, fail
 from fallow.node.fetch_plan import FetchPlan
@@ -27,11 +32,19 @@ from fallow.wire.blob_id import CHUNK_BYTES, blob_id, chunk_length
 from fallow.wire.frames import MAX_FRAME_BYTES
 from fallow.wire.messages import BlobFound, BlobStat, FetchBlob, Message, NodeAddress
 
+log = structlog.get_logger()
+
 MAX_SOURCES = 8
 MAX_SOURCES_TRIED = 64
 RETRY_AFTER_S = (0.2, 1.0)
-STREAM_BYTES = 2 * CHUNK_BYTES + 2 * MAX_FRAME_BYTES
-"""The most that a stream holds: a chunk being written, one being received, a frame and the pieces that it is made from.
+FAST_AFTER_CHUNKS, FAST_CHUNK_S = 4, 0.05
+"""A source is fast when this many chunks came in this time each."""
+MIN_SECOND_CHUNKS = 16
+"""No second stream for less than this."""
+MAX_WRITES = 3
+"""Chunks of one source that are being checked and written: threads of a busy machine keep a reader waiting."""
+STREAM_BYTES = (MAX_WRITES + 1) * CHUNK_BYTES + 2 * MAX_FRAME_BYTES
+"""The most that a stream holds: chunks being written, one being received, a frame and the pieces that it is made from.
 With frames of one chunk, which is what honest nodes send, it is a quarter of that."""
 
 OnFault = Callable[[NodeId, FallowError], None]
@@ -129,8 +142,6 @@ class Download:
                     self._complaints.append(f"node {source.hex()[:12]}: {error.what}")
                     self._shared.on_fault(source, error)
                     return
-            finally:
-                self._release(source)
             await asyncio.sleep(delay_s)
 
     # what it is
@@ -179,16 +190,39 @@ class Download:
     # ---------------------------------------------------------------------------------------------------------
 
     async def _pull(self, address: NodeAddress, incoming: _Incoming) -> None:
+        """Get what the source can give, on one stream or two. Raises the first error; the other stream ends with it."""
         source = NodeId(address.node)
-        while (run := await self._next_run(source, incoming)) is not None:
-            async with self._shared.streams:
-                await self._receive(address, incoming, run)
-            self._release(source)
+        second = _Lane(address, source, source + b"+", lambda: None)
+        try:
+            async with asyncio.TaskGroup() as group:
+                once = iter((lambda: group.create_task(self._run_second(second, incoming)),))
+                first = _Lane(address, source, source, lambda: next(once, _nothing)())
+                group.create_task(self._run_lane(first, incoming))
+        except* FallowError as errors:
+            raise _first(errors) from None
 
-    async def _next_run(self, source: NodeId, incoming: _Incoming) -> range | None:
+    async def _run_second(self, lane: _Lane, incoming: _Incoming) -> None:
+        """A lie is a lie on any stream; for whatever else may happen to it, there is the first."""
+        try:
+            await self._run_lane(lane, incoming)
+        except PeerFault:
+            raise
+        except FallowError as error:
+            log.info("second stream ended", source=lane.source.hex()[:12], code=error.code, what=error.what)
+
+    async def _run_lane(self, lane: _Lane, incoming: _Incoming) -> None:
+        try:
+            while (run := await self._next_run(lane.key, incoming)) is not None:
+                async with self._shared.streams:
+                    await self._receive(lane, incoming, run)
+                self._release(lane.key)
+        finally:
+            self._release(lane.key)
+
+    async def _next_run(self, key: bytes, incoming: _Incoming) -> range | None:
         """Wait for something to do; -> None when all is done."""
         while not incoming.plan.done:
-            run = incoming.plan.next_run(source, _now_s())
+            run = incoming.plan.next_run(key, _now_s())
             if run is not None:
                 return run
             try:
@@ -198,26 +232,28 @@ class Download:
                 continue
         return None
 
-    async def _receive(self, address: NodeAddress, incoming: _Incoming, run: range) -> None:
-        """Receive a run of chunks, or as much of it as others leave to this source."""
-        source, plan = NodeId(address.node), incoming.plan
+    async def _receive(self, lane: _Lane, incoming: _Incoming, run: range) -> None:
+        """Receive a run of chunks, or as much of it as others leave to this lane."""
+        plan, key = incoming.plan, lane.key
+        fast_at, fast_s = run.start + FAST_AFTER_CHUNKS, FAST_AFTER_CHUNKS * FAST_CHUNK_S
         start, end = run.start * CHUNK_BYTES, min(run.stop * CHUNK_BYTES, incoming.size_bytes)
         loop = asyncio.get_running_loop()
-        writing: _Writing | None = None
+        writing: deque[_Writing] = deque()
         try:
-            async with self._shared.rpc.open(address, FetchBlob(self._blob, start, end - start)) as stream:
+            async with self._shared.rpc.open(lane.address, FetchBlob(self._blob, start, end - start)) as stream:
                 await stream.finish()
-                pieces = _Pieces(stream)
-                while (index := plan.current(source)) is not None:
+                pieces, began_s = _Pieces(stream), _now_s()
+                while (index := plan.current(key)) is not None:
                     data = await self._next_chunk(pieces, chunk_length(incoming.size_bytes, index))
-                    if writing is not None:
-                        await self._settle(source, incoming, writing)
-                    plan.received(source, _now_s())
-                    writing = index, loop.run_in_executor(None, incoming.partial.write, index, data)
+                    while len(writing) >= MAX_WRITES or (writing and writing[0][1].done()):
+                        await self._settle(lane, incoming, writing.popleft())
+                    plan.received(key, _now_s())
+                    if index == fast_at and len(run) >= MIN_SECOND_CHUNKS and _now_s() - began_s < fast_s:
+                        lane.beside()
+                    writing.append((index, loop.run_in_executor(None, incoming.partial.write, index, data)))
         finally:
-            # Also when the source failed: the chunk that it sent before may be good.
-            if writing is not None:
-                await self._settle(source, incoming, writing)
+            # Also when the source failed: the chunks that it sent before may be good.
+            await self._settle_all(lane, incoming, writing)
 
     async def _next_chunk(self, pieces: _Pieces, length_bytes: int) -> bytes | bytearray:
         try:
@@ -226,7 +262,16 @@ class Download:
         except TimeoutError:
             raise fail("E1605", f"sent no chunk in {self._limits.stall_s:.0f} s") from None
 
-    async def _settle(self, source: NodeId, incoming: _Incoming, writing: _Writing) -> None:
+    async def _settle_all(self, lane: _Lane, incoming: _Incoming, writing: deque[_Writing]) -> None:
+        """Raises what the first bad chunk raises, when the others are through too."""
+        try:
+            while writing:
+                await self._settle(lane, incoming, writing.popleft())
+        finally:
+            if writing:
+                await self._settle_all(lane, incoming, writing)
+
+    async def _settle(self, lane: _Lane, incoming: _Incoming, writing: _Writing) -> None:
         """Wait until a chunk is checked and written, or not."""
         index, done = writing
         try:
@@ -235,20 +280,40 @@ class Download:
             raise
         except FallowError as error:
             raise self._give_up(error) from None
-        if incoming.plan.arrived(source, index):
+        if incoming.plan.arrived(lane.key, index):
             incoming.here_bytes += chunk_length(incoming.size_bytes, index)
-        incoming.received[source] = incoming.received.get(source, 0) + 1
+        incoming.received[lane.source] = incoming.received.get(lane.source, 0) + 1
         if self._on_progress is not None:
             self._on_progress(incoming.here_bytes, incoming.size_bytes)
         if incoming.plan.done:
             self._over.set()
 
-    def _release(self, source: NodeId) -> None:
-        """A source works on nothing any more: the idle may find something to do."""
+    def _release(self, key: bytes) -> None:
+        """A lane works on nothing any more: the idle may find something to do."""
         if self._incoming is not None:
-            self._incoming.plan.release(source)
+            self._incoming.plan.release(key)
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+@dataclass(frozen=True)
+class _Lane:
+    """One stream from a source: `key` is its name in the plan, `beside` starts a second one."""
+
+    address: NodeAddress
+    source: NodeId
+    key: bytes
+    beside: Callable[[], object]
+
+
+def _nothing() -> None:
+    """There is a second stream already."""
+
+
+def _first(errors: BaseExceptionGroup[FallowError]) -> FallowError:
+    """Of two streams that failed at once, what proves a lie goes before what may be an accident."""
+    found = [error for error in errors.exceptions if isinstance(error, FallowError)]
+    return min(found, key=lambda error: not isinstance(error, PeerFault))
 
 
 _Writing = tuple[int, "asyncio.Future[None]"]

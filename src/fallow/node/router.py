@@ -19,7 +19,7 @@ import structlog
 
 from fallow.errors import FallowError, InternalError, fail
 from fallow.sdk.calls import NO_DEADLINE_MS
-from fallow.sdk.framed import ByteStream, FramedStream, read_message, write_item
+from fallow.sdk.framed import ByteStream, FramedStream, read_message
 from fallow.units import MS_PER_S, NodeId
 from fallow.wire.codec import decode, encode
 from fallow.wire.frames import MAX_FRAME_BYTES, FrameKind, encode_frame, split_call
@@ -226,7 +226,7 @@ class _Call:
         try:
             async with aclosing(cast(Any, items)):
                 async for item in items:
-                    await out.put(write_item(item, FrameKind.ITEM))
+                    await out.put_item(item, FrameKind.ITEM)
             await out.close_with(encode_frame(FrameKind.END))
         except FallowError as error:
             return await self._after(out, self._told(error))

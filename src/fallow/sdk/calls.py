@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from fallow.errors import FallowError, fail
-from fallow.sdk.framed import ByteStream, FramedStream, Spawn, read_failure, read_message, write_item
+from fallow.sdk.framed import ByteStream, FramedStream, Spawn, read_failure, read_message
 from fallow.wire.frames import MAX_TIMEOUT_MS, FrameKind, encode_call, encode_frame
 from fallow.wire.messages import Message
 
@@ -36,7 +36,7 @@ class CallStream:
         over, iterating tells."""
         if self._over or self._finished:
             raise fail("E1801", "The call is over.")
-        await self._framed.put(write_item(item, FrameKind.INPUT))
+        await self._framed.put_item(item, FrameKind.INPUT)
 
     async def finish(self) -> None:
         """No more items from here. Repeating it is harmless. The byte stream itself stays open: its end tells the other

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Protocol, Union
 
 import msgspec
 
 from fallow.errors import CODES, FallowError, fail
 from fallow.wire.codec import decode, encode
-from fallow.wire.frames import MAX_FRAME_BYTES, FrameKind, FrameReader, encode_frame
+from fallow.wire.frames import MAX_FRAME_BYTES, FrameKind, FrameReader, encode_frame, encode_header
 from fallow.wire.messages import Failure, Message
 
 SMALL_READ_BYTES = 1 << 16
@@ -82,14 +82,25 @@ class FramedStream:
     async def put(self, frame: bytes) -> None:
         """Write behind: returns at once unless much is waiting already. Raises E1801 when an earlier write failed, and
         ValueError for a frame that the other side would refuse."""
-        if len(frame) > MAX_FRAME_BYTES:
-            raise ValueError(f"a frame of {len(frame)} bytes; at most {MAX_FRAME_BYTES} are taken")
+        await self._put(frame)
+
+    async def put_item(self, item: Message | bytes, kind: FrameKind) -> None:
+        """The same for one stream item. Many raw bytes are written from where they lie."""
+        if isinstance(item, bytes) and len(item) > SMALL_READ_BYTES:
+            await self._put(encode_header(FrameKind.RAW, len(item)), item)
+        else:
+            await self._put(write_item(item, kind))
+
+    async def _put(self, *parts: bytes) -> None:
+        size_bytes = sum(map(len, parts))
+        if size_bytes > MAX_FRAME_BYTES:
+            raise ValueError(f"a frame of {size_bytes} bytes; at most {MAX_FRAME_BYTES} are taken")
         if self._spawn is None:
-            return await self._stream.send(frame)
+            return await self._stream.send(b"".join(parts))
         if self._broken is not None:
             raise self._broken
-        self._pending.append(frame)
-        self._pending_bytes += len(frame)
+        self._pending.extend(parts)
+        self._pending_bytes += size_bytes
         if self._writer is None:
             self._writer = self._spawn(self._write_behind())
         while self._pending_bytes > HIGH_WATER_BYTES and self._broken is None:
@@ -114,11 +125,10 @@ class FramedStream:
     async def _write_behind(self) -> None:
         try:
             while self._pending:
-                data = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
-                self._pending.clear()
-                self._pending_bytes = 0
+                parts, self._pending, self._pending_bytes = self._pending, [], 0
                 self._room.set()
-                await self._stream.send(data)
+                for data in _joined(parts):
+                    await self._stream.send(data)
         except FallowError as error:
             self._broken = error
         finally:
@@ -129,6 +139,21 @@ class FramedStream:
 
     def abort(self) -> None:
         self._stream.abort()
+
+
+def _joined(parts: list[bytes]) -> Iterator[bytes]:
+    """`parts` in fewer pieces: neighbours that are small become one."""
+    small: list[bytes] = []
+    for part in parts:
+        if len(part) <= SMALL_READ_BYTES:
+            small.append(part)
+            continue
+        if small:
+            yield b"".join(small)
+            small = []
+        yield part
+    if small:
+        yield small[0] if len(small) == 1 else b"".join(small)
 
 
 # messages -------------------------------------------------------------------------------------------------------------

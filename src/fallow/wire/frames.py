@@ -8,6 +8,7 @@ with ITEM and RAW frames and an END, or with a FAIL. The same frames run over ir
 from __future__ import annotations
 
 import struct
+from collections import deque
 from collections.abc import Iterator
 from enum import IntEnum
 
@@ -47,6 +48,11 @@ def encode_frame(kind: FrameKind, payload: bytes = b"") -> bytes:
     return _HEADER.pack(len(payload), kind) + payload
 
 
+def encode_header(kind: FrameKind, size_bytes: int) -> bytes:
+    """What comes before a payload of `size_bytes`, for who writes large ones from where they lie."""
+    return _HEADER.pack(size_bytes, kind)
+
+
 def encode_call(timeout_ms: int, request: msgspec.Struct) -> bytes:
     """The CALL frame that opens a stream; `timeout_ms` is a duration, so that clocks need not agree. Clamped to what
     32 bits hold."""
@@ -72,10 +78,9 @@ class FrameReader:
 
     def __init__(self, max_bytes: int = MAX_FRAME_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._buffer = b""
-        self._at = 0  # where in _buffer the next frame starts
-        self._later: list[bytes] = []  # fed after _buffer; joined only when a frame is complete, so copied once
-        self._held = 0  # bytes not consumed, in both
+        self._pieces: deque[bytes] = deque()
+        self._at = 0  # where in the first piece the next frame starts
+        self._held = 0  # bytes not consumed, in all pieces
         self._needed = HEADER_BYTES
 
     @property
@@ -91,7 +96,7 @@ class FrameReader:
     def feed(self, data: bytes) -> None:
         """Take bytes from the stream, in order, cut anywhere."""
         if data:
-            self._later.append(data)
+            self._pieces.append(data)
             self._held += len(data)
 
     def __iter__(self) -> Iterator[tuple[FrameKind, bytes]]:
@@ -105,21 +110,39 @@ class FrameReader:
         if kind >= len(_KINDS):
             raise fail("E1102", f"a frame of unknown kind {kind}")
         self._require(HEADER_BYTES + size)
-        start = self._at + HEADER_BYTES
-        self._at = start + size
-        self._held -= HEADER_BYTES + size
+        self._take(HEADER_BYTES)
         self._needed = HEADER_BYTES
-        return _KINDS[kind], self._buffer[start : self._at]
-
-    def _header(self) -> tuple[int, int]:
-        return _HEADER.unpack_from(self._buffer, self._at)
+        return _KINDS[kind], self._take(size)
 
     def _require(self, count: int) -> None:
-        """Have `count` unconsumed bytes at `_at` in `_buffer`, or end the loop."""
+        """Have `count` unconsumed bytes, or end the loop."""
         if self._held < count:
             self._needed = count
             raise StopIteration
-        if len(self._buffer) - self._at < count:
-            self._buffer = b"".join((self._buffer[self._at :], *self._later))
-            self._at = 0
-            self._later.clear()
+
+    def _header(self) -> tuple[int, int]:
+        if len(self._pieces[0]) - self._at < HEADER_BYTES:  # it was cut in two
+            head, self._at = self._pieces.popleft()[self._at :], 0
+            while len(head) < HEADER_BYTES:
+                head += self._pieces.popleft()
+            self._pieces.appendleft(head)
+        return _HEADER.unpack_from(self._pieces[0], self._at)
+
+    def _take(self, count: int) -> bytes:
+        """Consume `count` of the held bytes; each is copied once, however many pieces they came in."""
+        self._held -= count
+        first, start = self._pieces[0] if self._pieces else b"", self._at
+        self._at = start + count
+        if self._at < len(first):
+            return first[start : self._at]
+        parts, left = list[bytes | memoryview](), count
+        while left:
+            piece = self._pieces[0]
+            part = memoryview(piece)[start : start + left]
+            parts.append(part)
+            left, self._at = left - len(part), start + len(part)
+            if self._at == len(piece):
+                self._pieces.popleft()
+                self._at = 0
+            start = self._at
+        return b"".join(parts)
