@@ -7,8 +7,8 @@ and steward. `tc tbf` limits both ends of both links. Utilisation is the time th
 (forward, backward, optimiser; nothing else) by the time that passes:
 
 - `rounds`: from the start of the second round to the end of the last. A round is all that must happen again and again:
-  steps, packing, sending the update, fetching the other's, applying both. DDP's is of its steps, in the same way. The job
-  runs one round ahead of its log (`fallow train --overlap`), unless --in-step is given.
+  steps, packing, sending the update, fetching the other's, applying both. DDP's is of its steps, in the same way. The
+  job runs one round ahead of its log (`fallow train --overlap`), unless --in-step is given.
 - `whole job`: from submitting the job to its end, with fetching the model (13 MB) at first and sending the result back.
   DDP's is of its steps only: it has its model already and keeps its result.
 
