@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fallow.numerics.exact import native, routes
+from fallow.numerics.exact.bindings import Kernels
+
 TOP = 8127
 """The largest magnitude on a grid: 63 * 128 + 63, so that every integer on it is two int8 digits in [-64, 63]."""
 GRADIENT_BITS = 40
@@ -46,18 +49,28 @@ class Grid:
 def quantise(x: Tensor, fold: Tensor | None = None) -> Grid:
     """Bring the vectors along x's last dimension onto their grids. `x`: (..., n, k) float32; `fold`: (..., k), one
     factor for each element, by which x is multiplied first (section 3.3). Raises TypeError for other types."""
+    kernels = _compiled(x, fold)
+    if kernels is not None:
+        return Grid(*kernels.quantise(x.detach(), fold, native.cap()))
     return _onto_grids(_times(x, fold if fold is None else fold[..., None, :]))
 
 
 def quantise_columns(x: Tensor, fold: Tensor | None = None) -> Grid:
     """The same for the vectors along x's dimension before the last. `x`: (..., k, n); `fold`: (..., k). The grid is
-    transposed: `q` is (..., n, k)."""
+    transposed: `q` is (..., n, k), and may be a view of what lies in memory as x does."""
+    kernels = _compiled(x, fold)
+    if kernels is not None:
+        return Grid(*kernels.quantise_columns(x.detach(), fold, native.cap()))
     return _onto_grids(_times(x, fold if fold is None else fold[..., :, None]).mT.contiguous())
 
 
-def _times(x: Tensor, fold: Tensor | None) -> Tensor:
+def _compiled(x: Tensor, fold: Tensor | None) -> Kernels | None:
     if x.dtype != torch.float32 or (fold is not None and fold.dtype != torch.float32):
         raise TypeError("grids are made of float32")
+    return routes.compiled(x.device) if x.dim() >= 2 else None
+
+
+def _times(x: Tensor, fold: Tensor | None) -> Tensor:
     x = x.detach()
     return (x if fold is None else x * fold.detach()).contiguous()
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fallow.numerics.exact import bindings, native, routes, sums
 from fallow.numerics.exact import format as formats
-from fallow.numerics.exact import routes, sums
+from fallow.numerics.exact.bindings import Kernels
 from fallow.numerics.exact.format import Grid
 
 
@@ -19,39 +20,88 @@ class Weights:
 
     def __init__(self, w: Tensor) -> None:
         self.grid = formats.quantise(w)
+        self._forward: Tensor | None = None
+        self._back: Tensor | None = None
 
     @property
     def step(self) -> Tensor:
         """(n,) float32: what a gradient is folded with before `product_folded`."""
         return self.grid.step
 
+    def panels(self, kernels: Kernels, *, back: bool) -> tuple[Tensor, int]:
+        """The integers as the compiled kernels want them for one direction, and how many columns a product then has.
+        Packed when first asked for, and kept."""
+        n, k = self.grid.q.shape
+        if back:
+            if self._back is None:
+                self._back = kernels.pack(self.grid.q.mT, native.cap())
+            return self._back, k
+        if self._forward is None:
+            self._forward = kernels.pack(self.grid.q, native.cap())
+        return self._forward, n
 
-def product(a: Grid, b: Grid | Weights) -> Tensor:
-    """A B^T, (..., m, n) float32, of a: (..., m, k) and b: (..., n, k), both quantised along k (section 3.2)."""
-    b = b.grid if isinstance(b, Weights) else b
-    total = _sum(a.q, b.q.mT)
-    return (total * a.step.double()[..., :, None] * b.step.double()[..., None, :]).float()
+
+def product(a: Grid, b: Grid | Weights, visible: Tensor | None = None) -> Tensor:
+    """A B^T, (..., m, n) float32, of a: (..., m, k) and b: (..., n, k), both quantised along k (section 3.2).
+    `visible`: (m) int32, where given: of row i only the first visible[i] entries are computed, the others are +0."""
+    step = b.step
+    kernels = _compiled(a, b.grid.q if isinstance(b, Weights) else b.q)
+    if kernels is not None:
+        if isinstance(b, Weights):
+            return _by_weights(kernels, a, step, b.panels(kernels, back=False), visible)
+        return kernels.product(a.q, a.step, b.q, step, visible=visible, cap=native.cap())
+    total = _sum(a.q, (b.grid if isinstance(b, Weights) else b).q.mT)
+    out = (total * a.step.double()[..., :, None] * step.double()[..., None, :]).float()
+    if visible is not None:
+        out.masked_fill_(torch.arange(out.shape[-1], device=out.device) >= visible[:, None], 0.0)
+    return out
 
 
 def product_folded(a: Grid, b: Grid | Weights) -> Tensor:
     """A B, (..., m, n) float32, of a: (..., m, k), into which b's steps were folded, and b: (..., k, n), quantised one
-    vector per k: only its integers are used (section 3.3)."""
-    b = b.grid if isinstance(b, Weights) else b
-    return (_sum(a.q, b.q) * a.step.double()[..., :, None]).float()
+    vector per k: only its integers are used (section 3.3). Stretches of zeros in `a` cost nothing."""
+    q = (b.grid if isinstance(b, Weights) else b).q
+    kernels = _compiled(a, q.mT)
+    if kernels is not None:
+        if isinstance(b, Weights):
+            return _by_weights(kernels, a, None, b.panels(kernels, back=True), None)
+        return kernels.product(a.q, a.step, q.mT, None, cap=native.cap())
+    return (_sum(a.q, q) * a.step.double()[..., :, None]).float()
 
 
 def add_gradient(total: Tensor, dy: Tensor, x: Grid) -> None:
     """Add the weight gradients of sequences to `total`, (n, k) int64, in place, each sequence's on the gradient grid by
     itself (section 3.4). `dy`: (sequences, tokens, n) float32; `x`: (sequences, tokens, k), the forward pass's."""
+    kernels = routes.compiled(dy.device)
+    if kernels is not None and x.q.shape[1] <= bindings.MAX_TERMS:
+        kernels.add_gradient(total, dy.detach(), x.q, x.step, native.cap())
+        return
     for one, q, step in zip(dy, x.q, x.step, strict=True):
         a = formats.quantise_columns(one, step)
         formats.accumulate(total, formats.onto_gradient_grid(_sum(a.q, q) * a.step.double()[:, None]))
 
 
+def _compiled(a: Grid, b: Tensor) -> Kernels | None:
+    """The compiled kernels, if they can do A B^T: with b (..., n, k)."""
+    k = a.q.shape[-1]
+    if a.q.dtype != torch.int16 or b.dtype != torch.int16 or k != b.shape[-1]:
+        raise ValueError(f"no product of {a.q.dtype} {tuple(a.q.shape)} and {b.dtype} {tuple(b.mT.shape)}")
+    return routes.compiled(a.q.device) if 0 < k <= bindings.MAX_TERMS else None
+
+
+def _by_weights(
+    kernels: Kernels, a: Grid, b_step: Tensor | None, packed: tuple[Tensor, int], visible: Tensor | None
+) -> Tensor:
+    """All rows of a batch are rows of one product."""
+    q, step = a.q, a.step
+    if q.dim() > 2 and visible is None:
+        q, step = q.reshape(-1, q.shape[-1]), step.reshape(-1)
+    out = kernels.product(q, step, None, b_step, packed, visible=visible, cap=native.cap())
+    return out.view(*a.q.shape[:-1], packed[1])
+
+
 def _sum(a: Tensor, b: Tensor) -> Tensor:
     """The exact integer product of a: (..., m, k) and b: (..., k, n) int16, as float64; zero is +0."""
-    if a.dtype != torch.int16 or b.dtype != torch.int16 or a.shape[-1] != b.shape[-2]:
-        raise ValueError(f"no product of {a.dtype} {tuple(a.shape)} and {b.dtype} {tuple(b.shape)}")
     if a.shape[-1] > sums.MAX_TERMS:
         raise ValueError(f"{a.shape[-1]} terms: more than {sums.MAX_TERMS}")
     return sums.int8(a, b) if routes.chosen(a.device) is routes.Route.INT8 else sums.fp64(a, b)

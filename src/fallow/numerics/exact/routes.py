@@ -14,6 +14,7 @@ from enum import StrEnum
 import torch
 
 from fallow.numerics.exact import native
+from fallow.numerics.exact.bindings import Kernels
 
 
 class Route(StrEnum):
@@ -47,3 +48,8 @@ def chosen(device: torch.device) -> Route:
     if asked is Route.NATIVE and (device.type != "cpu" or not native.available()):
         return Route.FP64
     return asked
+
+
+def compiled(device: torch.device) -> Kernels | None:
+    """The compiled kernels where they are the route of a product on `device`."""
+    return native.kernels() if chosen(device) is Route.NATIVE else None

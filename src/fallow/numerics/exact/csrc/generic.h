@@ -24,7 +24,7 @@ ALWAYS float NAME(scale)(uint32_t largest, float *step) {
         return 0.0f;
     }
     if (largest == 0) {
-        *step = 1.0f;
+        *step = 0.0f;
         return 0.0f;
     }
     uint32_t exponent = largest >> 23, spills = 0;

@@ -193,7 +193,7 @@ int fallow_product(const struct product *job) {
     int16_t *packed = job->scratch, *copies = job->scratch + (job->panels ? 0 : job->batch * size);
     int64_t rows = rows_at_a_time(job, threads), pieces = (job->m + rows - 1) / rows;
     int64_t groups = smaller(panels, (8 * threads + job->batch * pieces - 1) / (job->batch * pieces));
-    int64_t next = 0, packs = job->panels ? 0 : job->batch * panels, copied = a_copy_size(job) ? job->batch : 0;
+    int64_t packs = job->panels ? 0 : job->batch * panels, copied = a_copy_size(job) ? job->batch : 0;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
 #pragma omp for schedule(static)
@@ -204,9 +204,8 @@ int fallow_product(const struct product *job) {
             else
                 copy_a(kernels, job, p - packs, copies + (p - packs) * a_copy_size(job));
         }
-        for (;;) {
-            int64_t task = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED);
-            if (task >= job->batch * pieces * groups) break;
+#pragma omp for schedule(dynamic)
+        for (int64_t task = 0; task < job->batch * pieces * groups; task++) {
             int64_t one = task / (pieces * groups), piece = task / groups % pieces, group = task % groups;
             int64_t first = panels * group / groups, last = panels * (group + 1) / groups;
             struct work work = {

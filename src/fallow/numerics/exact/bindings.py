@@ -1,0 +1,209 @@
+"""The compiled kernels as functions of tensors: what C needs to hold true is checked here, and nothing is copied that
+already lies as it must.
+
+Source: csrc/exact.h and the files beside it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+MAX_TERMS = 1 << 18
+"""The kernels' int32 high parts hold as many terms, with room."""
+_KEPT_SCRATCH = 1 << 25
+_ARGUMENT = ctypes.c_int64
+_ADDRESS = ctypes.c_void_p
+
+
+class _Product(ctypes.Structure):
+    _fields_ = [
+        *[(name, _ADDRESS) for name in ("a", "a_step")],
+        *[(name, _ARGUMENT) for name in ("a_batch", "a_row", "a_term")],
+        *[(name, _ADDRESS) for name in ("b", "b_step")],
+        *[(name, _ARGUMENT) for name in ("b_batch", "b_column", "b_term")],
+        *[(name, _ADDRESS) for name in ("panels", "out")],
+        *[(name, _ARGUMENT) for name in ("batch", "m", "n", "k")],
+        *[(name, _ADDRESS) for name in ("visible", "scratch")],
+        *[(name, _ARGUMENT) for name in ("scratch_size", "threads", "cap")],
+    ]
+
+
+class _Gradient(ctypes.Structure):
+    _fields_ = [
+        *[(name, _ADDRESS) for name in ("dy", "x", "x_step", "total")],
+        *[(name, _ARGUMENT) for name in ("sequences", "tokens", "n", "k")],
+        ("scratch", _ADDRESS),
+        *[(name, _ARGUMENT) for name in ("scratch_size", "threads", "cap")],
+    ]
+
+
+class _Scratch(threading.local):
+    """Memory of a thread that calls, kept from call to call."""
+
+    held: Tensor | None = None
+
+    def of(self, size: int) -> Tensor:
+        if self.held is not None and self.held.numel() >= size:
+            return self.held
+        fresh = torch.empty(size, dtype=torch.int16)
+        if size <= _KEPT_SCRATCH:
+            self.held = fresh
+        return fresh
+
+
+class Kernels:
+    """The functions of a loaded library. All take tensors on the CPU, and `cap`, the highest instruction set to use."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self.library = library
+        library.fallow_isa.restype = ctypes.c_char_p
+        for name in ("fallow_packed_size", "fallow_product_scratch", "fallow_gradient_scratch"):
+            getattr(library, name).restype = _ARGUMENT
+        i, p, n = _ARGUMENT, _ADDRESS, ctypes.c_int
+        library.fallow_packed_size.argtypes = [i, i]
+        library.fallow_quantise.argtypes = [p, i, p, i, i, i, p, p, n, n]
+        library.fallow_quantise_columns.argtypes = [p, p, i, i, i, p, p, n, n]
+        library.fallow_pack.argtypes = [p, i, i, i, i, p, n, n]
+        self._quantise, self._scratch = library.fallow_quantise, _Scratch()
+
+    def isa(self, cap: int) -> str:
+        """The instruction set that is used under a cap."""
+        return self.library.fallow_isa(cap).decode()
+
+    def quantise(self, x: Tensor, fold: Tensor | None, cap: int) -> tuple[Tensor, Tensor]:
+        """Section 3.1 along the last dimension. `x`: (..., n, k), `fold`: (..., k), float32. Returns q and step."""
+        *_, n, k = x.shape
+        x = x if x.dim() == 2 and x.stride(1) == 1 else x.contiguous()
+        rows, group = x.shape[:-1].numel(), n
+        if fold is not None:
+            group = rows if fold.dim() == 1 else n
+            fold = (fold if fold.dim() == 1 else fold.expand(*x.shape[:-2], k)).contiguous()
+            _expect(fold.shape[-1] == k and fold.dtype == torch.float32, "fold", fold)
+        q = torch.empty(x.shape, dtype=torch.int16)
+        step = torch.empty(x.shape[:-1])
+        self._quantise(
+            x.data_ptr(), x.stride(0) if x.dim() == 2 else k, None if fold is None else fold.data_ptr(), max(group, 1),
+            rows, k, q.data_ptr(), step.data_ptr(), _threads(x.numel()), cap,
+        )  # fmt: skip
+        return q, step
+
+    def quantise_columns(self, x: Tensor, fold: Tensor | None, cap: int) -> tuple[Tensor, Tensor]:
+        """The same along the dimension before the last. `x`: (..., k, n); `fold`: (..., k). q is a transposed view."""
+        *_, k, n = x.shape
+        x = x.contiguous()
+        if fold is not None:
+            fold = fold.expand(*x.shape[:-2], k).contiguous()
+            _expect(fold.dtype == torch.float32, "fold", fold)
+        q = torch.empty(x.shape, dtype=torch.int16)
+        step = torch.empty(*x.shape[:-2], n)
+        self.library.fallow_quantise_columns(
+            x.data_ptr(), None if fold is None else fold.data_ptr(), x.shape[:-2].numel(), k, n, q.data_ptr(),
+            step.data_ptr(), _threads(x.numel()), cap,
+        )  # fmt: skip
+        return q.mT, step
+
+    def pack(self, q: Tensor, cap: int) -> Tensor:
+        """B, (n, k) int16, as panels for `product`."""
+        q, row, term = _lines(q)
+        panels = torch.empty(self.library.fallow_packed_size(*q.shape), dtype=torch.int16)
+        self.library.fallow_pack(q.data_ptr(), row, term, *q.shape, panels.data_ptr(), _threads(q.numel()), cap)
+        return panels
+
+    def product(
+        self, a: Tensor, a_step: Tensor, b: Tensor | None, b_step: Tensor | None,
+        packed: tuple[Tensor, int] | None = None, *, visible: Tensor | None = None, cap: int,
+    ) -> Tensor:  # fmt: skip
+        """A B^T with steps, (..., m, n) float32. `a`: (..., m, k) int16, `a_step`: (..., m); `b`: (..., n, k) int16, or
+        None and then `packed`, its panels and n; `b_step`: (..., n), or None for ones; `visible`: (m) int32, how many
+        entries of a row are computed, the rest being 0."""
+        m, k = a.shape[-2:]
+        shape = a.shape[:-2] if b is None else torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        n = b.shape[-2] if b is not None else packed[1] if packed else 0
+        _expect(a.dtype == torch.int16 and 0 < k <= MAX_TERMS, "a", a)
+        _expect(b is None or (b.dtype == torch.int16 and b.shape[-1] == k), "b", b)
+        _expect(visible is None or (visible.dtype == torch.int32 and visible.shape == (m,)), "visible", visible)
+        a, a_row, a_term = _lines(_items(a, shape))
+        a_step = _expanded(a_step, (*shape, m))
+        b_step = b_step if b_step is None else _expanded(b_step, (*(shape if b is not None else ()), n))
+        out = torch.empty(*shape, m, n)
+        job = _Product(
+            a.data_ptr(), a_step.data_ptr(), _batch_stride(a), a_row, a_term,
+            None, None if b_step is None else b_step.data_ptr(), 0, 0, 0,
+            packed[0].data_ptr() if packed else None, out.data_ptr(), shape.numel(), m, n, k,
+        )  # fmt: skip
+        if b is not None:
+            b, job.b_column, job.b_term = _lines(_items(b, shape))
+            job.b, job.b_batch = b.data_ptr(), _batch_stride(b)
+        elif packed:
+            _expect(packed[0].numel() == self.library.fallow_packed_size(n, k), "packed", packed[0])
+        if visible is not None:
+            visible = visible.contiguous()
+            job.visible = visible.data_ptr()
+        job.threads, job.cap = _threads(shape.numel() * m * n * k >> 4), cap
+        scratch = self._scratch.of(self.library.fallow_product_scratch(ctypes.byref(job)))
+        job.scratch, job.scratch_size = scratch.data_ptr(), scratch.numel()
+        if self.library.fallow_product(ctypes.byref(job)):
+            raise AssertionError("too little scratch")
+        return out
+
+    def add_gradient(self, total: Tensor, dy: Tensor, x: Tensor, x_step: Tensor, cap: int) -> None:
+        """Section 3.4. `total`: (n, k) int64; `dy`: (sequences, tokens, n) float32; `x`: (sequences, tokens, k) int16,
+        `x_step`: (sequences, tokens)."""
+        sequences, tokens, n = dy.shape
+        k = x.shape[-1]
+        _expect(total.dtype == torch.int64 and total.shape == (n, k) and total.is_contiguous(), "total", total)
+        _expect(dy.dtype == torch.float32 and tokens <= MAX_TERMS, "dy", dy)
+        _expect(x.dtype == torch.int16 and x.shape == (sequences, tokens, k), "x", x)
+        dy, x, x_step = dy.contiguous(), x.contiguous(), _expanded(x_step, (sequences, tokens))
+        job = _Gradient(dy.data_ptr(), x.data_ptr(), x_step.data_ptr(), total.data_ptr(), sequences, tokens, n, k)
+        if not (sequences and tokens and n and k):
+            return
+        job.threads, job.cap = _threads(dy.numel() * k >> 4), cap
+        scratch = self._scratch.of(self.library.fallow_gradient_scratch(ctypes.byref(job)))
+        job.scratch, job.scratch_size = scratch.data_ptr(), scratch.numel()
+        if self.library.fallow_add_gradient(ctypes.byref(job)):
+            raise AssertionError("too little scratch")
+
+
+def _expect(holds: bool, name: str, found: Tensor | None) -> None:
+    if not holds:
+        shape = None if found is None else (found.dtype, tuple(found.shape))
+        raise ValueError(f"{name} does not fit: {shape}")
+
+
+def _threads(work: int) -> int:
+    """Threads for a number of elements (or of sixteen multiplications): few are not worth waking one."""
+    return torch.get_num_threads() if work >= 1 << 15 else 1
+
+
+def _expanded(x: Tensor, shape: Sequence[int]) -> Tensor:
+    _expect(x.dtype == torch.float32, "step", x)
+    return (x if x.shape == torch.Size(shape) else x.expand(shape)).contiguous()
+
+
+def _items(q: Tensor, shape: torch.Size) -> Tensor:
+    """(..., n, k) as (items, n, k), or (1, n, k) for a whole batch."""
+    if q.dim() == 2:
+        return q[None]
+    if q.shape[:-2] != shape and q.shape[:-2].numel() == 1:
+        return q.reshape(1, *q.shape[-2:])
+    return q.expand(*shape, *q.shape[-2:]).reshape(-1, *q.shape[-2:])
+
+
+def _batch_stride(q: Tensor) -> int:
+    return q.stride(0) if q.shape[0] > 1 else 0
+
+
+def _lines(q: Tensor) -> tuple[Tensor, int, int]:
+    """A matrix (or several) with its strides along rows and along terms, of which one is 1."""
+    if q.stride(-1) == 1 or q.shape[-1] == 1:
+        return q, q.stride(-2), 1
+    if q.stride(-2) == 1 or q.shape[-2] == 1:
+        return q, 1, q.stride(-1)
+    q = q.contiguous()
+    return q, q.stride(-2), 1
