@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import mpmath
 import pytest
@@ -92,3 +95,33 @@ def test_turns() -> None:
 def test_a_quotient_is_rounded_once() -> None:
     x = even(-5, 5, 1000, 23)
     assert torch.equal(f.divide(x, 3.0), torch.tensor([value / 3.0 for value in x.double().tolist()]).float())
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_square_roots_are_correctly_rounded(kind: torch.dtype) -> None:
+    x = torch.cat([spread(-44, 38, 5000, 24).abs(), torch.tensor([0.0, 4.0, INF])]).to(kind)
+    # a binary32's root, rounded to binary64 and then to binary32, is correctly rounded: 53 >= 2 * 24 + 2
+    wanted = torch.tensor([math.sqrt(value) for value in x.tolist()], dtype=torch.float64).to(kind)
+    assert torch.equal(bits(f.sqrt(x)), bits(wanted))
+    assert f.sqrt(torch.tensor(4.0, dtype=kind)).shape == ()
+    assert torch.isnan(f.sqrt(torch.tensor([-1.0, NAN], dtype=kind))).all()
+
+
+# Fused, from a vector library, or with an order of their own: not the same on two machines.
+NAMES = "sqrt rsqrt exp expm1 log log1p log2 pow sin cos tanh sigmoid erf softmax logsumexp addcmul addcdiv lerp"
+INEXACT = re.compile(rf"(?:torch|functional)\.(?:{NAMES.replace(' ', '|')})_?\(|\.(?:{NAMES.replace(' ', '|')})_?\(\)")
+ALLOWED = {"functions.py": ["torch.sqrt("]}
+
+
+def test_nothing_here_calls_a_function_that_differs_between_machines() -> None:
+    folder = Path(f.__file__).parent
+    found = [
+        f"{path.name}:{number}: {call}"
+        for path in sorted(folder.glob("*.py"))
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        for call in [
+            match.group() for match in INEXACT.finditer(re.sub(r"(math|np|functions|formats)\.\w+\(", "", line))
+        ]
+        if call not in ALLOWED.get(path.name, [])
+    ]
+    assert not found, "use exact.functions: " + "; ".join(found)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fallow.numerics.exact.functions import log64, sincos_turns64
+from fallow.numerics.exact.functions import log64, sincos_turns64, sqrt
 
 _WORD = (1 << 32) - 1
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -66,7 +66,7 @@ def normal(seed: int, stream: int, position: Tensor | int, index: Tensor) -> Ten
     index takes the cosine, an odd one the sine."""
     first = words(seed, stream, position, index & ~1)
     second = words(seed, stream, position, index | 1)
-    radius = torch.sqrt(log64(_open(first)) * -2.0)
+    radius = sqrt(log64(_open(first)) * -2.0)
     sine, cosine = sincos_turns64(_open(second))
     return (radius * torch.where((index & 1) == 1, sine, cosine)).float()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,7 +63,16 @@ def erf(x: Tensor) -> Tensor:
 
 def rsqrt(x: Tensor) -> Tensor:
     """1 / sqrt(x), float32: an infinity of the zero's sign at a zero, NaN below."""
-    return (1.0 / torch.sqrt(x.double())).float()
+    return (1.0 / sqrt(x.double())).float()
+
+
+def sqrt(x: Tensor) -> Tensor:
+    """The correctly rounded square root, of the type of x, float32 or float64. `torch.sqrt` is not: on the CPU it may
+    be a vector library's, with an error in the last place."""
+    if x.device.type != "cpu":
+        return torch.sqrt(x)
+    with np.errstate(invalid="ignore"):
+        return torch.from_numpy(np.sqrt(np.atleast_1d(x.detach().numpy()))).view(x.shape)
 
 
 def sin(x: Tensor) -> Tensor:

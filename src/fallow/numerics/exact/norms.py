@@ -6,10 +6,9 @@ the last runs over its tokens, and dimensions before that over sequences.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from fallow.numerics.exact.functions import divide
+from fallow.numerics.exact.functions import divide, sqrt
 from fallow.numerics.exact.gridsum import gridsum, mean64, sequence_gradient
 
 
@@ -17,7 +16,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """X / sqrt(mean(x^2) + eps) * weight: (..., n) and (n,) float32 to (..., n) float32, and each row's
     1 / sqrt(mean(x^2) + eps), (...) float64, which the gradients need."""
     wide = x.double()
-    r = 1.0 / torch.sqrt(mean64(wide * wide) + eps)
+    r = 1.0 / sqrt(mean64(wide * wide) + eps)
     return ((wide * r[..., None]) * weight.double()).float(), r
 
 
@@ -40,7 +39,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Ten
     wide = x.double()
     mean = mean64(wide)
     d = wide - mean[..., None]
-    r = 1.0 / torch.sqrt(mean64(d * d) + eps)
+    r = 1.0 / sqrt(mean64(d * d) + eps)
     return ((d * r[..., None]) * weight.double() + bias.double()).float(), mean, r
 
 
