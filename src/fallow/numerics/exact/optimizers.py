@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fallow.numerics.exact.functions import sincos64
+from fallow.numerics.exact.functions import sincos64, sqrt
 
 NORM_BITS = 36
 NORM_TERMS = 1 << 26
@@ -108,7 +108,7 @@ class AdamW:
             mean, square = self.means[name], self.squares[name]
             mean.mul_(self.beta_1).add_(gradient * (1.0 - self.beta_1))
             square.mul_(self.beta_2).add_((gradient * gradient).mul_(1.0 - self.beta_2))
-            below = torch.sqrt(square).mul_(down).add_(self.epsilon)
+            below = sqrt(square).mul_(down).add_(self.epsilon)
             if decay:
                 parameter.mul_(keep)
             parameter.sub_((mean * up).div_(below))
