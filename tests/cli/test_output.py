@@ -66,10 +66,11 @@ def test_progress_off_a_terminal_is_a_line_for_each_step(capsys: pytest.CaptureF
     with Output(as_json=False).progress("work") as bar:
         bar.update(1, 2)
         bar.update(1, 2)
-        bar.hint("left out")
+        bar.part("n_1", 1, 2, "left out")
+        bar.part("n_1", 2, 2, "loss 3")
         bar.update(2, 2, "last")
         bar.say("[note]")
-    assert capsys.readouterr().err == "work 1/2\nwork 2/2  last\n[note]\n"
+    assert capsys.readouterr().err == "work 1/2\n  n_1 2/2  loss 3\nwork 2/2  last\n[note]\n"
 
 
 def test_progress_in_json_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,10 +86,12 @@ def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("TERM", "xterm")
     with Output(as_json=False).progress("work") as bar:
         bar.update(1, 2, "on it")
-        bar.hint("a hint")
+        bar.part("n_1", 1, 8, "loss 3.5")
         bar.say("[a note]")
     assert "work" in screen.getvalue()
     assert "[a note]" in screen.getvalue()
+    assert "1/8" in screen.getvalue()
+    assert "loss 3.5" in screen.getvalue()
 
 
 def test_a_trace_is_shown_to_those_who_ask(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from tests.cli.terminal import Terminal
 from tests.sdk.fake_node import RECEIPT, output
 
 from fallow.cli.results import output_text
+from fallow.errors import fail
 from fallow.wire.codec import encode
 from fallow.wire.local import ExportTree
 from fallow.wire.tasks import GenerateValue, Part
@@ -32,6 +33,19 @@ def test_receipts_are_files_that_verify_can_read(terminal: Terminal, tmp_path: P
     (file,) = (tmp_path / "out" / "receipts").iterdir()
     assert file.name == f"r_{RECEIPT.hex()}.receipt"
     assert file.read_bytes() == b"a receipt"
+
+
+def test_a_job_without_outputs_still_has_its_receipts(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.node.no_results = fail("E1402", "There are no outputs: cancelled by its owner.", money="1 cr was paid.")
+    said = terminal.fallow("results", "notes")
+    assert (said.code, said.error_code) == (3, "E1402")
+    assert "1 cr was paid" in said.err
+    assert terminal.fallow("results", "notes", "--out", tmp_path / "out", "--receipts").code == 0
+    assert len(list((tmp_path / "out" / "receipts").iterdir())) == 1
+
+
+def test_receipts_need_a_folder(terminal: Terminal) -> None:
+    assert terminal.fallow("results", "notes", "--receipts").error_code == "E2001"
 
 
 @pytest.mark.parametrize(

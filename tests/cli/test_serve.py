@@ -27,6 +27,21 @@ def test_for_programs_and_with_the_door_that_up_noted(terminal: Terminal, tmp_pa
     assert (answer["model"], answer["base_url"], answer["ready"]) == ("mine", "http://127.0.0.1:1234/v1", True)
 
 
+def test_answers_whose_bits_differ_are_not_compared_unless_asked(terminal: Terminal, tmp_path: Path) -> None:
+    model = gguf_model(tmp_path / "a.gguf")
+    said = terminal.fallow("serve", model, "--budget", "1", "-y")
+    assert "not checked unless you say --verify audit" in said.err
+    terminal.fallow("serve", model, "--budget", "1", "-y", "--verify", "audit", "--as", "b")
+    said = terminal.fallow("serve", hf_model(tmp_path / "hf"), "--budget", "1", "-y")
+    assert "not checked" not in said.err
+    assert [request.spec.verify for request in terminal.node.requests(SubmitJob)] == ["none", "audit", "audit"]
+
+
+def test_a_model_is_called_as_it_was_typed(terminal: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "short.gguf").symlink_to(gguf_model(tmp_path / "a-very-long-name.gguf"))
+    assert terminal.json("serve", tmp_path / "short.gguf", "--budget", "1", "-y")["model"] == "short"
+
+
 def test_a_port_that_is_taken(terminal: Terminal, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

@@ -13,7 +13,7 @@ from fallow.wire.local import Estimate, ImportPath, SubmitJob
 @pytest.fixture
 def words(tmp_path: Path) -> list[str | Path]:
     """A command line that trains."""
-    (tmp_path / "data.txt").write_text("Some text to learn from.\n" * 10)
+    (tmp_path / "data.txt").write_text("Some text to learn from.\n" * 20)
     model = hf_model(tmp_path / "model")
     return ["train", "--model", model, "--data", tmp_path / "data.txt", "--budget", "2"]
 
@@ -21,7 +21,7 @@ def words(tmp_path: Path) -> list[str | Path]:
 def test_the_price_is_shown_and_nothing_is_spent_without_a_yes(terminal: Terminal, words: list[str | Path]) -> None:
     said = terminal.fallow(*words)
     assert (said.code, said.error_code) == (2, "E2006")
-    assert "Expected cost 0.003 cr to 0.009 cr" in said.err
+    assert "about 0.003 cr to 0.009 cr, checks included; never above 2.00 cr" in said.err
     assert not terminal.node.requests(SubmitJob)
 
 
@@ -59,6 +59,9 @@ def test_detached_prints_the_id(terminal: Terminal, words: list[str | Path]) -> 
 
 
 def test_a_dry_run_spends_nothing(terminal: Terminal, words: list[str | Path]) -> None:
+    said = terminal.fallow(*words, "--dry-run").out
+    assert "fits" in said  # who would take it
+    assert "0.0005 cr per 1,000 tokens" in said
     assert terminal.json(*words, "--dry-run")["low_ucr"] == 3_000
     assert not terminal.node.requests(SubmitJob)
 
@@ -104,6 +107,33 @@ def test_what_cannot_be_done(terminal: Terminal, words: list[str | Path], more: 
     assert said.code in (2, 3)
     assert said.error_code == code
     assert not terminal.node.requests(SubmitJob)
+
+
+def test_text_that_is_too_short_is_refused_before_anything_is_imported(
+    terminal: Terminal, words: list[str | Path]
+) -> None:
+    Path(words[4]).write_text("hello")
+    said = terminal.fallow(*words, "--yes")
+    assert (said.code, said.error_code) == (2, "E1703")
+    assert "at least 255" in said.err
+    assert not terminal.node.asked
+
+
+def test_a_way_to_verify_that_there_is_not(terminal: Terminal, words: list[str | Path]) -> None:
+    said = terminal.fallow(*words, "--verify", "hope", "--yes")
+    assert (said.code, said.error_code) == (2, "E2001")
+    assert not terminal.node.asked
+
+
+def test_a_job_that_failed_but_is_still_settling_is_no_success(
+    terminal: Terminal, words: list[str | Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = job_view(phase="settling", failure="no", failure_code="E1403", spent_ucr=1_000, locked_ucr=500)
+    monkeypatch.setattr("tests.sdk.fake_node.job_view", lambda *_, **__: failed)
+    monkeypatch.setattr("fallow.sdk.jobs.SETTLE_TRIES", 1)
+    said = terminal.fallow(*words, "--yes")
+    assert (said.code, said.error_code) == (3, "E1403")
+    assert "0.0005 cr is locked until the leases are closed" in said.err
 
 
 def test_a_market_that_cannot_take_it(terminal: Terminal, words: list[str | Path]) -> None:

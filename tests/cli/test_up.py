@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from tests.cli.terminal import Terminal
 
-from fallow.cli.up import FOUNDER, MEMBER, roles_for
+from fallow.cli.up import FOUNDER, MEMBER, farewell, for_sale, roles_for
+from fallow.node.config import Config
+from fallow.node.local_socket import lock_home
 
 
 def test_a_home_decides_what_a_node_is(tmp_path: Path) -> None:
@@ -23,6 +25,12 @@ def test_a_home_decides_what_a_node_is(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").write_text("")
     assert roles_for(tmp_path, None, ticket=False, provide=False) == FOUNDER
     assert roles_for(tmp_path, frozenset({"bank"}), ticket=False, provide=False) == {"bank"}
+
+
+def test_a_founder_with_its_books_in_postgresql_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "network.txt").write_text("")
+    (tmp_path / "config.toml").write_text('ledger = "postgresql://fallow@/books"')
+    assert roles_for(tmp_path, None, ticket=False, provide=False) == FOUNDER
 
 
 @pytest.mark.parametrize("roles", ["", "king", "bank,king", ","])
@@ -36,6 +44,23 @@ def test_a_taken_port_fails_before_anything_starts(terminal: Terminal, tmp_path:
         said = terminal.fallow("up", "--port", str(other.getsockname()[1]))
     assert (said.code, said.error_code) == (5, "E1804")
     assert not (terminal.home / "ledger.db").exists()
+
+
+def test_a_node_that_runs_already_is_named_before_its_port(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.home = tmp_path / "new"
+    with lock_home(terminal.home), socket.create_server(("127.0.0.1", 0)) as door:
+        said = terminal.fallow("up", "--port", str(door.getsockname()[1]))
+    assert (said.code, said.error_code) == (2, "E1807")
+    assert str(os.getpid()) in said.err
+
+
+def test_a_provider_says_what_it_sells_and_what_is_at_stake(tmp_path: Path) -> None:
+    said = for_sale(tmp_path, Config())
+    assert "train 0.0005 cr" in said
+    assert "10.00 cr" in said
+    assert f"fallow wallet --home {tmp_path}" in said
+    assert "stake stays" in farewell(frozenset({"provider"}))
+    assert "Jobs go on" in farewell(FOUNDER)
 
 
 @pytest.mark.parametrize(

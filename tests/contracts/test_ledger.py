@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import postgres
 from tests.ledger_world import (
     ALICE,
     BANK,
@@ -58,7 +59,11 @@ def sqlite(folder: Path) -> SqlLedger:
     return SqlLedger(sqlite_url(folder / "ledger.db"), TERMS, Dice(), seal)
 
 
-@pytest.fixture(params=[memory, sqlite], ids=["memory", "sqlite"])
+def postgresql(_: Path) -> SqlLedger:
+    return SqlLedger(postgres.books(), TERMS, Dice(), seal)
+
+
+@pytest.fixture(params=[memory, sqlite, postgresql], ids=["memory", "sqlite", "postgresql"])
 def pool(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pool]:
     make: Callable[[Path], Any] = request.param
     home = make(tmp_path)

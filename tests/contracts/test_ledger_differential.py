@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tests import postgres
 from tests.ledger_world import (
     ALICE,
     BANK,
@@ -76,12 +78,15 @@ class Homes(RuleBasedStateMachine):
 
     terms: Terms = TIGHT
 
+    def books(self) -> str:
+        return sqlite_url(Path(self.folder) / "ledger.db")
+
     @initialize()
     def open_homes(self) -> None:
         self.runner = asyncio.Runner()
         self.folder = tempfile.mkdtemp()
         self.memory = MemoryLedger(self.terms, Dice(), seal, audit=True)
-        self.sql = SqlLedger(sqlite_url(Path(self.folder) / "ledger.db"), self.terms, Dice(), seal)
+        self.sql = SqlLedger(self.books(), self.terms, Dice(), seal)
         self.now_ms, self.count = NOW, 0
         self.burst: list[tuple[Message, Person]] = []
         self.history: list[tuple[Message, Person]] = []
@@ -273,9 +278,21 @@ TestHomes = Homes.TestCase
 TestHomes.settings = settings(max_examples=20, stateful_step_count=25)
 
 
-def test_the_machine_reaches_what_it_is_there_for() -> None:
+class HomesOnPostgres(Homes):
+    """The same with a PostgreSQL server as the SQL home."""
+
+    def books(self) -> str:
+        return postgres.books()
+
+
+TestHomesOnPostgres = HomesOnPostgres.TestCase
+TestHomesOnPostgres.settings = settings(max_examples=10, stateful_step_count=25)
+
+
+@pytest.mark.parametrize("homes", [Homes, HomesOnPostgres])
+def test_the_machine_reaches_what_it_is_there_for(homes: type[Homes]) -> None:
     """One straight walk: without it, nobody would notice rules that only ever get refused."""
-    machine = Homes()
+    machine = homes()
     machine.open_homes()
     machine.redeems(0, 100)
     machine.draws(0, 0)

@@ -82,6 +82,9 @@ async def test_errors_are_the_ones_that_clients_know(tmp_path: Path) -> None:
         assert long.value.code == "context_length_exceeded"
         with pytest.raises(openai.BadRequestError):
             await api.chat.completions.create(model="countdown", messages=TURNS, n=2)  # type: ignore[arg-type]
+        with pytest.raises(openai.NotFoundError) as unknown:
+            await api.embeddings.create(model="countdown", input="x")
+        assert "is not answered here" in unknown.value.message
         assert steward.asked == []
         assert [k.spent_ucr for k in steward.keys.views()] == [0, 0]
 

@@ -64,11 +64,20 @@ class Stage:
     bodies: asyncio.Queue[LeaseEvent | Message | None] = field(default_factory=asyncio.Queue)
     asked: list[int] = field(default_factory=list)
     refuse: str = ""
+    away: bool = False
 
     def watch(self) -> Watches:
-        facts = LeaseFacts(JOB, self.rita.services.identity.account, self.rita.services.identity.node, lambda _: UNITS)
-        records = Records(self.us)
-        watches = Watches(self.us, records, self.lanes, self.told, lambda lease: facts)  # type: ignore[arg-type]
+        rita, records = self.rita.services.identity, Records(self.us)
+
+        def facts(_lease: bytes) -> LeaseFacts:
+            return LeaseFacts(JOB, rita.account, rita.node, lambda _: UNITS, away=self.away)
+
+        async def tell(event: t.StewardEvent) -> None:
+            if isinstance(event, t.PeerObserved | t.PeerUnobserved):
+                self.away = isinstance(event, t.PeerUnobserved)
+            await self.told(event)
+
+        watches = Watches(self.us, records, self.lanes, tell, tell, facts)  # type: ignore[arg-type]
         watches.watch(self.pool.tasks, t.WatchLease(LEASE, self.rita.services.rpc.address(), 0))
         self.pool.running.append(watches._tasks[LEASE])
         return watches
@@ -167,7 +176,23 @@ async def test_a_broken_stream_goes_on_where_it_stopped_and_repeats_nothing(tmp_
         assert (await s.told.wait(t.PeerFailed, 2)).what == "second"
         assert s.asked == [0, 1]
         kinds = [type(event) for event in s.told.events]
-        assert kinds == [t.PeerObserved, t.PeerFailed, t.PeerUnobserved, t.PeerObserved, t.PeerFailed]
+        assert kinds == [t.PeerFailed, t.PeerUnobserved, t.PeerObserved, t.PeerFailed]
+
+
+async def test_whoever_changed_the_brains_mind_is_contradicted(tmp_path: Path) -> None:
+    """A quote of the same node, or the stream of another of its leases, may have said otherwise meanwhile."""
+    async with stage(tmp_path) as s:
+        s.watch()
+        s.say(1, TaskFailed(TASK, "E1704", "first", True))
+        await s.told.wait(t.PeerFailed)
+        s.away = True
+        s.say(2, TaskFailed(TASK, "E1704", "second", True))
+        await s.told.wait(t.PeerObserved)
+        s.refuse = "E1801"
+        s.bodies.put_nowait(None)
+        await s.told.wait(t.PeerUnobserved)
+        s.away = False
+        await s.told.wait(t.PeerUnobserved, 2)
 
 
 async def test_something_else_than_an_event_breaks_the_stream_only(tmp_path: Path) -> None:

@@ -84,11 +84,11 @@ def test_the_class_with_the_most_accounts_is_taken() -> None:
 
 
 def test_volumes() -> None:
-    assert market.volume(BATCH) == (3, 21, 7, False)
+    assert market.volume(BATCH) == (3, 21, 7, False, 0)
     step, look, finish = 4 * 2 * 10, 4 * 2 * 10 + 50, 50
-    assert market.volume(TRAIN) == (3 * 2 + 1, 3 * (look + step) + finish, look, False)
-    assert market.volume(SERVE) == (1, 512, 512, True)
-    assert market.volume(LANE) == (1, 1, 1, True)
+    assert market.volume(TRAIN) == (3 * 2 + 1, 3 * (look + step) + finish, look, False, 1)
+    assert market.volume(SERVE) == (1, 512, 512, True, 0)
+    assert market.volume(LANE) == (1, 1, 1, True, 0)
     assert market.volume(JobSpec(LaneJob("generate", 1), 1, 0, 1)).units == market.GENERATE_UNITS
     assert market.finish_units(Recipe("lora", holdout_sequences=0)) == 1
 

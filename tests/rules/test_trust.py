@@ -205,6 +205,13 @@ def test_expected_executions() -> None:
     assert 1_200_000 < trust.expected_executions_ppm(Policy(5, 50_000, 3), 8_000, 200) < 1_300_000
 
 
+def test_a_small_job_of_new_accounts_is_checked_almost_whole() -> None:
+    """Seen with two new providers, three rounds and the finish: five of seven tasks were done twice."""
+    seen = 1_000_000 + 5 * 1_000_000 // 7
+    assert seen <= trust.expected_executions_ppm(Policy(), tasks=7, accounts=2, forced=1) <= seen + 50_000
+    assert trust.expected_executions_ppm(Policy(), tasks=2, accounts=9, forced=3) == 2_000_000
+
+
 # economics ------------------------------------------------------------------------------------------------------------
 
 

@@ -92,6 +92,7 @@ class FakeNode:
         self.jobs = {JOB: job_view(), OTHER_JOB: job_view(OTHER_JOB, name="other", phase="running")}
         self.outputs: tuple[TaskOutput, ...] = ()
         self.tree = TREE
+        self.no_results: FallowError | None = None
         self.models: tuple[local.ServedModel, ...] = (local.ServedModel("tiny", JOB, 2048, 1, 1_000, 500),)
         self.keys = [local.KeyView("fallow-abc", "tiny", 1_000_000, 10, False)]
         self.receipt = b"a receipt"
@@ -114,7 +115,7 @@ class FakeNode:
         wallet(local.GetJob)(self._plain(lambda request: local.JobOf(self._job(request.prefix))))
         wallet(local.SubmitJob)(self._plain(self._submit))
         wallet(local.CancelJob)(self._plain(self._cancel))
-        wallet(local.GetResults)(self._plain(lambda _: local.JobResults(self.outputs, self.tree)))
+        wallet(local.GetResults)(self._plain(lambda _: self._results()))
         wallet(local.ListReceipts)(self._plain(lambda _: local.ReceiptList((RECEIPT,))))
         wallet(local.GetReceipt)(self._plain(lambda _: local.ReceiptBytes(self.receipt)))
         wallet(local.ListModels)(self._plain(lambda _: local.ModelList(self.models)))
@@ -137,6 +138,11 @@ class FakeNode:
         if len(found) != 1:
             raise fail("E2002", "No such job.")
         return found[0]
+
+    def _results(self) -> Message:
+        if self.no_results is not None:
+            raise self.no_results
+        return local.JobResults(self.outputs, self.tree)
 
     def _submit(self, request: local.SubmitJob) -> Message:
         self.jobs[request.job] = job_view(request.job, name=request.spec.name)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from fallow.adapters import ledger_tables as tables
 from fallow.errors import FallowError, fail
@@ -59,6 +59,7 @@ BUSY_MS = 5_000
 """How long SQLite waits for another program (a backup) that holds the file."""
 TRIES = 3
 SEED_BYTES = 32
+POSTGRES_DRIVER = "postgresql+psycopg"
 _POSTGRES_LOCK = 0x66616C6C6F77
 """An advisory lock: two banks on one PostgreSQL take turns, as SQLite's BEGIN IMMEDIATE makes them."""
 
@@ -90,7 +91,8 @@ def sqlite_url(path: Path) -> str:
 
 class SqlLedger:
     """One pool's books at `url`. `seal` signs settlements with the bank's account key. Raises UsageError E1306 for
-    another bank's books, UnavailableError E1305 when the database cannot be opened. `close` it."""
+    another bank's books, E1001 for what is no URL of a database that can be used, UnavailableError E1305 when it cannot
+    be opened. `close` it."""
 
     def __init__(self, url: str, terms: Terms, entropy: Entropy, seal: Callable[[Settlement], Signed]) -> None:
         self.terms = terms
@@ -263,14 +265,34 @@ def _unavailable(problem: DBAPIError) -> FallowError:
 
 
 def _engine(url: str) -> sa.Engine:
+    try:
+        return _make_engine(url)
+    except ArgumentError:
+        raise fail("E1001", "The ledger's URL cannot be read.", cause="postgresql://USER@HOST/DATABASE") from None
+    except ModuleNotFoundError as error:
+        cause = f"{error.name} is missing: pip install 'fallow[postgres]'"
+        raise fail("E1001", "This database's driver is not installed.", cause=cause) from None
+
+
+def _make_engine(url: str) -> sa.Engine:
     if url.startswith("sqlite"):
         engine = sa.create_engine(url, connect_args={"timeout": BUSY_MS / 1000})
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_immediate)
     else:
-        engine = sa.create_engine(url, pool_pre_ping=True)
+        engine = sa.create_engine(_postgres_url(url), pool_pre_ping=True)
         event.listen(engine, "begin", _take_turns)
     return engine
+
+
+def _postgres_url(url: str) -> sa.URL:
+    """With the driver that we install: SQLAlchemy would take another one that few have."""
+    found = sa.make_url(url)
+    if found.drivername not in ("postgres", "postgresql", POSTGRES_DRIVER):
+        raise fail(
+            "E1001", f"The books cannot be kept in {found.drivername}.", cause="SQLite and PostgreSQL can hold them."
+        )
+    return found.set(drivername=POSTGRES_DRIVER)
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

@@ -13,7 +13,7 @@ from fallow.sdk.client import AsyncFallow
 
 def options(parser: argparse.ArgumentParser) -> None:
     """`fallow cancel JOB`."""
-    parser.add_argument("job", metavar="JOB")
+    parser.add_argument("job", metavar="JOB", help="its id, the id's beginning, or its name")
 
 
 def run(args: argparse.Namespace, out: Output) -> int:

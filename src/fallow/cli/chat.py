@@ -24,7 +24,7 @@ from fallow.wire.tasks import MAX_VALUE_BYTES, ChatTurn, Generate, GenerateValue
 
 def options(parser: argparse.ArgumentParser) -> None:
     """`fallow chat [PROMPT] [-m MODEL]`."""
-    parser.add_argument("prompt", nargs="?", metavar="PROMPT")
+    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="what to say; left out: a conversation")
     parser.add_argument("-m", "--model", metavar="NAME", help="default: the newest that is ready")
     parser.add_argument("--system", metavar="TEXT", help="how it should behave")
     parser.add_argument("--max-tokens", metavar="N", type=positive, default=256, help="per answer (default 256)")

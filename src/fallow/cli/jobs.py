@@ -15,7 +15,7 @@ from fallow.sdk.client import AsyncFallow
 
 def options(parser: argparse.ArgumentParser) -> None:
     """`fallow jobs [JOB]`."""
-    parser.add_argument("job", nargs="?", metavar="JOB", help="show this one")
+    parser.add_argument("job", nargs="?", metavar="JOB", help="show this one: its id, the id's beginning, or its name")
 
 
 def run(args: argparse.Namespace, out: Output) -> int:

@@ -12,7 +12,7 @@ from fallow.sdk.client import AsyncFallow
 
 def options(parser: argparse.ArgumentParser) -> None:
     """`fallow logs JOB [--follow] [--after N]`."""
-    parser.add_argument("job", metavar="JOB")
+    parser.add_argument("job", metavar="JOB", help="its id, the id's beginning, or its name")
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the job ends")
     parser.add_argument("--after", type=int, default=0, metavar="N", help="leave out the notes up to number N")
 

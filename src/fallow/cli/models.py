@@ -17,6 +17,10 @@ from fallow.units import format_size
 from fallow.workloads.model_files import ModelFacts, inspect_model
 
 CONVERTED = "models"
+UNCHECKED = """A GGUF model's answers are not checked unless you say --verify audit: llama.cpp computes what runs at the
+same time in one batch, so the last bits of an answer depend on its neighbours, and comparing them would accuse honest
+providers. Answers of the same model as a Hugging Face folder are checked."""
+"""Said when `sdk.terms.checked_by` chose "none"."""
 
 
 def check_model(path: Path) -> ModelFacts:
@@ -35,7 +39,8 @@ def trainable(path: Path, home: Path, out: Output) -> Path:
     folder = home / CONVERTED / digest[:32]
     if folder.is_dir():
         return folder
-    out.say(f"Converting {source.name} ({format_size(facts.size_bytes)}) for training; this is done once.")
+    size = format_size(facts.size_bytes)
+    out.say(f"Converting {source.name} ({size}) for training; this is done once and takes about a minute per 200 MiB.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     convert(source, folder)
     return folder

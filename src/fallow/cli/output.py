@@ -17,8 +17,8 @@ class Bar(Protocol):
 
     def update(self, done: int, total: int, note: str = "") -> None: ...
 
-    def hint(self, text: str) -> None:
-        """What is going on just now, beside the bar; replaced by the next."""
+    def part(self, name: str, done: int, total: int, text: str) -> None:
+        """What one worker is at just now, on a line of its own below the bar."""
         ...
 
     def say(self, text: str) -> None:
@@ -94,7 +94,7 @@ class _Silent:
     def update(self, done: int, total: int, note: str = "") -> None:
         """Say nothing."""
 
-    def hint(self, text: str) -> None:
+    def part(self, name: str, done: int, total: int, text: str) -> None:
         """Say nothing."""
 
     def say(self, text: str) -> None:
@@ -106,6 +106,7 @@ class _Lines:
 
     def __init__(self, title: str) -> None:
         self._title, self._last = title, ("", -1)
+        self._parts: dict[str, str] = {}
 
     def update(self, done: int, total: int, note: str = "") -> None:
         if (note, done) == self._last:
@@ -114,8 +115,11 @@ class _Lines:
         count = f" {done}/{total}" if total else ""
         self.say(f"{self._title}{count}{'  ' + note if note else ''}")
 
-    def hint(self, text: str) -> None:
-        """Lines cannot be replaced, so they are left out."""
+    def part(self, name: str, done: int, total: int, text: str) -> None:
+        """Lines cannot be replaced, so only a finished part is worth one."""
+        if total and done == total and self._parts.get(name) != text:
+            self._parts[name] = text
+            self.say(f"  {name} {done}/{total}  {text}")
 
     def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
@@ -124,18 +128,21 @@ class _Lines:
 @contextmanager
 def _rich_bar(title: str) -> Generator[Bar]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True)) as bars:
         task = bars.add_task(title, total=None, note="")
+        parts: dict[str, TaskID] = {}
 
         class _Rich:
             def update(self, done: int, total: int, note: str = "") -> None:
                 bars.update(task, completed=done, total=total or None, note=note)
 
-            def hint(self, text: str) -> None:
-                bars.update(task, note=text)
+            def part(self, name: str, done: int, total: int, text: str) -> None:
+                if name not in parts:
+                    parts[name] = bars.add_task(f"  {name}", total=None, note="")
+                bars.update(parts[name], completed=done, total=total or None, note=text)
 
             def say(self, text: str) -> None:
                 bars.print(text, markup=False, highlight=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from fallow.cli.options import add_log
 from fallow.cli.output import Output
 from fallow.cli.up import start
 from fallow.errors import FallowError, fail
@@ -21,7 +22,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bind", metavar="HOST:PORT", default="", help="UDP address for other nodes (default: any port)"
     )
-    parser.add_argument("--log", choices=("debug", "info", "warning", "error"), default="warning", help="what to log")
+    add_log(parser)
 
 
 def run(args: argparse.Namespace, out: Output) -> int:

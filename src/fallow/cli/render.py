@@ -77,6 +77,13 @@ def job_data(view: JobView) -> dict[str, Any]:
     }
 
 
+def progress_of(view: JobView) -> str:
+    """How far a job is: rounds or tasks of all, or what was answered when there is no end to it."""
+    if view.total:
+        return f"{view.done}/{view.total}"
+    return f"{view.done} answered" if view.kind in ("serve", "lane") else "-"
+
+
 def jobs_text(views: tuple[JobView, ...]) -> str:
     """The list of jobs."""
     if not views:
@@ -87,7 +94,7 @@ def jobs_text(views: tuple[JobView, ...]) -> str:
             view.kind,
             view.name or view.served_name or "-",
             view.phase,
-            f"{view.done}/{view.total}",
+            progress_of(view),
             format_money(view.spent_ucr),
             moment(view.created_ms),
         )
@@ -100,11 +107,11 @@ def job_text(view: JobView) -> str:
     """One job at length."""
     spent = f"{format_money(view.spent_ucr)} spent, {format_money(view.locked_ucr)} locked"
     lines = [
-        f"{to_text('job', view.job)}  {view.kind}  {view.phase}  {view.done}/{view.total}",
+        f"{to_text('job', view.job)}  {view.kind}  {view.phase}  {progress_of(view)}",
         f"money: {spent}, of {format_money(view.budget_ucr)}",
         f"submitted {moment(view.created_ms)}, ended {moment(view.ended_ms)}",
     ]
-    if view.failure:
+    if view.failure and view.failure_code != "E1402":
         lines.append(f"failed: {view.failure} ({view.failure_code})")
     if view.leases:
         rows = [

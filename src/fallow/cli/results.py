@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from fallow.cli.output import Output
-from fallow.errors import FallowError
+from fallow.errors import FallowError, RejectedError, fail
 from fallow.sdk.client import AsyncFallow
+from fallow.sdk.jobs import AsyncJob
 from fallow.units import format_size, to_text
 from fallow.wire.codec import decode
 from fallow.wire.local import JobResults
@@ -23,20 +24,25 @@ from fallow.wire.tasks import MAX_VALUE_BYTES, GenerateValue, TaskOutput
 
 def options(parser: argparse.ArgumentParser) -> None:
     """`fallow results JOB [--out DIR] [--receipts]`."""
-    parser.add_argument("job", metavar="JOB")
+    parser.add_argument("job", metavar="JOB", help="its id, the id's beginning, or its name")
     parser.add_argument("--out", metavar="DIR", type=Path, help="write files here")
     parser.add_argument("--receipts", action="store_true", help="with --out, write the receipts too, into DIR/receipts")
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Print or write."""
+    if args.receipts and args.out is None:
+        raise fail("E2001", "--receipts needs a folder to write them to.", next_step="Add --out DIR.")
     return asyncio.run(_run(args, out))
 
 
 async def _run(args: argparse.Namespace, out: Output) -> int:
     async with AsyncFallow(args.home) as client:
         job = await client.job(args.job)
-        view, results, receipts = await job.view(), await job.results(), await job.receipts()
+        view, receipts = await job.view(), await job.receipts()
+        if args.receipts and args.out is not None:
+            await _write_receipts(client, receipts, args.out / "receipts")
+        results = await _results(job, args, out)
         answer: dict[str, Any] = {
             "id": job.text,
             "tree": to_text("blob", results.tree) if results.tree else "",
@@ -45,11 +51,20 @@ async def _run(args: argparse.Namespace, out: Output) -> int:
         }
         if args.out is not None:
             await _write(client, results, args.out)
-            if args.receipts:
-                await _write_receipts(client, receipts, args.out / "receipts")
             answer["saved"] = str(args.out)
         out.data(answer, _text(answer, results))
     return 0
+
+
+async def _results(job: AsyncJob, args: argparse.Namespace, out: Output) -> JobResults:
+    """The outputs. A job without any still has the receipts of what was done and paid, if those were asked for."""
+    try:
+        return await job.results()
+    except RejectedError as error:
+        if not (args.receipts and args.out is not None):
+            raise
+        out.say(error.what)
+        return JobResults(())
 
 
 async def _write(client: AsyncFallow, results: JobResults, folder: Path) -> None:

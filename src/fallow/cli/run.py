@@ -14,14 +14,14 @@ import asyncio
 import sys
 from pathlib import Path
 
-from fallow.cli.models import check_model
+from fallow.cli.models import UNCHECKED, check_model
 from fallow.cli.options import add_job_terms, existing_path, positive
 from fallow.cli.output import Output
 from fallow.cli.results import output_data, output_text
 from fallow.cli.spending import dry_run, follow, submit, terms_of
 from fallow.errors import fail
 from fallow.sdk.client import AsyncFallow
-from fallow.sdk.terms import spec_of
+from fallow.sdk.terms import checked_by, spec_of
 from fallow.wire.codec import encode
 from fallow.wire.local import BatchJob
 from fallow.wire.tasks import ChatTurn, Generate, Part
@@ -34,8 +34,8 @@ MAX_INPUTS = 100_000
 
 def options(parser: argparse.ArgumentParser) -> None:
     """`fallow run WORKLOAD [INPUT ...]`."""
-    parser.add_argument("workload", choices=WORKLOADS)
-    parser.add_argument("inputs", nargs="*", metavar="INPUT")
+    parser.add_argument("workload", choices=WORKLOADS, help="what to run")
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="one task each")
     parser.add_argument("--from", dest="source", metavar="FILE", help="more inputs, one a line; - reads standard input")
     parser.add_argument("--workers", metavar="N", type=positive, default=2, help="machines side by side (default 2)")
     parser.add_argument("--dry-run", action="store_true", help="show who would take it and the price, spend nothing")
@@ -91,7 +91,11 @@ async def _run(args: argparse.Namespace, texts: list[str], out: Output) -> int:
         if args.model is not None:
             taken = await client.import_path(args.model)
             inputs = (Part("model", taken.tree, taken.size_bytes),)
-        spec = spec_of(BatchJob(args.workload, params, inputs, units), terms_of(args, args.workers))
+        terms = terms_of(args, args.workers)
+        if args.model is not None and "verify" not in terms and checked_by(args.model) == "none":
+            terms["verify"] = "none"
+            out.say(UNCHECKED)
+        spec = spec_of(BatchJob(args.workload, params, inputs, units), terms)
         if args.dry_run:
             dry_run(spec, await client.estimate(spec), out)
             return 0

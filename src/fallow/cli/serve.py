@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from fallow.cli.models import check_model, trainable
+from fallow.cli.models import UNCHECKED, check_model, trainable
 from fallow.cli.options import add_job_terms, cr, existing_path, positive
 from fallow.cli.output import Output, table
 from fallow.cli.spending import submit, terms_of
@@ -40,7 +40,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", metavar="MODEL", type=existing_path, help="a model folder or GGUF file")
     parser.add_argument("--adapter", metavar="DIR", type=existing_path, help="a PEFT adapter, as `fallow train` makes")
     parser.add_argument(
-        "--as", dest="served_as", metavar="NAME", help="what clients call it (default: the folder's name)"
+        "--as", dest="served_as", metavar="NAME", help="what clients call it (default: its folder's or file's name)"
     )
     parser.add_argument("--replicas", metavar="N", type=positive, default=1, help="machines side by side (default 1)")
     parser.add_argument("--context", metavar="N", type=positive, help="most tokens of prompt and answer (default 2048)")
@@ -100,6 +100,8 @@ async def _serve(client: AsyncFallow, args: argparse.Namespace, out: Output) -> 
         door = _own_door(args.port, stack) if args.port else None  # a taken port is found before money moves
         terms = terms_of(args, args.replicas)
         spec = await client.plan_serve(args.served_as, args.model, args.adapter, args.context or 2048, **terms)
+        if spec.verify == "none" and args.verify is None:
+            out.say(UNCHECKED)
         job = await submit(client, spec, args, out)
         secret = await client.make_key(args.served_as, cr(args.budget))
         if not args.detach:
@@ -123,7 +125,7 @@ def _own_door(port: int, stack: ExitStack) -> Callable[[Path], Awaitable[None]]:
 
 async def wait_until_ready(client: AsyncFallow, job: AsyncJob, out: Output) -> None:
     """Return once a provider has loaded the model. Raises as `AsyncJob.wait` does when the job ends before."""
-    out.say("Waiting for a provider to load the model...")
+    out.say("Waiting for a provider to fetch and load the model...")
     while not any(model.job == job.id and model.ready for model in await client.models()):
         view = await job.view()
         if view.phase in ("failed", "cancelled", "done"):

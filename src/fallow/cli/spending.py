@@ -8,13 +8,15 @@ from typing import Any
 
 from fallow.cli.options import cr
 from fallow.cli.output import Output
-from fallow.cli.render import estimate_data, job_data, job_text, short
+from fallow.cli.render import estimate_data, estimate_text, job_data, job_text, short
 from fallow.errors import fail
+from fallow.rules.market import kind_of
 from fallow.sdk.client import AsyncFallow
 from fallow.sdk.jobs import AsyncJob, ended_well
 from fallow.sdk.terms import Terms, capped, fitting
-from fallow.wire.local import Estimate, JobSpec, JobView
+from fallow.wire.local import Candidate, Estimate, JobSpec, JobView
 
+SHORT_S = 20
 TALKATIVE = ("phase", "lease", "audit", "caught", "round", "warning", "failed", "paid")
 
 
@@ -24,10 +26,11 @@ def terms_of(args: argparse.Namespace, workers: int = 1) -> Terms:
         budget=cr(args.budget),
         workers=workers,
         prefer=args.prefer,
-        verify=args.verify,
         timeout_s=args.timeout,
         name=args.name,
     )
+    if args.verify is not None:
+        terms["verify"] = args.verify
     if args.max_price is not None:
         terms["max_price"] = cr(args.max_price)
     return terms
@@ -53,14 +56,47 @@ async def submit(client: AsyncFallow, spec: JobSpec, args: argparse.Namespace, o
 
 
 def price_line(spec: JobSpec, estimate: Estimate) -> str:
-    """What it would cost, before it is spent."""
-    fit, budget = len(fitting(estimate)), cr(spec.budget_ucr)
+    """What it would cost, how long it may take and how it is checked, before anything is spent."""
+    fit, budget, unit = fitting(estimate), cr(spec.budget_ucr), unit_of(spec)
+    lines = [f"{len(fit)} of {len(estimate.candidates)} providers fit{_asking(fit, unit)}."]
     if not estimate.units:
-        return f"{fit} of {len(estimate.candidates)} providers fit. It runs until cancelled or {budget} is spent."
-    low, high = cr(estimate.low_ucr), cr(estimate.high_ucr)
-    price = low if low == high else f"{low} to {high}"
-    who = f"{fit} of {len(estimate.candidates)} providers fit."
-    return f"{who} Expected cost {price}, checks included; never above {budget}."
+        lines.append(f"It runs until cancelled or {budget} is spent.")
+    else:
+        price = span(cr(estimate.low_ucr), cr(estimate.high_ucr))
+        checks = "unchecked" if spec.verify == "none" else "checks included"
+        lines.append(
+            f"{estimate.units:,} {unit}: about {price}, {checks}; never above {budget}.{_lasting(spec, estimate)}"
+        )
+    if spec.verify == "none":
+        lines.append("Nothing is checked (verify none): all is paid as claimed.")
+    return "\n".join(lines)
+
+
+def unit_of(spec: JobSpec) -> str:
+    """What the units of a job's work are called."""
+    return "tokens" if kind_of(spec) in ("train", "generate") else "units"
+
+
+def span(low: str, high: str) -> str:
+    """A range, or its one value."""
+    return low if low == high else f"{low} to {high}"
+
+
+def _asking(fit: list[Candidate], unit: str) -> str:
+    prices = sorted(candidate.price_ucr for candidate in fit)
+    return f", asking {span(cr(prices[0]), cr(prices[-1]))} per 1,000 {unit}" if prices else ""
+
+
+def _lasting(spec: JobSpec, estimate: Estimate) -> str:
+    """The time at the speed that the first providers advertise, when it is worth a word."""
+    hired = fitting(estimate)[: spec.workers]
+    speed = sum(candidate.units_per_s for candidate in hired)
+    if not speed or not hired[0].price_ucr:
+        return ""
+    seconds = estimate.low_ucr * 1_000 // hired[0].price_ucr // speed
+    if seconds < SHORT_S:
+        return ""
+    return f" At their speed that takes {seconds // 60 or 1} min or more."
 
 
 async def follow(job: AsyncJob, out: Output, title: str) -> JobView:
@@ -68,17 +104,20 @@ async def follow(job: AsyncJob, out: Output, title: str) -> JobView:
     with out.progress(title) as bar:
         async for note in job.watch():
             if note.kind == "progress" and note.node:  # one worker's task, not the job
-                bar.hint(f"{short('node', note.node)}: {note.done}/{note.total} {note.text}")
+                bar.part(short("node", note.node), note.done, note.total, note.text)
             elif note.kind == "progress":
-                bar.update(note.done, note.total, note.text)
+                bar.update(note.done, note.total)
             elif note.kind in TALKATIVE and not out.as_json:
                 bar.say(f"  {note.kind}: {note.text}")
-    return ended_well(await job.view())
+                if note.kind == "round" and note.total:
+                    bar.update(note.done, note.total)
+    return ended_well(await job.settled())
 
 
 def dry_run(spec: JobSpec, estimate: Estimate, out: Output) -> None:
-    """Show what `--dry-run` found."""
-    out.data(estimate_data(estimate), price_line(spec, estimate))
+    """Show what `--dry-run` found: who would take it, and the price. Raises what `submit` would."""
+    capped(spec, estimate)
+    out.data(estimate_data(estimate), f"{estimate_text(estimate)}\n\n{price_line(spec, estimate)}\nNothing was spent.")
 
 
 async def end_of(job: AsyncJob, args: argparse.Namespace, out: Output, title: str, save: Path | None = None) -> int:

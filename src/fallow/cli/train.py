@@ -32,18 +32,19 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", type=Path, help="write the result here when it is done")
     parser.add_argument("--dry-run", action="store_true", help="show who would take it and the price, spend nothing")
     how = parser.add_argument_group("how")
-    how.add_argument("--method", choices=("lora", "full"), default="lora", help="an adapter, or all weights")
+    how.add_argument("--method", choices=("lora", "full"), default="lora", help="an adapter (default), or all weights")
     how.add_argument("--workers", metavar="N", type=positive, default=2, help="machines side by side (default 2)")
-    how.add_argument("--rounds", metavar="N", type=positive, default=DEFAULTS.rounds, help="outer steps")
-    how.add_argument("--steps", metavar="N", type=positive, default=DEFAULTS.inner_steps, help="per round and worker")
-    how.add_argument("--batch", metavar="N", type=positive, default=DEFAULTS.batch_sequences, help="sequences per step")
-    how.add_argument(
-        "--length", metavar="N", type=positive, default=DEFAULTS.sequence_tokens, help="tokens per sequence"
+    whole = (
+        ("--rounds", DEFAULTS.rounds, "outer steps"),
+        ("--steps", DEFAULTS.inner_steps, "per round and worker"),
+        ("--batch", DEFAULTS.batch_sequences, "sequences per step"),
+        ("--length", DEFAULTS.sequence_tokens, "tokens per sequence"),
+        ("--rank", DEFAULTS.lora_rank, "of the adapter"),
     )
-    how.add_argument("--rank", metavar="N", type=positive, default=DEFAULTS.lora_rank, help="of the adapter")
-    how.add_argument(
-        "--learning-rate", metavar="X", type=decimal, default=DEFAULTS.learning_rate, help="of inner steps"
-    )
+    for name, value, text in whole:
+        how.add_argument(name, metavar="N", type=positive, default=value, help=f"{text} (default {value})")
+    rate, text = DEFAULTS.learning_rate, "of inner steps"
+    how.add_argument("--learning-rate", metavar="X", type=decimal, default=rate, help=f"{text} (default {rate})")
     how.add_argument(
         "--overlap", action="store_true", help="go on while updates travel: for slow links, not for very few rounds"
     )
@@ -70,6 +71,9 @@ def run(args: argparse.Namespace, out: Output) -> int:
     if args.out is not None and args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise fail("E2001", f"{args.out} is there already and not empty.", next_step="Choose another --out.")
     facts = inspect_data(args.data)
+    if facts.form == "text" and facts.size_bytes < (least := 2 * args.length - 1):  # a token has at least one byte
+        what = f"{facts.file.name} has {facts.size_bytes} bytes; {args.length} tokens a sequence need at least {least}."
+        raise fail("E1703", what, next_step="Give a longer file, or a smaller --length.")
     args.data = facts.file
     client = AsyncFallow(args.home)
     asyncio.run(_node_is_there(client))

@@ -21,10 +21,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fallow.cli.options import add_log, cr
 from fallow.cli.output import Output
 from fallow.cli.serve import DOOR
 from fallow.errors import fail
 from fallow.sdk.home import resolve_home, socket_path
+from fallow.units import parse_money
 
 if TYPE_CHECKING:
     from fallow.node.config import Config
@@ -44,7 +46,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--bind", metavar="HOST:PORT", default="", help="UDP address for other nodes (default: any port)"
     )
     parser.add_argument("--port", metavar="N", type=int, help="TCP port of the OpenAI-compatible door (default 8790)")
-    parser.add_argument("--log", choices=("debug", "info", "warning", "error"), default="warning", help="what to log")
+    add_log(parser)
 
 
 def roles(text: str) -> frozenset[str]:
@@ -57,9 +59,15 @@ def roles(text: str) -> frozenset[str]:
 
 def roles_for(home: Path, chosen: frozenset[str] | None, *, ticket: bool, provide: bool) -> frozenset[str]:
     """The roles that were asked for, or those that fit the home: a founder keeps the books, a member does not."""
-    member = ticket or ((home / "network.txt").exists() and not (home / "ledger.db").exists())
+    member = ticket or ((home / "network.txt").exists() and not _keeps_books(home))
     found = chosen or (MEMBER if member else FOUNDER)
     return found | {"provider"} if provide else found
+
+
+def _keeps_books(home: Path) -> bool:
+    from fallow.node.config import load_config
+
+    return (home / "ledger.db").exists() or bool(load_config(home).ledger)
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
@@ -74,10 +82,13 @@ def start(home: Path, chosen: frozenset[str], args: argparse.Namespace, out: Out
     """Run a node with these roles. Raises UsageError E1001, E1004, E1005 or E1807, UnavailableError E1804."""
     from fallow.node.app import Options, quiet_logs, run_node  # only a node needs a node's libraries
     from fallow.node.config import load_config, prepare_home, read_address, read_ticket
+    from fallow.node.local_socket import lock_home
 
     quiet_logs(args.log)
     logging.captureWarnings(True)
     config = load_config(prepare_home(home))
+    with lock_home(home):  # a node that runs here already is better news than its port being taken
+        pass
     ticket = read_ticket(args.ticket) if args.ticket else None
     directories = tuple(read_address(text) for text in getattr(args, "directory", None) or ())
     with ExitStack() as stack:
@@ -87,12 +98,38 @@ def start(home: Path, chosen: frozenset[str], args: argparse.Namespace, out: Out
 
         def ready(about: dict[str, str]) -> None:
             _announce(home, chosen, about, url, out)
+            if "provider" in chosen:
+                out.say(for_sale(home, config))
 
         out.say(f"Starting a node in {home} ({', '.join(sorted(chosen))})...")
         options = Options(chosen - {"gateway"}, ticket, directories, bind=args.bind, beside=beside, ready=ready)
         asyncio.run(run_node(home, options))
-    out.say("The node has stopped. Nothing of it is running; jobs go on when it starts again.")
+    out.say(farewell(chosen))
     return 0
+
+
+def for_sale(home: Path, config: Config) -> str:
+    """What a provider puts on offer, and what it puts at stake for that."""
+    prices = ", ".join(f"{kind} {cr(price)}" for kind, price in config.provider.prices.items())
+    mine = "" if home == resolve_home() else f" --home {home}"
+    return (
+        f"For sale:        {prices} per 1,000 units, while the machine is idle (rule: {config.provider.idle})\n"
+        f"At stake:        {cr(parse_money(config.provider.stake))} of this account's; only wrong results cost it\n"
+        f"Change both in:  {home / 'config.toml'}\n"
+        f"What it earns:   fallow wallet{mine}"
+    )
+
+
+def farewell(chosen: frozenset[str]) -> str:
+    """What is left after the node has stopped."""
+    lines = ["The node has stopped. Nothing of it is running."]
+    if "steward" in chosen:
+        lines.append("Jobs go on when it starts again; until then providers finish what they were given.")
+    if "provider" in chosen:
+        lines.append(
+            "What ran here moves to other providers. Your stake stays until you take it out (fallow wallet unbond)."
+        )
+    return "\n".join(lines)
 
 
 def _only_door(home: Path, steward: Path, args: argparse.Namespace, out: Output) -> int:
@@ -158,5 +195,5 @@ def _announce(home: Path, chosen: frozenset[str], about: dict[str, str], door: s
         lines.append(f"OpenAI door:     {door}")
     if ticket and "bank" in chosen:
         lines.append(f"Others join by:  fallow provide {ticket}")
-        lines.append("The ticket is a password: it opens accounts with a welcome grant.")
+        lines.append("The ticket is a password: it opens accounts with a welcome grant. Keep this terminal open.")
     out.data(answer, "\n".join(lines))

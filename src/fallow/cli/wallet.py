@@ -24,7 +24,7 @@ ACTIONS = ("deposit", "unbond", "transfer", "grant")
 
 def options(parser: argparse.ArgumentParser) -> None:
     """`fallow wallet [ACTION AMOUNT [ACCOUNT]]`."""
-    parser.add_argument("action", nargs="?", choices=ACTIONS)
+    parser.add_argument("action", nargs="?", choices=ACTIONS, help="what to do (default: show all balances)")
     parser.add_argument("amount", nargs="?", type=money, metavar="AMOUNT", help="in credits")
     parser.add_argument("to", nargs="?", metavar="ACCOUNT", help="0x and 40 hex digits")
     add_yes(parser)

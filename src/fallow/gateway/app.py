@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import cast
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -237,6 +238,14 @@ async def _refused(_request: Request, error: Exception) -> Response:
     return JSONResponse(body, status)
 
 
+async def _not_here(request: Request, error: Exception) -> Response:
+    """OpenAI's clients read the body of any refusal; a path that is not answered has one like all others."""
+    assert isinstance(error, HTTPException)
+    what = f"{request.method} {request.url.path} is not answered here."
+    refused = fail("E1904", what[:300], next_step="Use /v1/models, /v1/chat/completions or /v1/completions.")
+    return JSONResponse(error_reply(refused)[1], error.status_code, error.headers)
+
+
 async def _gone(_request: Request, _error: Exception) -> Response:
     return Response(status_code=499)
 
@@ -264,6 +273,6 @@ def create_app(link: Link, clock: Clock, entropy: Entropy) -> Starlette:
             Route("/v1/models", _list, methods=["GET"]),
             Route("/health", _health, methods=["GET"]),
         ],
-        exception_handlers={FallowError: _refused, ClientDisconnect: _gone},
+        exception_handlers={FallowError: _refused, ClientDisconnect: _gone, HTTPException: _not_here},
         lifespan=lifespan,
     )

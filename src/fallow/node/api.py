@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,13 +18,14 @@ from fallow.node.receipts import Receipts
 from fallow.node.router import Caller, Router
 from fallow.node.services import Services
 from fallow.node.steward import Steward
-from fallow.rules import market
+from fallow.rules import market, trust
 from fallow.rules.node.estimate import estimate
-from fallow.units import BlobId, format_money
+from fallow.sdk.jobs import money_of
+from fallow.units import BlobId, format_money, to_text
 from fallow.wire import ledger, local
 from fallow.wire.codec import encode
 from fallow.wire.messages import Message, Offer, Ok
-from fallow.wire.tasks import Part
+from fallow.wire.tasks import Part, TaskOutput
 from fallow.wire.trees import TreeEntry, encode_tree
 
 BANK_S = 10.0
@@ -35,7 +37,8 @@ async def call_bank(services: Services, request: Message) -> Message:
     answer = await services.rpc.call(services.bank, request, BANK_S)
     if isinstance(answer, ledger.LedgerRefused):
         code = "E1301" if answer.reason == "balance_too_small" else "E1303"
-        raise fail(code, f"The bank refused: {answer.reason}. {answer.detail}".strip())
+        said = re.sub(r"(\d+) ucr", lambda found: format_money(int(found[1])), answer.detail)
+        raise fail(code, f"The bank refused: {answer.reason.replace('_', ' ')}. {said}".strip())
     return answer
 
 
@@ -147,9 +150,7 @@ def serve_jobs(router: Router, services: Services, steward: Steward) -> None:
     async def _(_caller: Caller, request: local.SubmitJob) -> local.Submitted:
         if request.job not in steward.jobs():
             await pay_in_advance(request.spec)
-            work = request.spec.work
-            if isinstance(work, local.ServeJob) and any(m.name == work.name for m in models(steward)):
-                raise fail("E2001", f"A model named {work.name!r} is served already.", next_step="Choose --name.")
+            _refuse(request.spec, steward)
             await steward.submit(request.job, request.spec)
         return local.Submitted(request.job)
 
@@ -183,15 +184,7 @@ def serve_jobs(router: Router, services: Services, steward: Steward) -> None:
 
     @router.on(local.GetResults)
     async def _(_caller: Caller, request: local.GetResults) -> local.JobResults:
-        view, ended = steward.view(request.job), steward.records.outcome(request.job)
-        if ended is None:
-            raise fail(
-                "E1403", f"The job is still {view.phase}.", cause="It has not finished.", next_step="fallow jobs"
-            )
-        outputs = tuple(output for output in ended.outputs if output is not None)
-        if ended.code and not outputs:
-            code = ended.code if issubclass(_family(ended.code), RejectedError) else "E1403"
-            raise fail(code, ended.what)
+        outputs = believed(steward, request.job)
         parts = tuple(part for output in outputs for part in output.parts)
         return local.JobResults(outputs, await asyncio.to_thread(result_tree, services, parts))
 
@@ -202,6 +195,39 @@ def serve_jobs(router: Router, services: Services, steward: Steward) -> None:
         kind = market.kind_of(spec)
         offers = await find_offers(services.rpc, services.directories, kind, services.clock.now_ms())
         return estimate(spec, services.bank_account, offers[:MAX_OFFERS], services.clock.now_ms())
+
+
+def believed(steward: Steward, job: bytes) -> tuple[TaskOutput, ...]:
+    """The final outputs of a job that has ended. Raises RejectedError E1403, or the job's own, when there are none;
+    the error says what was paid."""
+    view, ended = steward.view(job), steward.records.outcome(job)
+    if ended is None:
+        what, paid = f"The job is still {view.phase}.", f"{format_money(view.spent_ucr)} was paid so far."
+        next_step = f"fallow logs -f {_short(view)}"
+        raise fail("E1403", what, cause="It has not finished.", money=paid, next_step=next_step)
+    outputs = tuple(output for output in ended.outputs if output is not None)
+    if ended.code and not outputs:
+        code = ended.code if issubclass(_family(ended.code), RejectedError) else "E1403"
+        raise fail(
+            code,
+            f"There are no outputs: {ended.what}.",
+            money=money_of(view),
+            next_step=f"fallow logs {_short(view)}",
+        )
+    return outputs
+
+
+def _short(view: local.JobView) -> str:
+    return to_text("job", view.job)[:12]
+
+
+def _refuse(spec: local.JobSpec, steward: Steward) -> None:
+    """Raises UsageError E2001 for a job that cannot be meant, before it is written down."""
+    work, policy = spec.work, trust.parse_policy(spec.verify)
+    if isinstance(policy, trust.PolicyError):
+        raise fail("E2001", f"{policy.what}.", next_step="Write none, audit or audit:rate=0.1.")
+    if isinstance(work, local.ServeJob) and any(model.name == work.name for model in models(steward)):
+        raise fail("E2001", f"A model named {work.name!r} is served already.", next_step="Choose another with --as.")
 
 
 def _family(code: str) -> type[FallowError]:

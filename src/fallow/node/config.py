@@ -94,6 +94,8 @@ class Config:
     gateway_host: str = "127.0.0.1"
     gateway_port: int = 8790
     welcome: str = "1000"
+    ledger: str = ""
+    """Where a bank keeps its books: the URL of a PostgreSQL database; a SQLite file in the home when empty."""
     mdns: bool = True
     provider: ProviderConfig = field(default_factory=ProviderConfig)
 

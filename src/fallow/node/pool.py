@@ -34,7 +34,8 @@ class Pool:
         """Keep the books of a pool here. Raises UnavailableError E1305 or UsageError E1306 for books that cannot be
         used."""
         policy = BankPolicy(welcome_ucr=parse_money(self._s.config.welcome))
-        books = open_books(self._s.home / "ledger.db", self._s.identity, self._s.entropy, policy)
+        where = self._s.config.ledger or self._s.home / "ledger.db"
+        books = open_books(where, self._s.identity, self._s.entropy, policy)
         self._stack.callback(books.close)
         self._bank = Bank(books, self._s.identity, self._s.clock)
         self._bank.register(router)

@@ -58,7 +58,7 @@ class Steward:
         self.state = State()
         self.records = Records(services)
         self.lanes = Lanes(services, self.tell, self)
-        self._watches = Watches(services, self.records, self.lanes, self.tell, self._facts)
+        self._watches = Watches(services, self.records, self.lanes, self.tell, self._tell_and_wait, self._facts)
         self._runner = Runner(services, self.records)
         self._queue: asyncio.Queue[tuple[StewardEvent, asyncio.Future[None] | None]] = asyncio.Queue(QUEUE)
         self._running: set[bytes] = set()
@@ -129,7 +129,8 @@ class Steward:
             slot = job.tasks.get(task)
             return 0 if slot is None else job.slots[slot].spec.units
 
-        return LeaseFacts(job.id, seat.account, seat.node, units)
+        away = seat.node in self.state.roll.since
+        return LeaseFacts(job.id, seat.account, seat.node, units, seat.stage is Stage.OPEN, away)
 
     # the owner's loop -----------------------------------------------------------------------------------------------
 

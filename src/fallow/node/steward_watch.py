@@ -38,23 +38,30 @@ Tell = Callable[[t.StewardEvent], Awaitable[None]]
 
 
 class LeaseFacts(msgspec.Struct, frozen=True):
-    """What checking a lease's events takes: its job, the provider's account and node, and how many units a task of
-    it costs (0 for one that was never asked for)."""
+    """What following a lease takes: its job, the provider's account and node, and how many units a task of it costs (0
+    for one that was never asked for). `open` while the brain counts on it; `away` while it believes that the node
+    cannot be observed."""
 
     job: bytes
     provider: bytes
     node: bytes
     units: Callable[[bytes], int]
+    open: bool = True
+    away: bool = False
 
 
 Find = Callable[[bytes], LeaseFacts | None]
 
 
 class Watches:
-    """All lease streams of a steward; `find` gives the facts of a lease, None for one that is not known."""
+    """All lease streams of a steward; `find` gives the facts of a lease, None for one that is not known. `settle` tells
+    an event and returns once it counts, so that `find` knows of it."""
 
-    def __init__(self, services: Services, records: Records, lanes: Lanes, tell: Tell, find: Find) -> None:
-        self._s, self._records, self._lanes, self._tell, self._find = services, records, lanes, tell, find
+    def __init__(
+        self, services: Services, records: Records, lanes: Lanes, tell: Tell, settle: Tell, find: Find
+    ) -> None:
+        self._s, self._records, self._lanes, self._tell, self._settle = services, records, lanes, tell, settle
+        self._find = find
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
         self._seen: dict[bytes, int] = {}
 
@@ -71,9 +78,10 @@ class Watches:
             task.cancel()
 
     async def _follow(self, effect: t.WatchLease) -> None:
-        """Until stopped. A broken stream is told as PeerUnobserved once, its return as PeerObserved; a provider that
-        knows nothing of the lease (any more) is told as leaving."""
-        observed, wait_s = None, RETRY_S
+        """Until stopped. That the provider is or is not there is told whenever the brain believes otherwise: another
+        lease's stream, or a quote, may have changed its mind. A provider that knows nothing of the lease (any more) is
+        told as leaving."""
+        wait_s = RETRY_S
         while True:
             try:
                 request = WatchLease(effect.lease, self._seen[effect.lease])
@@ -81,9 +89,8 @@ class Watches:
                     async for event in stream:
                         if not isinstance(event, LeaseEvent):
                             raise fail("E1102", "something else than a lease event")
-                        if observed is not True:
-                            observed, wait_s = True, RETRY_S
-                            await self._tell(t.PeerObserved(self._s.clock.now_ms(), effect.peer.node))
+                        wait_s = RETRY_S
+                        await self._seen_there(effect.lease)
                         await self._take(effect.lease, event)
             except UnavailableError as error:
                 log.info("lease unobserved", lease=effect.lease.hex()[:12], what=error.what)
@@ -92,10 +99,15 @@ class Watches:
                 wait_s = min(2 * wait_s, RETRY_MOST_S)
                 if error.code in GONE:
                     await self._tell(t.PeerLeaving(self._s.clock.now_ms(), effect.lease, 0, error.what[:200]))
-            if observed is not False:
-                observed = False
-                await self._tell(t.PeerUnobserved(self._s.clock.now_ms(), effect.peer.node))
+            facts = self._find(effect.lease)
+            if facts is not None and facts.open and not facts.away:
+                await self._settle(t.PeerUnobserved(self._s.clock.now_ms(), facts.node))
             await self._s.clock.sleep(wait_s)
+
+    async def _seen_there(self, lease: bytes) -> None:
+        facts = self._find(lease)
+        if facts is not None and facts.away:
+            await self._settle(t.PeerObserved(self._s.clock.now_ms(), facts.node))
 
     async def _take(self, lease: bytes, event: LeaseEvent) -> None:
         facts = self._find(lease)
@@ -103,6 +115,8 @@ class Watches:
             return
         now_ms, body = self._s.clock.now_ms(), event.body
         match body:
+            case Progress(task) if not any(task):
+                pass  # the provider says that it heard us; of no task, so of no interest to people
             case Progress(task, done, total, note):
                 text = note or f"task {task.hex()[:8]}"
                 self._records.show(facts.job, JobNote(0, now_ms, "progress", text, facts.node, done, total))

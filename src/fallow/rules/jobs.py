@@ -30,11 +30,13 @@ class Blame(Enum):
 
 
 class Attempt(NamedTuple):
-    """An attempt that ended without an answer. `code` is "" for providers that were lost."""
+    """An attempt that ended without an answer. `code` is "" for providers that were lost; `what` is what the provider
+    said."""
 
     account: bytes
     blame: Blame
     code: str = ""
+    what: str = ""
 
 
 class Verdict(Enum):

@@ -137,12 +137,14 @@ def common_numerics(offers: Sequence[Offer], prefer: str, kind: str) -> str:
 
 
 class Volume(NamedTuple):
-    """How much a job is, without checks. `open_ended` for jobs that run until cancelled: then `units` is one task."""
+    """How much a job is, without checks. `open_ended` for jobs that run until cancelled: then `units` is one task.
+    `forced` tasks are checked in any case, as the finish of a training is."""
 
     tasks: int
     units: int
     largest: int
     open_ended: bool = False
+    forced: int = 0
 
 
 def volume(spec: JobSpec) -> Volume:
@@ -153,7 +155,8 @@ def volume(spec: JobSpec) -> Volume:
             step, look = train_units(recipe, evaluate=False), train_units(recipe, evaluate=True)
             shards, finish = spec.workers, finish_units(recipe)
             per_round = look + (shards - 1) * step
-            return Volume(recipe.rounds * shards + 1, recipe.rounds * per_round + finish, max(look, finish))
+            tasks, units = recipe.rounds * shards + 1, recipe.rounds * per_round + finish
+            return Volume(tasks, units, max(look, finish), forced=1)
         case BatchJob(params=params, units_each=each):
             return Volume(len(params), len(params) * each, each)
         case ServeJob(context_tokens=tokens):

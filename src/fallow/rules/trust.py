@@ -234,21 +234,23 @@ def clears(policy: Policy, passed_since: int) -> bool:
     return policy.checks and passed_since >= policy.window
 
 
-def expected_executions_ppm(policy: Policy, tasks: int, accounts: int, check_ppm: int = RATE_ONE) -> int:
-    """Executions per task that an honest crowd of `accounts` costs for `tasks` tasks, in parts per million: itself, the
-    probation of accounts (a check that passes counts for all who took part), the samples, and the closing checks. A
-    check costs `check_ppm` of the task for each account that does it."""
+def expected_executions_ppm(
+    policy: Policy, tasks: int, accounts: int, forced: int = 0, check_ppm: int = RATE_ONE
+) -> int:
+    """Executions per task that an honest crowd of `accounts` new ones costs for `tasks` tasks, in parts per million:
+    itself, the probation of accounts (a check that passes counts for all who took part, but the first task of each
+    begins before any has passed), the `forced` checks, the samples, and the closing checks. Forced and closing checks
+    do the whole task again; the others cost `check_ppm` of it for each account that does one."""
     if not policy.checks or tasks < 1:
         return RATE_ONE
     extra = policy.quorum - 1
-    probation = min(tasks, -(-accounts * policy.probation // policy.quorum))
-    closing = min(tasks - probation, accounts)
-    sampled = (tasks - probation - closing) * policy.rate_ppm
-    if policy.links:
-        closing = 0 if policy.rate_ppm == RATE_ONE else closing
-    whole = closing if policy.links else 0
-    part = probation + closing - whole
-    return RATE_ONE + extra * ((sampled + part * RATE_ONE) * check_ppm // RATE_ONE + whole * RATE_ONE) // tasks
+    together = accounts if policy.probation else 0
+    early = min(tasks, max(together, -(-accounts * policy.probation // policy.quorum)))
+    whole = min(tasks - early, forced)
+    if policy.rate_ppm < RATE_ONE or not policy.links:
+        whole += min(tasks - early - whole, accounts)
+    part = early * RATE_ONE + (tasks - early - whole) * policy.rate_ppm
+    return RATE_ONE + extra * (part * check_ppm // RATE_ONE + whole * RATE_ONE) // tasks
 
 
 def _hash(seed: bytes, purpose: bytes, detail: bytes) -> bytes:

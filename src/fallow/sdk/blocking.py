@@ -166,6 +166,7 @@ class Job(_Shell[AsyncJob]):
     view = _blocking(AsyncJob.view)
     watch = _blocking_iterator(AsyncJob.watch)
     wait = _blocking(AsyncJob.wait)
+    settled = _blocking(AsyncJob.settled)
     results = _blocking(AsyncJob.results)
     save = _blocking(AsyncJob.save)
     cancel = _blocking(AsyncJob.cancel)

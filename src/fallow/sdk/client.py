@@ -15,7 +15,7 @@ from fallow.sdk.home import resolve_home, socket_path
 from fallow.sdk.jobs import AsyncJob
 from fallow.sdk.lanes import AsyncLane
 from fallow.sdk.link import Link
-from fallow.sdk.terms import Terms, capped, money, spec_of
+from fallow.sdk.terms import Terms, capped, checked_by, money, spec_of
 from fallow.units import from_text
 from fallow.wire import local
 from fallow.wire.codec import decode
@@ -154,6 +154,7 @@ class AsyncFallow:
         **terms: Unpack[Terms],
     ) -> local.JobSpec:
         """What `serve` would submit; imports the files, spends nothing."""
+        terms.setdefault("verify", checked_by(model))
         weights = await self.import_path(model)
         extra = (await self.import_path(adapter)).tree if adapter is not None else b""
         return spec_of(local.ServeJob(served_as, weights.tree, extra, terms.get("workers", 1), context_tokens), terms)

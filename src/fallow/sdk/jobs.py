@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 RECONNECT_TRIES = 120
 RECONNECT_EVERY_S = 0.5
+SETTLE_TRIES = 50
+SETTLE_EVERY_S = 0.1
 ENDED = ("done", "failed", "cancelled")
 
 
@@ -64,7 +66,18 @@ class AsyncJob:
         it was cancelled; the error says what was paid."""
         async for _ in self.watch():
             pass
-        return ended_well(await self.view())
+        return ended_well(await self.settled())
+
+    async def settled(self) -> local.JobView:
+        """The view of a job that has ended, once its leases are closed and the money is where it stays; waits a few
+        seconds for that, since a provider may be away until its lease ends."""
+        view = await self.view()
+        for _ in range(SETTLE_TRIES):
+            if view.phase in ENDED:
+                break
+            await asyncio.sleep(SETTLE_EVERY_S)
+            view = await self.view()
+        return view
 
     async def results(self) -> local.JobResults:
         """The final outputs. Raises RejectedError E1403 while there are none."""
@@ -91,15 +104,24 @@ class AsyncJob:
 
 
 def ended_well(view: local.JobView) -> local.JobView:
-    """The view itself when the job is done. Raises as `AsyncJob.wait` does otherwise."""
+    """The view itself when the job is done, or done but for closing its leases. Raises as `AsyncJob.wait` does
+    otherwise."""
     text = to_text("job", view.job)
-    money = f"{format_money(view.spent_ucr)} was paid for checked work; the rest of the budget is yours again."
-    if view.phase == "cancelled":
-        raise fail("E1402", f"Job {text} was cancelled.", money=money, next_step=f"fallow logs {text}")
-    if view.phase == "failed":
+    if view.phase == "cancelled" or view.failure_code == "E1402":
+        raise fail("E1402", f"Job {text} was cancelled.", money=money_of(view), next_step=f"fallow logs {text[:12]}")
+    if view.phase == "failed" or view.failure_code:
         code = view.failure_code or "E1403"
-        raise fail(code, f"Job {text} failed: {view.failure}", money=money, next_step=f"fallow logs {text}")
+        what = f"Job {text} failed: {view.failure}"
+        raise fail(code, what, money=money_of(view), next_step=f"fallow logs {text[:12]}")
     return view
+
+
+def money_of(view: local.JobView) -> str:
+    """Where a job's money is, in a sentence."""
+    paid = f"{format_money(view.spent_ucr)} was paid for finished work"
+    if view.phase in ENDED or not view.locked_ucr:
+        return f"{paid}; the rest of the budget is yours again."
+    return f"{paid}; {format_money(view.locked_ucr)} is locked until the leases are closed, and then yours again."
 
 
 def _may_pass(error: FallowError) -> bool:

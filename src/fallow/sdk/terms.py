@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Literal, Required, TypedDict
 
 import msgspec
@@ -10,6 +12,7 @@ from fallow.errors import FallowError, fail
 from fallow.units import MAX_UCR, Ucr, format_money, parse_money
 from fallow.wire.local import BatchJob, Candidate, Estimate, JobSpec, LaneJob, ServeJob, TrainJob
 
+GGUF_MAGIC = b"GGUF"
 PRICE = "price_ucr"
 """The resource that a candidate is short of when it asks more than the limit."""
 
@@ -19,7 +22,8 @@ Work = TrainJob | BatchJob | ServeJob | LaneJob
 class Terms(TypedDict, total=False):
     """The named arguments that every kind of job takes. `budget` is the most it may ever cost, `max_price` the most per
     1,000 units, both in credits as text ("0.05", "2 cr"); without `max_price` it is what the dearest provider that fits
-    asks now. `workers` work side by side."""
+    asks now. `workers` work side by side. `verify` is "audit" unless said otherwise, but "none" for the answers of a
+    GGUF model (see `checked_by`)."""
 
     budget: Required[str]
     max_price: str
@@ -28,6 +32,22 @@ class Terms(TypedDict, total=False):
     verify: str
     timeout_s: int
     name: str
+
+
+def checked_by(model: str | os.PathLike[str]) -> str:
+    """How a model's answers are checked when nobody says: "audit" for a folder in Hugging Face's layout, whose answers
+    have the same bits on every like machine; "none" for a GGUF file (alone, or in a folder without config.json).
+    llama.cpp computes what runs at the same time in one batch, so an answer's last bits depend on its neighbours, and
+    comparing bits would accuse honest providers."""
+    path = Path(model).expanduser()
+    if path.is_dir():
+        alone = not (path / "config.json").exists() and any(path.glob("*.gguf"))
+        return "none" if alone else "audit"
+    try:
+        with path.open("rb") as file:
+            return "none" if file.read(len(GGUF_MAGIC)) == GGUF_MAGIC else "audit"
+    except OSError:
+        return "audit"
 
 
 def money(text: str) -> Ucr:
@@ -88,10 +108,12 @@ def _obstacle(spec: JobSpec, estimate: Estimate) -> FallowError | None:
             return _misfit(estimate)
         asked, limit = format_money(min(dear)), format_money(spec.max_price_ucr)
         what = f"The cheapest fitting offer asks {asked} per 1,000 units, your limit is {limit}."
-        return fail("E1203", what, next_step="Raise --max-price.")
+        cause = "Every fitting provider asks for more than your limit."
+        return fail("E1203", what, cause=cause, next_step=f"Raise --max-price to {asked.removesuffix(' cr')}.")
     if estimate.low_ucr > spec.budget_ucr:
         low, budget = format_money(estimate.low_ucr), format_money(spec.budget_ucr)
-        return fail("E1401", f"The job would cost at least {low}, the budget is {budget}.")
+        what = f"With its checks the job would cost about {low}, the budget is {budget}."
+        return fail("E1401", what, next_step=f"Raise --budget to {low.removesuffix(' cr')} or more.")
     return None
 
 

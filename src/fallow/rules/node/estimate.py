@@ -36,7 +36,7 @@ def estimate(spec: JobSpec, bank: bytes, offers: Sequence[Offer], now_ms: int) -
     if isinstance(policy, trust.Policy):
         accounts = max(1, min(len(prices), spec.workers))
         check_ppm = market.check_ppm(spec, policy.links)
-        executions = trust.expected_executions_ppm(policy, volume.tasks, accounts, check_ppm)
+        executions = trust.expected_executions_ppm(policy, volume.tasks, accounts, volume.forced, check_ppm)
     low, high = min(prices, default=0), max(prices, default=0)
     return Estimate(
         units,

@@ -140,7 +140,7 @@ def _too_dear(turn: Turn, job: Job, fitting: list[Offer]) -> bool:
         return True
     accounts = min(len({offer.account for offer in fitting}), wanted_seats(job))
     check_ppm = market.check_ppm(job.spec, job.policy.links)
-    executions = trust.expected_executions_ppm(job.policy, volume.tasks, accounts, check_ppm)
+    executions = trust.expected_executions_ppm(job.policy, volume.tasks, accounts, volume.forced, check_ppm)
     checked = market.estimate_ucr(volume.units, executions, price)
     if checked > budget and not volume.open_ended:
         text = f"With checks the work costs about {format_money(checked)}: the budget may run out before it is done."
@@ -199,7 +199,7 @@ def _ask(turn: Turn, job: Job, offer: Offer) -> None:
 def _fair_units(job: Job) -> int:
     volume = market.volume(job.spec)
     check_ppm = market.check_ppm(job.spec, job.policy.links)
-    executions = trust.expected_executions_ppm(job.policy, volume.tasks, wanted_seats(job), check_ppm)
+    executions = trust.expected_executions_ppm(job.policy, volume.tasks, wanted_seats(job), volume.forced, check_ppm)
     return -(-volume.units * executions // 1_000_000) // wanted_seats(job) + 1
 
 

@@ -92,9 +92,11 @@ def void_vote(turn: Turn, job: Job, vote: Vote) -> None:
     turn.state.claims.pop(vote.claim_hash, None)
 
 
-def blame_vote(turn: Turn, job: Job, slot: Slot, vote: Vote, code: str = "", blame: Blame = Blame.PLACE) -> None:
+def blame_vote(
+    turn: Turn, job: Job, slot: Slot, vote: Vote, code: str = "", blame: Blame = Blame.PLACE, what: str = ""
+) -> None:
     """Remember a failed attempt, and hold it against the seat."""
-    slot.attempts.append(Attempt(vote.account, blame, code))
+    slot.attempts.append(Attempt(vote.account, blame, code, what))
     strike(turn, job, job.seats[vote.seat])
 
 
@@ -155,8 +157,9 @@ def _give_up_or_respec(turn: Turn, job: Job, slot: Slot) -> None:
     usable = {job.seats[n].account for n in job.live if job.seats[n].usable}
     left = usable - {attempt.account for attempt in slot.attempts}
     if jobs.judge(slot.attempts, len(left)) is jobs.Verdict.GIVE_UP and job.ending is None:
-        code = slot.attempts[-1].code or "providers were lost"
-        job.ending = Ending("E1403", f"task {slot.key} failed {len(slot.attempts)} times; last: {code}")
+        last = slot.attempts[-1]
+        why = f"{last.what[:200]} ({last.code})" if last.what else last.code or "providers were lost"
+        job.ending = Ending("E1403", f"task {slot.key} failed {len(slot.attempts)} times; last: {why}")
         return
     if slot.round >= 0 and slot.round in train_log(job).open_rounds():
         spec = round_spec(job, slot.round, slot.shard)

@@ -176,7 +176,7 @@ def failed(turn: Turn, job: Job, seat: Seat, event: PeerFailed) -> None:
         return
     end_vote(turn, job, vote, cancel=False)
     whose = blame(event.code, retryable=event.retryable)
-    blame_vote(turn, job, slot, vote, event.code, whose)
+    blame_vote(turn, job, slot, vote, event.code, whose, event.what)
     turn.note(job, "failed", f"Task {slot.key} failed: {event.what} ({event.code})", seat.node)
     reslot(turn, job, slot)
 
