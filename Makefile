@@ -46,7 +46,7 @@ postgres:
 	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { \
 	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null && echo "Installing PostgreSQL for the ledger's tests." \
 	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql >/dev/null; \
-	} || echo "No PostgreSQL here: its tests will fail and say how to install it, or to go without."
+	} || echo "No PostgreSQL here: its tests will fail and say how to install it."
 
 pytest: setup postgres
 	@HYPOTHESIS_PROFILE=ci $(BIN)/python -m pytest -q --durations=15

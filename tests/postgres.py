@@ -1,7 +1,8 @@
 """A PostgreSQL server for tests: in a folder of its own, as a user that is not root, reachable by a Unix socket only.
 
-Where its programs are not installed, tests that need it fail and say how to install them: a pool that outgrows SQLite
-depends on what they check, so they are not passed over in silence. FALLOW_WITHOUT_POSTGRES=1 skips them on purpose.
+Where its programs are not installed, tests that need it fail and say how to install them (`make test` does so itself on
+Debian, as root): a pool that outgrows SQLite depends on what they check, so they are not passed over. Who wants the
+others only leaves them out by name: `pytest -k 'not postgres'`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-NO_SERVER = "no PostgreSQL on this machine: apt-get install postgresql, or go without by FALLOW_WITHOUT_POSTGRES=1"
+NO_SERVER = "no PostgreSQL on this machine: apt-get install postgresql, or leave its tests out: -k 'not postgres'"
 _FAST = ("-c", "fsync=off", "-c", "listen_addresses=", "-c", "max_connections=40", "-c", "shared_buffers=16MB")
 _numbers = count(1)
 
@@ -36,8 +37,6 @@ def books() -> str:
 def _server() -> Path:
     programs = _programs()
     if programs is None:
-        if os.environ.get("FALLOW_WITHOUT_POSTGRES"):
-            pytest.skip(NO_SERVER)
         pytest.fail(NO_SERVER)
     folder = Path(tempfile.mkdtemp(prefix="fallow-pg-"))  # in /tmp: a socket's path is short
     who = _user()
