@@ -125,3 +125,10 @@ def test_room_is_exact(cap: int, price: int, taken: int) -> None:
         assert cost_ucr(taken + room, price) <= cap
     if price:
         assert cost_ucr(taken + room + 1, price) > cap or cost_ucr(taken, price) > cap
+
+
+@pytest.mark.parametrize(
+    ("left", "cap"), [(1_000, 500), (400, 200), (300, 150), (200, 100), (199, 199), (100, 100), (25, 25), (24, 0)]
+)
+def test_the_last_of_a_lanes_budget_is_one_lease(left: int, cap: int) -> None:
+    assert market.cap_for(left, 1, 1_000, 1_000_000, 1, smallest_ucr=100) == cap

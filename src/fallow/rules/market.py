@@ -206,15 +206,19 @@ def estimate_ucr(units: int, executions_ppm: int, price_ucr: int) -> Ucr:
     return cost_ucr(-(-units * executions_ppm // 1_000_000), price_ucr)
 
 
-def cap_for(left_ucr: int, missing: int, price_ucr: int, fair_units: int, largest: int) -> int:
+def cap_for(left_ucr: int, missing: int, price_ucr: int, fair_units: int, largest: int, smallest_ucr: int = 0) -> int:
     """The cap of one new lease, when `left_ucr` of the budget is not promised yet and `missing` leases (this one
     counted) are wanted. Twice the fair share of the work, so that a fast provider need not stop, but never so much
     that the other missing leases and one replacement would get less than their part. 0 when not even the `largest`
-    task can be paid."""
+    task can be paid. Where less than two caps of `smallest_ucr` are left, one lease gets it all, and crumbs are not
+    leased: else the last of a budget would be cut into ever smaller leases, each of which costs a negotiation and two
+    trips to the bank."""
     least = cost_ucr(largest, price_ucr)
-    if least > left_ucr:
+    if least > left_ucr or left_ucr < smallest_ucr // 4:
         return 0
-    share = left_ucr // (missing + 1)
+    if left_ucr < 2 * smallest_ucr:
+        return left_ucr
+    share = max(left_ucr // (missing + 1), smallest_ucr)
     wanted = cost_ucr(2 * fair_units + 2 * largest, price_ucr)
     return max(least, min(share, wanted))
 

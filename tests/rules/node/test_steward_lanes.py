@@ -208,3 +208,24 @@ def test_too_many_unsettled_batches_end_the_lease(monkeypatch: object) -> None:
     found = crowd.state.seat_of(lease)
     assert found is not None
     assert found[1].mark is Mark.FULL
+
+
+def test_the_end_of_a_budget_is_not_cut_into_ever_smaller_leases() -> None:
+    crowd = Crowd(honest_crowd(4))
+    job = lanes(crowd, replicas=1, verify="none", budget=16_000)
+    told: dict[bytes, int] = {}
+    for _ in range(400):
+        usable = [seat for seat in crowd.state.jobs[job].seats if seat.usable]
+        if not usable:
+            crowd.pass_time(6_000)
+        for seat in usable:
+            told[seat.lease] = told.get(seat.lease, 0) + 1
+            number, units = told[seat.lease], max(1, seat.room_units() // 2)
+            crowd.tell(crowd.lane_claim(seat.lease, number, number, 1, units))
+            crowd.run()
+        if crowd.of(t.JobEnded):
+            break
+    assert crowd.outcome(job).code == "E1401"
+    assert len(crowd.leases) <= 10
+    assert min(terms.cap_ucr for terms, _ in crowd.leases.values()) >= 16_000 // 32
+    assert sum(crowd.vouchers.values()) > 14_000

@@ -31,6 +31,8 @@ SAME_EVERYWHERE = frozenset({"echo"})
 """Kinds whose answers do not depend on the machine: any account may check any other."""
 SPARE_QUOTES = 2
 """Quotes asked for beyond the seats that are free, so that there is something to choose from."""
+SMALLEST_SHARE = 8
+"""A lane's lease is at least this part of its seat's share of the budget, or what is left of it."""
 REFUSED_MS = 60_000
 """How long the same job leaves a node alone at most, and one that does not fit it at once."""
 CLEAN_UP_MS = 600_000
@@ -279,7 +281,8 @@ def choose(turn: Turn, job: Job) -> None:
 def _propose(turn: Turn, job: Job, seat: Seat, missing: int) -> bool:
     largest = market.volume(job.spec).largest
     fair = job.spec.budget_ucr if job.lanes is not None else _fair_units(job)
-    cap = market.cap_for(job.left_ucr(), missing, seat.price_ucr, fair, largest)
+    smallest = job.spec.budget_ucr // (SMALLEST_SHARE * wanted_seats(job)) if job.lanes is not None else 0
+    cap = market.cap_for(job.left_ucr(), missing, seat.price_ucr, fair, largest, smallest)
     if cap <= 0 and seat.price_ucr > 0:
         job.dry = True
         return False
