@@ -269,6 +269,10 @@ def audited(turn: Turn, job: Job, audit: Slot, vote: Vote) -> None:
     slot = job.slots[audit.of]
     audit.answer = vote.answer
     job.seats[vote.seat].strikes = 0
+    if slot.audit != audit.key or not slot.live():  # what it was to check is gone: its account was banned meanwhile
+        hold(turn.state, job.seats[vote.seat], vote.claim_hash, slot.seed or vote.claim_hash)
+        set_step(job, audit, Step.PROVISIONAL)
+        return
     if vote.answer == audit.expected:
         finalise_vote(turn, job, audit, vote, "sampled", "what it found is what another had claimed")
         set_step(job, audit, Step.FINAL)
