@@ -28,6 +28,12 @@ def test_a_port_is_claimed_once(host: str) -> None:
         assert str(port) in taken.value.what
 
 
+def test_answers_are_not_held_back_by_the_kernel() -> None:
+    """asyncio sets TCP_NODELAY on what is accepted only if the listener says that it is TCP."""
+    with claim_port("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
+
+
 def test_a_port_is_free_again_after_its_connections_ended() -> None:
     with claim_port("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]

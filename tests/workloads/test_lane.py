@@ -122,6 +122,23 @@ def test_pieces_that_come_fast_are_joined_but_for_the_first(clock: list[float]) 
     ]
 
 
+def test_streams_side_by_side_share_a_sending(clock: list[float]) -> None:
+    clock[0] = lanes.GATHER_S * 0.4
+    told: list[LaneAnswers] = []
+    out = lanes._Out(told.append)
+    for number, piece in [(1, "a"), (2, "b"), (1, "c"), (2, "d"), (1, "e"), (2, "f")]:
+        out.piece(number, piece)
+    out.result(LaneResult(1, b"ace", 3))
+    out.result(LaneResult(2, b"bdf", 3))
+    assert told == [
+        LaneAnswers((LaneItem(1, b"a"),)),
+        LaneAnswers((LaneItem(2, b"b"),)),
+        LaneAnswers((LaneItem(1, b"ce", 2), LaneItem(2, b"d"))),
+        LaneAnswers((LaneResult(1, b"ace", 3),)),
+        LaneAnswers((LaneItem(2, b"f"), LaneResult(2, b"bdf", 3))),
+    ]
+
+
 def test_what_was_held_back_comes_before_a_failure_too(clock: list[float]) -> None:
     clock[0] = 0.0
     lane, stub, told = stream_lane(1)

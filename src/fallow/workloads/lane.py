@@ -93,30 +93,36 @@ class QuickLane:
 AnswerLane = Callable[[Engine, bytes, int, Callable[[str], bool]], tuple[bytes, int]]
 
 
-class _Pieces:
-    """The pieces of one streamed answer on their way out. The first goes at once, and so does any that comes GATHER_S
-    after the last one that went; others wait for the next piece, or for the end. Engines that are slower than that send
-    every token by itself."""
+class _Out:
+    """What the streams of a lane say, on its way out. The first piece of an answer goes at once, and so does any that
+    comes GATHER_S after the last that went, with all that others have held back since; the rest waits for the next
+    piece or the end. So an engine that is slower than that sends every token by itself. Several threads speak."""
 
-    def __init__(self, number: int, tell: Tell) -> None:
-        self._number, self._tell = number, tell
-        self._held: list[str] = []
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._lock = threading.Lock()  # held while telling: an answer must not overtake its pieces
+        self._held: dict[int, list[str]] = {}
+        self._begun: set[int] = set()
         self._sent_s = float("-inf")
 
-    def add(self, piece: str) -> None:
-        self._held.append(piece)
-        now_s = time.perf_counter()
-        if now_s - self._sent_s >= GATHER_S:
-            self._sent_s = now_s
-            self._tell(LaneAnswers(self.rest()))
+    def piece(self, number: int, piece: str) -> None:
+        with self._lock:
+            self._held.setdefault(number, []).append(piece)
+            now_s = time.perf_counter()
+            if number not in self._begun or now_s - self._sent_s >= GATHER_S:
+                self._begun.add(number)
+                self._sent_s = now_s
+                self._tell(LaneAnswers(tuple(self._take(other) for other in list(self._held))))
 
-    def rest(self) -> tuple[LaneItem, ...]:
-        """What was not sent yet."""
-        if not self._held:
-            return ()
-        item = LaneItem(self._number, "".join(self._held).encode(), len(self._held))
-        self._held.clear()
-        return (item,)
+    def result(self, result: LaneResult) -> None:
+        with self._lock:
+            self._begun.discard(result.number)
+            items = (self._take(result.number),) if result.number in self._held else ()
+            self._tell(LaneAnswers((*items, result)))
+
+    def _take(self, number: int) -> LaneItem:
+        pieces = self._held.pop(number)
+        return LaneItem(number, "".join(pieces).encode(), len(pieces))
 
 
 class StreamLane:
@@ -124,7 +130,7 @@ class StreamLane:
     window, which the provider enforces."""
 
     def __init__(self, engine: Engine, answer: AnswerLane, parallel: int, tell: Tell) -> None:
-        self._engine, self._answer, self._tell = engine, answer, tell
+        self._engine, self._answer, self._out = engine, answer, _Out(tell)
         self._queue: queue.SimpleQueue[LaneTask] = queue.SimpleQueue()
         self._open: set[int] = set()
         self._unwanted: set[int] = set()
@@ -146,16 +152,15 @@ class StreamLane:
     def _serve(self) -> None:
         while True:
             task = self._queue.get()
-            pieces = _Pieces(task.number, self._tell)
-            result = self._result(task, pieces)
+            result = self._result(task)
             self._open.discard(task.number)
             self._unwanted.discard(task.number)
-            self._tell(LaneAnswers((*pieces.rest(), result)))
+            self._out.result(result)
 
-    def _result(self, task: LaneTask, pieces: _Pieces) -> LaneResult:
+    def _result(self, task: LaneTask) -> LaneResult:
         def emit(piece: str) -> bool:
             if task.stream and piece:
-                pieces.add(piece)
+                self._out.piece(task.number, piece)
             return task.number not in self._unwanted
 
         try:
