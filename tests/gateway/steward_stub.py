@@ -9,12 +9,13 @@ from pathlib import Path
 
 from fallow.adapters.clock import SystemClock, SystemEntropy
 from fallow.adapters.event_log import SqliteEventLog
-from fallow.errors import fail
+from fallow.errors import FallowError, fail
 from fallow.gateway.server import claim_port, run_gateway
 from fallow.node.api_keys import ApiKeys, serve_api_keys
 from fallow.node.local_socket import local_socket
 from fallow.node.router import Caller, Router
 from fallow.sdk.home import socket_path
+from fallow.units import cost_ucr
 from fallow.wire import local
 from fallow.wire.codec import decode, encode
 from fallow.wire.messages import LaneItem, LaneResult, LaneStop, LaneTask, Message
@@ -61,13 +62,26 @@ class Steward:
             _caller: Caller, _request: local.OpenJobLane, inputs: AsyncIterator[Message]
         ) -> AsyncIterator[Message]:
             async for message in inputs:
-                if isinstance(message, LaneTask):
-                    async for answer in self._answer(message):
+                if isinstance(message, local.PaidTask):
+                    async for answer in self._paid(message):
                         yield answer
                 elif isinstance(message, LaneStop):
                     self.stopped.append(message.number)
 
         return router
+
+    async def _paid(self, task: local.PaidTask) -> AsyncIterator[Message]:
+        try:
+            operation = self.keys.reserve(task.secret, task.amount_ucr)
+        except FallowError as error:
+            yield LaneResult(task.number, b"", 0, error.code, error.what)
+            return
+        units = 0
+        async for answer in self._answer(LaneTask(task.number, task.params, task.seed, stream=True)):
+            units = answer.units if isinstance(answer, LaneResult) else units
+            yield answer
+        self.keys.post(operation, cost_ucr(units, task.price_ucr))
+        await self.keys.write()
 
     async def _answer(self, task: LaneTask) -> AsyncIterator[Message]:
         asked = decode(Generate, task.params)

@@ -97,7 +97,7 @@ async def test_a_failed_answer_costs_nothing(tmp_path: Path) -> None:
                 await api.chat.completions.create(model="countdown", messages=TURNS, stream=stream)  # type: ignore[call-overload]
         view = steward.keys.views()[0]
         assert view.spent_ucr == 0
-        steward.keys.reserve(key, bytes(32), view.budget_ucr)
+        steward.keys.reserve(key, view.budget_ucr)
 
 
 async def test_a_stream_goes_on_when_the_steward_is_restarted(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ async def test_a_whole_answer_is_whole_when_the_steward_is_restarted(tmp_path: P
         assert [asked.max_tokens for asked in steward.asked] == [6, 2]
 
 
-async def test_a_client_that_goes_away_pays_for_what_it_got_and_nobody_works_for_it(tmp_path: Path) -> None:
+async def test_nobody_works_for_a_client_that_goes_away(tmp_path: Path) -> None:
     async with door(tmp_path) as (steward, url, key), client(url, key) as api:
         steward.go_on.clear()
         stream = await api.chat.completions.create(model="countdown", messages=TURNS, stream=True)  # type: ignore[arg-type]
@@ -126,12 +126,6 @@ async def test_a_client_that_goes_away_pays_for_what_it_got_and_nobody_works_for
             pass
         assert chunk.choices[0].delta.content == WORDS[0]
         await stream.close()
-        for _ in range(500):
-            if steward.keys.views()[0].spent_ucr:
-                break
-            await asyncio.sleep(0.01)
-        assert steward.keys.views()[0].spent_ucr == 1_000  # one token at 1 credit for 1,000
-        steward.keys.reserve(key, bytes(32), 999_999_000)  # and the rest is free again
         steward.go_on.set()
         for _ in range(500):
             if steward.stopped:

@@ -20,15 +20,17 @@ from fallow.sdk.link import Link
 from fallow.wire.tasks import Generate, GenerateValue
 
 JOB = bytes(32)
+SECRETS: list[str] = []
 
 
 def count(max_tokens: int = 10) -> Answer:
-    return Answer(Generate((), "count", max_tokens), 0)
+    return Answer(Generate((), "count", max_tokens), 0, SECRETS[-1], 1_000_000, 1_000)
 
 
 @asynccontextmanager
 async def lane(tmp_path: Path) -> AsyncIterator[tuple[Steward, ModelLane]]:
     steward = Steward(tmp_path)
+    SECRETS.append(steward.keys.make("test", 1_000_000_000))
     made = ModelLane(Link(socket_path(tmp_path)), JOB)
     try:
         async with asyncio.timeout(20), local_socket(tmp_path, steward.router()), asyncio.TaskGroup() as group:
@@ -103,6 +105,7 @@ async def test_a_failed_answer_fails_alone_whatever_its_code(tmp_path: Path, cod
 
 async def test_a_steward_that_is_away_for_a_while_is_waited_for(tmp_path: Path) -> None:
     steward = Steward(tmp_path)
+    SECRETS.append(steward.keys.make("test", 1_000_000_000))
     made, answer = ModelLane(Link(socket_path(tmp_path)), JOB), count(4)
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         running = group.create_task(made.run())
@@ -122,6 +125,7 @@ async def test_a_steward_that_is_away_for_a_while_is_waited_for(tmp_path: Path) 
 async def test_a_steward_that_stays_away_ends_the_lane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes, "REOPEN_FOR_S", 0.1)
     monkeypatch.setattr(lanes, "REOPEN_EVERY_S", 0.02)
+    SECRETS.append("nobody asks")
     made, answer = ModelLane(Link(socket_path(tmp_path)), JOB), count()
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         running = group.create_task(made.run())
@@ -137,6 +141,7 @@ async def test_a_steward_that_stays_away_ends_the_lane(tmp_path: Path, monkeypat
 
 async def test_the_end_of_the_job_ends_the_lane(tmp_path: Path) -> None:
     steward = Steward(tmp_path)
+    SECRETS.append(steward.keys.make("test", 1_000_000_000))
     router: Any = steward.router()
 
     async def over(*_: object) -> AsyncIterator[Any]:

@@ -14,6 +14,7 @@ from tests.node.steward_net import Rogue, Told, rogue
 
 from fallow.errors import fail
 from fallow.node import lane_leg
+from fallow.node.api_keys import ApiKeys
 from fallow.node.lane import Lanes
 from fallow.node.lane_session import serve_lanes
 from fallow.node.local_socket import local_socket
@@ -144,6 +145,7 @@ class LaneStage:
     pool: Pool
     us: Services
     lanes: Lanes
+    keys: ApiKeys
     facts: Facts
     told: Told
     link: Link
@@ -177,10 +179,11 @@ async def lane_stage(folder: Path) -> AsyncGenerator[LaneStage]:
         facts = Facts(us)
         lanes = Lanes(us, told, facts)
         pool.spawn(lanes.run())
-        serve_lanes(owner, lanes, lambda job: None)
+        keys = ApiKeys(us.log, us.clock, us.entropy)
+        serve_lanes(owner, lanes, keys, lambda job: None)
         async with local_socket(us.home, owner):
             await asyncio.sleep(0)
-            yield LaneStage(pool, us, lanes, facts, told, Link(socket_path(us.home)))
+            yield LaneStage(pool, us, lanes, keys, facts, told, Link(socket_path(us.home)))
 
 
 def generate(max_tokens: int = 10, resume: str = "") -> bytes:

@@ -175,7 +175,7 @@ async def test_what_is_under_way_when_the_job_ends_is_answered(tmp_path: Path) -
 
 async def test_a_lane_that_is_shutting_down_takes_nobody(tmp_path: Path) -> None:
     async with lane_stage(tmp_path) as s:
-        session = LaneSession(s.lanes, JOB, receipts=False)
+        session = LaneSession(s.lanes, s.keys, JOB, receipts=False)
         s.lanes._group = None
         with pytest.raises(FallowError) as closing:
             s.lanes.spawn(session.read(_nothing()), "reader")

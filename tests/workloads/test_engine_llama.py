@@ -11,7 +11,7 @@ import pytest
 from tests.workloads.smol import smol_gguf
 
 from fallow.errors import FallowError
-from fallow.wire.tasks import ChatTurn, Generate, GenerateValue
+from fallow.wire.tasks import CANCELLED, ChatTurn, Generate, GenerateValue
 from fallow.workloads.engine_llama import LlamaEngine
 
 CAPITAL = (ChatTurn("user", "What is the capital of France? Tell me about it."),)
@@ -70,10 +70,22 @@ def test_refusals(engine: LlamaEngine) -> None:
     with pytest.raises(FallowError, match="room for 256") as caught:
         answer(engine, Generate((), "hello " * 500, 5))
     assert caught.value.code == "E1903"
-    with pytest.raises(FallowError) as caught:
-        engine.answer(Generate(CAPITAL, "", 50), 1, lambda _: False)
-    assert caught.value.code == "E1402"
     assert answer(engine, Generate(CAPITAL, "", 4))[0].completion_tokens == 4
+
+
+def test_a_cancelled_answer_is_metered_at_what_was_told(engine: LlamaEngine) -> None:
+    heard: list[str] = []
+
+    def emit(piece: str) -> bool:
+        heard.append(piece)
+        return len(heard) < 3
+
+    for request in (Generate(CAPITAL, "", 50), Generate((), "The weather is", 50)):
+        heard.clear()
+        value, whole = engine.answer(request, 1, emit), answer(engine, request)[0]
+        assert (value.text, value.finish, value.completion_tokens) == ("".join(heard), CANCELLED, 3)
+        assert value.prompt_tokens == whole.prompt_tokens
+        assert whole.text.startswith(value.text)
 
 
 def test_its_port_is_locked(engine: LlamaEngine) -> None:

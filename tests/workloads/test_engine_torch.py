@@ -10,7 +10,7 @@ import torch
 from tests.workloads.tiny import make_model
 
 from fallow.errors import FallowError
-from fallow.wire.tasks import ChatTurn, Generate, GenerateValue
+from fallow.wire.tasks import CANCELLED, ChatTurn, Generate, GenerateValue
 from fallow.workloads import engine_torch, lora
 from fallow.workloads.engine_torch import TorchEngine, Turns, _Speech, choose
 from fallow.workloads.engines import Sampling, StopWatch
@@ -131,10 +131,18 @@ def test_nobody_wants_more(engine: TorchEngine) -> None:
         heard.append(piece)
         return len(heard) < 3
 
-    with pytest.raises(FallowError) as caught:
-        engine.answer(PROMPT, 1, emit)
-    assert caught.value.code == "E1402"
+    value = engine.answer(PROMPT, 1, emit)
+    whole, _ = answer(engine, PROMPT)
     assert len(heard) == 3
+    assert (value.text, value.finish) == ("".join(heard), CANCELLED)
+    assert (value.prompt_tokens, value.completion_tokens) == (whole.prompt_tokens, sum(map(bool, heard)))
+    assert whole.text.startswith(value.text)
+
+
+def test_nobody_wants_even_the_first_word(engine: TorchEngine) -> None:
+    with pytest.raises(FallowError) as caught:
+        engine.answer(PROMPT, 1, lambda _: False)
+    assert caught.value.code == "E1402"
 
 
 def test_chat_goes_through_the_template(engine: TorchEngine) -> None:

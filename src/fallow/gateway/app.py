@@ -5,9 +5,8 @@ any of them may die."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import cast
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -29,13 +28,13 @@ from fallow.gateway.requests import (
 from fallow.ports import Clock, Entropy
 from fallow.sdk.link import Link
 from fallow.units import cost_ucr, to_text
-from fallow.wire.local import ListModels, ModelList, PostKey, ReserveKey, ServedModel
-from fallow.wire.tasks import Generate, GenerateValue
+from fallow.wire.local import CheckKey, ListModels, ModelList, ServedModel
+from fallow.wire.tasks import GenerateValue
 
 CALL_S = 10.0
 FIRST_ANSWER_S = 600.0
-MODELS_FRESH_S = 1.0
-POST_TRIES, POST_EVERY_S = 20, 0.5
+MODELS_FRESH_S, MODELS_GOOD_S = 1.0, 10.0
+MAX_SECRET_CHARS = 200
 
 
 class Gateway:
@@ -47,67 +46,78 @@ class Gateway:
         self._models_at = float("-inf")
         self._lanes: dict[bytes, ModelLane] = {}
         self._running: set[asyncio.Task[None]] = set()
+        self._refreshing: asyncio.Task[None] | None = None
 
     async def models(self) -> tuple[ServedModel, ...]:
         """What is served now, at most a second old."""
-        if self.clock.monotonic_s() - self._models_at > MODELS_FRESH_S:
+        if self._age_s() > MODELS_FRESH_S:
             found = await self._link.call(ListModels(), CALL_S)
             assert isinstance(found, ModelList)
             self._models, self._models_at = found.models, self.clock.monotonic_s()
         return self._models
 
     async def model(self, name: str) -> ServedModel:
-        """Raises UsageError E1901 for a model that is not served."""
+        """By what was served a moment ago, so that no request waits for the list: a lane whose model has gone says so
+        itself. Raises UsageError E1901 for a model that is not served."""
+        known = [model for model in self._models if model.name == name]
+        if known and self._age_s() <= MODELS_GOOD_S:
+            self._refresh()
+            return known[0]
         for model in await self.models():
             if model.name == name:
                 return model
         raise fail("E1901", f"The model {name!r} is not served here.")
+
+    def _age_s(self) -> float:
+        return self.clock.monotonic_s() - self._models_at
+
+    def _refresh(self) -> None:
+        if self._age_s() > MODELS_FRESH_S and self._refreshing is None:
+            self._refreshing = self._spawn(self._ask_models(), "models")
+
+    async def _ask_models(self) -> None:
+        try:
+            await self.models()
+        except FallowError:  # the steward is away; the next request will hear of it
+            self._models_at = float("-inf")
+        finally:
+            self._refreshing = None
 
     def lane(self, model: ServedModel) -> ModelLane:
         """The model's lane, opened when first needed."""
         lane = self._lanes.get(model.job)
         if lane is None:
             lane = self._lanes[model.job] = ModelLane(self._link, model.job)
-            self._running.add(self._group.create_task(self._keep(model.job, lane), name=f"lane {model.name}"))
+            self._spawn(self._keep(model.job, lane), f"lane {model.name}")
         return lane
+
+    def _spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        task = self._group.create_task(work, name=name)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
 
     async def _keep(self, job: bytes, lane: ModelLane) -> None:
         try:
             await lane.run()
         finally:
             self._lanes.pop(job, None)
-            self._running.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     def close(self) -> None:
-        """Stop the lanes; what is being booked is still booked, unless the steward is away."""
+        """Stop the lanes, and the work on them."""
         for task in self._running:
             task.cancel()
 
-    async def reserve(self, secret: str, amount_ucr: int) -> bytes:
-        """Set the most that a request can cost aside on its key; -> the operation to book it with."""
-        operation = self.entropy.draw(32)
-        await self._link.call(ReserveKey(secret[:200], amount_ucr, operation), CALL_S)
-        return operation
-
-    def book(self, operation: bytes, amount_ucr: int) -> asyncio.Task[None]:
-        """Book a request at what it cost, in a task that outlives the request: a client that goes away cancels its own
-        request, and must not get its money back by that."""
-        return self._group.create_task(self._post(operation, amount_ucr), name="booking")
-
-    async def _post(self, operation: bytes, amount_ucr: int) -> None:
-        for _ in range(POST_TRIES):
-            try:
-                await self._link.call(PostKey(operation, amount_ucr), CALL_S)
-                return
-            except FallowError:  # the steward is being restarted; the reservation stands until then, or lapses
-                await self.clock.sleep(POST_EVERY_S)
+    async def check(self, secret: str) -> None:
+        """Raises UsageError E1902 for a wrong key."""
+        await self._link.call(CheckKey(secret), CALL_S)
 
 
 def _secret(request: Request) -> str:
     kind, _, secret = request.headers.get("authorization", "").partition(" ")
     if kind.lower() != "bearer" or not secret:
         raise fail("E1902", "No API key was sent.", next_step="Send the header Authorization: Bearer KEY.")
-    return secret.strip()
+    return secret.strip()[:MAX_SECRET_CHARS]
 
 
 async def _body(request: Request) -> bytes:
@@ -137,17 +147,19 @@ async def _complete(request: Request, chat: bool) -> Response:
     if task.max_tokens >= model.context_tokens:
         raise fail("E1903", f"max_tokens is {task.max_tokens}, the model holds {model.context_tokens} tokens.")
     most = min(prompt_bytes(task), model.context_tokens) + task.max_tokens
-    operation = await gateway.reserve(secret, cost_ucr(most, model.price_ucr))
     seed = asked.seed if asked.seed is not None else int.from_bytes(gateway.entropy.draw(7))
-    identifier = ("chatcmpl-" if chat else "cmpl-") + operation.hex()[:24]
+    answer = Answer(
+        task, seed & ((1 << 63) - 1), secret, cost_ucr(most, model.price_ucr), model.price_ucr
+    )  # fmt: skip
+    identifier = ("chatcmpl-" if chat else "cmpl-") + gateway.entropy.draw(12).hex()
     shape = Shape(chat, identifier, model.name, gateway.clock.now_ms() // 1000)
-    work = _Work(gateway, model, operation)
+    lane = gateway.lane(model)
     if asked.stream:
         with_usage = asked.stream_options is not None and asked.stream_options.include_usage
-        pieces = work.stream(task, seed & ((1 << 63) - 1), shape, with_usage)
+        pieces = _stream(lane, answer, shape, with_usage)
         first = await anext(pieces)
         return StreamingResponse(_chain(first, pieces), media_type="text/event-stream")
-    value, receipt = await work.whole(task, seed & ((1 << 63) - 1))
+    value, receipt = await _whole(lane, answer)
     return JSONResponse(shape.whole(value, receipt), headers={"x-fallow-receipt": receipt})
 
 
@@ -157,60 +169,35 @@ async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byte
         yield piece
 
 
-class _Work:
-    """One answer with its money: booked at what it cost; when its client goes away before the end, at the tokens that
-    came so far; at nothing when it failed."""
+async def _whole(lane: ModelLane, answer: Answer) -> tuple[GenerateValue, str]:
+    """-> the finished answer and its receipt's id."""
+    async with lane.ask(answer):
+        while not isinstance(item := await _next(answer), GenerateValue):
+            pass
+        return item, await _receipt(answer)
 
-    def __init__(self, gateway: Gateway, model: ServedModel, operation: bytes) -> None:
-        self._gateway, self._model, self._operation = gateway, model, operation
-        self._failed = False
 
-    @asynccontextmanager
-    async def _ask(self, task: Generate, seed: int) -> AsyncGenerator[Answer]:
-        answer = Answer(task, seed)
+async def _receipt(answer: Answer) -> str:
+    """As text; "" for one that was lost with a steward that was killed just then."""
+    receipt = await _next(answer)
+    assert isinstance(receipt, bytes), "the receipt comes last"
+    return to_text("receipt", receipt) if receipt else ""
+
+
+async def _stream(lane: ModelLane, answer: Answer, shape: Shape, with_usage: bool) -> AsyncGenerator[bytes]:
+    """Server-sent events. The first is only made when the first token is there, so that an error before it still has
+    its own HTTP status."""
+    async with lane.ask(answer):
+        item = await _next(answer)
+        yield shape.opening() + (shape.piece(item) if isinstance(item, str) else b"")
         try:
-            async with self._gateway.lane(self._model).ask(answer):
-                yield answer
-        except FallowError:
-            self._failed = True
-            raise
-        finally:
-            await asyncio.shield(self._gateway.book(self._operation, self._cost_ucr(answer)))
-
-    def _cost_ucr(self, answer: Answer) -> int:
-        tokens = 0 if self._failed else answer.pieces
-        if answer.value is not None:
-            tokens = answer.value.prompt_tokens + answer.value.completion_tokens
-        return cost_ucr(tokens, self._model.price_ucr)
-
-    async def whole(self, task: Generate, seed: int) -> tuple[GenerateValue, str]:
-        """-> the finished answer and its receipt's id."""
-        async with self._ask(task, seed) as answer:
-            while not isinstance(item := await _next(answer), GenerateValue):
-                pass
-            return item, await self._receipt(answer)
-
-    async def _receipt(self, answer: Answer) -> str:
-        """As text; "" for one that was lost with a steward that was killed just then."""
-        receipt = await _next(answer)
-        assert isinstance(receipt, bytes), "the receipt comes last"
-        return to_text("receipt", receipt) if receipt else ""
-
-    async def stream(self, task: Generate, seed: int, shape: Shape, with_usage: bool) -> AsyncIterator[bytes]:
-        """Server-sent events. The first is only made when the first token is there, so that an error before it still
-        has its own HTTP status."""
-        async with self._ask(task, seed) as answer:
-            item = await _next(answer)
-            yield shape.opening() + (shape.piece(item) if isinstance(item, str) else b"")
-            try:
-                while not isinstance(item, GenerateValue):
-                    item = await _next(answer)
-                    if isinstance(item, str):
-                        yield shape.piece(item)
-                yield shape.closing(item, await self._receipt(answer), with_usage)
-            except FallowError as error:
-                self._failed = True
-                yield shape.broken(error)
+            while not isinstance(item, GenerateValue):
+                item = await _next(answer)
+                if isinstance(item, str):
+                    yield shape.piece(item)
+            yield shape.closing(item, await _receipt(answer), with_usage)
+        except FallowError as error:
+            yield shape.broken(error)
 
 
 async def _chat(request: Request) -> Response:
@@ -223,7 +210,7 @@ async def _plain(request: Request) -> Response:
 
 async def _list(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
-    await gateway.reserve(_secret(request), 0)
+    await gateway.check(_secret(request))
     data = [
         {"id": m.name, "object": "model", "created": m.created_ms // 1000, "owned_by": to_text("job", m.job),
          "context_length": m.context_tokens, "price_ucr": m.price_ucr}

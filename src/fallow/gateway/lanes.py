@@ -19,8 +19,8 @@ from fallow.errors import FallowError, UnavailableError, fail
 from fallow.sdk.lanes import fail_safely
 from fallow.sdk.link import Link, LinkStream
 from fallow.wire.codec import decode, encode
-from fallow.wire.local import LaneReceipt, OpenJobLane
-from fallow.wire.messages import LaneItem, LaneResult, LaneStop, LaneTask, Message
+from fallow.wire.local import LaneReceipt, OpenJobLane, PaidTask
+from fallow.wire.messages import LaneItem, LaneResult, LaneStop, Message
 from fallow.wire.tasks import MAX_VALUE_BYTES, Generate, GenerateValue
 
 MAX_WAITING_PIECES = 4096
@@ -36,12 +36,15 @@ Item = str | GenerateValue | bytes
 
 @dataclass
 class Answer:
-    """One request in flight. `sent` is the text that came for it so far, in `pieces` of at least a token each; `next`
-    gives text, then the value, then the receipt's id. Bounded: an answer whose client does not read ends with E1803
-    after what was kept for it."""
+    """One request in flight, paid by the key with `secret`: at most `amount_ucr`, at `price_ucr` for 1,000 units.
+    `sent` is the text that came for it so far, in `pieces` of at least a token each; `next` gives text, then the value,
+    then the receipt's id. Bounded: an answer whose client does not read ends with E1803 after what was kept for it."""
 
     task: Generate
     seed: int
+    secret: str
+    amount_ucr: int
+    price_ucr: int
     sent: str = ""
     pieces: int = 0
     value: GenerateValue | None = None
@@ -49,13 +52,14 @@ class Answer:
     _error: FallowError | None = None
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def request(self, number: int) -> LaneTask:
-        """What to ask for now: the rest, when some of it came already."""
+    def request(self, number: int) -> PaidTask:
+        """What to ask for now: the rest, when some of it came already. What came is booked by itself then, if it is
+        owed at all."""
         task = self.task
         if self.sent:
             left = max(1, task.max_tokens - self.pieces)
             task = msgspec.structs.replace(task, resume=self.sent, max_tokens=left)
-        return LaneTask(number, encode(task), self.seed, stream=True)
+        return PaidTask(number, encode(task), self.seed, self.secret, self.amount_ucr, self.price_ucr)
 
     def put(self, item: Item, pieces: int = 1) -> bool:
         """A text holds `pieces`. -> False when the client has fallen too far behind."""

@@ -235,6 +235,7 @@ async def _steward(services: Services, options: Options, owner: Router, group: a
     await ready.wait()
     api.serve_jobs(owner, services, steward)
     api.serve_receipts(owner, steward, Receipts(services, steward.records, steward.state))
-    serve_lanes(owner, steward.lanes, known)
-    serve_api_keys(owner, ApiKeys(services.log, services.clock, services.entropy))
+    keys = ApiKeys(services.log, services.clock, services.entropy)
+    serve_lanes(owner, steward.lanes, keys, known)
+    serve_api_keys(owner, keys)
     return steward

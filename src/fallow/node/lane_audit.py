@@ -57,8 +57,8 @@ class LaneAudits:
             record = leg.answered.get(effect.first + index) if leg is not None else None
             if leg is None or record is None:
                 return self._unchecked(effect, "What was answered is no longer at hand.")
-            if not record.units:
-                continue  # a refusal: it earns nothing, and is no lie
+            if not record.units or record.cancelled(leg.kind):
+                continue  # a refusal earns nothing, and is no lie; where an answer was cut short depends on the moment
             claimed = Vote(effect.lease, record.number, value_hash(record.value), record.units)
             votes = await self._votes(effect, record, claimed)
             others = [vote for vote in votes if vote.lease != effect.lease]

@@ -14,6 +14,7 @@ from fallow.ports import EventLog
 from fallow.rules.node.steward_types import LaneAnswered
 from fallow.wire.claims import lane_leaf, params_hash, value_hash
 from fallow.wire.codec import decode, encode
+from fallow.wire.tasks import CANCELLED, GenerateValue
 
 FLUSH_S = 0.05
 
@@ -30,6 +31,10 @@ class Answered(msgspec.Struct, frozen=True, array_like=True):
 
     def leaf(self) -> bytes:
         return lane_leaf(self.number, params_hash(self.params), self.seed, value_hash(self.value), self.units)
+
+    def cancelled(self, kind: str) -> bool:
+        """Whether it was cut short because nobody wanted more; its value has been checked when it came."""
+        return kind == "generate" and bool(self.value) and decode(GenerateValue, self.value).finish == CANCELLED
 
 
 class Journal:

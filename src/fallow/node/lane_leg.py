@@ -21,7 +21,7 @@ from fallow.wire.codec import decode, encode
 from fallow.wire.documents import ClaimRoot
 from fallow.wire.local import ServeJob
 from fallow.wire.messages import LaneItem, LaneReady, LaneResult, LaneStop, LaneTask, Message, NodeAddress, OpenLane
-from fallow.wire.tasks import MAX_VALUE_BYTES, Generate, GenerateValue, Part
+from fallow.wire.tasks import CANCELLED, MAX_VALUE_BYTES, Generate, GenerateValue, Part
 
 log = structlog.get_logger()
 
@@ -55,10 +55,10 @@ def most_units(kind: str, params: bytes) -> int:
 @dataclass(slots=True, eq=False)
 class Ask:
     """A task on its way: what is asked, how often it was tried, what of a streamed answer was passed on already (its
-    `text`, in `pieces` of at least a token each; the first `told_chars` of it by providers before this one), and where
-    the answer goes. `deliver` is called with each LaneItem and the one LaneResult; `leg` and `number` say where it is
-    now. `avoid` are leases to be used only when there is no other; with `only` it stays on that one. Nobody waits for
-    an `unwanted` one."""
+    `text`, in `pieces` of at least a token each; the first `told_chars` and `told_pieces` of it by providers before
+    this one), and where the answer goes. `deliver` is called with each LaneItem and the one LaneResult; `leg` and
+    `number` say where it is now. `avoid` are leases to be used only when there is no other; with `only` it stays on
+    that one. Nobody waits for an `unwanted` one."""
 
     params: bytes
     seed: int
@@ -69,6 +69,7 @@ class Ask:
     text: str = ""
     pieces: int = 0
     told_chars: int = 0
+    told_pieces: int = 0
     sent: bytes = b""
     leg: Leg | None = None
     number: int = 0
@@ -171,7 +172,7 @@ class Leg:
         self._next += 1
         ask.leg, ask.number = self, self._next
         ask.tries += 1
-        ask.sent, ask.told_chars = params, len(ask.text)
+        ask.sent, ask.told_chars, ask.told_pieces = params, len(ask.text), ask.pieces
         self.flying[self._next] = ask
         self._outbox.put_nowait(LaneTask(self._next, ask.sent, ask.seed, ask.stream))
         return True
@@ -280,6 +281,7 @@ class Leg:
             and value.prompt_tokens <= _most_read(ask.sent, len(asked.turns))
             and result.units == value.prompt_tokens + value.completion_tokens
             and (not ask.stream or value.text == ask.text[ask.told_chars :])  # what is claimed is what was told
+            and (value.finish != CANCELLED or _fairly_cancelled(ask, value))
         )
         return ("", "") if right else wrong
 
@@ -305,6 +307,15 @@ class Leg:
     def claimed(self, units: int) -> None:
         """The brain counts these units from now on."""
         self._unclaimed_units = max(0, self._unclaimed_units - units)
+
+
+def _fairly_cancelled(ask: Ask, value: GenerateValue) -> bool:
+    """Whether we asked for the answer to be cut short, and what was made is metered at no more than was told. Checks by
+    doing it again leave such answers out, since nobody else would stop at the same word: the meter must be one that we
+    can read ourselves. Does not defend against: a provider that counts the prompt of a cancelled answer up to a token
+    for each byte."""
+    told = ask.pieces - ask.told_pieces if ask.stream else len(value.text.encode())
+    return ask.unwanted and value.completion_tokens <= told
 
 
 def _told(ask: Ask, result: LaneResult) -> tuple[str, str]:

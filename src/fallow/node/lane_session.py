@@ -13,12 +13,14 @@ from collections.abc import AsyncIterator, Callable
 import msgspec
 
 from fallow.errors import FallowError, fail
+from fallow.node.api_keys import ApiKeys
 from fallow.node.lane import MAX_TRIES, Lanes
-from fallow.node.lane_leg import RETRY, Ask, most_units
+from fallow.node.lane_leg import RETRY, Ask, Leg, most_units
+from fallow.node.lane_payments import Payments
 from fallow.node.router import Caller, Router
 from fallow.node.steward_records import LaneReceiptNote, lane_receipt_id
 from fallow.wire.codec import encode
-from fallow.wire.local import LaneReceipt, OpenJobLane
+from fallow.wire.local import LaneReceipt, OpenJobLane, PaidTask
 from fallow.wire.messages import LaneItem, LaneResult, LaneStop, LaneTask, Message
 
 MAX_OUT = 16_384
@@ -27,10 +29,11 @@ MAX_OPEN = 8_192
 
 
 class LaneSession:
-    """Its numbers are the client's own; ours are the legs'."""
+    """Its numbers are the client's own; ours are the legs'. `keys` are those that tasks may be paid with."""
 
-    def __init__(self, lanes: Lanes, job: bytes, receipts: bool) -> None:
+    def __init__(self, lanes: Lanes, keys: ApiKeys, job: bytes, receipts: bool) -> None:
         self._lanes, self._job, self._receipts = lanes, job, receipts
+        self._payments = Payments(keys, lanes.spawn, self._put, self._unpaid)
         self._kind = lanes.facts.kind_of(job)
         self._asks: dict[int, Ask] = {}
         self._out: deque[Message] = deque()
@@ -55,19 +58,31 @@ class LaneSession:
     async def _take(self, message: Message) -> None:
         match message:
             case LaneTask(number):
-                while len(self._asks) + self._saving + len(self._out) >= MAX_OPEN:
-                    self._room.clear()
-                    await self._room.wait()
-                if number in self._asks:
-                    raise fail("E1102", f"lane task {number} is under way already")
+                await self._wait_for_room(number)
                 self._ask(message)
+            case PaidTask(number):
+                await self._wait_for_room(number)
+                self._ask_for_pay(message)
             case LaneStop(number):
                 if (ask := self._asks.get(number)) is not None:
-                    self._stop(ask)
-                    if ask.leg is None:  # it waits for a provider still
-                        ask.deliver(ask, LaneResult(number, b"", 0, "E1402", "The task was stopped."))
+                    self._stop(number, ask)
             case _:
                 raise fail("E1102", "neither a lane task nor a stop")
+
+    async def _wait_for_room(self, number: int) -> None:
+        while len(self._asks) + self._saving + len(self._out) >= MAX_OPEN:
+            self._room.clear()
+            await self._room.wait()
+        if number in self._asks:
+            raise fail("E1102", f"lane task {number} is under way already")
+
+    def _ask_for_pay(self, task: PaidTask) -> None:
+        try:
+            self._payments.reserve(task)
+        except FallowError as error:
+            self._put(LaneResult(task.number, b"", 0, error.code, error.what))
+            return
+        self._ask(LaneTask(task.number, task.params, task.seed, stream=True))
 
     def _ask(self, task: LaneTask) -> None:
         ask = Ask(
@@ -81,10 +96,16 @@ class LaneSession:
         except FallowError as error:  # this task's own fault, or bad luck; the others go on
             ask.deliver(ask, LaneResult(task.number, b"", 0, error.code, error.what))
 
-    def _stop(self, ask: Ask) -> None:
+    def _stop(self, number: int, ask: Ask) -> None:
         ask.unwanted = True
         if ask.leg is not None:
             ask.leg.stop(ask)
+        else:  # it waits for a provider still
+            ask.deliver(ask, LaneResult(number, b"", 0, "E1402", "The task was stopped."))
+
+    def _unpaid(self, number: int) -> None:
+        if (ask := self._asks.get(number)) is not None:
+            self._stop(number, ask)
 
     # out ------------------------------------------------------------------------------------------------------------
 
@@ -93,7 +114,9 @@ class LaneSession:
             if isinstance(message, LaneItem):
                 ask.text += message.data.decode("utf-8", "replace")
                 ask.pieces += min(message.pieces, len(message.data))
-                self._put(msgspec.structs.replace(message, number=number))
+                item = msgspec.structs.replace(message, number=number)
+                if not self._payments.holds(item):
+                    self._put(item)
             elif self._may_retry(ask, message.code) and ask.leg is not None:
                 ask.avoid += (ask.leg.plan.lease,)
                 self._lanes.again(ask)
@@ -110,23 +133,32 @@ class LaneSession:
         return code != "E1502" or not ask.pieces  # a wrong answer that was told already cannot be taken back
 
     def _answered(self, ask: Ask, result: LaneResult) -> None:
-        if not ask.receipt or ask.leg is None or result.code:
-            self._put(result)
-            return
-        lease = ask.leg.plan.lease
-        receipt = lane_receipt_id(lease, ask.number)
+        leg = ask.leg
+        self._saving += 1
+
+        def booked(told: LaneResult) -> None:
+            if not ask.receipt or leg is None or told.code:
+                self._over((told,))
+            else:
+                self._keep(leg, ask.number, told)
+
+        if not self._payments.settle(result, booked):
+            booked(result)
+
+    def _keep(self, leg: Leg, leg_number: int, result: LaneResult) -> None:
+        """What has a receipt is on disk before the user is told."""
+        receipt = lane_receipt_id(leg.plan.lease, leg_number)
         cells = {
-            f"lane-receipt/{receipt.hex()}": encode(LaneReceiptNote(self._job, lease, ask.number)),
+            f"lane-receipt/{receipt.hex()}": encode(LaneReceiptNote(self._job, leg.plan.lease, leg_number)),
             f"receipts/{self._job.hex()}/{receipt.hex()}": b"",
         }
+        leg.when_saved(cells, lambda: self._over((result, LaneReceipt(result.number, receipt))))
 
-        def saved() -> None:  # what has a receipt is on disk before the user is told
-            self._saving -= 1
-            self._put(result)
-            self._put(LaneReceipt(result.number, receipt))
-
-        self._saving += 1
-        ask.leg.when_saved(cells, saved)
+    def _over(self, told: tuple[Message, ...]) -> None:
+        self._saving -= 1
+        for message in told:
+            self._put(message)
+        self._news.set()  # also when there is nobody to tell
 
     def _put(self, message: Message) -> None:
         if self._gone:
@@ -160,17 +192,17 @@ class LaneSession:
     def abandon(self) -> None:
         """The client is gone: stop what still runs for it."""
         self._gone = True
-        for ask in self._asks.values():
-            self._stop(ask)
+        for number, ask in list(self._asks.items()):
+            self._stop(number, ask)
 
 
-def serve_lanes(router: Router, lanes: Lanes, known: Callable[[bytes], None]) -> None:
+def serve_lanes(router: Router, lanes: Lanes, keys: ApiKeys, known: Callable[[bytes], None]) -> None:
     """Answer OpenJobLane on the local socket; `known` raises for a job that has no lane."""
 
     @router.stream(OpenJobLane)
     async def _(_caller: Caller, request: OpenJobLane, inputs: AsyncIterator[Message]) -> AsyncIterator[Message]:
         known(request.job)
-        session = LaneSession(lanes, request.job, request.receipts)
+        session = LaneSession(lanes, keys, request.job, request.receipts)
         lanes.join(request.job, session)
         reader: asyncio.Task[None] | None = None
         try:

@@ -11,7 +11,7 @@ import msgspec
 MAX_KEYS = 10_000
 MAX_RESERVATIONS = 1_000
 RESERVATION_MS = 15 * 60 * 1000
-MAX_SETTLED = 10_000
+MAX_SETTLED = 32
 
 
 class Reservation(msgspec.Struct):

@@ -344,10 +344,25 @@ class OpenJobLane(Message, frozen=True):
     """-> a stream: the caller sends LaneTask (numbers of its own choice) and gets LaneItem and LaneResult back. The
     node spreads the tasks over the job's leases, moves them when a provider dies (a streamed generate task goes on
     where it stopped), checks samples, and pays. After each LaneResult of a task with `stream` or `receipts` set, a
-    LaneReceipt follows."""
+    LaneReceipt follows. A PaidTask may be sent in place of any LaneTask."""
 
     job: Word
     receipts: bool = False
+
+
+class PaidTask(Message, frozen=True, gc=False):
+    """On a lane: a streamed task that a key pays for. Before anybody works on it, `amount_ucr` is reserved on the key
+    with this `secret`; LaneResult E1902 for a wrong key, E1905 when its budget does not cover it. When the task has
+    ended, its units at `price_ucr` for 1,000 are booked, at most what was reserved, and the rest is free again; also
+    when its client has stopped it or gone away. Nothing of the answer is told before the reservation is on disk, and
+    not its end before the booking is. A node that starts again frees what was reserved: nothing is under way then."""
+
+    number: U64
+    params: bytes
+    seed: U64
+    secret: Label
+    amount_ucr: U64
+    price_ucr: U64
 
 
 class LaneReceipt(Message, frozen=True):
@@ -394,21 +409,7 @@ class ChangeKey(Message, frozen=True):
     revoke: bool = False
 
 
-class ReserveKey(Message, frozen=True):
-    """-> KeyReserved. The gateway reserves the most a request can cost on the key with this secret; Failure E1902 for a
-    wrong key, E1905 when its budget does not cover it."""
+class CheckKey(Message, frozen=True):
+    """-> Ok, or Failure E1902 for a secret that is no key's, or a revoked one's."""
 
     secret: Label
-    amount_ucr: U64
-    operation: Word
-
-
-class KeyReserved(Message, frozen=True):
-    operation: Word
-
-
-class PostKey(Message, frozen=True):
-    """-> Ok. Books what the request cost, at most what was reserved, and frees the rest."""
-
-    operation: Word
-    amount_ucr: U64

@@ -298,7 +298,8 @@ class LaneTask(Message, frozen=True, gc=False):
 
 
 class LaneStop(Message, frozen=True):
-    """Stop working on `number`; nobody waits for it."""
+    """Stop working on `number`; nobody waits for it. It still gets its one LaneResult: of a generate task with what was
+    made so far (`finish` CANCELLED), which is owed, or with code E1402 when nothing was."""
 
     number: U64
 

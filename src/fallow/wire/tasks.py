@@ -171,8 +171,14 @@ class Generate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_li
     resume: Annotated[str, msgspec.Meta(max_length=MAX_PARAMS_BYTES)] = ""
 
 
+CANCELLED = "cancelled"
+
+
 class GenerateValue(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
-    """The value of a generate task. `finish` is "stop" or "length"; token counts follow the model's tokenizer."""
+    """The value of a generate task. `finish` is "stop", "length", or CANCELLED for one that was stopped because nobody
+    wanted more: it holds what had been made by then. Token counts follow the model's tokenizer, but for a cancelled
+    answer: its `completion_tokens` are the pieces of text that were told, of at least one token each, so that whoever
+    heard them can count them."""
 
     text: Annotated[str, msgspec.Meta(max_length=MAX_VALUE_BYTES)]
     finish: Name

@@ -74,8 +74,8 @@ class LaneBatch(WorkerMessage, frozen=True):
 
 
 class LaneCancel(WorkerMessage, frozen=True):
-    """Nobody waits for these numbers any more; each is still answered by one LaneResult, with code E1402 unless it was
-    faster."""
+    """Nobody waits for these numbers any more; each is still answered by one LaneResult: with what was made so far and
+    its units, or with code E1402 when nothing was, unless it was faster."""
 
     numbers: Annotated[tuple[U64, ...], msgspec.Meta(max_length=MAX_LANE_BATCH)]
 

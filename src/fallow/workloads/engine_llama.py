@@ -16,7 +16,7 @@ from typing import Any, cast
 import xllamacpp as _xllamacpp
 
 from fallow.errors import FallowError, fail
-from fallow.wire.tasks import Generate, GenerateValue
+from fallow.wire.tasks import CANCELLED, Generate, GenerateValue
 from fallow.workloads.engines import Emit, read_sampling, split_opening, too_long
 from fallow.workloads.model_files import not_a_model
 
@@ -56,8 +56,10 @@ class LlamaEngine:
             "max_tokens": request.max_tokens or -1,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            # Whatever llama.cpp would add of its own is switched off: the request says what is sampled from.
-            "top_k": 0,
+            "return_progress": True,  # tells the prompt's tokens before the end, which a cancelled answer has not
+            # Whatever llama.cpp would add of its own is switched off: the request says what is sampled from. Where only
+            # the likeliest token can be chosen, the samplers are spared the rest of the vocabulary.
+            "top_k": 0 if sampling.temperature else 1,
             "min_p": 0.0,
             "seed": seed % MAX_SEED,
             "stop": list(request.stop),
@@ -82,6 +84,7 @@ class _Hearing:
         self._pieces: list[str] = []
         self._finish = ""
         self._usage: dict[str, Any] = {}
+        self._prompt_tokens = 0
         self._error: dict[str, Any] | None = None
         self._unwanted = False
 
@@ -91,6 +94,8 @@ class _Hearing:
             self._error = cast(dict[str, Any], chunk["error"])
             return True
         self._usage = chunk.get("usage") or self._usage
+        if "prompt_progress" in chunk:
+            self._prompt_tokens = int(chunk["prompt_progress"]["total"])
         for choice in chunk.get("choices") or ():
             piece = choice["delta"].get("content") if "delta" in choice else choice.get("text")
             self._finish = choice.get("finish_reason") or self._finish
@@ -101,7 +106,7 @@ class _Hearing:
 
     def value(self, context_tokens: int) -> GenerateValue:
         if self._unwanted:
-            raise fail("E1402", "The answer was cancelled.")
+            return GenerateValue("".join(self._pieces), CANCELLED, self._prompt_tokens, len(self._pieces))
         if self._error is not None:
             raise _refused(self._error, context_tokens)
         if not self._finish:

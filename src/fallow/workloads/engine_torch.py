@@ -19,7 +19,7 @@ from blake3 import blake3
 from transformers import DynamicCache
 
 from fallow.errors import fail
-from fallow.wire.tasks import Generate, GenerateValue
+from fallow.wire.tasks import CANCELLED, Generate, GenerateValue
 from fallow.workloads import lora
 from fallow.workloads.engines import Emit, Sampling, StopWatch, read_sampling, split_opening, too_long
 from fallow.workloads.model import LoadedModel, be_quiet, be_reproducible, load_model
@@ -54,13 +54,14 @@ class TorchEngine:
         limit = min(request.max_tokens, room) if request.max_tokens else room
         speech = _Speech(self._model.tokenizer, prompt, StopWatch(request.stop))
         logits, cache = self._read(prompt, emit)
-        finish, made = "length", 0
+        finish, made, told = "length", 0, 0
         for made in range(1, limit + 1):
             token = choose(logits, sampling, seed, len(prompt) + made - 1)
             ended = token in self._model.ends
             piece = "" if ended else speech.feed(token)
+            told += bool(piece)
             if piece and not emit(piece):
-                raise fail("E1402", "The answer was cancelled.")
+                return GenerateValue("".join(speech.said), CANCELLED, len(prompt), told)
             if ended or speech.watch.stopped:
                 finish = "stop"
                 break

@@ -25,8 +25,9 @@ class Engine(Protocol):
     def answer(self, request: Generate, seed: int, emit: Emit) -> GenerateValue:
         """Answer `request`. The pieces given to `emit` joined are the value's text, which holds neither `resume` nor
         the stop string. Counts: `prompt_tokens` is everything that was read (so `resume` too), `completion_tokens`
-        everything that was made, the end token included when one was made. Errors: E1903 when the prompt leaves no
-        room, E1904 for settings out of bounds, E1402 when `emit` returns False."""
+        everything that was made, the end token included when one was made. When `emit` returns False the answer ends
+        there, as CANCELLED (see `GenerateValue`). Errors: E1903 when the prompt leaves no room, E1904 for settings out
+        of bounds, E1402 when `emit` returns False before it was given any text."""
         ...
 
 
