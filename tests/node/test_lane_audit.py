@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,10 +11,13 @@ import pytest
 from tests.node.lane_stage import (
     ECHO,
     JOB,
+    SERVE,
     Answer,
     LaneStage,
     Player,
+    countdown,
     echo,
+    generate,
     impatient,
     lane_stage,
 )
@@ -22,9 +26,11 @@ from fallow.node import lane_audit
 from fallow.rules.node import steward_types as t
 from fallow.sdk.lanes import AsyncLane
 from fallow.wire.claims import evidence_holds
-from fallow.wire.codec import decode
+from fallow.wire.codec import decode, encode
 from fallow.wire.documents import ClaimRoot
-from fallow.wire.messages import LaneResult, LaneTask, Message
+from fallow.wire.local import OpenJobLane
+from fallow.wire.messages import LaneItem, LaneResult, LaneStop, LaneTask, Message
+from fallow.wire.tasks import CANCELLED, GenerateValue
 
 
 @pytest.fixture(autouse=True)
@@ -152,3 +158,36 @@ async def test_a_lease_that_is_closed_meanwhile_is_unchecked(tmp_path: Path) -> 
         s.lanes.close(order.lease)
         s.lanes.audit(order)
         await s.told.wait(t.LaneUnchecked)
+
+
+async def test_an_answer_that_its_client_cut_short_is_not_held_against_anyone(tmp_path: Path) -> None:
+    """Where it was cut depends on the moment: the others' answers are whole."""
+    async with lane_stage(tmp_path) as s:
+        suspect = await s.ready(await s.player("rita", SERVE, hold=True))
+        leg = s.lanes.legs[suspect.lease]
+        async with s.link.open(OpenJobLane(JOB)) as stream:
+            await stream.send(LaneTask(1, generate(), stream=True))
+            await until_asked(suspect)
+            await leg._heard(LaneItem(1, b"9 "))
+            await stream.send(LaneStop(1))
+            while not suspect.stopped:
+                await asyncio.sleep(0.01)
+            result = LaneResult(1, encode(GenerateValue("9 ", CANCELLED, 7, 1)), 8)
+            suspect.answered.append((suspect.asked[0], result))
+            leg._result(result)
+        await s.claim(suspect, suspect.root())
+        event = await s.told.wait(t.LaneAnswered)
+        peers = [await s.ready(await s.player(f"peer{n}", SERVE, countdown)) for n in range(2)]
+        order = t.AuditLane(
+            suspect.lease, event.claim_hash, event.first, (0,), tuple(peer.lease for peer in peers), 2
+        )  # fmt: skip
+        s.lanes.audit(order)
+        unchecked = await s.told.wait(t.LaneUnchecked)
+        assert unchecked.claim_hash == event.claim_hash
+        assert not any(peer.asked for peer in peers)
+
+
+async def until_asked(player: Player) -> None:
+    async with asyncio.timeout(10):
+        while not player.asked:
+            await asyncio.sleep(0.01)

@@ -13,7 +13,9 @@ from fallow.adapters.event_log import SqliteEventLog
 from fallow.errors import FallowError
 from fallow.node.lane_journal import Answered, Journal, claimed_to, find_claim, keep_claim, read_answers
 from fallow.rules.node.steward_types import LaneAnswered
+from fallow.wire.codec import encode
 from fallow.wire.documents import Signed
+from fallow.wire.tasks import CANCELLED, GenerateValue
 
 LEASE = b"l" * 32
 
@@ -87,3 +89,10 @@ def test_a_claim_is_found_by_any_number_that_it_is_over(tmp_path: Path) -> None:
     assert claimed_to(log, LEASE) == 5096
     assert find_claim(log, b"m" * 32, 1) is None
     log.close()
+
+
+def test_an_answer_that_was_cut_short_is_known_as_such() -> None:
+    for finish, cancelled in ((CANCELLED, True), ("stop", False)):
+        one = Answered(1, b"p", 0, encode(GenerateValue("9 ", finish, 7, 1)), 8, True)
+        assert one.cancelled("generate") is cancelled
+        assert not one.cancelled("echo")
