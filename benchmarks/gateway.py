@@ -43,7 +43,7 @@ CLAIM = "the gateway adds at most 5 ms to the first token and keeps at least 97 
 DIRECT, PROXY = "llama.cpp's own server", "litellm proxy"
 MODEL = "smollm2"
 STREAMS, CONTEXT, THREADS = 4, 2048, 2
-SHORT_TOKENS, LONG_TOKENS = 4, 128
+SHORT_TOKENS, LONG_TOKENS = 2, 128
 WARM_UP = 5
 START_S = 120.0
 ADDED_GOAL_MS, SHARE_GOAL = 5.0, 0.97
@@ -62,9 +62,12 @@ litellm_settings: {{telemetry: false, request_timeout: 60, num_retries: 0}}
 
 
 def play_engine(model: str) -> None:
-    """llama.cpp's server with the settings that a provider's worker uses."""
+    """llama.cpp's server with the settings that a provider's worker uses, yielding as that does."""
     import xllamacpp
 
+    from fallow.adapters.worker import WorkerLimits
+
+    os.nice(WorkerLimits().nice)
     settings: Any = xllamacpp.CommonParams()
     settings.model.path = model
     settings.n_parallel, settings.n_ctx = STREAMS, CONTEXT * STREAMS
@@ -249,9 +252,9 @@ async def measure(stack: ExitStack, folder: Path, litellm: str | None, options: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=40, help="turns of short answers, for the first token")
-    parser.add_argument("--long", type=int, default=15, help="turns of long answers")
-    parser.add_argument("--many", type=int, default=7, help="turns of several long answers together")
+    parser.add_argument("--pairs", type=int, default=100, help="turns of short answers, for the first token")
+    parser.add_argument("--long", type=int, default=12, help="turns of long answers")
+    parser.add_argument("--many", type=int, default=8, help="turns of several long answers together")
     options = parser.parse_args()
     record = Record(__file__, CLAIM)
     versions = {OURS: importlib.metadata.version(OURS), DIRECT: importlib.metadata.version("xllamacpp")}

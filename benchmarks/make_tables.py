@@ -1,0 +1,137 @@
+"""The tables of `benchmarks/README.md`, from `results/`: no figure there is typed by hand.
+
+    python benchmarks/make_tables.py            print the page as it should be
+    python benchmarks/make_tables.py --write    and put it in its place
+
+What stands between `<!-- table: NAME -->` and `<!-- end -->` is replaced; NAME is "summary" or a file of `results/`. The
+rest of the page is prose, and is left as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parent
+PAGE = FOLDER / "README.md"
+MARKED = re.compile(r"(<!-- table: ([\w.]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+AUDITS = "audit_economics.json"
+KILLS = "kill_any.jsonl"
+
+Row = dict[str, Any]
+
+
+def read(name: str) -> Any:
+    """A file of `results/`; of a `.jsonl`, its lines."""
+    text = (FOLDER / "results" / name).read_text("utf-8")
+    return [json.loads(line) for line in text.splitlines()] if name.endswith(".jsonl") else json.loads(text)
+
+
+def page(text: str) -> str:
+    """The page with all its tables made anew. Raises FileNotFoundError for one without results."""
+    return MARKED.sub(lambda found: f"{found[1]}{made(found[2])}\n{found[3]}", text)
+
+
+def made(name: str) -> str:
+    """What stands under a name."""
+    if name == "summary":
+        return summary()
+    if name == AUDITS:
+        return audits(read(name))
+    return kills(read(name)) if name == KILLS else record(read(name))
+
+
+def table(heads: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def figure(value: float) -> str:
+    """Four digits at most, thousands apart."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def value_of(row: Row) -> float:
+    """A row's figure, whichever of its values that is."""
+    return row["median"] if "median" in row else row["p99"]
+
+
+def goal_of(row: Row) -> str:
+    """The bound and whether it holds; "" without one."""
+    if "goal" not in row:
+        return ""
+    bound = ("at most " if row["better"] == "less" else "at least ") + figure(row["goal"])
+    return bound + (": met" if row["met"] else ": **not met**")
+
+
+def summary() -> str:
+    """A line per claim: what was asked for, and what was measured."""
+    rows: list[list[str]] = []
+    for path in sorted((FOLDER / "results").glob("*.json")):
+        if path.name == AUDITS:
+            continue
+        found = read(path.name)
+        aims = [row for row in found["rows"] if "goal" in row]
+        said = [f"{row['what']}: {figure(value_of(row))} {row['unit']}".rstrip() + f" ({goal_of(row)})" for row in aims]
+        rows.append([f"`{found['script']}`", found["claim"], "; ".join(said)])
+    return table(["script", "claim", "measured"], rows)
+
+
+def record(found: Row) -> str:
+    """All rows of one script's last run, and where and when it ran."""
+    rows = [
+        [row["who"], row["version"], row["what"], f"{figure(value_of(row))} {row['unit']}".rstrip(),
+         f"{figure(row['least'])} to {figure(row['most'])}", str(row["n"]), goal_of(row)]
+        for row in found["rows"]
+    ]  # fmt: skip
+    heads = ["who", "version", "what", "figure", "range", "n", "goal"]
+    return table(heads, rows) + "\n\n" + run_of(found)
+
+
+def run_of(found: Row) -> str:
+    """One sentence on the run."""
+    command = " ".join(["python", f"benchmarks/{found['script']}", *found["arguments"]])
+    load = f"load {found['load_before'][0]:g} before"
+    if "load_after" in found:
+        load += f" and {found['load_after'][0]:g} after"
+    said = f"`{command}`, {found['began'][:10]}, commit {found['commit'][:7] or 'unknown'}, {load}."
+    if found["seed"] is not None:
+        said += f" Seed {found['seed']}."
+    return " ".join([said, *(f"{why[:1].upper()}{why[1:].rstrip('.')}." for why in found["left_out"])])
+
+
+def audits(rows: list[Row]) -> str:
+    """What auditing costs by policy and by kind of cheats."""
+    return table(
+        ["cheats", "policy", "executions per task", "wrong, %", "worst seed, %", "honest banned"],
+        [[row["cheats"], row["policy"], figure(row["executions_per_task"]), figure(row["wrong_percent"]),
+          figure(row["wrong_percent_max"]), figure(row["honest_banned"])] for row in rows],
+    )  # fmt: skip
+
+
+def kills(rows: list[Row]) -> str:
+    """How often each process was killed, and how it ended."""
+    victims = sorted({row["victim"] for row in rows})
+    return table(
+        ["killed", "times", "job finished and books balanced"],
+        [[who, str(len(moments)), f"{sum(row['ok'] for row in moments)} of {len(moments)}"]
+         for who in victims if (moments := [row for row in rows if row["victim"] == who])],
+    )  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="put the page in its place")
+    text = page(PAGE.read_text("utf-8"))
+    if parser.parse_args().write:
+        PAGE.write_text(text, "utf-8")
+    else:
+        print(text, end="")
+
+
+if __name__ == "__main__":
+    main()
