@@ -3,8 +3,8 @@
     python benchmarks/make_tables.py            print the page as it should be
     python benchmarks/make_tables.py --write    and put it in its place
 
-What stands between `<!-- table: NAME -->` and `<!-- end -->` is replaced; NAME is "summary" or a file of `results/`. The
-rest of the page is prose, and is left as it is.
+What stands between `<!-- table: NAME -->` and `<!-- end -->` is replaced; NAME is "summary" or a file of `results/`.
+The rest of the page is prose, and is left as it is.
 """
 
 from __future__ import annotations
