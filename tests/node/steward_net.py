@@ -13,6 +13,7 @@ from typing import TypeVar
 from tests.node.provider_net import Pool, Seller, open_pool
 
 from fallow.node import api
+from fallow.node.api_keys import ApiKeys
 from fallow.node.directory import search_signed
 from fallow.node.lane_session import serve_lanes
 from fallow.node.local_socket import local_socket
@@ -64,7 +65,8 @@ class Desk:
         api.serve_jobs(owner, self.services, steward)
         api.serve_receipts(owner, steward, Receipts(self.services, steward.records, steward.state))
         api.serve_wallet(owner, self.services)
-        serve_lanes(owner, steward.lanes, known)
+        keys = ApiKeys(self.services.log, self.services.clock, self.services.entropy)
+        serve_lanes(owner, steward.lanes, keys, known)
         up = asyncio.Event()
         async with local_socket(self.services.home, owner), asyncio.TaskGroup() as group:
             group.create_task(steward.run(up))

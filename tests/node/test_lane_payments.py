@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tests.node.lane_stage import JOB, SERVE, LaneStage, Player, countdown, generate, impatient, lane_stage
 from tests.node.test_api_keys import FullDisk
@@ -45,9 +46,7 @@ def spent(s: LaneStage) -> int:
 def cut_short(player: Player, words: int, **changes: Any) -> LaneResult:
     """The answer of a provider that was stopped after so many words."""
     text = "".join(f"{9 - n} " for n in range(words))
-    value = GenerateValue(
-        **({"text": text, "finish": CANCELLED, "prompt_tokens": 7, "completion_tokens": words} | changes)
-    )
+    value = msgspec.structs.replace(GenerateValue(text, CANCELLED, 7, words), **changes)
     result = LaneResult(player.asked[-1].number, encode(value), value.prompt_tokens + value.completion_tokens)
     player.answered.append((player.asked[-1], result))
     return result
