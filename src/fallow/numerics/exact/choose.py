@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fallow.numerics.exact.draws import gumbel64
+from fallow.numerics.exact.draws import gumbel_rows64
 from fallow.numerics.exact.functions import divide
 from fallow.numerics.exact.softmax import weights_of
 
@@ -68,9 +68,8 @@ def sample(
         x = x.masked_fill(~kept, -torch.inf)
     if p is not None:
         x = x.masked_fill(~top_p(x, p), -torch.inf)
-    places = torch.arange(x.shape[-1], device=x.device)
-    where = torch.as_tensor(position, device=x.device)[..., None]
-    return argmax(x.double() + gumbel64(seed, stream, where, places))
+    where = torch.as_tensor(position, device=x.device).expand(x.shape[:-1]).reshape(-1)
+    return argmax(x.double() + gumbel_rows64(seed, stream, where, x.shape[-1]).view(x.shape))
 
 
 def _cleared(x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fallow.numerics.exact import kernels
 from fallow.numerics.exact.functions import log64, sincos_turns64, sqrt
 
 _WORD = (1 << 32) - 1
@@ -59,6 +60,13 @@ def gumbel64(seed: int, stream: int, position: Tensor | int, index: Tensor) -> T
 def gumbel(seed: int, stream: int, position: Tensor | int, index: Tensor) -> Tensor:
     """`gumbel64` rounded to float32."""
     return gumbel64(seed, stream, position, index).float()
+
+
+def gumbel_rows64(seed: int, stream: int, positions: Tensor, count: int) -> Tensor:
+    """`gumbel64` of indices 0 to count - 1 at each of (rows,) positions: (rows, count)."""
+    if positions.device.type == "cpu" and kernels.serve():
+        return kernels.gumbel64(seed, stream, positions, count)
+    return gumbel64(seed, stream, positions[:, None], torch.arange(count, device=positions.device))
 
 
 def normal(seed: int, stream: int, position: Tensor | int, index: Tensor) -> Tensor:

@@ -21,8 +21,7 @@ def gridsum(terms: Tensor, bits: int = SUM_BITS) -> Tensor:
     Within `n * 2^-bits * max |term|` of the exact sum. NaN where a term is not finite (or 2^900 and more), 0 where all
     are below 2^-900. Raises ValueError for more than 2^(53 - bits) terms.
     """
-    if terms.shape[-1] > 1 << (53 - bits):
-        raise ValueError(f"at most 2^{53 - bits} terms fit a grid of {bits} bits, not {terms.shape[-1]}")
+    check_terms(terms.shape[-1], bits)
     if terms.shape[-1] == 0:
         return terms.new_zeros(terms.shape[:-1])
     largest = terms.abs().amax(-1)
@@ -33,6 +32,12 @@ def gridsum(terms: Tensor, bits: int = SUM_BITS) -> Tensor:
     # adding +0 settles the sign of a sum of nothing but -0
     total = (points.sum(-1) + 0.0) * power_of_two(exponent + 1 - bits)
     return torch.where(sound, torch.where(tiny, 0.0, total), torch.nan)
+
+
+def check_terms(count: int, bits: int = SUM_BITS) -> None:
+    """Raise ValueError where the sum of so many terms could pass 2^53 steps."""
+    if count > 1 << (53 - bits):
+        raise ValueError(f"at most 2^{53 - bits} terms fit a grid of {bits} bits, not {count}")
 
 
 def mean64(terms: Tensor) -> Tensor:

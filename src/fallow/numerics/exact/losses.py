@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fallow.numerics.exact import kernels
 from fallow.numerics.exact.format import POISON
 from fallow.numerics.exact.functions import divide, log64
 from fallow.numerics.exact.softmax import WEIGHT_BITS, reciprocal, weights_of
@@ -15,10 +16,14 @@ LOSS_BITS, LOSS_LIMIT = 32, 2.0**10
 """Losses are added on the grid of step 2^-32, each clamped to 2^10: 2^20 of them stay below 2^62."""
 
 
-def cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def cross_entropy(logits: Tensor, targets: Tensor, *, overwrite: bool = False) -> tuple[Tensor, Tensor]:
     """Each token's loss, (..., V) float32 and (...) int64 to (...) float32, and the gradient of their sum, (..., V)
-    float32. +0 for both where the target is -100. Raises ValueError for a target outside the vocabulary."""
+    float32. +0 for both where the target is -100. With `overwrite` the gradient may take the place of the logits, which
+    are then lost. Raises ValueError for a target outside the vocabulary."""
     counted, known = _known(logits, targets)
+    if kernels.serve(logits):
+        gradient = logits if overwrite and logits.is_contiguous() else torch.empty(logits.shape)
+        return kernels.cross_entropy(logits, known.masked_fill(~counted, -1), gradient), gradient
     weights, total, largest = weights_of(logits)
     losses = _losses(logits, known, total, largest)
     slope = weights.double() * reciprocal(total)[..., None]
@@ -30,12 +35,16 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
     """The losses alone."""
     counted, known = _known(logits, targets)
+    if kernels.serve(logits):
+        return kernels.cross_entropy(logits, known.masked_fill(~counted, -1), None)
     _, total, largest = weights_of(logits)
     return _losses(logits, known, total, largest).masked_fill(~counted, 0.0)
 
 
 def _known(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Which tokens have a loss, and the targets with 0 for the others."""
+    if targets.shape != logits.shape[:-1]:
+        raise ValueError(f"targets {tuple(targets.shape)} for logits {tuple(logits.shape)}")
     counted = targets != IGNORED
     known = targets.masked_fill(~counted, 0)
     if bool(((known < 0) | (known >= logits.shape[-1])).any()):

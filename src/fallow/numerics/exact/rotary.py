@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from fallow.numerics.exact import kernels
 from fallow.numerics.exact.constants import HALF_PI
 from fallow.numerics.exact.functions import exp64, log64, sincos64
 
@@ -59,6 +60,8 @@ def tables(positions: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the pairs (x_i, x_{i+h}) of (..., T, heads, 2h) by the angles of (..., T, h), float32: each product, sum and
     difference is one rounded binary32 operation."""
+    if _fits(x, cos, sin):
+        return kernels.rotate(x, cos, sin, 1.0)
     first, second = x.chunk(2, -1)
     cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
@@ -66,4 +69,10 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def rotate_back(dy: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """The gradient of x through `rotate`: the opposite turn."""
-    return rotate(dy, cos, -sin)
+    return kernels.rotate(dy, cos, sin, -1.0) if _fits(dy, cos, sin) else rotate(dy, cos, -sin)
+
+
+def _fits(x: Tensor, cos: Tensor, sin: Tensor) -> bool:
+    """Whether the compiled kernel takes these: one table for all sequences."""
+    one_table = cos.dim() == 2 and cos.shape == sin.shape == (x.shape[-3], x.shape[-1] // 2)
+    return one_table and kernels.serve(x, cos, sin)

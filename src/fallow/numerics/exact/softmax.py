@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fallow.numerics.exact import kernels
 from fallow.numerics.exact.functions import exp64, log64
-from fallow.numerics.exact.gridsum import gridsum
+from fallow.numerics.exact.gridsum import check_terms, gridsum
 
 WEIGHT_BITS = 32
 """A row's weights e^(x - max) are at most 1; their sum is taken on the grid of step 2^-32."""
@@ -23,6 +24,14 @@ class Span:
 
     start: Tensor
     stop: Tensor
+
+    def bounds(self, rows: torch.Size) -> Tensor:
+        """(period, 2) int64: what rows of a tensor of such rows see, over and over."""
+        start, stop = torch.broadcast_tensors(self.start, self.stop)
+        pairs = torch.stack((start, stop), -1).to(torch.int64)
+        if start.shape != rows[len(rows) - start.dim() :]:
+            pairs = pairs.expand(*rows, 2)
+        return pairs.reshape(-1, 2).contiguous()
 
     def visible(self, keys: int) -> Tensor:
         """(rows..., keys) bool."""
@@ -41,14 +50,20 @@ def softmax(x: Tensor, span: Span | None = None, *, scale: float = 1.0) -> Tenso
     """Softmax of scale * x along the last dimension, (..., k) float32, `scale` > 0. What a row may not see weighs +0
     and its x does not matter. A row that sees nothing, or nothing but -inf, or a NaN, or +inf, is +0 or NaN: section
     7."""
+    if kernels.serve(x):
+        _check(x.shape[-1])
+        return kernels.softmax(x, None if span is None else span.bounds(x.shape[:-1]), scale)
     weights, total, visible = _weights(x, scale, span)[:3]
     p = (weights.double() * reciprocal(total)[..., None]).float()
     return p if visible is None else torch.where(visible, p, 0.0)
 
 
-def softmax_backward(p: Tensor, dp: Tensor, *, scale: float = 1.0) -> Tensor:
-    """The gradient of x, given softmax's output and the gradient of it, float32 all. Where p is 0 it is +0, whatever dp
-    is."""
+def softmax_backward(p: Tensor, dp: Tensor, span: Span | None = None, *, scale: float = 1.0) -> Tensor:
+    """The gradient of x, given softmax's output and the gradient of it, float32 all, at most 2^17 keys. Where p is 0 it
+    is +0, whatever dp is; so `span` changes nothing, but saves the work on what rows did not see."""
+    check_terms(p.shape[-1])
+    if kernels.serve(p, dp):
+        return kernels.softmax_backward(p, dp, None if span is None else span.bounds(p.shape[:-1]), scale)
     empty = p == 0
     weight, slope = p.double(), dp.double().masked_fill(empty, 0.0)
     centre = gridsum(weight * slope)
@@ -73,8 +88,7 @@ def weights_of(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _weights(x: Tensor, scale: float, span: Span | None) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-    if x.shape[-1] > MAX_WEIGHTS:
-        raise ValueError(f"at most 2^21 weights have an exact sum, not {x.shape[-1]}")
+    _check(x.shape[-1])
     z = x.double() * scale
     visible = None
     if span is not None:
@@ -86,3 +100,8 @@ def _weights(x: Tensor, scale: float, span: Span | None) -> tuple[Tensor, Tensor
         weights = weights.masked_fill(~visible, 0.0)
     total = torch.round(weights.double() * 2.0**WEIGHT_BITS).sum(-1)
     return weights, total, visible, largest
+
+
+def _check(weights: int) -> None:
+    if weights > MAX_WEIGHTS:
+        raise ValueError(f"at most 2^21 weights have an exact sum, not {weights}")

@@ -1,0 +1,227 @@
+"""The compiled operators that are no products: `csrc/elementwise.c`, called with tensors.
+
+They give the same bits as the torch operations beside their callers, in one pass over memory. Callers ask `serve`
+first. Every function here takes float32 tensors on the CPU of any layout, and gives new ones (contiguous) unless it
+says otherwise.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from fallow.numerics.exact import native
+
+MAPS = ("exp", "log", "tanh", "sigmoid", "erf", "rsqrt", "sin", "cos", "silu", "gelu", "gelu_tanh")
+"""Functions of one number, in the order of the C table."""
+MAPS_BACK = ("silu", "gelu", "gelu_tanh", "tanh", "sigmoid", "silu_mul")
+"""Gradients, functions of dy and x; and SiLU(first) * second. In the order of the C table."""
+
+_pauses: list[bool] = []
+_sound: dict[int, bool] = {}
+
+
+def serve(*tensors: Tensor) -> bool:
+    """Whether the compiled operators take these tensors."""
+    if _pauses or any(x.dtype != torch.float32 or x.device.type != "cpu" for x in tensors) or not native.available():
+        return False
+    cap = native.cap()
+    if cap not in _sound:
+        _sound[cap] = _agrees()
+    return _sound[cap]
+
+
+@contextmanager
+def paused() -> Iterator[None]:
+    """Inside, torch's own operations serve. Of the process."""
+    _pauses.append(True)
+    try:
+        yield
+    finally:
+        _pauses.pop()
+
+
+def apply(name: str, x: Tensor) -> Tensor:
+    """One of MAPS, elementwise."""
+    x = x.contiguous()
+    y = torch.empty_like(x)
+    _library().fallow_map(MAPS.index(name), _at(x), _at(y), _count(x), *_how())
+    return y
+
+
+def apply_back(name: str, dy: Tensor, x: Tensor) -> Tensor:
+    """One of MAPS_BACK, elementwise; shapes are equal."""
+    dy, x = _alike(dy, x)
+    out = torch.empty_like(x)
+    _library().fallow_map_back(MAPS_BACK.index(name), _at(dy), _at(x), _at(out), _count(x), *_how())
+    return out
+
+
+def silu_mul_backward(dy: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of gate and up."""
+    dy, gate, up = _alike(dy, gate, up)
+    d_gate, d_up = torch.empty_like(gate), torch.empty_like(gate)
+    places = (_at(x) for x in (dy, gate, up, d_gate, d_up))
+    _library().fallow_silu_mul_backward(*places, _count(gate), *_how())
+    return d_gate, d_up
+
+
+def softmax(x: Tensor, bounds: Tensor | None, scale: float) -> Tensor:
+    """Softmax along the last dimension. `bounds`: (period, 2) int64, the keys that rows see, over and over."""
+    x = x.contiguous()
+    p = torch.empty_like(x)
+    _library().fallow_softmax(_at(x), _at(p), *_rows(x), *_bounds(bounds), _double(scale), *_how())
+    return p
+
+
+def softmax_backward(p: Tensor, dp: Tensor, bounds: Tensor | None, scale: float) -> Tensor:
+    """The gradient of `softmax`'s x."""
+    p, dp = _alike(p, dp)
+    dx = torch.empty_like(p)
+    _library().fallow_softmax_back(_at(p), _at(dp), _at(dx), *_rows(p), *_bounds(bounds), _double(scale), *_how())
+    return dx
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, gradient: Tensor | None) -> Tensor:
+    """Losses of rows of logits; writes their gradient into `gradient`, which may be `logits` itself. A negative target
+    is ignored; others must be columns."""
+    logits, targets = logits.contiguous(), targets.to(torch.int64).contiguous()
+    if targets.shape != logits.shape[:-1] or (gradient is not None and gradient.shape != logits.shape):
+        raise ValueError("targets and gradient must match the logits")
+    losses = torch.empty(logits.shape[:-1])
+    slope = None if gradient is None else _at(gradient)
+    _library().fallow_cross_entropy(_at(logits), _at(targets), *_rows(logits), _at(losses), slope, *_how())
+    return losses
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The normed rows, and 1 / root mean square, float64."""
+    x = x.contiguous()
+    y, r = torch.empty_like(x), torch.empty(x.shape[:-1], dtype=torch.float64)
+    weight = _vector(weight, x)
+    _library().fallow_rms_norm(_at(x), _at(weight), _at(y), _at(r), *_rows(x), _double(eps), *_how())
+    return y, r
+
+
+def rms_norm_backward(dy: Tensor, x: Tensor, weight: Tensor, r: Tensor) -> Tensor:
+    """The gradient of x."""
+    dy, x = _alike(dy, x)
+    dx, weight, r = torch.empty_like(x), _vector(weight, x), _scales(r, x)
+    _library().fallow_rms_norm_back(_at(dy), _at(x), _at(weight), _at(r), _at(dx), *_rows(x), *_how())
+    return dx
+
+
+def rms_norm_weight_gradient(dy: Tensor, x: Tensor, r: Tensor, bound: float) -> Tensor:
+    """(..., T, n) to (..., n) int64: a sequence's gradient, each term clamped to `bound`."""
+    dy, x = _alike(dy, x)
+    r = _scales(r, x)
+    (tokens, n), out = x.shape[-2:], torch.empty(*x.shape[:-2], x.shape[-1], dtype=torch.int64)
+    sequences = _long(x[..., 0, 0].numel())
+    _library().fallow_rms_norm_weight(
+        _at(dy), _at(x), _at(r), sequences, _long(tokens), _long(n), _double(bound), _at(out), *_how()
+    )
+    return out
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, turn: float) -> Tensor:
+    """Turn (..., T, heads, 2h) by the angles of (T, h), or back where `turn` is -1."""
+    x, cos, sin = x.contiguous(), cos.contiguous(), sin.contiguous()
+    y = torch.empty_like(x)
+    heads, half = _long(x.shape[-2]), _long(cos.shape[-1])
+    tokens, period = _long(x[..., 0, 0].numel()), _long(cos.shape[0])
+    places = (_at(t) for t in (x, cos, sin, y))
+    _library().fallow_rotate(*places, tokens, period, heads, half, ctypes.c_float(turn), *_how())
+    return y
+
+
+def gumbel64(seed: int, stream: int, positions: Tensor, count: int) -> Tensor:
+    """Noise of indices 0 to count - 1 at each of (rows,) int64 positions: (rows, count) float64."""
+    positions = positions.to(torch.int64).contiguous()
+    out = torch.empty(len(positions), count, dtype=torch.float64)
+    name = ctypes.c_uint64(seed & (1 << 64) - 1), ctypes.c_uint32(stream & (1 << 32) - 1)
+    _library().fallow_gumbel(*name, _at(positions), _long(len(positions)), _at(out), _long(count), *_how())
+    return out
+
+
+def adamw(parameter: Tensor, mean: Tensor, square: Tensor, gradient: Tensor, settings: Sequence[float]) -> None:
+    """One step of AdamW in place on contiguous tensors: see `optimizers.AdamW.step`. `settings`: beta 1, 1 - beta 1,
+    beta 2, 1 - beta 2, what the root is multiplied by, epsilon, the rate, and what the parameter is multiplied by."""
+    gradient = gradient.contiguous()
+    if any(x.shape != parameter.shape or not x.is_contiguous() for x in (mean, square, gradient, parameter)):
+        raise ValueError("the state of AdamW is contiguous, and shaped as the parameter")
+    numbers = (ctypes.c_float * 8)(*settings)
+    places = (_at(x) for x in (parameter, mean, square, gradient))
+    _library().fallow_adamw(*places, _count(parameter), numbers, *_how())
+
+
+def _agrees() -> bool:
+    """Whether the kernels under the present cap keep IEEE's rules: subnormals, roots, quotients, no contraction. The
+    wanted numbers come from torch and numpy in binary64."""
+    x = torch.tensor([1e-40, 2.0, 3.0, -1e-45, 0.1, 7e30, 1.5, 3e-39, 5.0])
+    wide = x.double().abs()
+    roots = torch.tensor([1.0 / math.sqrt(value) for value in wide.tolist()], dtype=torch.float64).float()
+    whole, half = x.repeat(2)[None, :, None], x[:1]
+    turned = rotate(whole.expand(1, 18, 2).reshape(1, 1, 36), half.expand(1, 18), half.new_full((1, 18), 3.0), 1.0)
+    first, second = whole.expand(1, 18, 2).reshape(36).chunk(2)
+    wanted = torch.cat((first * half - second * 3.0, second * half + first * 3.0))
+    return torch.equal(apply("rsqrt", x.abs()), roots) and torch.equal(turned.flatten(), wanted)
+
+
+def _library() -> ctypes.CDLL:
+    found = native.kernels()
+    if found is None:
+        raise RuntimeError(f"the compiled operators cannot serve: {native.reason()}")
+    return found.library
+
+
+def _how() -> tuple[int, int]:
+    return torch.get_num_threads(), native.cap()
+
+
+def _alike(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Contiguous, and of one shape: the C side knows but one number of elements."""
+    if any(x.shape != tensors[0].shape for x in tensors):
+        raise ValueError(f"shapes differ: {[tuple(x.shape) for x in tensors]}")
+    return tuple(x.contiguous() for x in tensors)
+
+
+def _vector(weight: Tensor, x: Tensor) -> Tensor:
+    if weight.shape != x.shape[-1:]:
+        raise ValueError(f"a weight {tuple(weight.shape)} for rows of {x.shape[-1]}")
+    return weight.contiguous()
+
+
+def _scales(r: Tensor, x: Tensor) -> Tensor:
+    if r.shape != x.shape[:-1] or r.dtype != torch.float64:
+        raise ValueError("a float64 scale for each row is wanted")
+    return r.contiguous()
+
+
+def _at(x: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(x.data_ptr())
+
+
+def _long(value: int) -> ctypes.c_int64:
+    return ctypes.c_int64(value)
+
+
+def _double(value: float) -> ctypes.c_double:
+    return ctypes.c_double(value)
+
+
+def _count(x: Tensor) -> ctypes.c_int64:
+    return _long(x.numel())
+
+
+def _rows(x: Tensor) -> tuple[ctypes.c_int64, ctypes.c_int64]:
+    """How many rows along the last dimension, and their length."""
+    return _long(x.numel() // x.shape[-1] if x.shape[-1] else 0), _long(x.shape[-1])
+
+
+def _bounds(bounds: Tensor | None) -> tuple[ctypes.c_void_p | None, ctypes.c_int64]:
+    return (None, _long(1)) if bounds is None else (_at(bounds), _long(len(bounds)))
