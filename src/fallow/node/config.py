@@ -10,7 +10,9 @@ HOME/port             the UDP port of the last start, so that others find the no
 from __future__ import annotations
 
 import base64
+import errno
 import tomllib
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +28,8 @@ from fallow.wire.messages import NodeAddress
 ROLES = ("bank", "directory", "steward", "gateway", "provider")
 TICKET_PREFIX = "fallow1"
 MAX_TICKET_BYTES = 2_000
+LEAST_ROOM_BYTES = 1 << 20
+"""Keys, logs and books of a node that has done nothing yet fit into this."""
 
 
 class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
@@ -139,14 +143,19 @@ def load_config(home: Path) -> Config:
 
 
 def prepare_home(home: Path) -> Path:
-    """Make the home folder with mode 0700. Raises UsageError E1004 when it cannot be made or used."""
+    """Make the home folder with mode 0700. Raises UsageError E1004 when it cannot be made or used, UnavailableError
+    E1603 when there is no room for a node's logs on its disk."""
+    probe = home / ".writable"
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        probe = home / ".writable"
-        probe.write_bytes(b"")
-        probe.unlink()
+        probe.write_bytes(bytes(LEAST_ROOM_BYTES))
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise fail("E1603", f"The disk that holds {home} is full.", next_step="Make room on it.") from error
         raise fail("E1004", f"{home} cannot be used: {error.strerror}.") from error
+    finally:
+        with suppress(OSError):
+            probe.unlink()
     return home
 
 
