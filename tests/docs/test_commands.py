@@ -77,5 +77,5 @@ def test_the_examples_in_a_commands_help_can_be_typed(name: str, monkeypatch: py
             for action in parser._actions:
                 if action.type is not None and getattr(action.type, "__name__", "") == "existing_path":
                     action.type = Path
-            words = shlex.split(line.strip().split("   ")[0])[2:]
+            words = shlex.split(line.strip().split("  ")[0])[2:]
             assert isinstance(parser.parse_args(words), argparse.Namespace)
