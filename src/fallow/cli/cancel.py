@@ -25,7 +25,10 @@ async def _run(args: argparse.Namespace, out: Output) -> int:
     async with AsyncFallow(args.home) as client:
         job = await client.job(args.job)
         await job.cancel()
-        view = await job.view()
-        money = f"{cr(view.spent_ucr)} paid, {cr(view.locked_ucr)} still locked until the leases are closed"
+        view = await job.settled()
+        rest = (
+            f"{cr(view.locked_ucr)} still locked until the leases are closed" if view.locked_ucr else "the rest is back"
+        )
+        money = f"{cr(view.spent_ucr)} paid, {rest}"
         out.data(job_data(view), f"Job {job.text} is {view.phase}. Money: {money}.")
     return 0
