@@ -269,9 +269,8 @@ def audited(turn: Turn, job: Job, audit: Slot, vote: Vote) -> None:
     slot = job.slots[audit.of]
     audit.answer = vote.answer
     job.seats[vote.seat].strikes = 0
-    if slot.audit != audit.key or not slot.live():  # what it was to check is gone: its account was banned meanwhile
-        hold(turn.state, job.seats[vote.seat], vote.claim_hash, slot.seed or vote.claim_hash)
-        set_step(job, audit, Step.PROVISIONAL)
+    if not slot.live():  # what it was to check is gone: its account was banned meanwhile
+        _audited_nothing(turn, job, audit, vote)
         return
     if vote.answer == audit.expected:
         finalise_vote(turn, job, audit, vote, "sampled", "what it found is what another had claimed")
@@ -293,6 +292,20 @@ def audited(turn: Turn, job: Job, audit: Slot, vote: Vote) -> None:
     if job.log is not None:
         job.log_dirty = True
     advance(turn, job, slot, recruit=job.ending is None)
+
+
+def _audited_nothing(turn: Turn, job: Job, audit: Slot, vote: Vote) -> None:
+    """An audit whose claim is gone accuses nobody; it is paid where it found what had been claimed."""
+    slot = job.slots[audit.of]
+    if slot.audit == audit.key:
+        slot.audit = -1
+    if vote.answer == audit.expected:
+        finalise_vote(turn, job, audit, vote, "sampled", "what it found is what another had claimed")
+        set_step(job, audit, Step.FINAL)
+        passed(turn, vote.account)
+    else:
+        void_vote(turn, job, vote)
+        reslot(turn, job, audit)
 
 
 def _judge_dissent(turn: Turn, job: Job, audit: Slot, *, right: bool) -> None:
