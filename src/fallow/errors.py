@@ -139,6 +139,7 @@ _declare(
     ("E1708", "a package is missing", "This kind of work needs an extra that is not installed.", "fallow doctor"),
     ("E1709", "model has no exact form", "Exact arithmetic knows models of Llama's form.", "Choose another model."),
     ("E1805", "cannot listen there", "It is not an address of this machine.", "Write 0.0.0.0:PORT or 127.0.0.1:PORT."),
+    ("E1810", "home cannot be read", "It is damaged, or a newer Fallow wrote it.", "Update Fallow, or use --home."),
     ("E1807", "a node runs here already", "Each home folder belongs to one process.", "Choose another with --home."),
     ("E2001", "wrong usage", "An option or argument does not fit.", "fallow --help"),
     ("E2002", "no such job", "No job of yours has this id.", "fallow jobs"),

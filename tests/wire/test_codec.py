@@ -11,7 +11,7 @@ from tests.wire.making import structs
 from tests.wire.parties import RIGHT, receipt
 
 from fallow.errors import FallowError, PeerFault
-from fallow.wire.codec import MAX_MESSAGE_BYTES, decode, encode
+from fallow.wire.codec import MAX_MESSAGE_BYTES, decode, encode, recall
 from fallow.wire.documents import AnyDocument, Voucher
 from fallow.wire.messages import (
     BlobFound,
@@ -140,3 +140,41 @@ def test_unions_made_on_the_spot_do_not_pile_up() -> None:
 def test_the_largest_of_our_own_messages_fit() -> None:
     assert len(encode(BlobFound(1, (bytes(32),) * (1 << 17)))) < MAX_MESSAGE_BYTES
     assert MAX_RECEIPT_BYTES < MAX_MESSAGE_BYTES
+
+
+class Older(msgspec.Struct, frozen=True, array_like=True, tag="Kept"):
+    """A record before it gained a field."""
+
+    number: int
+
+
+class Kept(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The same record now."""
+
+    number: int
+    note: str = "none"
+
+
+class Newer(msgspec.Struct, frozen=True, array_like=True, tag="Kept"):
+    """And one that a later version writes."""
+
+    number: int
+    note: str
+    more: int
+
+
+class Tagged(Kept, frozen=True, array_like=True, forbid_unknown_fields=True, tag="Kept"):
+    """As logs hold it."""
+
+
+def test_a_node_reads_what_an_older_version_of_it_wrote() -> None:
+    written = encode(Older(7))
+    assert recall(Tagged, written) == Tagged(7, "none")
+    assert refusal(written, Tagged)  # a peer's message must still be canonical
+
+
+@pytest.mark.parametrize("written", [b"", b"\xc1", encode(Newer(7, "a", 1)), encode(Older(7))[:-1]])
+def test_what_the_node_cannot_read_of_its_own_is_said(written: bytes) -> None:
+    with pytest.raises(FallowError) as refused:
+        recall(Tagged, written)
+    assert refused.value.code == "E1810"

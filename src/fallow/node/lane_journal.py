@@ -13,7 +13,7 @@ from fallow.node.services import Services
 from fallow.ports import EventLog
 from fallow.rules.node.steward_types import LaneAnswered
 from fallow.wire.claims import lane_leaf, params_hash, value_hash
-from fallow.wire.codec import decode, encode
+from fallow.wire.codec import decode, encode, recall
 from fallow.wire.tasks import CANCELLED, GenerateValue
 
 FLUSH_S = 0.05
@@ -110,14 +110,14 @@ def find_claim(log: EventLog, lease: bytes, number: int) -> LaneAnswered | None:
     """The claim over lane answer `number` of a lease."""
     keys = log.keys(_claims(lease))
     at = bisect_right(keys, f"{_claims(lease)}{number:020d}") - 1
-    claim = decode(LaneAnswered, log.get(keys[at]) or b"") if at >= 0 else None
+    claim = recall(LaneAnswered, log.get(keys[at]) or b"") if at >= 0 else None
     return claim if claim is not None and number < claim.first + claim.count else None
 
 
 def claimed_to(log: EventLog, lease: bytes) -> int:
     """The first lane number that no claim of the lease was over."""
     keys = log.keys(_claims(lease))
-    last = decode(LaneAnswered, log.get(keys[-1]) or b"") if keys else None
+    last = recall(LaneAnswered, log.get(keys[-1]) or b"") if keys else None
     return last.first + last.count if last is not None else 0
 
 

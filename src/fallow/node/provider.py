@@ -23,6 +23,7 @@ from fallow.node.router import Router
 from fallow.node.services import Services
 from fallow.rules.node import provider_types as t
 from fallow.rules.node.provider import outstanding, recover, transition
+from fallow.wire.codec import recall
 
 log = structlog.get_logger()
 
@@ -33,8 +34,7 @@ BATCH = 256
 TICK_S = 1.0
 
 _encoder = msgspec.msgpack.Encoder()
-_events = msgspec.msgpack.Decoder(t.ProviderEvent)
-_snapshots = msgspec.msgpack.Decoder(tuple[int, t.ProviderState])
+_SAVED = tuple[int, t.ProviderState]
 _Item = tuple[t.ProviderEvent, "asyncio.Future[list[t.ProviderEffect]]"]
 
 
@@ -161,9 +161,9 @@ class Provider:
     def _recover(self) -> list[t.ProviderEffect]:
         raw = self.services.log.get(SNAPSHOT)
         if raw is not None:
-            self._snapshot, self.state = _snapshots.decode(raw)
+            self._snapshot, self.state = recall(_SAVED, raw)
         rows = self.services.log.read(STREAM, self._snapshot)
-        return recover(self.state, (_events.decode(body) for _, body in rows))
+        return recover(self.state, (recall(t.ProviderEvent, body) for _, body in rows))
 
     async def _tick(self) -> None:
         """Deadlines, what must be under way, and what is over."""

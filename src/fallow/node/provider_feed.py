@@ -14,12 +14,11 @@ from collections.abc import AsyncGenerator, Iterable
 from fallow.errors import fail
 from fallow.node.services import Services
 from fallow.rules.node.provider_types import EmitEvent, SignClaim
-from fallow.wire.codec import decode, encode
+from fallow.wire.codec import encode, recall
 from fallow.wire.messages import Claimed, LaneClaimed, LeaseEvent, LogLine, Progress
 
 MAX_WATCHERS = 8
 MAX_PASSING = 256
-MAX_EVENT_BYTES = 4 << 20
 NO_TASK = bytes(32)
 
 
@@ -95,7 +94,7 @@ class Feeds:
                 if watcher.durable:
                     watcher.durable = False
                     for number, raw in await asyncio.to_thread(self._s.log.read, _stream(lease), after):
-                        yield decode(LeaseEvent, raw, MAX_EVENT_BYTES)
+                        yield recall(LeaseEvent, raw)
                         after = number
                 while watcher.passing and not watcher.durable:
                     yield LeaseEvent(0, self._s.clock.now_ms(), watcher.passing.popleft())

@@ -34,14 +34,13 @@ from fallow.rules.node.steward_types import (
     UserSubmitted,
     WatchLease,
 )
-from fallow.wire.codec import decode, encode
+from fallow.wire.codec import encode, recall
 from fallow.wire.documents import Signed
 from fallow.wire.local import JobSpec, JobView
 
 log = structlog.get_logger()
 
 STREAM = "steward"
-MAX_EVENT_BYTES = 32 << 20
 QUEUE = 4096
 TICK_S = 0.25
 RETRY_FIRST_S, RETRY_MOST_S = 0.25, 5.0
@@ -139,7 +138,7 @@ class Steward:
         changes nothing unless the process died between the log and them."""
         count, records = 0, list[StewardEffect]()
         for _, raw in self._services.log.read(STREAM):
-            event = decode(AnyStewardEvent, raw, MAX_EVENT_BYTES)
+            event = recall(AnyStewardEvent, raw)
             records.extend(effect for effect in transition(self.state, event) if isinstance(effect, RECORDS))
             count += 1
             if len(records) >= REPLAY_BATCH:

@@ -20,11 +20,10 @@ from fallow.rules.node.steward_types import (
     StewardEffect,
 )
 from fallow.units import Digest
-from fallow.wire.codec import decode, encode
+from fallow.wire.codec import encode, recall
 from fallow.wire.documents import Signed, Word
 from fallow.wire.local import JobNote
 
-MAX_RECORD_BYTES = 32 << 20
 MAX_LIVE_NOTES = 512
 
 
@@ -96,7 +95,7 @@ class Records:
     def outcome(self, job: bytes) -> JobEnded | None:
         """How the job ended; None while it runs."""
         raw = self._log.get(f"ended/{job.hex()}")
-        return None if raw is None else decode(JobEnded, raw, MAX_RECORD_BYTES)
+        return None if raw is None else recall(JobEnded, raw)
 
     def receipts(self, job: bytes) -> list[bytes]:
         """The ids of a job's receipts."""
@@ -110,7 +109,7 @@ class Records:
 
     def receipt(self, identifier: bytes) -> KeepReceipt | None:
         raw = self._log.get(f"receipt/{identifier.hex()}")
-        return None if raw is None else decode(KeepReceipt, raw, MAX_RECORD_BYTES)
+        return None if raw is None else recall(KeepReceipt, raw)
 
     # signed papers --------------------------------------------------------------------------------------------------
 
@@ -120,14 +119,14 @@ class Records:
 
     def document(self, digest: bytes) -> Signed | None:
         raw = self._log.get(f"document/{digest.hex()}")
-        return None if raw is None else decode(Signed, raw)
+        return None if raw is None else recall(Signed, raw)
 
     def keep_settlement(self, lease: bytes, settlement: Signed) -> None:
         self._log.put(f"settlement/{lease.hex()}", encode(settlement))
 
     def settlement(self, lease: bytes) -> Signed | None:
         raw = self._log.get(f"settlement/{lease.hex()}")
-        return None if raw is None else decode(Signed, raw)
+        return None if raw is None else recall(Signed, raw)
 
     def keep_verdict(self, charge: Charge, verdict: Signed) -> None:
         lease = charge.lease.hex()
@@ -138,7 +137,7 @@ class Records:
         charge, verdict = self._log.get(f"charge/{lease.hex()}"), self._log.get(f"verdict/{lease.hex()}")
         if charge is None or verdict is None:
             return None
-        return decode(Charge, charge, MAX_RECORD_BYTES), decode(Signed, verdict)
+        return recall(Charge, charge), recall(Signed, verdict)
 
     def refuted(self) -> list[bytes]:
         """The leases whose provider was caught, as the bank agreed."""
@@ -150,7 +149,7 @@ class Records:
         """The kept notes of a job from the one after `after`."""
         if job not in self._notes:
             raws = [self._log.get(key) for key in self._log.keys(f"note/{job.hex()}/")]
-            self._notes[job] = [decode(JobNote, raw) for raw in raws if raw is not None]
+            self._notes[job] = [recall(JobNote, raw) for raw in raws if raw is not None]
         kept = self._notes[job]
         return kept[bisect_right(kept, after, key=lambda note: note.number) :]
 

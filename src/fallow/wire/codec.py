@@ -50,6 +50,20 @@ def decode(kind: object, data: bytes, limit_bytes: int = MAX_MESSAGE_BYTES) -> A
     return found
 
 
+@overload
+def recall(kind: type[T], data: bytes) -> T: ...
+@overload
+def recall(kind: object, data: bytes) -> Any: ...
+def recall(kind: object, data: bytes) -> Any:
+    """Read one `kind` that this node itself wrote with `encode`, by this version of Fallow or an older one: fields at
+    the end that the older one did not know take their defaults. Raises UsageError E1810 when it cannot be read: the
+    file was damaged, or a newer Fallow wrote it. Not for bytes from a peer: it accepts what is not canonical."""
+    try:
+        return _decoder(kind).decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise fail("E1810", f"a record of this home cannot be read: {error}") from None
+
+
 def _decoder(kind: object) -> msgspec.msgpack.Decoder[Any]:
     """Look up by identity first: hashing a union of ninety types costs more than decoding a small message."""
     cached = _BY_IDENTITY.get(id(kind))
