@@ -29,7 +29,7 @@ def test_values_and_gradients_are_those_of_float64(heads: Heads) -> None:
     grids = quantise(q), quantise(k), quantise(v)
     mixed, weights = attend(heads, *grids, seen)
     assert distance(mixed, true.detach()) < 3e-4
-    for one, reference in zip(attend_backward(heads, d, Seen(*grids, weights)), wide, strict=True):
+    for one, reference in zip(attend_backward(heads, d, Seen(*grids, weights, seen)), wide, strict=True):
         assert reference.grad is not None
         assert distance(one, reference.grad) < 6e-4
 

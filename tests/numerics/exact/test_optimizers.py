@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fallow.numerics.exact import kernels
 from fallow.numerics.exact.optimizers import AdamW, Momentum, Schedule, clip, gradient_norm, power
 
 
@@ -25,6 +26,22 @@ def test_adamw_is_torchs_to_rounding() -> None:
         theirs.grad = gradient.clone()
         peer.step()
     assert torch.allclose(ours["w"], theirs.detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_adamw_in_c_gives_the_bits_of_torchs_operations(decay: float) -> None:
+    def stepped() -> list[Tensor]:
+        parameter = some(1, 3001)
+        version = parameter._version
+        optimizer = AdamW({"w": parameter})
+        for step in range(3):
+            optimizer.step({"w": some(step, 3001)}, 0.01, decay)
+        assert parameter._version > version
+        return [parameter, *optimizer.state().values()]
+
+    fast = stepped()
+    with kernels.paused():
+        assert all(torch.equal(one, other) for one, other in zip(stepped(), fast, strict=True))
 
 
 def test_momentum_is_torchs_to_rounding() -> None:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import torch
 
 from fallow.numerics.exact import sums
@@ -32,3 +36,12 @@ def test_a_negative_times_zero_is_plus_zero() -> None:
     a, b = torch.tensor([[-5]], dtype=torch.int16), torch.tensor([[0]], dtype=torch.int16)
     for way in (sums.fp64, sums.int8):
         assert torch.signbit(way(a, b)).logical_not().all()
+
+
+def test_int8_is_exact_on_processors_without_vnni() -> None:
+    check = (
+        "import torch; from fallow.numerics.exact import sums;"
+        "a = torch.full((64, 96), -8127, dtype=torch.int16); b = torch.full((96, 80), 8127, dtype=torch.int16);"
+        "assert torch.equal(sums.int8(a, b), sums.fp64(a, b)); assert torch.equal(sums.int8(a, -b), sums.fp64(a, -b))"
+    )
+    subprocess.run([sys.executable, "-c", check], env=os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}, check=True)

@@ -46,6 +46,7 @@ class Seen:
     keys: Grid
     values: Grid
     weights: Tensor
+    span: Span
 
 
 def span(heads: Heads, tokens: int, past: int, device: torch.device) -> Span:
@@ -74,7 +75,8 @@ def by_token(heads: Heads, x: Tensor) -> Tensor:
 def attend(heads: Heads, queries: Grid, keys: Grid, values: Grid, seen: Span) -> tuple[Tensor, Tensor]:
     """Grids of queries (sequences, key heads, group x tokens, size), keys and values (sequences, key heads, keys,
     size); `seen` as `span` gives it. -> the mixed values (as queries) and the weights (..., keys), fp32."""
-    weights = softmax(product(queries, keys), seen, scale=heads.scale)
+    visible = seen.stop.to(torch.int32)
+    weights = softmax(product(queries, keys, visible), seen, scale=heads.scale)
     return product_folded(quantise(weights, values.step), values), weights
 
 
@@ -82,8 +84,8 @@ def attend_backward(heads: Heads, d_mixed: Tensor, seen: Seen) -> tuple[Tensor, 
     """-> the gradients at queries, keys and values, in their layouts, fp32."""
     d_grid = quantise(d_mixed)
     d_values = product_folded(quantise_columns(seen.weights, d_grid.step), d_grid)
-    d_weights = product(d_grid, seen.values)
-    d_scores = softmax_backward(seen.weights, d_weights, scale=heads.scale)
+    d_weights = product(d_grid, seen.values, seen.span.stop.to(torch.int32))
+    d_scores = softmax_backward(seen.weights, d_weights, seen.span, scale=heads.scale)
     d_queries = product_folded(quantise(d_scores, seen.keys.step), seen.keys)
     d_keys = product_folded(quantise_columns(d_scores, seen.queries.step), seen.queries)
     return d_queries, d_keys, d_values

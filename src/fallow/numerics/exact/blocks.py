@@ -94,7 +94,7 @@ class Attention:
         mixed, weights = attention.attend(heads, queries, keys, values, span)
         grid = quantise(attention.by_token(heads, mixed))
         y, o_middle = self.output.forward(grid)
-        seen = Seen(queries, keys, values, weights)
+        seen = Seen(queries, keys, values, weights, span)
         tape = AttentionTape(x, scale, normed, (q_middle, k_middle, v_middle, o_middle), seen, grid)
         return y.add_(x), tape
 

@@ -193,7 +193,7 @@ class _AttendOperator:
         keys, values = (quantise(x.transpose(1, 2).contiguous()) for x in inputs[1:])
         span = attention.span(self._heads, inputs[0].shape[1], 0, inputs[0].device)
         mixed, weights = attention.attend(self._heads, queries, keys, values, span)
-        return attention.by_token(self._heads, mixed), Seen(queries, keys, values, weights)
+        return attention.by_token(self._heads, mixed), Seen(queries, keys, values, weights, span)
 
     def backward(self, dy: Tensor, tape: Any) -> tuple[Tensor | None, ...]:
         heads = self._heads

@@ -161,7 +161,7 @@ class ExactLlama:
     def _loss_of(self, rows: Tensor, targets: Tensor, gradients: Gradients) -> Tensor:
         grid = quantise(rows[None])
         logits, middle = self.head.forward(grid)
-        losses, d_logits = cross_entropy(logits[0], targets)
+        losses, d_logits = cross_entropy(logits[0], targets, overwrite=True)
         gradients.add_losses(losses)
         return self.head.backward(d_logits[None], grid, middle, gradients)[0]
 

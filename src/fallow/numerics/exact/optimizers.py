@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fallow.numerics.exact import kernels
 from fallow.numerics.exact.functions import sincos64, sqrt
 
 NORM_BITS = 36
@@ -101,17 +102,20 @@ class AdamW:
         up = rate / (1.0 - power(self.beta_1, self.steps))
         down = 1.0 / math.sqrt(1.0 - power(self.beta_2, self.steps))
         keep = 1.0 - rate * decay
+        first, second = (self.beta_1, 1.0 - self.beta_1), (self.beta_2, 1.0 - self.beta_2)
         for name, parameter in self.parameters.items():
             gradient = gradients.get(name)
             if gradient is None:
                 continue
             mean, square = self.means[name], self.squares[name]
+            if kernels.serve(parameter, mean, square, gradient) and parameter.is_contiguous():
+                kernels.adamw(parameter, mean, square, gradient, (*first, *second, down, self.epsilon, up, keep))
+                torch.autograd.graph.increment_version(parameter)
+                continue
             mean.mul_(self.beta_1).add_(gradient * (1.0 - self.beta_1))
             square.mul_(self.beta_2).add_((gradient * gradient).mul_(1.0 - self.beta_2))
             below = sqrt(square).mul_(down).add_(self.epsilon)
-            if decay:
-                parameter.mul_(keep)
-            parameter.sub_((mean * up).div_(below))
+            parameter.mul_(keep).sub_((mean * up).div_(below))
 
     def state(self) -> dict[str, Tensor]:
         """All that the next step depends on but the parameters: tensors by name (not copies)."""

@@ -29,7 +29,7 @@ def fp64(a: Tensor, b: Tensor) -> Tensor:
 
 def int8(a: Tensor, b: Tensor) -> Tensor:
     """The same by int8 products of digits, q = 128 high + low: high*high, low*low and (high+low)*(high+low)
-    give the mixed terms with three products in place of four (Karatsuba)."""
+    give the mixed terms with three products in place of four (Karatsuba); on CPUs four are taken."""
     shape = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     total = torch.zeros(*shape, a.shape[-2], b.shape[-1], dtype=torch.float64, device=a.device)
     if total.numel() and a.shape[-1]:
@@ -45,7 +45,11 @@ def _int8_into(total: Tensor, a: Tensor, b: Tensor) -> None:
         part_a, part_b = a[:, start : start + _INT8_TERMS], b[start : start + _INT8_TERMS]
         (a_high, a_low), (b_high, b_low) = _digits(part_a), _digits(part_b)
         high, low = _int_mm(a_high, b_high).double(), _int_mm(a_low, b_low).double()
-        mixed = _int_mm(a_high + a_low, b_high + b_low).double() - high - low
+        if a.device.type == "cpu":
+            # oneDNN without VNNI adds pairs of products in 16 bits, which saturate for digits beyond [-64, 63]
+            mixed = _int_mm(a_high, b_low).double() + _int_mm(a_low, b_high).double()
+        else:
+            mixed = _int_mm(a_high + a_low, b_high + b_low).double() - high - low
         total += high * 2.0**14 + mixed * 2.0**7 + low
 
 
