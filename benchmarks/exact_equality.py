@@ -3,7 +3,7 @@ processes.
 
 `python benchmarks/exact_equality.py small` trains a 3.3 M-parameter model in full, `smol` SmolLM2-135M with LoRA,
 `tiny` a model small enough for Python's integers. Each way is a process of its own that prints its state hash every
-ten steps. They are written to `results/exact_equality_SUBJECT.json` as they come, so the script may be run in pieces
+ten steps. They are written to `results/exact_equality_SUBJECT.jsonl` as they come, so the script may be run in pieces
 (`--ways`); it ends with 1 when two differ. With a GPU: `--ways cuda "cuda, INT8"`.
 """
 
@@ -87,25 +87,27 @@ def main() -> int:
     if options.child:
         child(options.subject, WAYS[options.child], options.steps, options.model)
         return 0
-    path = options.out / f"exact_equality_{options.subject}.json"
-    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"ways": {}}
-    record |= {"machine": machine(), "batch": SUBJECTS[options.subject]}
+    path = options.out / f"exact_equality_{options.subject}.jsonl"
+    lines: list[str] = path.read_text("utf-8").splitlines() if path.exists() else []
+    record = {line["way"]: line for line in map(json.loads, lines)}
     for name in options.ways if options.ways is not None else ways_for(options.subject):
-        began = time.perf_counter()
-        record["ways"][name] = {"hashes": run(name, options), "seconds": round(time.perf_counter() - began, 1)}
-        path.write_text(json.dumps(record, indent=1) + "\n")
-        print(json.dumps({name: record["ways"][name]}), flush=True)
-    return verdict(record)
+        began, load = time.perf_counter(), os.getloadavg()[0]
+        hashes = run(name, options)
+        seconds = round(time.perf_counter() - began, 1)
+        record[name] = {"way": name, "hashes": hashes, "seconds": seconds, "load": load, "machine": machine()}
+        path.write_text("".join(json.dumps(line) + "\n" for line in record.values()), "utf-8")
+        print(json.dumps(record[name]), flush=True)
+    return verdict(list(record.values()))
 
 
-def verdict(record: dict[str, Any]) -> int:
+def verdict(record: list[dict[str, Any]]) -> int:
     """Say how many hashes there are after each number of steps: one."""
     found: dict[str, set[str]] = {}
-    for way in record["ways"].values():
+    for way in record:
         for steps, digest in way["hashes"].items():
             found.setdefault(steps, set()).add(digest)
     for steps, digests in sorted(found.items(), key=lambda item: int(item[0])):
-        count = sum(steps in way["hashes"] for way in record["ways"].values())
+        count = sum(steps in way["hashes"] for way in record)
         print(f"after {steps} steps: {count} ways, {len(digests)} state hash: {' '.join(sorted(digests))}")
     return int(any(len(digests) > 1 for digests in found.values()))
 
