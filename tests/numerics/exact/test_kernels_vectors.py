@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import struct
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -63,6 +67,23 @@ def test_the_files_are_what_the_script_writes(name: str, route: str) -> None:
     else:
         with kernels.paused():
             assert (made.FOLDER / f"{name}.json").read_text("utf-8") == made.text(name)
+
+
+@pytest.mark.parametrize("capability", ["default", "avx2", "avx512"])
+def test_torch_s_own_kernels_agree_under_every_instruction_set(capability: str) -> None:
+    """What torch falls back to, in a process of its own: the choice is made when it starts. A processor that lacks
+    one takes the best below."""
+    script = (
+        "from tests.numerics.exact import make_operator_vectors as made; import hashlib;"
+        "print(hashlib.sha256(''.join(map(made.text, made.FILES)).encode()).hexdigest())"
+    )
+    settings = {"ATEN_CPU_CAPABILITY": capability, "FALLOW_EXACT_NATIVE": "0", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | settings, cwd=made.FOLDER.parents[2], check=True,
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    files = "".join((made.FOLDER / f"{name}.json").read_text("utf-8") for name in made.FILES)
+    assert done.stdout.strip() == hashlib.sha256(files.encode()).hexdigest()
 
 
 @pytest.mark.parametrize("name", PLAIN)

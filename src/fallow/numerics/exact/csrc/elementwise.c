@@ -38,19 +38,24 @@ static inline int64_t onto_grid(double high, double low) {
 #define NAME(x) x##_portable
 #define TARGET
 #define LANES 2
+#define WIDEN(t) __builtin_convertvector(t, W)
 #include "elementwise_math.h"
 #include "elementwise_rows.h"
 
 #if defined(__x86_64__)
+#include <immintrin.h>
+
 #define NAME(x) x##_avx2
 #define TARGET __attribute__((target("avx2")))
 #define LANES 4
+#define WIDEN(t) ((W)_mm256_cvtps_pd((__m128)(t)))
 #include "elementwise_math.h"
 #include "elementwise_rows.h"
 
 #define NAME(x) x##_avx512
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")))
 #define LANES 8
+#define WIDEN(t) ((W)_mm512_cvtps_pd((__m256)(t)))
 #include "elementwise_math.h"
 #include "elementwise_rows.h"
 #endif

@@ -1,16 +1,16 @@
 /* Elementary functions on vectors of binary64: docs/spec/exact-arithmetic.md, section 6. Every line is IEEE operations in the order of
-   the specification. Define NAME(x), TARGET and LANES before including it; it is included once for each instruction set. */
+   the specification. Define NAME(x), TARGET, LANES and WIDEN (binary32 to binary64) before including it; it is included once for each instruction set. */
 
 #define INLINE TARGET static inline __attribute__((always_inline))
 typedef double NAME(wide) __attribute__((vector_size(LANES * 8)));
 typedef int64_t NAME(whole) __attribute__((vector_size(LANES * 8)));
 typedef uint64_t NAME(bits) __attribute__((vector_size(LANES * 8)));
 typedef float NAME(narrow) __attribute__((vector_size(LANES * 4)));
-typedef int32_t NAME(half) __attribute__((vector_size(LANES * 4)));
+/* The same anywhere in memory. */
+typedef float NAME(loose) __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 #define W NAME(wide)
 #define I NAME(whole)
 #define N NAME(narrow)
-#define H NAME(half)
 
 /* Adding it leaves rint of |x| < 2^51 in the low bits, ties to even, and taking it away again leaves rint(x). */
 #define ROUND 0x1.8p52

@@ -2,21 +2,20 @@
    lanes, so that their order does not matter. Included after elementwise_math.h, once for each instruction set. */
 
 INLINE W NAME(load)(const float *x, int64_t count) {
+    if (__builtin_expect(count >= LANES, 1)) return WIDEN(*(const NAME(loose) *)x);
     N t = {0};
-    if (count >= LANES)
-        __builtin_memcpy(&t, x, sizeof t);
-    else
-        __builtin_memcpy(&t, x, (size_t)count * sizeof *x);
-    return __builtin_convertvector(t, W);
+    __builtin_memcpy(&t, x, (size_t)count * sizeof *x);
+    return WIDEN(t);
 }
 
-INLINE void NAME(store)(float *y, W v, int64_t count) {
-    N t = __builtin_convertvector(v, N);
-    if (count >= LANES)
-        __builtin_memcpy(y, &t, sizeof t);
+INLINE void NAME(put)(float *y, N t, int64_t count) {
+    if (__builtin_expect(count >= LANES, 1))
+        *(NAME(loose) *)y = t;
     else
         __builtin_memcpy(y, &t, (size_t)count * sizeof *y);
 }
+
+INLINE void NAME(store)(float *y, W v, int64_t count) { NAME(put)(y, __builtin_convertvector(v, N), count); }
 
 /* All ones in the first `count` lanes. */
 INLINE I NAME(first)(int64_t count) {
@@ -137,8 +136,8 @@ INLINE double NAME(weights)(const float *x, float *out, int64_t n, double scale,
     for (int64_t i = 0; i < n; i += LANES) {
         W e = NAME(exp64)(NAME(load)(x + i, n - i) * scale - most);
         N weight = __builtin_convertvector(e, N);
-        if (out) __builtin_memcpy(out + i, &weight, sizeof(float) * (size_t)(n - i < LANES ? n - i : LANES));
-        W points = NAME(rint)(__builtin_convertvector(weight, W) * 0x1p32);
+        if (out) NAME(put)(out + i, weight, n - i);
+        W points = NAME(rint)(WIDEN(weight) * 0x1p32);
         sum += n - i >= LANES ? points : (W)((I)points & NAME(first)(n - i));
     }
     *largest = most;
@@ -327,7 +326,7 @@ static const struct elementwise NAME(elementwise) = {
 #undef W
 #undef I
 #undef N
-#undef H
 #undef NAME
 #undef TARGET
 #undef LANES
+#undef WIDEN
