@@ -129,6 +129,23 @@ def test_one_who_raises_false_alarms_is_banned_and_nobody_else() -> None:
     assert all(crowd.paid_to(one) > 0 for one in crowd.providers[1:])
 
 
+def test_to_say_that_a_claim_is_wrong_is_not_enough_to_be_paid() -> None:
+    """Who finds fault with everybody is right about a cheat: its answer is made up all the same."""
+    judged = 0
+    for name in map(str, range(6)):
+        guesser = Provider(f"guesser {name}", answer=alarms, price=900)
+        crowd = Crowd([Provider(f"cheat {name}", answer=skips, price=900), guesser, *honest_crowd(3)])
+        job = crowd.submit(exact_spec(workers=4, rounds=2, verify="audit:links=64"))
+        settle(crowd)
+        assert crowd.outcome(job).code == ""
+        assert not any(crowd.state.standing(one.account).banned for one in crowd.providers[2:])
+        for receipt in crowd.of(t.KeepReceipt):
+            assert "cheat" in crowd.leases[receipt.lease][1].name or receipt.output == honest_output(receipt.spec)
+        found = [slot for slot in slots(crowd, job) if slot.of >= 0 and any(v.fate is Fate.FINAL for v in slot.votes)]
+        judged += sum(slot.answer != slot.expected for slot in found)
+    assert judged, "somebody found a false claim and was paid for that"
+
+
 def test_whole_rounds_are_done_again_where_that_is_asked_for() -> None:
     crowd = Crowd(honest_crowd(4))
     job = crowd.submit(exact_spec(workers=3, rounds=2, verify="audit:links=0"))

@@ -127,6 +127,8 @@ def reslot(turn: Turn, job: Job, slot: Slot) -> None:
     slot.answer, slot.seed, slot.reason, slot.disputed, slot.dissent = b"", b"", None, False, -1
     drop_audit(turn, job, slot)
     if slot.retired:
+        for vote in slot.running():
+            end_vote(turn, job, vote, cancel=True)
         set_step(job, slot, Step.DROPPED)
         return
     first, *others = slot.running() or [None]

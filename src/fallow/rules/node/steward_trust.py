@@ -269,56 +269,61 @@ def audited(turn: Turn, job: Job, audit: Slot, vote: Vote) -> None:
     slot = job.slots[audit.of]
     audit.answer = vote.answer
     job.seats[vote.seat].strikes = 0
-    if not slot.live():  # what it was to check is gone: its account was banned meanwhile
-        _audited_nothing(turn, job, audit, vote)
-        return
+    if slot.audit == audit.key:
+        slot.audit = -1
+    # else it is gone: its account was banned meanwhile
+    there = any(claimed.claim_hash == audit.accused for claimed in slot.live())
     if vote.answer == audit.expected:
         finalise_vote(turn, job, audit, vote, "sampled", "what it found is what another had claimed")
         set_step(job, audit, Step.FINAL)
         passed(turn, vote.account)
-        slot.audit = -1
-        for claimed in slot.live():
-            job.seats[claimed.seat].strikes = 0
-            finalise_vote(turn, job, slot, claimed, "sampled", steward_sample.words(audit, vote))
-            passed(turn, claimed.account)
-        set_step(job, slot, Step.KEEPING)
-        decide(turn, job, slot)
+        if there:
+            _stands(turn, job, slot, steward_sample.words(audit, vote))
+        else:
+            advance(turn, job, slot, recruit=job.ending is None)
+        return
+    hold(turn.state, job.seats[vote.seat], vote.claim_hash, audit.seed)
+    set_step(job, audit, Step.PROVISIONAL)
+    if not there:
+        _confirm(turn, job, audit)
+        advance(turn, job, slot, recruit=job.ending is None)
         return
     text = f"Task {slot.key}: a sample of it, done again, gives something else; all of it is done again."
     turn.note(job, "audit", text, job.seats[slot.live()[0].seat].node)
-    hold(turn.state, job.seats[vote.seat], vote.claim_hash, slot.seed)
-    set_step(job, audit, Step.PROVISIONAL)
-    slot.audit, slot.dissent, slot.disputed, slot.since_ms = -1, audit.key, True, turn.now_ms
+    slot.dissent, slot.disputed, slot.since_ms = audit.key, True, turn.now_ms
     if job.log is not None:
         job.log_dirty = True
     advance(turn, job, slot, recruit=job.ending is None)
 
 
-def _audited_nothing(turn: Turn, job: Job, audit: Slot, vote: Vote) -> None:
-    """An audit whose claim is gone accuses nobody; it is paid where it found what had been claimed."""
-    slot = job.slots[audit.of]
-    if slot.audit == audit.key:
-        slot.audit = -1
-    if vote.answer == audit.expected:
-        finalise_vote(turn, job, audit, vote, "sampled", "what it found is what another had claimed")
-        set_step(job, audit, Step.FINAL)
-        passed(turn, vote.account)
-    else:
-        void_vote(turn, job, vote)
-        reslot(turn, job, audit)
+def _stands(turn: Turn, job: Job, slot: Slot, text: str) -> None:
+    """The check by sample found what was claimed."""
+    for claimed in slot.live():
+        job.seats[claimed.seat].strikes = 0
+        finalise_vote(turn, job, slot, claimed, "sampled", text)
+        passed(turn, claimed.account)
+    set_step(job, slot, Step.KEEPING)
+    decide(turn, job, slot)
 
 
 def _judge_dissent(turn: Turn, job: Job, audit: Slot, *, right: bool) -> None:
-    """Who accused falsely has computed falsely: the whole task, done again, gave what was claimed."""
+    """The whole task, done again, gave what was claimed: who accused falsely has computed falsely. Or it did not."""
+    if right:
+        _confirm(turn, job, audit)
+        return
     for vote in audit.live():
-        if right:
-            finalise_vote(turn, job, audit, vote, "sampled", "what it found was confirmed")
-            passed(turn, vote.account)
-            set_step(job, audit, Step.FINAL)
-        else:
-            turn.note(job, "caught", f"Task {audit.key}: a false alarm.", job.seats[vote.seat].node)
-            void_vote(turn, job, vote)
-            ban(turn, vote.account)
+        turn.note(job, "caught", f"Task {audit.key}: a false alarm.", job.seats[vote.seat].node)
+        void_vote(turn, job, vote)
+        ban(turn, vote.account)
+
+
+def _confirm(turn: Turn, job: Job, audit: Slot) -> None:
+    """Have an audit done again that found something else than a claim which is worth nothing now. Made-up answers to
+    every audit accuse the guilty too: that a claim is wrong does not show that its auditor did any work, and what the
+    right answer is nobody else has computed, since it starts from claimed states. In a job that is ending the answer
+    stays provisional."""
+    if audit.step is Step.PROVISIONAL and audit.live() and job.ending is None:
+        begin_check(turn, job, audit, Reason.FORCED)
 
 
 def _undecided(turn: Turn, job: Job, slot: Slot) -> None:
