@@ -107,6 +107,35 @@ def test_weights_serve_both_directions(route: Route) -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES)
+@given(m=st.integers(0, 9), n=st.integers(1, 70), k=st.integers(1, 70))
+def test_weights_are_their_grid_whatever_they_held_before(route: Route, m: int, n: int, k: int) -> None:
+    w, x, dy = some(n, k, seed=n), some(m, k, seed=m), some(m, n, seed=k)
+    with routes.use(route):
+        weights = product.Weights(some(n, k, seed=k))
+        product.product_folded(formats.quantise(dy, weights.step), weights)  # both ways are packed, then written over
+        weights.update(w)
+        grid, a, back = formats.quantise(w), formats.quantise(x), formats.quantise(dy, weights.step)
+        assert torch.equal(weights.grid.q, grid.q) and torch.equal(weights.step, grid.step)
+        assert torch.equal(product.product(a, weights), product.product(a, grid))
+        assert torch.equal(product.linear(x, weights), product.product(a, grid))
+        assert torch.equal(product.product_folded(back, weights), product.product_folded(back, grid))
+        with pytest.raises(ValueError, match="not a matrix"):
+            weights.update(some(n + 1, k, seed=1))
+
+
+def test_weights_move_between_routes() -> None:
+    w, x = some(40, 33, seed=1), some(3, 33, seed=2)
+    results: list[torch.Tensor] = []
+    for made in ROUTES:
+        with routes.use(made):
+            weights = product.Weights(w)
+        for used in ROUTES:
+            with routes.use(used):
+                results.append(product.linear(x, weights))
+    assert all(torch.equal(one, results[0]) for one in results)
+
+
+@pytest.mark.parametrize("route", ROUTES)
 @given(split=st.permutations(range(4)), cut=st.integers(0, 4))
 def test_gradients_do_not_depend_on_micro_batches_or_order(route: Route, split: list[int], cut: int) -> None:
     dy, x = some(4, 6, 5, seed=1), formats.quantise(some(4, 6, 3, seed=2))

@@ -9,12 +9,14 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 MAX_TERMS = 1 << 18
 """The kernels' int32 high parts hold as many terms, with room."""
+_PANEL = 32
 _KEPT_SCRATCH = 1 << 25
 _ARGUMENT = ctypes.c_int64
 _ADDRESS = ctypes.c_void_p
@@ -40,6 +42,31 @@ class _Gradient(ctypes.Structure):
         ("scratch", _ADDRESS),
         *[(name, _ARGUMENT) for name in ("scratch_size", "threads", "cap")],
     ]
+
+
+@dataclass
+class Panels:
+    """A matrix of weights, quantised by rows and packed: `step` (n), and panels for both ways."""
+
+    step: Tensor
+    forward: Tensor
+    back: Tensor | None
+    n: int
+    k: int
+
+    @property
+    def job(self) -> _Product:
+        """A forward product with all but its left side filled in."""
+        return _Product(
+            None, None, 0, self.k, 1, None, self.step.data_ptr(), 0, 0, 0, self.forward.data_ptr(), None, 1, 0, self.n,
+            self.k,
+        )  # fmt: skip
+
+    def integers(self) -> Tensor:
+        """The matrix on its grids, (n, k) int16."""
+        pairs = (self.k + 1) // 2
+        lines = self.forward.view(-1, pairs, _PANEL, 2).permute(0, 2, 1, 3).reshape(-1, 2 * pairs)
+        return lines[: self.n, : self.k].contiguous()
 
 
 class _Scratch(threading.local):
@@ -69,7 +96,9 @@ class Kernels:
         library.fallow_quantise.argtypes = [p, i, p, i, i, i, p, p, n, n]
         library.fallow_quantise_columns.argtypes = [p, p, i, i, i, p, p, n, n]
         library.fallow_pack.argtypes = [p, i, i, i, i, p, n, n]
-        self._quantise, self._scratch = library.fallow_quantise, _Scratch()
+        library.fallow_weights.argtypes = [p, i, i, i, p, p, p, n, n]
+        library.fallow_linear.argtypes = [p, p, p, p]
+        self._quantise, self._linear, self._scratch = library.fallow_quantise, library.fallow_linear, _Scratch()
 
     def isa(self, cap: int) -> str:
         """The instruction set that is used under a cap."""
@@ -113,6 +142,39 @@ class Kernels:
         panels = torch.empty(self.library.fallow_packed_size(*q.shape), dtype=torch.int16)
         self.library.fallow_pack(q.data_ptr(), row, term, *q.shape, panels.data_ptr(), _threads(q.numel()), cap)
         return panels
+
+    def weights(self, w: Tensor, panels: Panels | None, *, back: bool, cap: int) -> Panels:
+        """`w`, (n, k) float32, quantised by rows and packed, into the memory of `panels` where given; `back`: for the
+        way back too."""
+        n, k = w.shape
+        _expect(w.dtype == torch.float32 and n > 0 and 0 < k <= MAX_TERMS and n <= MAX_TERMS, "w", w)
+        w = w if w.stride(1) == 1 else w.contiguous()
+        if panels is None:
+            size = self.library.fallow_packed_size(n, k)
+            panels = Panels(torch.empty(n), torch.empty(size, dtype=torch.int16), None, n, k)
+        if back and panels.back is None:
+            panels.back = torch.empty(self.library.fallow_packed_size(k, n), dtype=torch.int16)
+        to_back = None if panels.back is None else panels.back.data_ptr()
+        if self.library.fallow_weights(
+            w.data_ptr(), w.stride(0), n, k, panels.step.data_ptr(), panels.forward.data_ptr(), to_back,
+            _threads(n * k), cap,
+        ):  # fmt: skip
+            raise MemoryError("no memory to quantise weights in")
+        return panels
+
+    def linear(self, x: Tensor, panels: Panels, cap: int) -> Tensor:
+        """X W^T, (..., n) float32, of x: (..., k) float32, quantised by rows on the way: one call, for few rows."""
+        x, k = x.contiguous(), panels.k
+        _expect(x.dtype == torch.float32 and x.shape[-1] == k, "x", x)
+        m, out = x.numel() // k, torch.empty(*x.shape[:-1], panels.n)
+        job, pairs = panels.job, k + k % 2
+        scratch = self._scratch.of(2 * m * pairs + 2 * m)
+        start = scratch.data_ptr()
+        job.a_step, job.a, job.scratch, job.scratch_size = start, start + 4 * m, start + 4 * m + 2 * m * k, m * pairs
+        job.out, job.m, job.threads, job.cap = out.data_ptr(), m, _threads(m * panels.n * k >> 4), cap
+        if self._linear(x.data_ptr(), job.a, job.a_step, ctypes.byref(job)):
+            raise AssertionError("too little scratch")
+        return out
 
     def product(
         self, a: Tensor, a_step: Tensor, b: Tensor | None, b_step: Tensor | None,

@@ -49,7 +49,7 @@ class Grid:
 def quantise(x: Tensor, fold: Tensor | None = None) -> Grid:
     """Bring the vectors along x's last dimension onto their grids. `x`: (..., n, k) float32; `fold`: (..., k), one
     factor for each element, by which x is multiplied first (section 3.3). Raises TypeError for other types."""
-    kernels = _compiled(x, fold)
+    kernels = compiled(x, fold)
     if kernels is not None:
         return Grid(*kernels.quantise(x.detach(), fold, native.cap()))
     return _onto_grids(_times(x, fold if fold is None else fold[..., None, :]))
@@ -58,13 +58,14 @@ def quantise(x: Tensor, fold: Tensor | None = None) -> Grid:
 def quantise_columns(x: Tensor, fold: Tensor | None = None) -> Grid:
     """The same for the vectors along x's dimension before the last. `x`: (..., k, n); `fold`: (..., k). The grid is
     transposed: `q` is (..., n, k), and may be a view of what lies in memory as x does."""
-    kernels = _compiled(x, fold)
+    kernels = compiled(x, fold)
     if kernels is not None:
         return Grid(*kernels.quantise_columns(x.detach(), fold, native.cap()))
     return _onto_grids(_times(x, fold if fold is None else fold[..., :, None]).mT.contiguous())
 
 
-def _compiled(x: Tensor, fold: Tensor | None) -> Kernels | None:
+def compiled(x: Tensor, fold: Tensor | None = None) -> Kernels | None:
+    """The compiled kernels, where they can quantise `x`. Raises TypeError for other types than float32."""
     if x.dtype != torch.float32 or (fold is not None and fold.dtype != torch.float32):
         raise TypeError("grids are made of float32")
     return routes.compiled(x.device) if x.dim() >= 2 else None

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fallow.numerics.exact import bindings, native, routes, sums
 from fallow.numerics.exact import format as formats
-from fallow.numerics.exact.bindings import Kernels
+from fallow.numerics.exact.bindings import Kernels, Panels
 from fallow.numerics.exact.format import Grid
 
 
@@ -19,36 +19,67 @@ class Weights:
     `product_folded(dy, weights)` back. `w`: (n, k) float32. Make it anew when the matrix changes."""
 
     def __init__(self, w: Tensor) -> None:
-        self.grid = formats.quantise(w)
-        self._forward: Tensor | None = None
-        self._back: Tensor | None = None
+        self.shape = w.shape
+        self._panels: Panels | None = None
+        self._grid: Grid | None = None
+        self.update(w)
+
+    def update(self, w: Tensor) -> None:
+        """Hold other values of the same shape, in the memory of those before."""
+        if w.shape != self.shape or w.dim() != 2:
+            raise ValueError(f"not a matrix of {tuple(self.shape)}: {tuple(w.shape)}")
+        kernels = formats.compiled(w) if w.numel() > 0 and max(w.shape) <= bindings.MAX_TERMS else None
+        if kernels is not None:
+            back = self._panels is not None and self._panels.back is not None
+            self._panels, self._grid = kernels.weights(w.detach(), self._panels, back=back, cap=native.cap()), None
+        else:
+            self._panels, self._grid = None, formats.quantise(w)
+
+    @property
+    def grid(self) -> Grid:
+        """The matrix on its grids: q (n, k), step (n)."""
+        if self._grid is None:
+            assert self._panels is not None
+            self._grid = Grid(self._panels.integers(), self._panels.step)
+        return self._grid
 
     @property
     def step(self) -> Tensor:
         """(n,) float32: what a gradient is folded with before `product_folded`."""
-        return self.grid.step
+        return self._panels.step if self._panels is not None else self.grid.step
 
-    def panels(self, kernels: Kernels, *, back: bool) -> tuple[Tensor, int]:
-        """The integers as the compiled kernels want them for one direction, and how many columns a product then has.
-        Packed when first asked for, and kept."""
-        n, k = self.grid.q.shape
-        if back:
-            if self._back is None:
-                self._back = kernels.pack(self.grid.q.mT, native.cap())
-            return self._back, k
-        if self._forward is None:
-            self._forward = kernels.pack(self.grid.q, native.cap())
-        return self._forward, n
+    def panels(self, kernels: Kernels) -> Panels:
+        """As the compiled kernels want them. Packed when first asked for, and kept."""
+        if self._panels is None:
+            q, step = self.grid.q, self.grid.step
+            self._panels = Panels(step, kernels.pack(q, native.cap()), None, *q.shape)
+        return self._panels
+
+    def back(self, kernels: Kernels) -> tuple[Tensor, int]:
+        """The same for the way back, and the columns that it leads to."""
+        panels = self.panels(kernels)
+        if panels.back is None:
+            panels.back = kernels.pack(panels.integers().mT, native.cap())
+        return panels.back, panels.k
+
+
+def linear(x: Tensor, weights: Weights) -> Tensor:
+    """`product(quantise(x), weights)`, (..., n) of x: (..., k), in one step: the quicker way for a few rows."""
+    kernels = formats.compiled(x)
+    if kernels is None or x.numel() == 0 or weights.shape[1] > bindings.MAX_TERMS:
+        return product(formats.quantise(x), weights)
+    return kernels.linear(x.detach(), weights.panels(kernels), native.cap())
 
 
 def product(a: Grid, b: Grid | Weights, visible: Tensor | None = None) -> Tensor:
     """A B^T, (..., m, n) float32, of a: (..., m, k) and b: (..., n, k), both quantised along k (section 3.2).
     `visible`: (m) int32, where given: of row i only the first visible[i] entries are computed, the others are +0."""
     step = b.step
-    kernels = _compiled(a, b.grid.q if isinstance(b, Weights) else b.q)
+    kernels = _compiled(a, b.shape[-1] if isinstance(b, Weights) else b.q.shape[-1])
     if kernels is not None:
         if isinstance(b, Weights):
-            return _by_weights(kernels, a, step, b.panels(kernels, back=False), visible)
+            panels = b.panels(kernels)
+            return _by_weights(kernels, a, step, (panels.forward, panels.n), visible)
         return kernels.product(a.q, a.step, b.q, step, visible=visible, cap=native.cap())
     total = _sum(a.q, (b.grid if isinstance(b, Weights) else b).q.mT)
     out = (total * a.step.double()[..., :, None] * step.double()[..., None, :]).float()
@@ -60,12 +91,12 @@ def product(a: Grid, b: Grid | Weights, visible: Tensor | None = None) -> Tensor
 def product_folded(a: Grid, b: Grid | Weights) -> Tensor:
     """A B, (..., m, n) float32, of a: (..., m, k), into which b's steps were folded, and b: (..., k, n), quantised one
     vector per k: only its integers are used (section 3.3). Stretches of zeros in `a` cost nothing."""
-    q = (b.grid if isinstance(b, Weights) else b).q
-    kernels = _compiled(a, q.mT)
+    kernels = _compiled(a, b.shape[-2] if isinstance(b, Weights) else b.q.shape[-2])
     if kernels is not None:
         if isinstance(b, Weights):
-            return _by_weights(kernels, a, None, b.panels(kernels, back=True), None)
-        return kernels.product(a.q, a.step, q.mT, None, cap=native.cap())
+            return _by_weights(kernels, a, None, b.back(kernels), None)
+        return kernels.product(a.q, a.step, b.q.mT, None, cap=native.cap())
+    q = (b.grid if isinstance(b, Weights) else b).q
     return (_sum(a.q, q) * a.step.double()[..., :, None]).float()
 
 
@@ -81,11 +112,11 @@ def add_gradient(total: Tensor, dy: Tensor, x: Grid) -> None:
         formats.accumulate(total, formats.onto_gradient_grid(_sum(a.q, q) * a.step.double()[:, None]))
 
 
-def _compiled(a: Grid, b: Tensor) -> Kernels | None:
-    """The compiled kernels, if they can do A B^T: with b (..., n, k)."""
+def _compiled(a: Grid, terms: int) -> Kernels | None:
+    """The compiled kernels, if they can do sums of `terms` terms."""
     k = a.q.shape[-1]
-    if a.q.dtype != torch.int16 or b.dtype != torch.int16 or k != b.shape[-1]:
-        raise ValueError(f"no product of {a.q.dtype} {tuple(a.q.shape)} and {b.dtype} {tuple(b.mT.shape)}")
+    if a.q.dtype != torch.int16 or k != terms:
+        raise ValueError(f"no product of {a.q.dtype} {tuple(a.q.shape)} and a matrix of {terms} terms")
     return routes.compiled(a.q.device) if 0 < k <= bindings.MAX_TERMS else None
 
 

@@ -11,7 +11,8 @@
 #define PANEL 32 /* columns of a packed panel: panels are [n / PANEL][pairs][PANEL][2] int16, zeros around */
 #define ROWS 6   /* rows of a tile: 6 x 32 sums in registers */
 #define FLUSH 16 /* pairs of terms that fit an int32: 32 * 8127^2 < 2^31 */
-#define WIDTH 64 /* columns that are quantised together */
+#define POISON INT64_MIN
+#define WIDTH 48 /* columns that are quantised together: eight tiles */
 
 /* What each instruction set does its own way, or is merely compiled for. */
 struct kernels {
@@ -31,14 +32,18 @@ struct kernels {
     void (*pack_pairs)(const int16_t *q, int64_t term, int64_t columns, int64_t k, int16_t *out, int64_t out_pair);
     /* [3.2]: a tile's sums times their steps, rounded once; columns from `visible` on are +0. */
     void (*store)(const double *tile, int columns, double a_step, const float *b_step, float *out, int visible);
-    /* [3.4]: onto the gradient grid and onto `sums`. */
+    /* [3.4]: onto the gradient grid and onto `sums`; and these onto the total, where poison stays. */
     void (*onto_grid)(const double *tile, double step, int64_t *sums);
+    void (*accumulate)(const int64_t *sums, int columns, int poisoned, int64_t *total);
 };
 
 extern const struct kernels fallow_portable, fallow_avx2, fallow_avx512bw, fallow_avx512vnni;
 
 /* The best of them that this processor has, up to level `cap`: 0 portable, 1 AVX2, 2 AVX-512BW, 3 AVX-512 VNNI. */
 const struct kernels *fallow_kernels(int cap);
+
+void fallow_quantise(const float *x, int64_t x_row, const float *fold, int64_t group, int64_t rows, int64_t k, int16_t *q,
+                     float *step, int threads, int cap);
 
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 

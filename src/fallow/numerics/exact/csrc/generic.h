@@ -103,7 +103,14 @@ TARGET static void NAME(quantise_columns)(const float *x, int64_t row, const flo
 TARGET static void NAME(pack_rows)(const int16_t *q, int64_t row, int columns, int64_t k, int16_t *panel) {
     int64_t whole = k / 2;
     if (columns < PANEL || (k & 1)) memset(panel, 0, (size_t)((k + 1) / 2) * 2 * PANEL * sizeof *panel);
-    for (int64_t start = 0; start < whole; start += 16) { /* 16 pairs of a row are one cache line */
+    int64_t start = 0;
+#ifdef TURN
+    for (; columns == PANEL && start + 16 <= whole; start += 16) {
+        TURN(q + 2 * start, row, panel + start * 2 * PANEL);
+        TURN(q + 16 * row + 2 * start, row, panel + start * 2 * PANEL + PANEL);
+    }
+#endif
+    for (; start < whole; start += 16) { /* 16 pairs of a row are one cache line */
         int64_t end = smaller(start + 16, whole);
         for (int j = 0; j < columns; j++)
             for (int64_t p = start; p < end; p++) memcpy(panel + (p * PANEL + j) * 2, q + j * row + 2 * p, 4);
@@ -153,6 +160,7 @@ TARGET static void NAME(store)(const double *tile, int columns, double a_step, c
     for (int j = end < 0 ? 0 : end; j < columns; j++) out[j] = 0.0f;
 }
 
+#ifndef ONTO_GRID
 /* rint(v * 2^40) of |v| <= 2^13 as an integer: the whole part and the rest, each exactly. Without AVX-512DQ there is no
    vector conversion to int64; adding 1.5 * 2^52 makes one for |v| < 2^51, so the 2^53 here goes in two halves. */
 ALWAYS int64_t NAME(grid_integer)(double v) {
@@ -174,6 +182,20 @@ TARGET static void NAME(onto_grid)(const double *tile, double step, int64_t *sum
         sums[j] += NAME(grid_integer)(v);
     }
 }
+#endif
+
+ALWAYS int64_t NAME(plus)(int64_t total, int64_t sum) {
+    return total == POISON ? POISON : (int64_t)((uint64_t)total + (uint64_t)sum);
+}
+
+TARGET static void NAME(accumulate)(const int64_t *sums, int columns, int poisoned, int64_t *total) {
+    if (poisoned)
+        for (int j = 0; j < columns; j++) total[j] = POISON;
+    else if (columns == PANEL)
+        for (int j = 0; j < PANEL; j++) total[j] = NAME(plus)(total[j], sums[j]);
+    else
+        for (int j = 0; j < columns; j++) total[j] = NAME(plus)(total[j], sums[j]);
+}
 
 const struct kernels NAME(fallow) = {
     TEXT,
@@ -185,4 +207,5 @@ const struct kernels NAME(fallow) = {
     NAME(pack_pairs),
     NAME(store),
     NAME(onto_grid),
+    NAME(accumulate),
 };

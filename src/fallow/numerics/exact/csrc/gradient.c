@@ -3,10 +3,7 @@
 
 #include "exact.h"
 
-#define POISON INT64_MIN
-#define GROUP 8 /* tiles below each other for which X's panels stay in the cache */
 #define AREA (1 << 22) /* integers of dY at a time */
-#define STRIDE 192 /* a multiple of WIDTH and of ROWS */
 
 struct gradient {
     const float *dy; /* (sequences, tokens, n) */
@@ -25,8 +22,8 @@ static int64_t right_size(const struct gradient *job) { return panels_of(job) * 
 
 /* Rows of the total at a time: as many columns of dY, quantised, as stay in the last cache; whole tiles, whole blocks. */
 static int64_t rows_of(const struct gradient *job) {
-    int64_t rows = AREA / (job->sequences * pairs_of(job) * 2) / STRIDE * STRIDE;
-    return smaller(rows < STRIDE ? STRIDE : rows, (job->n + STRIDE - 1) / STRIDE * STRIDE);
+    int64_t rows = AREA / (job->sequences * pairs_of(job) * 2) / WIDTH * WIDTH;
+    return smaller(rows < WIDTH ? WIDTH : rows, (job->n + WIDTH - 1) / WIDTH * WIDTH);
 }
 
 /* int16 of scratch: X in panels, columns of dY in pairs, and their steps. */
@@ -34,7 +31,9 @@ int64_t fallow_gradient_scratch(const struct gradient *job) {
     return job->sequences * (right_size(job) + pairs_of(job) * 2 * rows_of(job) + 2 * rows_of(job));
 }
 
-struct chunk { /* rows [start, start + count) of the total; columns of dY of one sequence are `size` int16 apart from the next's */
+/* Rows [start, start + count) of the total. `left` has for each sequence (`size` int16) and each WIDTH columns of dY, its
+   pairs of rows, so that a tile reads along the memory. */
+struct chunk {
     int64_t start, count, size;
     int16_t *left;
     const int16_t *right;
@@ -44,7 +43,7 @@ struct chunk { /* rows [start, start + count) of the total; columns of dY of one
 static void prepare(const struct kernels *kernels, const struct gradient *job, const struct chunk *chunk, int64_t one, int64_t j) {
     const float *dy = job->dy + one * job->tokens * job->n + chunk->start + j;
     kernels->quantise_columns(dy, job->n, job->x_step + one * job->tokens, job->tokens, (int)smaller(WIDTH, chunk->count - j),
-                              chunk->left + one * chunk->size + 2 * j, 2 * chunk->count, 1,
+                              chunk->left + one * chunk->size + 2 * j * pairs_of(job), 2 * WIDTH, 1,
                               chunk->steps + one * chunk->count + j);
 }
 
@@ -55,7 +54,7 @@ static void add_tile(const struct kernels *kernels, const struct gradient *job, 
     int rows = (int)smaller(ROWS, chunk->count - i), columns = (int)smaller(PANEL, job->k - panel * PANEL);
     int poisoned[ROWS] = {0};
     for (int64_t one = 0; one < job->sequences; one++) {
-        kernels->tile(chunk->left + one * chunk->size + 2 * i, 2, 2 * chunk->count, rows,
+        kernels->tile(chunk->left + one * chunk->size + i / WIDTH * WIDTH * 2 * pairs_of(job) + i % WIDTH * 2, 2, 2 * WIDTH, rows,
                       chunk->right + one * right_size(job) + panel * 2 * PANEL * pairs_of(job), pairs_of(job), 0, tile);
         for (int r = 0; r < rows; r++) {
             float step = chunk->steps[one * chunk->count + i + r];
@@ -65,11 +64,9 @@ static void add_tile(const struct kernels *kernels, const struct gradient *job, 
                 kernels->onto_grid(tile + r * PANEL, step, sums + r * PANEL);
         }
     }
-    for (int r = 0; r < rows; r++) {
-        int64_t *to = job->total + (chunk->start + i + r) * job->k + panel * PANEL;
-        for (int j = 0; j < columns; j++)
-            to[j] = poisoned[r] || to[j] == POISON ? POISON : (int64_t)((uint64_t)to[j] + (uint64_t)sums[r * PANEL + j]);
-    }
+    for (int r = 0; r < rows; r++)
+        kernels->accumulate(sums + r * PANEL, columns, poisoned[r],
+                            job->total + (chunk->start + i + r) * job->k + panel * PANEL);
 }
 
 int fallow_add_gradient(const struct gradient *job) {
@@ -90,16 +87,17 @@ int fallow_add_gradient(const struct gradient *job) {
         }
         for (int64_t start = 0; start < job->n; start += most) {
             int64_t count = smaller(most, job->n - start), blocks = (count + WIDTH - 1) / WIDTH;
-            int64_t groups = (count + GROUP * ROWS - 1) / (GROUP * ROWS);
-            struct chunk chunk = {start, count, pairs_of(job) * 2 * count, left, right, steps};
+            int64_t parts = smaller(panels, (4 * threads + blocks - 1) / blocks);
+            struct chunk chunk = {start, count, pairs_of(job) * 2 * WIDTH * blocks, left, right, steps};
 #pragma omp for schedule(dynamic)
             for (int64_t task = 0; task < job->sequences * blocks; task++)
                 prepare(kernels, job, &chunk, task / blocks, task % blocks * WIDTH);
 #pragma omp for schedule(dynamic)
-            for (int64_t task = 0; task < panels * groups; task++) {
-                int64_t first = task % groups * GROUP * ROWS;
-                for (int64_t i = first; i < smaller(first + GROUP * ROWS, count); i += ROWS)
-                    add_tile(kernels, job, &chunk, i, task / groups);
+            for (int64_t task = 0; task < blocks * parts; task++) { /* a few whole rows of the total: pages in a row */
+                int64_t first = task / parts * WIDTH, part = task % parts;
+                for (int64_t panel = panels * part / parts; panel < panels * (part + 1) / parts; panel++)
+                    for (int64_t i = first; i < smaller(first + WIDTH, count); i += ROWS)
+                        add_tile(kernels, job, &chunk, i, panel);
             }
         }
     }

@@ -1,4 +1,5 @@
 /* [3.2, 3.3] products. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "exact.h"
@@ -223,4 +224,36 @@ int fallow_product(const struct product *job) {
         }
     }
     return 0;
+}
+
+/* W, (n, k) float32 with rows `row` apart, onto its grids [3.1] and into panels for both directions, in one pass. `forward`
+   or `back` may be NULL. Returns 2 when there is no memory. */
+int fallow_weights(const float *w, int64_t row, int64_t n, int64_t k, float *step, int16_t *forward, int16_t *back, int threads,
+                   int cap) {
+    const struct kernels *kernels = fallow_kernels(cap);
+    int failed = 0;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        int16_t *q = malloc((size_t)(PANEL * k) * sizeof *q);
+#pragma omp for schedule(dynamic)
+        for (int64_t j = 0; j < n; j += PANEL) {
+            if (!q) {
+                failed = 2;
+                continue;
+            }
+            int columns = (int)smaller(PANEL, n - j);
+            for (int i = 0; i < columns; i++) kernels->quantise_row(w + (j + i) * row, NULL, k, q + i * k, step + j + i);
+            if (forward) kernels->pack_rows(q, k, columns, k, forward + j / PANEL * panel_size(k));
+            for (int64_t c = 0; back && c < k; c += PANEL) /* these rows are terms of the way back: PANEL is even */
+                kernels->pack_terms(q + c, k, (int)smaller(PANEL, k - c), columns, back + c / PANEL * panel_size(n) + j * PANEL);
+        }
+        free(q);
+    }
+    return failed;
+}
+
+/* x, (m, k) float32, quantised by rows into `q` and `step`, times weights: the job's a and a_step are these. */
+int fallow_linear(const float *x, int16_t *q, float *step, struct product *job) {
+    fallow_quantise(x, job->k, NULL, 1, job->m, job->k, q, step, job->m > 1 ? (int)job->threads : 1, (int)job->cap);
+    return fallow_product(job);
 }

@@ -58,3 +58,44 @@ TARGET static void NAME(tile)(const int16_t *a, ptrdiff_t row, ptrdiff_t pair, i
     default: NAME(rows)(6, a, row, pair, b, pairs, add, out); break;
     }
 }
+
+#define ONTO_GRID
+TARGET static void NAME(onto_grid)(const double *tile, double step, int64_t *sums) {
+    const __m512d scale = _mm512_set1_pd(step * 1099511627776.0), limit = _mm512_set1_pd(9007199254740992.0);
+    const __m512d least = _mm512_set1_pd(-9007199254740992.0);
+    for (int j = 0; j < PANEL; j += 8) {
+        __m512d v = _mm512_mul_pd(_mm512_loadu_pd(tile + j), scale);
+        v = _mm512_max_pd(_mm512_min_pd(v, limit), least);
+        __m512i sum = _mm512_add_epi64(_mm512_loadu_si512(sums + j), _mm512_cvtpd_epi64(v)); /* to nearest, ties to even */
+        _mm512_storeu_si512(sums + j, sum);
+    }
+}
+
+/* Sixteen rows of sixteen pairs, turned: pair p of row i goes to panel[p][i]. */
+#define TURN NAME(turn)
+TARGET static void NAME(turn)(const int16_t *q, int64_t row, int16_t *panel) {
+    __m512i a[16], b[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i++) a[i] = _mm512_loadu_si512(q + i * row);
+#pragma GCC unroll 8
+    for (int i = 0; i < 16; i += 2) {
+        b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+        b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4) { /* a[i + c]: column c of each 128-bit lane, rows i .. i + 3 */
+        a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
+        a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
+        a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
+        a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
+    }
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; c++) {
+        __m512i even = _mm512_shuffle_i32x4(a[c], a[4 + c], 0x88), odd = _mm512_shuffle_i32x4(a[c], a[4 + c], 0xdd);
+        __m512i even2 = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0x88), odd2 = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0xdd);
+        _mm512_storeu_si512(panel + c * 2 * PANEL, _mm512_shuffle_i32x4(even, even2, 0x88));
+        _mm512_storeu_si512(panel + (4 + c) * 2 * PANEL, _mm512_shuffle_i32x4(odd, odd2, 0x88));
+        _mm512_storeu_si512(panel + (8 + c) * 2 * PANEL, _mm512_shuffle_i32x4(even, even2, 0xdd));
+        _mm512_storeu_si512(panel + (12 + c) * 2 * PANEL, _mm512_shuffle_i32x4(odd, odd2, 0xdd));
+    }
+}
