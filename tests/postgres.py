@@ -27,14 +27,15 @@ _numbers = count(1)
 
 def books() -> str:
     """The URL of empty books on a server that runs until this process ends."""
-    folder, schema = _server(), f"books{next(_numbers)}"
-    with psycopg.connect(f"host={folder} user=fallow dbname=postgres", autocommit=True) as connection:
+    folder, schema = server(), f"books{next(_numbers)}"
+    with psycopg.connect(f"host={folder} user=postgres dbname=postgres", autocommit=True) as connection:
         connection.execute(f"CREATE SCHEMA {schema}".encode())
-    return f"postgresql://fallow@/postgres?host={folder}&options=-csearch_path%3D{schema}"
+    return f"postgresql://postgres@/postgres?host={folder}&options=-csearch_path%3D{schema}"
 
 
 @cache
-def _server() -> Path:
+def server() -> Path:
+    """The folder of its socket: for PGHOST. Its superuser is `postgres`, and nobody is asked for a password."""
     programs = _programs()
     if programs is None:
         pytest.fail(NO_SERVER)
@@ -46,7 +47,7 @@ def _server() -> Path:
     def run(*command: str | Path) -> None:
         subprocess.run(command, user=who, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
 
-    run(programs / "initdb", "--no-sync", "--auth=trust", "--username=fallow", "--encoding=UTF8", "-D", folder / "data")
+    run(programs / "initdb", "--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "-D", folder / "data")
     control = (programs / "pg_ctl", "-D", folder / "data", "-w")
     run(*control, "-l", folder / "log", "-o", " ".join((*_FAST, "-k", str(folder))), "start")
 

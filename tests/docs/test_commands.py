@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests import postgres
 from tests.docs.pages import ROOT, SHELL, blocks
 from tests.workloads.tiny import TEXT, make_model
 
@@ -56,6 +57,8 @@ def test_a_page_does_what_it_says(page: Path, belongings: Path, alone: tuple[str
     shutil.copytree(belongings, tmp_path / "work")
     command = [*alone, sys.executable, "-m", "tests.docs.walk", str(page), str(tmp_path)]
     environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+    if "postgresql" in page.stem:
+        environment |= {"PGHOST": str(postgres.server()), "PGUSER": "postgres"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, check=False)
     print(done.stdout)
     assert done.returncode == 0, done.stderr

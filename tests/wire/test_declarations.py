@@ -23,7 +23,7 @@ ANY_MESSAGE = union(MESSAGES)
 
 FREE = {
     # Bounded by the lane's stream, which takes no message over the size limit; checking here would cost every task.
-    "LaneTask.params", "LaneItem.data", "LaneResult.value", "LaneResult.code", "LaneResult.what",
+    "LaneTask.params", "PaidTask.params", "LaneItem.data", "LaneResult.value", "LaneResult.code", "LaneResult.what",
 }  # fmt: skip
 """Fields of messages that may be as large as a whole message."""
 
