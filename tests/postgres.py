@@ -47,7 +47,7 @@ def server() -> Path:
     def run(*command: str | Path) -> None:
         subprocess.run(command, user=who, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
 
-    run(programs / "initdb", "--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "-D", folder / "data")
+    run(programs / "initdb", "--no-sync", "-A", "trust", "-U", "postgres", "-E", "UTF8", "-D", folder / "data")
     control = (programs / "pg_ctl", "-D", folder / "data", "-w")
     run(*control, "-l", folder / "log", "-o", " ".join((*_FAST, "-k", str(folder))), "start")
 

@@ -113,7 +113,8 @@ class Reader:
     def environment(self) -> dict[str, str]:
         """A reader's, with `fallow` and `python` on the path and nothing of this repository's developer."""
         self.home.mkdir(parents=True, exist_ok=True)
-        kept = {name: os.environ[name] for name in ("LANG", "LC_ALL", "TMPDIR", "PGHOST", "PGUSER") if name in os.environ}
+        names = ("LANG", "LC_ALL", "TMPDIR", "PGHOST", "PGUSER")
+        kept = {name: os.environ[name] for name in names if name in os.environ}
         exported = {name: value for name, value in self.words.items() if name.startswith("OPENAI_")}
         path = f"{self.folder / 'bin'}:/usr/local/bin:/usr/bin:/bin"
         source = f"{ROOT / 'src'}:{ROOT}"
