@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fallow.numerics.exact import native, routes
 from fallow.numerics.exact.bindings import Kernels
+from fallow.numerics.exact.functions import divide
 
 TOP = 8127
 """The largest magnitude on a grid: 63 * 128 + 63, so that every integer on it is two int8 digits in [-64, 63]."""
@@ -108,5 +109,5 @@ def accumulate(total: Tensor, entries: Tensor) -> None:
 
 def gradient_mean(total: Tensor, tokens: int) -> Tensor:
     """What the optimiser reads: the mean over tokens of a total, float32; NaN where poisoned."""
-    mean = total.double() * 2.0**-GRADIENT_BITS / float(tokens)
+    mean = divide(total.double() * 2.0**-GRADIENT_BITS, float(tokens))
     return torch.where(total == POISON, torch.nan, mean).float()
