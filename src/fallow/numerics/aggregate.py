@@ -5,8 +5,8 @@ fixed point (int64 with 40 fractional bits: exact enough to lose nothing that ma
 everywhere), summed as integers, and only the final mean is rounded to fp32. Whoever applies the same updates, in
 whatever order they arrived, holds the same state.
 
-Source: the outer step is DiLoCo's (Douillard et al., DiLoCo, algorithm 1) with Nesterov momentum in PyTorch's form:
-b <- mu b + g; theta <- theta - eta (g + mu b).
+Source: docs/spec/exact-arithmetic.md, section 22. The outer step is DiLoCo's (Douillard et al., DiLoCo, algorithm 1)
+with Nesterov momentum in PyTorch's form: b <- mu b + g; theta <- theta - eta (g + mu b).
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from fallow.numerics.compress import MAX_MAGNITUDE, Floats, Packed, products
+from fallow.numerics.compress import MAX_MAGNITUDE, Floats, Packed
 from fallow.numerics.layout import Shape
+from fallow.numerics.thin import Nibbles, Top, exact_products
 
 FRACTION_BITS = 40
 MAX_UPDATES = 4096
@@ -33,13 +34,13 @@ class MeanUpdate:
     count: int = 0
     _sums: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict[str, npt.NDArray[np.int64]])
 
-    def add(self, update: Mapping[str, Packed]) -> None:
+    def add(self, update: Mapping[str, Packed | Nibbles | Top]) -> None:
         """`update` has exactly the tensors of `shapes` (`read_update` saw to it)."""
         if self.count >= MAX_UPDATES:
             raise ValueError(f"more than {MAX_UPDATES} updates in one round")
         self.count += 1
         for name in self.shapes:
-            fixed = np.rint(products(update[name]) * 2.0**FRACTION_BITS).astype(np.int64)
+            fixed = np.rint(exact_products(update[name]) * 2.0**FRACTION_BITS).astype(np.int64)
             if name in self._sums:
                 self._sums[name] += fixed
             else:
