@@ -1,7 +1,8 @@
 """What exactness costs: a training step of SmolLM2-135M with LoRA (rank 8, 2 x 128 tokens) and of a 3.3 M-parameter
 model in full (8 x 128 tokens), and a generated token, beside transformers in torch's fp32, in turns in one run.
 
-`python benchmarks/exact_cost.py`. With `--profile` it says where an exact step's time goes instead.
+`python benchmarks/exact_cost.py smol`, `small` or `tokens`; each writes `results/exact_cost_SUBJECT.json`. With
+`--profile` it says where an exact step's time goes instead.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ PROMPT, ANSWER = 64, 24
 
 def main() -> int:
     parser = argparse.ArgumentParser()
+    parser.add_argument("subject", choices=("smol", "small", "tokens"))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--model", default="")
@@ -40,30 +42,33 @@ def main() -> int:
     options = parser.parse_args()
     record = Record(__file__, "an exact training step, and an exact token, takes at most 1.2 times torch's fp32")
     torch.set_num_threads(options.threads)
-    folder = Path(options.model or converted())
-    subjects = {
-        "training step, SmolLM2-135M, LoRA": smol_steps(folder),
-        "training step, 3.3 M parameters": small_steps(),
-        "generated token, SmolLM2-135M": smol_tokens(folder),
+
+    def folder() -> Path:
+        return Path(options.model or converted())
+
+    made: dict[str, tuple[str, Callable[[], Any]]] = {
+        "smol": ("training step, SmolLM2-135M, LoRA", lambda: smol_steps(folder())),
+        "small": ("training step, 3.3 M parameters", small_steps),
+        "tokens": (f"{ANSWER} generated tokens, SmolLM2-135M", lambda: smol_tokens(folder())),
     }
+    name, make = made[options.subject]
+    exact, plain = make()
     if options.profile:
-        for name, (exact, _) in subjects.items():
-            print(name)
-            profile(exact)
+        profile(exact)
         return 0
-    for name, (exact, plain) in subjects.items():
-        exact()
-        plain()
-        ours: list[float] = []
-        theirs: list[float] = []
-        for _ in range(options.rounds):
-            theirs.append(timed(plain))
-            ours.append(timed(exact))
-        ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
-        record.add(Figure(OURS, name, "s", ours))
-        record.add(Figure("torch fp32", name, "s", theirs, version=torch.__version__))
-        record.add(Figure(OURS, f"{name}: times fp32", "", ratios, goal=GOAL, less=True))
-    record.write({"threads": options.threads})
+    exact()
+    plain()
+    ours: list[float] = []
+    theirs: list[float] = []
+    for _ in range(options.rounds):
+        theirs.append(timed(plain))
+        ours.append(timed(exact))
+        print(f"{ours[-1]:.3f} s exact, {theirs[-1]:.3f} s fp32", file=sys.stderr, flush=True)
+    record.add(Figure(OURS, name, "s", ours))
+    record.add(Figure("torch fp32", name, "s", theirs, version=torch.__version__))
+    ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
+    record.add(Figure(OURS, f"{name}: times fp32", "", ratios, goal=GOAL, less=True))
+    record.write({"threads": options.threads}, f"exact_cost_{options.subject}")
     return 0
 
 

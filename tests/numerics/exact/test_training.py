@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from tests.numerics.exact.small_llama import small_llama, some_tokens
 
-from fallow.numerics.exact import routes
+from fallow.numerics.exact import native, routes
 from fallow.numerics.exact.exactify import exactify
 from fallow.numerics.exact.optimizers import AdamW, Schedule
 from fallow.numerics.exact.training import Rules, Trainer
@@ -59,3 +64,20 @@ def test_a_run_continues_from_its_saved_state() -> None:
     for step in range(2, 4):
         second.train([some_tokens(2, 12, seed=step)])
     assert second.state_hash() == whole.state_hash()
+
+
+def test_another_process_with_older_instructions_and_without_a_compiler_agrees() -> None:
+    older = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
+    older |= {"FALLOW_EXACT_NATIVE": "0", "FALLOW_EXACT_ROUTE": "int8"}
+    script = (
+        "from tests.numerics.exact.test_training import trained;"
+        "print(trained([[2], [0, 1, 3]], steps=2, route='int8').hex())"
+    )
+    root = Path(__file__).resolve().parents[3]
+    place = {"PYTHONPATH": os.pathsep.join((str(root), *sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | older | place, check=True, stdout=-1, text=True
+    )
+    if native.available():
+        assert trained([[0, 1, 2, 3]], steps=2, route="native", threads=2).hex() == done.stdout.strip()
+    assert trained([[0, 1, 2, 3]], steps=2).hex() == done.stdout.strip()
