@@ -125,21 +125,22 @@ TARGET static void NAME(silu_mul_backward)(const float *dy, const float *gate, c
     }
 }
 
+/* One vector of weights e^(scale x - most), and their grid points. */
+INLINE W NAME(weigh)(const float *x, float *out, int64_t count, double scale, double most) {
+    N weight = __builtin_convertvector(NAME(exp64)(NAME(load)(x, count) * scale - most), N);
+    if (out) NAME(put)(out, weight, count);
+    return NAME(rint)(WIDEN(weight) * 0x1p32);
+}
+
 /* [7]: e^(scale x - largest) of n numbers into `out`, which may be NULL or x; returns their sum in steps of 2^-32, and the largest. */
 INLINE double NAME(weights)(const float *x, float *out, int64_t n, double scale, double *largest) {
     W top = NAME(all)(-__builtin_inf()), sum = {0};
-    for (int64_t i = 0; i < n; i += LANES) {
-        W z = NAME(load)(x + i, n - i);
-        top = NAME(larger)(NAME(pick)(NAME(first)(n - i), z, top), top);
-    }
+    const int64_t whole = n - n % LANES, rest = n - whole;
+    for (int64_t i = 0; i < whole; i += LANES) top = NAME(larger)(NAME(load)(x + i, LANES), top);
+    if (rest) top = NAME(larger)(NAME(pick)(NAME(first)(rest), NAME(load)(x + whole, rest), top), top);
     double most = NAME(largest)(top, -__builtin_inf()) * scale;
-    for (int64_t i = 0; i < n; i += LANES) {
-        W e = NAME(exp64)(NAME(load)(x + i, n - i) * scale - most);
-        N weight = __builtin_convertvector(e, N);
-        if (out) NAME(put)(out + i, weight, n - i);
-        W points = NAME(rint)(WIDEN(weight) * 0x1p32);
-        sum += n - i >= LANES ? points : (W)((I)points & NAME(first)(n - i));
-    }
+    for (int64_t i = 0; i < whole; i += LANES) sum += NAME(weigh)(x + i, out ? out + i : 0, LANES, scale, most);
+    if (rest) sum += (W)((I)NAME(weigh)(x + whole, out ? out + whole : 0, rest, scale, most) & NAME(first)(rest));
     *largest = most;
     return NAME(total)(sum);
 }
