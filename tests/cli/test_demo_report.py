@@ -16,7 +16,7 @@ GOOD: dict[str, Any] = {
         {"id": "0x2", "role": "cheat", "tasks": 1, "paid_ucr": 0, "slashed_ucr": 9},
     ],
     "train": {"rounds": 2, "loss_first": 4.5, "loss_last": 4.2, "bytes_sent": 1, "state_hashes_agree": True},
-    "cheat": {"kind": "lazy", "caught": True, "paid_ucr": 0},
+    "cheat": {"kind": "lazy", "caught": True, "paid_ucr": 0, "paid_rounds": 0},
     "ledger": {"minted_ucr": 7, "sum_ucr": 7, "conserved": True},
     "chat": {"prompt": "p", "answer": "a", "tokens": 1, "ttft_ms": 1.0},
     "receipts": [{"id": "r_1", "holds": True, "changed_byte_noticed": True}],
@@ -38,7 +38,7 @@ def test_a_kept_promise_has_no_shortcomings() -> None:
         (("train", "loss_first"), None),
         (("train", "state_hashes_agree"), False),
         (("cheat", "caught"), False),
-        (("cheat", "paid_ucr"), 1),
+        (("cheat", "paid_rounds"), 1),
         (("ledger", "conserved"), False),
         (("chat", "answer"), " "),
         (("receipts",), []),
@@ -53,3 +53,10 @@ def test_each_broken_promise_is_named(path: tuple[Any, ...], value: object) -> N
         place = place[step]
     place[path[-1]] = value
     assert len(shortcomings(report)) == 1
+
+
+@pytest.mark.parametrize("kind", ["skip", "flip"])
+def test_cheats_that_are_found_by_chance_may_be_missed(kind: str) -> None:
+    report = copy.deepcopy(GOOD)
+    report["cheat"] |= {"kind": kind, "caught": False, "paid_rounds": 2}
+    assert shortcomings(report) == []

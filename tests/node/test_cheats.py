@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from fallow.errors import FallowError
-from fallow.node.cheats import less_work, shirk_of, shirked_lane, shirked_task
+from fallow.node.cheats import less_work, shirk_of, shirked_lane, shirked_task, worker_cheat
 from fallow.wire.codec import decode, encode
 from fallow.wire.messages import LaneTask
 from fallow.wire.tasks import Generate, Recipe, TaskSpec, TrainFinish, TrainParams, TrainRound
@@ -46,3 +47,16 @@ def test_an_unknown_cheat_is_a_wrong_setting() -> None:
     with pytest.raises(FallowError) as wrong:
         shirk_of("clever")
     assert wrong.value.code == "E1001"
+
+
+def test_cheats_in_exact_training_live_in_the_worker() -> None:
+    for name in ("skip", "flip"):
+        assert shirk_of(name) is None
+        assert worker_cheat(name) == name
+    assert shirk_of("") is None
+    assert worker_cheat("") == ""
+
+
+def test_a_lazy_worker_gives_exact_claims_the_right_form() -> None:
+    exact = msgspec.structs.replace(ROUND, recipe=msgspec.structs.replace(ROUND.recipe, arithmetic="exact"))
+    assert less_work("train", encode(exact)) == encode(exact)

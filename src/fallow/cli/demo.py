@@ -13,8 +13,11 @@ import asyncio
 import importlib.util
 import json
 import shutil
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from fallow.adapters.clock import SystemClock
 from fallow.cli.demo_net import Network
@@ -22,6 +25,7 @@ from fallow.cli.demo_report import build_report, check_receipts, shortcomings
 from fallow.cli.models import trainable
 from fallow.cli.output import Output
 from fallow.errors import fail
+from fallow.rules.economics import SKIPPED, Scheme, percent
 from fallow.sdk.client import AsyncFallow
 from fallow.sdk.jobs import AsyncJob
 from fallow.sdk.terms import Terms, fitting
@@ -36,6 +40,9 @@ RECIPE = Recipe(
     sequence_tokens=64, batch_sequences=2, holdout_sequences=8, learning_rate="0.003", outer_learning_rate="1.0",
     outer_momentum="0.0",
 )  # fmt: skip
+LINKS = {"lazy": 3, "skip": 8, "flip": 8}
+"""How many links of every claim are done again, by cheat. Rounds have twelve, of which `lazy` breaks ten (so that three
+always meet one), `skip` two and `flip` one."""
 BUDGET = "20"
 PROMPT = "Write one sentence about freedom."
 SHOWN = ("phase", "lease", "audit", "caught", "round", "warning", "failed", "paid")
@@ -47,6 +54,14 @@ def options(parser: argparse.ArgumentParser) -> None:
     """Where the report goes."""
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("fallow-demo"), help="folder for the report")
     parser.add_argument("--data", metavar="FILE", type=Path, help="train on this text instead of the one that ships")
+    parser.add_argument(
+        "--cheat", choices=tuple(LINKS), default="lazy",
+        help="what one provider does: one step of all (lazy), leaves out a tenth (skip), alters one number (flip)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--arithmetic", choices=("fp32", "exact"), default="fp32",
+        help="exact: the same bits on all machines; always so for the cheats skip and flip",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
@@ -54,6 +69,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     began = _clock.monotonic_s()
     if importlib.util.find_spec("openai") is None:
         raise fail("E2007", "The demo asks through OpenAI's own client.", next_step="pip install openai")
+    args.arithmetic = "exact" if args.cheat != "lazy" else args.arithmetic
     folder: Path = args.out.absolute()
     for part in ("net", "receipts", "tuned"):
         shutil.rmtree(folder / part, ignore_errors=True)
@@ -62,7 +78,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     model = trainable(demo_model(), folder, out)
     out.when_interrupted = "Interrupted. All of the demo's processes were stopped."
     with Network(folder / "net") as network:
-        report = asyncio.run(_demo(network, model, data, folder, out))
+        report = asyncio.run(_demo(network, model, data, args, out))
     report["seconds"] = round(_clock.monotonic_s() - began, 1)
     missing = shortcomings(report)
     report["ok"] = not missing
@@ -86,11 +102,13 @@ def demo_text() -> Path:
     return Path(__file__).parent / "demo_data" / "text.txt"
 
 
-async def _demo(network: Network, model: Path, data: Path, folder: Path, out: Output) -> dict[str, Any]:
+async def _demo(network: Network, model: Path, data: Path, args: argparse.Namespace, out: Output) -> dict[str, Any]:
+    folder: Path = args.out.absolute()
     out.say(f"Starting a bank, a directory, a steward, a gateway and {PROVIDERS} providers...")
-    client = await network.found(PROVIDERS)
-    out.say(f"All {PROVIDERS} providers are on offer; {network.members[-1].name} is told to cheat.")
-    job = await _train(client, model, data, out)
+    exact = args.arithmetic == "exact"
+    client = await network.found(PROVIDERS, cheat=args.cheat, threads=2 if exact else 1)
+    out.say(f"All {PROVIDERS} providers are on offer; {network.members[-1].name} is told to cheat ({args.cheat}).")
+    job = await _train(client, model, data, args, out)
     await job.save(folder / "tuned")
     out.say(f"Training is done. The adapter is in {folder / 'tuned'}.")
     out.say("Serving the tuned model, and asking it through the official openai client...")
@@ -102,13 +120,19 @@ async def _demo(network: Network, model: Path, data: Path, folder: Path, out: Ou
     receipts = await check_receipts(client, job, chat.pop("receipt"), folder / "receipts")
     await serving.cancel()
     report = await build_report(client, network, job, data, chat)
+    report["arithmetic"] = args.arithmetic
+    likely = caught_in_a_round(args.cheat) if args.arithmetic == "exact" else ""
+    report["cheat"] |= {"kind": args.cheat, "caught_in_a_round": likely}
     report["receipts"] = receipts
     return report
 
 
-async def _train(client: AsyncFallow, model: Path, data: Path, out: Output) -> AsyncJob:
-    terms = Terms(budget=BUDGET, workers=WORKERS, verify="audit:probation=1,rate=0.1,quorum=2", name="demo")
-    spec = await client.plan_train(model, data, RECIPE, **terms)
+async def _train(client: AsyncFallow, model: Path, data: Path, args: argparse.Namespace, out: Output) -> AsyncJob:
+    exact = args.arithmetic == "exact"
+    verify = f"audit:links={LINKS[args.cheat]}" if exact else "audit:probation=1,rate=0.1,quorum=2"
+    terms = Terms(budget=BUDGET, workers=WORKERS, verify=verify, name="demo")
+    recipe = msgspec.structs.replace(RECIPE, arithmetic=args.arithmetic)
+    spec = await client.plan_train(model, data, recipe, **terms)
     estimate = await client.estimate(spec)
     low, high = format_money(estimate.low_ucr), format_money(estimate.high_ucr)
     fit = len(fitting(estimate))
@@ -162,13 +186,24 @@ async def _ask(url: str, secret: str) -> dict[str, Any]:
     return {"prompt": PROMPT, "answer": text, "tokens": tokens, "ttft_ms": round(first_ms, 1), "receipt": receipt}
 
 
+def caught_in_a_round(cheat: str) -> str:
+    """How likely the check of one of its rounds finds the cheat, by the page on economics."""
+    scheme = Scheme(RECIPE.inner_steps, RECIPE.batch_sequences, LINKS[cheat])
+    part = Fraction(RECIPE.inner_steps - 1, RECIPE.inner_steps) if cheat == "lazy" else SKIPPED
+    return percent(scheme.catches_flip() if cheat == "flip" else scheme.catches_skipping(part))
+
+
 def _closing(report: dict[str, Any], missing: list[str], folder: Path) -> str:
     train, cheat, books = report["train"], report["cheat"], report["ledger"]
+    threads = " and ".join(map(str, sorted({one["threads"] for one in report["providers"]})))
     lines = [
         "",
         f"Held-out loss {train['loss_first']} -> {train['loss_last']} over {train['rounds']} rounds.",
-        f"All workers agreed on every state: {train['state_hashes_agree']}.",
-        f"The cheat ({cheat['kind']}) was caught: {cheat['caught']}; it was paid {format_money(cheat['paid_ucr'])}.",
+        f"Providers with {threads} threads agreed bit for bit on every state: {train['state_hashes_agree']}.",
+        f"{train['sampled']} claims stood a check by another provider.",
+        f"The cheat ({cheat['kind']}) was caught: {cheat['caught']}; it was paid {format_money(cheat['paid_ucr'])},",
+        f"for {cheat['paid_rounds']} rounds of training.",
+        *([f"A check finds it in {likely} of its rounds."] if (likely := cheat["caught_in_a_round"]) else []),
         *(
             f"  {p['id'][:12]} {p['role']:<7} {p['tasks']:>3} tasks  paid {format_money(p['paid_ucr'])}  "
             f"slashed {format_money(p['slashed_ucr'])}"

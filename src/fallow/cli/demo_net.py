@@ -22,13 +22,8 @@ STOP_S = 5.0
 COMMAND = (sys.executable, "-c", "import sys; from fallow.cli.main import main; sys.exit(main())")
 REIN = (sys.executable, "-I", "-S", leash.__file__)
 """Whatever happens to the demo, its processes end with it."""
-CHEAT = """[provider]
-cheat = "lazy"
-threads = 1
-"""
-HONEST = """[provider]
-threads = 1
-"""
+CHEATS_PRICE = 450
+"""A cheat undercuts the honest, who ask for 500: it can afford to."""
 
 
 @dataclass
@@ -106,8 +101,9 @@ class Network:
             if member.process.stdout is not None:
                 member.process.stdout.close()
 
-    async def found(self, providers: int, cheats: int = 1) -> AsyncFallow:
-        """The whole network, the last `cheats` providers cheating; -> the steward's client, once all are on offer."""
+    async def found(self, providers: int, cheats: int = 1, cheat: str = "lazy", threads: int = 1) -> AsyncFallow:
+        """The whole network, the last `cheats` providers cheating as `cheat` says, with 1 to `threads` threads a task
+        in turn; -> the steward's client, once all are on offer."""
         local = ("--bind", "127.0.0.1:0")
         directory = self.start("directory", "up", "--roles", "directory", *local)
         await directory.wait_until_ready()
@@ -117,7 +113,13 @@ class Network:
         steward = self.start("steward", "up", "--roles", "steward", "--ticket", ticket, *local)
         gateway = self.start("gateway", "up", "--roles", "gateway", "--steward", str(steward.home), "--port", "0")
         workers = [
-            self.start(f"provider-{n}", "provide", ticket, *local, config=CHEAT if n > providers - cheats else HONEST)
+            self.start(
+                f"provider-{n}",
+                "provide",
+                ticket,
+                *local,
+                config=_config(1 + n % threads, cheat if n > providers - cheats else ""),
+            )
             for n in range(1, providers + 1)
         ]
         for member in (steward, gateway, *workers):
@@ -139,6 +141,13 @@ class Network:
     def member(self, name: str) -> Member:
         """Raises KeyError for a name that was never started."""
         return {member.name: member for member in self.members}[name]
+
+
+def _config(threads: int, cheat: str) -> str:
+    lines = ["[provider]", f"threads = {threads}"]
+    if cheat:
+        lines += [f'cheat = "{cheat}"', "[provider.prices]", f"train = {CHEATS_PRICE}"]
+    return "\n".join(lines) + "\n"
 
 
 def _spawn(home: Path, words: tuple[str, ...], within: tuple[str, ...]) -> subprocess.Popen[str]:

@@ -8,12 +8,19 @@ from typing import Any
 
 from fallow.cli.demo_net import Network
 from fallow.errors import FallowError, fail
+from fallow.node.config import load_config
 from fallow.sdk.client import AsyncFallow
 from fallow.sdk.jobs import AsyncJob
 from fallow.units import to_text
+from fallow.wire.codec import decode
+from fallow.wire.documents import Lease
 from fallow.wire.local import JobView, PoolBooks, SeeBooks
 from fallow.wire.receipt_checks import holds, verify
+from fallow.wire.receipts import Receipt, TaskWork, read_receipt
+from fallow.wire.tasks import TrainParams, TrainRound
 
+CHANCY = ("skip", "flip")
+"""Cheats that a check of one round may miss."""
 SETTLE_TRIES = 150
 SIGN_TRIES = 100
 
@@ -65,9 +72,15 @@ async def build_report(
             "loss_first": float(losses[0]) if losses else None,
             "loss_last": float(losses[-1]) if losses else None,
             "bytes_sent": sum(r.bytes_sent for r in view.rounds),
+            "sampled": await _sampled(client, job),
             "state_hashes_agree": bool(view.rounds) and all(r.agreed for r in view.rounds),
         },
-        "cheat": {"kind": "lazy", "caught": cheat["slashed_ucr"] > 0, "paid_ucr": cheat["paid_ucr"]},
+        "cheat": {
+            "kind": "lazy",
+            "caught": cheat["slashed_ucr"] > 0,
+            "paid_ucr": cheat["paid_ucr"],
+            "paid_rounds": await _paid_rounds(client, job, bytes.fromhex(cheat["id"].removeprefix("0x"))),
+        },
         "ledger": {
             "minted_ucr": books.minted_ucr,
             "sum_ucr": books.sum_ucr,
@@ -75,6 +88,27 @@ async def build_report(
         },
         "chat": chat,
     }
+
+
+async def _rounds(client: AsyncFallow, job: AsyncJob) -> list[Receipt]:
+    """The receipts of the job's rounds of training that are to be paid."""
+    found = [read_receipt(await client.receipt(to_text("receipt", one))) for one in await job.receipts()]
+    return [receipt for receipt in found if receipt.owed and _is_round(receipt)]
+
+
+def _is_round(receipt: Receipt) -> bool:
+    return isinstance(receipt.work, TaskWork) and isinstance(
+        decode(TrainParams, receipt.work.task.params), TrainRound
+    )  # fmt: skip
+
+
+async def _paid_rounds(client: AsyncFallow, job: AsyncJob, provider: bytes) -> int:
+    rounds = await _rounds(client, job)
+    return sum(decode(Lease, receipt.lease.body).provider == provider for receipt in rounds)
+
+
+async def _sampled(client: AsyncFallow, job: AsyncJob) -> int:
+    return sum("done again by" in note for receipt in await _rounds(client, job) for note in receipt.notes)
 
 
 async def _settled(job: AsyncJob) -> JobView:
@@ -98,6 +132,7 @@ async def _providers(network: Network, view: JobView) -> list[dict[str, Any]]:
             {
                 "id": member.announced["account"],
                 "role": "cheat" if "cheat" in (member.home / "config.toml").read_text("utf-8") else "honest",
+                "threads": load_config(member.home).provider.threads,
                 "tasks": sum(lease.tasks_claimed for lease in leases),
                 "paid_ucr": sum(lease.paid_ucr for lease in leases),
                 "slashed_ucr": sum(lease.slashed_ucr for lease in leases),
@@ -114,8 +149,8 @@ def shortcomings(report: dict[str, Any]) -> list[str]:
         "held-out loss falls": train["loss_first"] is not None and train["loss_last"] < train["loss_first"],
         "at least two rounds": train["rounds"] >= 2,
         "all workers held the same state in every round": train["state_hashes_agree"],
-        "the cheat is caught": cheat["caught"],
-        "the cheat is paid nothing": cheat["paid_ucr"] == 0,
+        "the cheat is caught": cheat["caught"] or cheat["kind"] in CHANCY,
+        "the cheat is paid for no training": cheat["paid_rounds"] == 0 or cheat["kind"] in CHANCY,
         "every honest provider is paid": all(one["paid_ucr"] > 0 for one in honest),
         "no honest provider is slashed": all(one["slashed_ucr"] == 0 for one in honest),
         "money is conserved": report["ledger"]["conserved"],

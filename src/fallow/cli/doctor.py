@@ -16,12 +16,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+from fallow.adapters.exactness import exactness
 from fallow.cli.output import Output
 from fallow.errors import FallowError, fail
 from fallow.node.config import load_config, load_ticket
 from fallow.sdk.client import AsyncFallow
 from fallow.sdk.home import resolve_home
 from fallow.units import GIB, format_size
+from fallow.wire.messages import EXACT
 
 CORE = (
     "iroh",
@@ -77,6 +79,7 @@ def examine(home: Path) -> Iterator[Finding]:
     yield from _home(home)
     yield _config(home)
     yield _disk(home)
+    yield _exactness()
     yield _network()
     yield _gpus()
     yield asyncio.run(_node(home))
@@ -129,6 +132,14 @@ def _disk(home: Path) -> Finding:
     return Finding(
         "disk", "note" if few else "ok", f"{format_size(free)} free{', which is little for models' if few else ''}"
     )
+
+
+def _exactness() -> Finding:
+    """Whether this machine computes exactly, which exact work needs. Some seconds, the first time."""
+    found = exactness(1)
+    good = found == EXACT
+    text = "this machine reproduces the golden results" if good else f"no exact work will be offered: {found}"
+    return Finding("exact", "ok" if good else "note", text)
 
 
 def _network() -> Finding:

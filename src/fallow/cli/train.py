@@ -19,6 +19,7 @@ from fallow.cli.output import Output
 from fallow.cli.spending import dry_run, end_of, submit, terms_of
 from fallow.errors import fail
 from fallow.sdk.client import AsyncFallow
+from fallow.sdk.terms import arithmetic_for
 from fallow.wire.tasks import Recipe
 from fallow.workloads.corpus import inspect_data
 
@@ -48,6 +49,10 @@ def options(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--overlap", action="store_true", help="go on while updates travel: for slow links, not for very few rounds"
     )
+    how.add_argument(
+        "--arithmetic", choices=("fp32", "exact", "auto"), default="fp32",
+        help="exact: the same bits on every machine; auto: exact where the model has an exact form (default fp32)",
+    )  # fmt: skip
     add_job_terms(parser)
 
 
@@ -98,6 +103,7 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
         lora_alpha=2 * args.rank,
         learning_rate=args.learning_rate,
         ahead=int(args.overlap),
+        arithmetic=arithmetic_for(args.model) if args.arithmetic == "auto" else args.arithmetic,
     )
 
 

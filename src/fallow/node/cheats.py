@@ -1,7 +1,9 @@
 """Providers that lie on purpose, for tests and demos: a network that never met a cheat has proved nothing.
 
 `lazy` does less work than it claims, in ways that give well-formed answers: one inner step instead of all of them, one
-token instead of the answer, nothing instead of the echo. Nothing here helps a real cheat, who would change the code.
+token instead of the answer, nothing instead of the echo. `skip` and `flip` are lies in exact training, which its
+worker is told to make (`workloads/exact.py`): a tenth of the steps left out, one element of one gradient altered.
+Nothing here helps a real cheat, who would change the code.
 """
 
 from __future__ import annotations
@@ -19,13 +21,22 @@ Shirk = Callable[[str, bytes], bytes]
 """From a kind of work and its parameters to the parameters of less work."""
 
 
+IN_WORKER = ("skip", "flip")
+
+
 def shirk_of(name: str) -> Shirk | None:
-    """The cheat called `name`, None for "". Raises UsageError E1001 for an unknown one."""
+    """The cheat called `name`, None for "" and for those that live in the worker. Raises UsageError E1001 for an
+    unknown one."""
     if not name:
         return None
-    if name != "lazy":
-        raise fail("E1001", f"There is no cheat called {name!r}.", cause="Known: lazy.")
-    return less_work
+    if name not in ("lazy", *IN_WORKER):
+        raise fail("E1001", f"There is no cheat called {name!r}.", cause="Known: lazy, skip, flip.")
+    return less_work if name == "lazy" else None
+
+
+def worker_cheat(name: str) -> str:
+    """What the worker is told of the cheat called `name`."""
+    return name
 
 
 def less_work(kind: str, params: bytes) -> bytes:
@@ -44,6 +55,8 @@ def less_work(kind: str, params: bytes) -> bytes:
 def _less_training(params: bytes) -> bytes:
     found = decode(TrainParams, params, MAX_PARAMS_BYTES)
     if not isinstance(found, TrainRound):
+        return params
+    if found.recipe.exact:  # its worker leaves the steps out, so that the claim has the right form
         return params
     recipe = msgspec.structs.replace(found.recipe, inner_steps=min(found.recipe.inner_steps, 1))
     return encode(msgspec.structs.replace(found, recipe=recipe))

@@ -12,18 +12,20 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from fallow.adapters.exactness import exactness
 from fallow.adapters.worker import WorkerLimits, kill_orphans
-from fallow.node.cheats import shirk_of
+from fallow.node.cheats import shirk_of, worker_cheat
 from fallow.node.provider_bank import Teller
 from fallow.node.provider_calls import serve_provider
 from fallow.node.provider_feed import Feeds
 from fallow.node.provider_offers import Herald, OwnerWatch, sold_hardware, terms_of, threads_of
-from fallow.node.provider_work import Bench, LeaseWork
+from fallow.node.provider_work import Bench, LeaseWork, state_owners
 from fallow.node.router import Router
 from fallow.node.services import Services
 from fallow.rules.node import provider_types as t
 from fallow.rules.node.provider import outstanding, recover, transition
 from fallow.wire.codec import recall
+from fallow.wire.messages import EXACT
 
 log = structlog.get_logger()
 
@@ -70,12 +72,13 @@ class Provider:
         """Recover, then work until cancelled."""
         folder = self.services.home / "work"
         await asyncio.to_thread(_clear, folder)
+        await self._prove()
         lost = await asyncio.to_thread(self._recover)
         await self.feeds.append([e for e in lost if isinstance(e, t.EmitEvent | t.SignClaim)])
         async with asyncio.TaskGroup() as group:
             self._bench = Bench(
                 self.services, group, self.tell, self.feeds, folder, self.threads, self._sold.disk_bytes,
-                self.shirk,
+                self.shirk, worker_cheat(self.services.config.provider.cheat),
             )  # fmt: skip
             group.create_task(self._own(), name="provider owner")
             await self.tell(t.ProviderRestarted(self.services.clock.now_ms(), self._terms))
@@ -86,6 +89,16 @@ class Provider:
             group.create_task(self._teller.keep_stake(), name="provider stake")
             group.create_task(self._owner.watch(self.tell), name="owner watch")
             group.create_task(herald.publish_regularly(), name="offers")
+
+    async def _prove(self) -> None:
+        """Exact work is only offered to those who have shown that they can do it."""
+        if "train" not in self._terms.rates:
+            return
+        found = await asyncio.to_thread(exactness, self.threads)
+        if found != EXACT:
+            log.warning("no exact work will be offered to this machine", reason=found)
+        self._sold = msgspec.structs.replace(self._sold, exact=found)
+        self._terms = terms_of(self.services, self._sold)
 
     @property
     def threads(self) -> int:
@@ -177,7 +190,8 @@ class Provider:
 
     async def _forget(self, lease: bytes) -> None:
         await self._works.pop(lease).stop()
-        await asyncio.to_thread(self.services.blobs.unpin_all, f"lease/{lease.hex()}")
+        for owner in (f"lease/{lease.hex()}", *state_owners(lease)):
+            await asyncio.to_thread(self.services.blobs.unpin_all, owner)
         self.feeds.forget(lease)
 
     # effects --------------------------------------------------------------------------------------------------------

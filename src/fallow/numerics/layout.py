@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,12 +68,18 @@ def write(path: Path, plan: Layout, tensors: Mapping[str, Array]) -> None:
     """Write `tensors` as `plan` says. Equal tensors give equal bytes. Raises KeyError or ValueError when a tensor is
     missing or does not fit its slot (our mistake)."""
     with path.open("wb") as file:
-        file.write(plan.head)
-        for slot in plan.slots:
-            array = np.ascontiguousarray(tensors[slot.name], dtype=_TYPES[slot.kind])
-            if array.shape != slot.shape:
-                raise ValueError(f"{slot.name} is {array.shape}, not {slot.shape}")
-            file.write(array.reshape(-1).view(np.uint8).data)
+        for part in parts(plan, tensors):
+            file.write(part)
+
+
+def parts(plan: Layout, tensors: Mapping[str, Array]) -> Iterator[bytes | memoryview]:
+    """The bytes of a file, piece by piece. Raises as `write` does."""
+    yield plan.head
+    for slot in plan.slots:
+        array = np.ascontiguousarray(tensors[slot.name], dtype=_TYPES[slot.kind])
+        if array.shape != slot.shape:
+            raise ValueError(f"{slot.name} is {array.shape}, not {slot.shape}")
+        yield array.reshape(-1).view(np.uint8).data
 
 
 def read(path: Path, plan: Layout) -> dict[str, Array] | None:

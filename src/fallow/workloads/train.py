@@ -20,10 +20,22 @@ from torch.nn import functional
 from fallow.errors import fail
 from fallow.numerics.aggregate import MeanUpdate, SharedState
 from fallow.numerics.compress import Floats, pack, read_update, write_update
+from fallow.numerics.exact.exactify import exactify
+from fallow.numerics.exact.llama import ExactLlama
 from fallow.numerics.fingerprint import state_hash
 from fallow.wire import codec
-from fallow.wire.tasks import Recipe, RoundManifest, TrainFinish, TrainParams, TrainRound, TrainValue
-from fallow.workloads import lora
+from fallow.wire.tasks import (
+    Recipe,
+    RoundManifest,
+    TrainAudit,
+    TrainChecked,
+    TrainFinish,
+    TrainParams,
+    TrainRound,
+    TrainValue,
+)
+from fallow.wire.traces import MAX_UNITS, UNREADABLE, Cut, moments_name, theta_name
+from fallow.workloads import exact, lora
 from fallow.workloads.data import Dataset, Place, Tokens, batch, load_dataset
 from fallow.workloads.inner import AdamW, Schedule
 from fallow.workloads.model import LoadedModel, base_name, be_quiet, be_reproducible, load_model
@@ -44,6 +56,7 @@ class Trainee:
     parameters: dict[str, nn.Parameter]
     initial: SharedState | None
     replica: Replica | None = None
+    exact: ExactLlama | None = None
     data_key: object = None
     dataset: Dataset | None = None
 
@@ -58,11 +71,12 @@ _last: list[Trainee] = []
 
 
 def run(work: Work) -> Outcome:
-    """Run a TrainRound or TrainFinish (see `wire/tasks.py` for inputs and outputs). Errors: E1701 to E1703 for a model
-    or data that is none; E1705 for a checkpoint or carry that does not fit; E1706 when the loss is not finite; E1707
-    for parameters out of bounds; E1402 when cancelled."""
+    """Run a TrainRound, TrainAudit or TrainFinish (see `wire/tasks.py` for inputs and outputs). Errors: E1701 to E1703
+    for a model or data that is none; E1705 for a checkpoint or carry that does not fit; E1706 when the loss is not
+    finite; E1707 for parameters out of bounds; E1709 for a model without an exact form; E1402 when cancelled."""
     params = codec.decode(TrainParams, work.task.params)
-    recipe = params.recipe
+    training = params.round if isinstance(params, TrainAudit) else params
+    recipe = training.recipe
     began = time.perf_counter()
     be_reproducible(work.threads)
     be_quiet()
@@ -70,22 +84,24 @@ def run(work: Work) -> Outcome:
     check_recipe(recipe, trainee.model.context_tokens)
     dataset = _dataset(work, trainee, recipe)
     loaded = time.perf_counter()
-    replica, refused = _replica(work, trainee, params.manifests, recipe)
+    replica, refused = _replica(work, trainee, training.manifests, recipe)
     trainee.set(replica.state.theta)
     metrics = {
         "load_ms": int((loaded - began) * 1e3),
         "rebuild_ms": int((time.perf_counter() - loaded) * 1e3),
         "refused_updates": refused,
     }
-    if isinstance(params, TrainRound):
-        return _round(work, params, trainee, dataset, metrics)
-    return _finish(work, params, trainee, dataset, metrics)
+    if isinstance(params, TrainFinish):
+        return _finish(work, params, trainee, dataset, metrics)
+    if not 0 <= training.shard < training.shards <= MAX_SHARDS:
+        raise fail("E1707", f"Shard {training.shard} of {training.shards} cannot be.")
+    if isinstance(params, TrainAudit):
+        return _audit(work, params, trainee, dataset, metrics)
+    return _round(work, params, trainee, dataset, metrics)
 
 
 def _round(work: Work, params: TrainRound, trainee: Trainee, dataset: Dataset, metrics: dict[str, int]) -> Outcome:
     recipe = params.recipe
-    if not 0 <= params.shard < params.shards <= MAX_SHARDS:
-        raise fail("E1707", f"Shard {params.shard} of {params.shards} cannot be.")
     assert trainee.replica is not None
     state = trainee.replica.state
     start = state_hash(state)
@@ -94,23 +110,64 @@ def _round(work: Work, params: TrainRound, trainee: Trainee, dataset: Dataset, m
         files["checkpoint"] = work.outdir / "checkpoint"
         write_checkpoint(files["checkpoint"], state)
     loss = _evaluate(work, trainee, dataset, recipe, metrics) if params.evaluate else ""
-    optimiser = AdamW(trainee.parameters)
-    if "carry" in work.inputs:
-        optimiser.load(work.input("carry"))
     theta = _own_start(work, trainee.replica)
     trainee.set(theta)
-    began = time.perf_counter()
-    _inner_steps(work, params, trainee, dataset, optimiser)
+    if recipe.exact:
+        chain = _chain(work, params, trainee, dataset)
+        began = time.perf_counter()
+        files |= exact.run_chain(work, chain, recipe)
+    else:
+        optimiser = AdamW(trainee.parameters)
+        if "carry" in work.inputs:
+            optimiser.load(work.input("carry"))
+        began = time.perf_counter()
+        _inner_steps(work, params, trainee, dataset, optimiser)
+        optimiser.save(files["carry"])
     metrics["step_ms"] = int((time.perf_counter() - began) * 1e3 / recipe.inner_steps)
     try:
         differences = {name: pack(theta[name] - p.detach().numpy()) for name, p in trainee.parameters.items()}
     except ValueError as error:
         raise fail("E1706", f"Training blew up: {error}.") from error
     write_update(files["update"], differences)
-    optimiser.save(files["carry"])
     metrics["update_bytes"] = files["update"].stat().st_size
     tokens = recipe.inner_steps * recipe.batch_sequences * recipe.sequence_tokens
     return Outcome(codec.encode(TrainValue(start, loss, tokens)), files, metrics)
+
+
+def _chain(work: Work, params: TrainRound, trainee: Trainee, dataset: Dataset) -> exact.ExactRound:
+    """The round in exact arithmetic, with the optimiser's carried state."""
+    chain = exact.ExactRound(_exact_model(trainee), params, dataset, work.task.seed)
+    if "carry" in work.inputs and not chain.load("carry", work.input("carry")):
+        raise fail("E1705", "The carried optimiser state does not fit the model.")
+    return chain
+
+
+def _exact_model(trainee: Trainee) -> ExactLlama:
+    if trainee.exact is None:
+        trainee.exact = exactify(trainee.model.network, trainee.parameters)
+    return trainee.exact
+
+
+def _audit(work: Work, params: TrainAudit, trainee: Trainee, dataset: Dataset, metrics: dict[str, int]) -> Outcome:
+    """Do some links of a claimed round again, and its beginning and its end. The answer holds no verdict, only
+    hashes."""
+    steps, cut = params.round.recipe.inner_steps, Cut(params.units, params.every)
+    sound = 1 <= cut.units <= MAX_UNITS and cut.every >= 1 and 1 in cut
+    if not sound or not all(index < cut.links(steps) for index in params.links):
+        raise fail("E1707", "There are no such links in the round.")
+    assert trainee.replica is not None
+    theta = _own_start(work, trainee.replica)
+    trainee.set(theta)
+    chain = _chain(work, params.round, trainee, dataset)
+    first = chain.identity(theta_name(0)), chain.identity(moments_name(0, steps))
+    began = time.perf_counter()
+    links = tuple(exact.replay(work, chain, index, steps, cut) for index in params.links)
+    metrics["links_ms"] = int((time.perf_counter() - began) * 1e3)
+    last = theta_name(steps)
+    update = exact.update_identity(chain, theta) if chain.load(last, work.input(last)) else UNREADABLE
+    right = chain.cut
+    state = state_hash(trainee.replica.state)
+    return Outcome(codec.encode(TrainChecked(right.units, right.every, state, *first, links, update)), {}, metrics)
 
 
 def _own_start(work: Work, replica: Replica) -> dict[str, Floats]:
@@ -179,6 +236,8 @@ def _loss(network: Any, tokens: Tokens, reduction: str) -> torch.Tensor:
 def _evaluate(work: Work, trainee: Trainee, dataset: Dataset, recipe: Recipe, metrics: dict[str, int]) -> str:
     """Held-out loss per predicted token at the parameters as they are, as decimal text with six places."""
     began, total, count = time.perf_counter(), 0.0, len(dataset.holdout)
+    if recipe.exact:
+        return _evaluate_exactly(work, trainee, dataset, recipe, metrics)
     with torch.no_grad():
         for start in range(0, count, recipe.batch_sequences):
             rows = dataset.holdout[start : start + recipe.batch_sequences]
@@ -186,6 +245,16 @@ def _evaluate(work: Work, trainee: Trainee, dataset: Dataset, recipe: Recipe, me
             work.progress(0, recipe.inner_steps, f"held-out {min(start + len(rows), count)}/{count}")
     metrics["evaluate_ms"] = int((time.perf_counter() - began) * 1e3)
     return f"{total / (count * (recipe.sequence_tokens - 1)):.6f}"
+
+
+def _evaluate_exactly(work: Work, trainee: Trainee, dataset: Dataset, recipe: Recipe, metrics: dict[str, int]) -> str:
+    began, total, count, model = time.perf_counter(), 0, len(dataset.holdout), _exact_model(trainee)
+    for start in range(0, count, recipe.batch_sequences):
+        rows = dataset.holdout[start : start + recipe.batch_sequences]
+        total += exact.total_of(model, rows)
+        work.progress(0, recipe.inner_steps, f"held-out {min(start + len(rows), count)}/{count}")
+    metrics["evaluate_ms"] = int((time.perf_counter() - began) * 1e3)
+    return exact.mean_text(total, count * (recipe.sequence_tokens - 1))
 
 
 def _trainee(work: Work, recipe: Recipe) -> Trainee:
@@ -197,6 +266,8 @@ def _trainee(work: Work, recipe: Recipe) -> Trainee:
     _last.clear()
     if recipe.method not in ("lora", "full"):
         raise fail("E1707", f"No training method is called {recipe.method!r}.")
+    if recipe.arithmetic not in ("exact", "fp32"):
+        raise fail("E1707", f"No arithmetic is called {recipe.arithmetic!r}.")
     model = load_model(path)
     if recipe.method == "lora":
         parameters = lora.inject(model.network, recipe.lora_targets, recipe.lora_rank, recipe.lora_alpha)

@@ -163,7 +163,12 @@ class ExactLlama:
         logits, middle = self.head.forward(grid)
         losses, d_logits = cross_entropy(logits[0], targets, overwrite=True)
         gradients.add_losses(losses)
-        return self.head.backward(d_logits[None], grid, middle, gradients)[0]
+        # A row of d_logits is a few large entries and tens of thousands of small ones, which one grid would round to
+        # nothing although their sum is most of the gradient: what the first grid leaves over goes onto a second.
+        coarse = quantise(d_logits[None]).values()
+        fine = d_logits[None] - coarse
+        back = self.head.backward(coarse, grid, middle, gradients)
+        return (back + self.head.backward(fine, grid, middle, gradients))[0]
 
 
 def _nobody(_: str, __: Tensor) -> None:

@@ -1,0 +1,214 @@
+"""Training rounds in exact arithmetic: a chain of links between states that are written down and named by their hashes
+(`wire/traces.py`), and the same links done again by whoever checks them.
+
+The round and its audit run the same code: `ExactRound.take` does one link from the state that is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fallow.errors import fail
+from fallow.numerics import layout
+from fallow.numerics.compress import Floats, pack, update_layout
+from fallow.numerics.exact.gradients import Gradients
+from fallow.numerics.exact.llama import ExactLlama
+from fallow.numerics.exact.losses import LOSS_BITS, total_loss
+from fallow.numerics.exact.optimizers import AdamW, Schedule
+from fallow.numerics.exact.training import Rules, Trainer
+from fallow.numerics.layout import Array, Layout, Shape
+from fallow.wire.blob_id import blob_id_of
+from fallow.wire.tasks import Recipe, TrainRound
+from fallow.wire.traces import UNREADABLE, Cut, Link, cut_for, link_at, moments_name, theta_name, unit_rows
+from fallow.workloads.data import Dataset, Place, Tokens, batch
+from fallow.workloads.task import Work
+
+FLIPPED = 1 << 36
+"""What a cheat adds to one element of one gradient, in counts of 2^-40."""
+COUNTS = ("loss", "tokens", "poisoned")
+
+
+class ExactRound:
+    """A model in the midst of a round: its parameters, its optimiser, and the gradients summed so far."""
+
+    def __init__(self, model: ExactLlama, params: TrainRound, dataset: Dataset, seed: int) -> None:
+        recipe = params.recipe
+        schedule = Schedule(float(recipe.learning_rate), recipe.warmup_steps, recipe.rounds * recipe.inner_steps)
+        rules = Rules(schedule, float(recipe.weight_decay), float(recipe.clip_norm))
+        self._params, self._dataset, self._seed = params, dataset, seed
+        self.model, self.trainer = model, Trainer(model, rules, AdamW(model.trainable))
+        self.shapes: dict[str, Shape] = {name: tuple(p.shape) for name, p in model.trainable.items()}
+        self.sums = Gradients()
+        self.loss = 0.0
+
+    @property
+    def cut(self) -> Cut:
+        """How the round must be cut."""
+        return cut_for(self._params.recipe, sum(p.numel() for p in self.model.trainable.values()))
+
+    def take(self, link: Link, cut: Cut) -> None:
+        """Do a link from the state and sum that are loaded."""
+        for step in range(link.first, link.last):
+            for unit in range(link.unit, link.until):
+                self.model.add_gradients(self._rows(step, cut, unit), self.sums)
+            if link.until == cut.units:
+                self.close(step)
+
+    def close(self, step: int) -> None:
+        """The optimiser's step, with the sum of the step's gradients."""
+        self.trainer.step = self._params.round * self._params.recipe.inner_steps + step
+        self.loss = self.trainer.apply(self.sums)
+        self.sums = Gradients()
+
+    def _rows(self, step: int, cut: Cut, unit: int) -> torch.Tensor:
+        params, recipe = self._params, self._params.recipe
+        place = Place(self._seed, params.shard, params.shards, params.round * recipe.inner_steps + step)
+        rows = unit_rows(recipe.batch_sequences, cut.units, unit)
+        return torch.from_numpy(batch(self._dataset, place, recipe.batch_sequences)[rows.start : rows.stop])
+
+    # states as files --------------------------------------------------------------------------------------------------
+
+    def plan(self, name: str) -> Layout:
+        """The file of a state, by the name of its part."""
+        if "/theta/" in name:
+            return layout.layout({n: ("F32", shape) for n, shape in self.shapes.items()}, "theta 1")
+        if "/sum/" in name:
+            counts: dict[str, tuple[str, Shape]] = dict.fromkeys(COUNTS, ("I64", (1,)))
+            return layout.layout(counts | {f"sum/{n}": ("I64", s) for n, s in self.shapes.items()}, "gradients 1")
+        tensors: dict[str, tuple[str, Shape]] = {"step": ("I64", (1,))}
+        for n, shape in self.shapes.items():
+            tensors[f"mean/{n}"] = tensors[f"square/{n}"] = ("F32", shape)
+        return layout.layout(tensors, "adamw 1")
+
+    def tensors(self, name: str) -> dict[str, Array]:
+        """The present state as the part `name` holds it."""
+        if "/theta/" in name:
+            return {n: p.detach().numpy() for n, p in self.model.trainable.items()}
+        if "/sum/" in name:
+            sums = self.sums
+            counts = (sums.loss, sums.tokens, int(sums.poisoned))
+            found: dict[str, Array] = {n: np.asarray([c], np.int64) for n, c in zip(COUNTS, counts, strict=True)}
+            return found | {f"sum/{n}": sums.total(n, p).numpy() for n, p in self.model.trainable.items()}
+        return {n: value.numpy() for n, value in self.trainer.optimizer.state().items()}
+
+    def load(self, name: str, path: Path) -> bool:
+        """Take over the state in a file; False when it is none, or has a number that is not finite."""
+        found = layout.read(path, self.plan(name))
+        if found is None or not all(bool(np.isfinite(value).all()) for value in found.values()):
+            return False
+        tensors = {n: torch.from_numpy(np.array(value)) for n, value in found.items()}
+        if "/theta/" in name:
+            self.set(tensors)
+        elif "/sum/" in name:
+            loss, tokens, poisoned = (int(tensors.pop(count)[0]) for count in COUNTS)
+            totals = {n.removeprefix("sum/"): value for n, value in tensors.items()}
+            self.sums = Gradients(totals, loss, tokens, bool(poisoned))
+        else:
+            try:
+                self.trainer.optimizer.restore(tensors)
+            except ValueError:
+                return False
+        return True
+
+    @torch.no_grad()
+    def set(self, theta: Mapping[str, torch.Tensor]) -> None:
+        """Take over parameters."""
+        for name, parameter in self.model.trainable.items():
+            parameter.copy_(theta[name])
+
+    def write(self, name: str, path: Path) -> None:
+        """The present state as a file; equal states give equal bytes."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        layout.write(path, self.plan(name), self.tensors(name))
+
+    def identity(self, name: str) -> bytes:
+        """The id that the present state's file would have."""
+        tensors = self.tensors(name)
+        if not all(bool(np.isfinite(value).all()) for value in tensors.values()):
+            return UNREADABLE
+        return identity(self.plan(name), tensors)
+
+
+def identity(plan: Layout, tensors: Mapping[str, Array]) -> bytes:
+    """The blob id of a file with these tensors, without writing it."""
+    return bytes(blob_id_of(b"".join(layout.parts(plan, tensors))))
+
+
+def run_chain(work: Work, chain: ExactRound, recipe: Recipe) -> dict[str, Path]:
+    """Take all links of the round from the state that is loaded, writing every state on the way. -> the parts by name.
+    Errors: E1706 when the loss is not finite; E1402 when cancelled."""
+    cut, steps = chain.cut, recipe.inner_steps
+    files: dict[str, Path] = {}
+    for name in (theta_name(0), moments_name(0, steps)):
+        _keep(work, chain, name, files)
+    for index in range(cut.links(steps)):
+        link = link_at(index, steps, cut)
+        if not _cheat(work, chain, link, index, recipe):
+            chain.take(link, cut)
+        if not np.isfinite(chain.loss):
+            raise fail("E1706", f"The loss is {chain.loss} at step {link.last}.")
+        for name in link.gives:
+            _keep(work, chain, name, files)
+        work.progress(link.last if link.until == cut.units else link.first, steps, f"loss {chain.loss:.4f}")
+    return files
+
+
+def _keep(work: Work, chain: ExactRound, name: str, files: dict[str, Path]) -> None:
+    files[name] = work.outdir / name
+    chain.write(name, files[name])
+
+
+def _cheat(work: Work, chain: ExactRound, link: Link, index: int, recipe: Recipe) -> bool:
+    """What a worker that was told to cheat does instead of a link (`node/cheats.py`); False: nothing."""
+    cut = chain.cut
+    closes = link.until == cut.units
+    left_out = {"skip": -(-recipe.inner_steps // 10), "lazy": recipe.inner_steps - 1}.get(work.cheat, 0)
+    if link.first < left_out:
+        chain.sums = Gradients()
+        return True
+    if work.cheat == "flip" and index == 0:
+        if not closes:
+            chain.take(link, cut)
+        name, parameter = max(chain.model.trainable.items())
+        chain.sums.total(name, parameter).view(-1)[0] += FLIPPED
+        if closes:
+            chain.take(link, cut)
+        return True
+    return False
+
+
+def replay(work: Work, chain: ExactRound, index: int, steps: int, cut: Cut) -> tuple[bytes, ...]:
+    """Do one link of somebody's claim again from the states that it claimed. -> the ids of what it gives, UNREADABLE
+    where what it starts from is no state of this model."""
+    link = link_at(index, steps, cut)
+    chain.sums = Gradients()
+    if not all(chain.load(name, work.input(name)) for name in link.needs):
+        return (UNREADABLE,) * len(link.gives)
+    chain.take(link, cut)
+    work.progress(index, cut.links(steps), f"link {index}")
+    return tuple(chain.identity(name) for name in link.gives)
+
+
+def update_identity(chain: ExactRound, before: Mapping[str, Floats]) -> bytes:
+    """The id of the update from `before` to the present parameters, UNREADABLE where there can be none."""
+    try:
+        packed = {n: pack(before[n] - p.detach().numpy()) for n, p in chain.model.trainable.items()}
+    except ValueError:
+        return UNREADABLE
+    tensors: dict[str, Array] = {n: one.codes for n, one in packed.items()}
+    tensors |= {f"{n}#scale": one.scales for n, one in packed.items()}
+    return identity(update_layout(chain.shapes), tensors)
+
+
+def total_of(model: ExactLlama, rows: Tokens) -> int:
+    """The sum of the token losses of sequences, in counts of 2^-32: sums of parts are the sum of the whole."""
+    return int(total_loss(model.losses(torch.from_numpy(rows))))
+
+
+def mean_text(total: int, count: int) -> str:
+    """A mean loss as decimal text with six places."""
+    return f"{total / (count << LOSS_BITS):.6f}"
