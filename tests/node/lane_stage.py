@@ -97,13 +97,14 @@ class Player:
                 while not self.unasked.empty():
                     yield self.unasked.get_nowait()
 
+    @staticmethod
+    def leaf(task: LaneTask, result: LaneResult) -> bytes:
+        return lane_leaf(task.number, params_hash(task.params), task.seed, value_hash(result.value), result.units)
+
     def root(self, pairs: list[tuple[LaneTask, LaneResult]] | None = None, sequence: int = 1) -> ClaimRoot:
         """A root over what was answered, or over `pairs`."""
         pairs = self.answered if pairs is None else pairs
-        leaves = [
-            lane_leaf(task.number, params_hash(task.params), task.seed, value_hash(result.value), result.units)
-            for task, result in pairs
-        ]
+        leaves = [self.leaf(task, result) for task, result in pairs]
         return ClaimRoot(self.lease, sequence, merkle_root(leaves), len(pairs), sum(r.units for _, r in pairs))
 
     def sign(self, root: ClaimRoot, bank: bytes) -> tuple[Signed, bytes]:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.node.lane_stage import JOB, SERVE, WORDS, LaneStage, Player, countdown, generate, impatient, lane_stage
 
 from fallow.errors import FallowError
 from fallow.node import lane as lane_module
-from fallow.node.lane_journal import find_claim
+from fallow.node.lane_journal import claim_leaves, find_claim
+from fallow.node.router import Caller
 from fallow.rules.node import steward_types as t
 from fallow.sdk.lanes import Answer, AsyncLane
+from fallow.wire.claims import merkle_root
 from fallow.wire.codec import decode
-from fallow.wire.messages import LaneResult, LaneTask
+from fallow.wire.messages import GetLaneLeaves, LaneLeaves, LaneResult, LaneTask, Message
 from fallow.wire.tasks import Generate
 
 
@@ -175,6 +179,55 @@ async def test_a_claim_over_answers_that_never_came_is_owed_nothing(tmp_path: Pa
             await s.lanes.claimed(player.lease, 1, signed, digest, changed, 1)
         events = s.told.events[before:]
         assert not any(isinstance(event, t.LaneAnswered) for event in events)
+
+
+async def mixed(s: LaneStage, leaves: Callable[[tuple[bytes, ...]], tuple[bytes, ...]]) -> tuple[Player, int]:
+    """Five answers arrived, two more were lost, and one root is over all: -> the provider, and how often it was asked
+    for the leaves, which are shown as changed by `leaves`."""
+    player = await answered(s)
+    player.hold = True
+    asked = 0
+    async with AsyncLane(s.link, JOB) as lane:
+        waiting = [asyncio.ensure_future(lane.run(b"lost %d" % n)) for n in range(2)]
+        while len(player.asked) < 7:
+            await asyncio.sleep(0)
+        pairs = [*player.answered, *((task, LaneResult(task.number, b"lost", 1)) for task in player.asked[5:])]
+
+        @player.node.router.on(GetLaneLeaves)
+        async def _(_caller: Caller, request: GetLaneLeaves) -> Message:
+            nonlocal asked
+            asked += 1
+            assert request == GetLaneLeaves(player.lease, 1)
+            return LaneLeaves(leaves(tuple(player.leaf(*pair) for pair in pairs)))
+
+        await s.claim(player, player.root(pairs))
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+    return player, asked
+
+
+async def test_of_a_claim_over_more_than_arrived_what_arrived_is_paid(tmp_path: Path) -> None:
+    async with lane_stage(tmp_path) as s:
+        player, asked = await mixed(s, lambda leaves: leaves)
+        event = await s.told.wait(t.LaneAnswered)
+        assert (asked, event.first, event.count, event.units) == (1, 1, 7, 5)
+        leg = s.lanes.legs[player.lease]
+        found = claim_leaves(s.us.log, event, leg.answered)
+        assert found is not None
+        assert len(found) == 7
+        assert merkle_root(found[:5]) == player.root().root, "evidence against it can still be shown"
+        assert not any(number in leg.flying for number in (6, 7)), "what comes after all earns nothing"
+
+
+@pytest.mark.parametrize("shown", [lambda leaves: leaves[:5], lambda leaves: leaves[::-1], lambda leaves: ()])
+async def test_leaves_that_are_not_those_of_the_claim_earn_nothing(tmp_path: Path, shown: Any) -> None:
+    async with lane_stage(tmp_path) as s:
+        player, asked = await mixed(s, shown)
+        assert asked == 1
+        assert not any(isinstance(event, t.LaneAnswered) for event in s.told.events)
+        assert s.us.log.keys("lane-claim/") == []
+        assert len(player.answered) == 5
 
 
 async def test_a_claim_that_comes_before_the_lane_is_open_is_heard_again(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from tests.node.lane_stage import (
 )
 
 from fallow.node import lane_audit
+from fallow.node.lane_journal import keep_leaves
 from fallow.rules.node import steward_types as t
 from fallow.sdk.lanes import AsyncLane
 from fallow.wire.claims import evidence_holds
@@ -150,6 +151,19 @@ async def test_a_refusal_earns_nothing_and_is_no_lie(tmp_path: Path) -> None:
     async with lane_stage(tmp_path) as s:
         s.lanes.audit(await run(s, refuse, echo, echo))
         await s.told.wait(t.LaneUnchecked)
+
+
+async def test_an_answer_that_was_lost_on_its_way_is_left_out(tmp_path: Path) -> None:
+    async with lane_stage(tmp_path) as s:
+        order = await run(s, echo, echo, echo)
+        leg = s.lanes.legs[order.lease]
+        leaves = tuple(leg.answered[number].leaf() for number in (1, 2, 3))
+        del leg.answered[2]
+        keep_leaves(s.us.log, order.lease, order.first, leaves)
+        s.lanes.audit(msgspec.structs.replace(order, indexes=(1,)))
+        await s.told.wait(t.LaneUnchecked)
+        s.lanes.audit(msgspec.structs.replace(order, indexes=(1, 2)))
+        await s.told.wait(t.LaneAudited)
 
 
 async def test_a_lease_that_is_closed_meanwhile_is_unchecked(tmp_path: Path) -> None:

@@ -11,8 +11,11 @@ import pytest
 from tests.node.provider_net import Buyer, market
 
 from fallow.errors import FallowError
-from fallow.node import provider_calls
-from fallow.wire.messages import CloseLease, LaneReady, LaneResult, LaneTask
+from fallow.node import provider_calls, provider_lanes
+from fallow.wire.claims import merkle_root
+from fallow.wire.codec import decode
+from fallow.wire.documents import ClaimRoot
+from fallow.wire.messages import CloseLease, GetLaneLeaves, LaneClaimed, LaneLeaves, LaneReady, LaneResult, LaneTask
 
 
 async def one(buyer: Buyer, number: int) -> LaneResult:
@@ -31,6 +34,32 @@ async def test_a_lane_that_comes_back_finds_its_worker_ready(tmp_path: Path) -> 
         pids = buyer.seller.provider.worker_pids()
         assert (await one(buyer, 2)).value == b"x"
         assert buyer.seller.provider.worker_pids() == pids
+
+
+async def test_the_leaves_of_a_claim_are_shown_to_its_requester(tmp_path: Path) -> None:
+    async with market(tmp_path) as buyer:
+        await buyer.open()
+        await one(buyer, 1)
+        events = await buyer.events(0, lambda found: any(isinstance(event.body, LaneClaimed) for event in found))
+        claim = next(event.body for event in events if isinstance(event.body, LaneClaimed))
+        root = decode(ClaimRoot, claim.claim.body)
+        shown = await buyer.ask(GetLaneLeaves(buyer.lease, claim.first))
+        assert isinstance(shown, LaneLeaves)
+        assert (merkle_root(shown.leaves), len(shown.leaves)) == (root.root, root.count)
+        assert await buyer.ask(GetLaneLeaves(buyer.lease, claim.first + 7)) == LaneLeaves(())
+        with pytest.raises(FallowError) as refused:
+            await buyer.ask(GetLaneLeaves(b"x" * 32, claim.first))
+        assert refused.value.code == "E1204"
+
+
+def test_the_oldest_leaves_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provider_lanes, "MAX_LEAVES", 3)
+    lanes = provider_lanes.Lanes()
+    for first in (1, 3, 5):
+        lanes._keep(b"lease", first, (b"a" * 32, b"b" * 32))
+    assert [len(lanes.leaves(b"lease", first)) for first in (1, 3, 5)] == [0, 0, 2]
+    lanes.forget(b"lease")
+    assert lanes.leaves(b"lease", 5) == ()
 
 
 async def test_a_lane_breaks_with_its_worker_and_can_be_opened_again(tmp_path: Path) -> None:

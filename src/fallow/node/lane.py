@@ -11,7 +11,7 @@ from typing import Protocol
 
 from fallow.errors import FallowError, fail
 from fallow.node.lane_audit import LaneAudits
-from fallow.node.lane_journal import keep_claim
+from fallow.node.lane_journal import keep_claim, keep_leaves
 from fallow.node.lane_leg import Ask, Leg
 from fallow.node.services import Services
 from fallow.rules.node import steward_types as t
@@ -109,9 +109,9 @@ class Lanes:
         self, lease: bytes, sequence: int, claim: Signed, claim_hash: bytes, root: ClaimRoot, first: int
     ) -> None:
         """A provider's root over lane answers: told to the brain when it is over exactly what we got. One over other
-        answers than ours ends the provider's work under the lease; one over answers that never came is left
-        provisional for ever: nothing is owed for what nobody received. Raises UnavailableError E1801 while the lane is
-        not open here, so that the claim is heard again later."""
+        answers than ours ends the provider's work under the lease. Of one that is also over answers that never came,
+        those that came count, once the provider shows the leaves: nothing is owed for what nobody received. Raises
+        UnavailableError E1801 while the lane is not open here, so that the claim is heard again later."""
         leg, covered = self.legs.get(lease), None
         for _ in range(COVER_TRIES):  # answers and claims come on two streams: the claim may be the faster one
             if leg is not None and (covered := leg.covers(root, first)) is not None:
@@ -120,17 +120,22 @@ class Lanes:
             leg = self.legs.get(lease)
         if leg is None:
             raise fail("E1801", "A claim came before its lane was open.")
+        units = root.units
+        if covered is None and (received := await leg.received(root, first)) is not None:
+            units, leaves = received
+            if covered := units >= 0:
+                await asyncio.to_thread(keep_leaves, self._s.log, lease, first, leaves)
         if covered is False:
             what = "It claimed other lane answers than it gave."
             await self._tell(t.PeerLeaving(self._s.clock.now_ms(), lease, 0, what))
         if not covered:
             return
         event = t.LaneAnswered(
-            self._s.clock.now_ms(), lease, sequence, claim, claim_hash, first, root.count, root.units
+            self._s.clock.now_ms(), lease, sequence, claim, claim_hash, first, root.count, units
         )  # fmt: skip
         await asyncio.to_thread(keep_claim, self._s.log, event)
         await self._tell(event)
-        leg.claimed(root.units)
+        leg.claimed(units)
         self._pump_lease(lease)
 
     def close(self, lease: bytes) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fallow.node.lane_journal import Answered, find_claim
+from fallow.node.lane_journal import Answered, claim_leaves, find_claim, lost
 from fallow.node.lane_leg import Ask, Leg, most_units
 from fallow.node.services import Services
 from fallow.rules.node import steward_types as t
@@ -55,6 +55,8 @@ class LaneAudits:
         leg, used = self._lanes.legs.get(effect.lease), set[bytes]()
         for index in effect.indexes:
             record = leg.answered.get(effect.first + index) if leg is not None else None
+            if leg is not None and record is None and lost(self._s.log, effect.lease, effect.first):
+                continue  # it never arrived, and earns nothing
             if leg is None or record is None:
                 return self._unchecked(effect, "What was answered is no longer at hand.")
             if not record.units or record.cancelled(leg.kind):
@@ -136,9 +138,8 @@ class LaneAudits:
             if self._s.clock.monotonic_s() >= until_s:
                 return None
             await self._s.clock.sleep(CLAIM_POLL_S)
-        numbers = range(claim.first, claim.first + claim.count)
-        leaves = [record.leaf() for number in numbers if (record := leg.answered.get(number)) is not None]
-        if len(leaves) != claim.count:
+        leaves = claim_leaves(self._s.log, claim, leg.answered)
+        if leaves is None:
             return None
         index = vote.number - claim.first
         path = MerkleTree(leaves).path(index)

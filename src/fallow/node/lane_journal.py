@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -104,6 +104,26 @@ def _claims(lease: bytes) -> str:
 def keep_claim(log: EventLog, event: LaneAnswered) -> None:
     """Keep a claim for receipts and evidence."""
     log.put(f"{_claims(event.lease)}{event.first:020d}", encode(event))
+
+
+def keep_leaves(log: EventLog, lease: bytes, first: int, leaves: tuple[bytes, ...]) -> None:
+    """Keep the leaves of a claim that is also over answers which never arrived."""
+    log.put(f"lane-leaves/{lease.hex()}/{first:020d}", b"".join(leaves))
+
+
+def lost(log: EventLog, lease: bytes, first: int) -> bool:
+    """Whether the claim that begins at `first` is also over answers that never arrived."""
+    return log.get(f"lane-leaves/{lease.hex()}/{first:020d}") is not None
+
+
+def claim_leaves(log: EventLog, claim: LaneAnswered, answered: Mapping[int, Answered]) -> list[bytes] | None:
+    """All leaves of a kept claim; None when not all of its answers are at hand any more."""
+    kept = log.get(f"lane-leaves/{claim.lease.hex()}/{claim.first:020d}")
+    if kept is not None:
+        return [kept[at : at + 32] for at in range(0, len(kept), 32)]
+    records = [answered.get(number) for number in range(claim.first, claim.first + claim.count)]
+    leaves = [record.leaf() for record in records if record is not None]
+    return leaves if len(leaves) == claim.count else None
 
 
 def find_claim(log: EventLog, lease: bytes, number: int) -> LaneAnswered | None:

@@ -16,11 +16,22 @@ from fallow.node.lane_journal import Answered, Journal, claimed_to, read_answers
 from fallow.node.services import Services
 from fallow.rules.node.steward_types import PrepareLane
 from fallow.sdk.calls import CallStream
-from fallow.wire.claims import Accumulator
+from fallow.wire.claims import Accumulator, merkle_root
 from fallow.wire.codec import decode, encode
 from fallow.wire.documents import ClaimRoot
 from fallow.wire.local import ServeJob
-from fallow.wire.messages import LaneItem, LaneReady, LaneResult, LaneStop, LaneTask, Message, NodeAddress, OpenLane
+from fallow.wire.messages import (
+    GetLaneLeaves,
+    LaneItem,
+    LaneLeaves,
+    LaneReady,
+    LaneResult,
+    LaneStop,
+    LaneTask,
+    Message,
+    NodeAddress,
+    OpenLane,
+)
 from fallow.wire.tasks import CANCELLED, MAX_VALUE_BYTES, Generate, GenerateValue, Part
 
 log = structlog.get_logger()
@@ -29,6 +40,7 @@ WINDOW = 2048
 NUMBER_BLOCK = 4096
 MAX_KEPT = 200_000
 LOAD_RETRY_S = 1.0
+LEAVES_S = 10.0
 MAX_WHAT_CHARS = 1_000
 TURN_TOKENS = 64
 """What a chat template may add to a turn, beyond one token for each byte of it."""
@@ -303,6 +315,33 @@ class Leg:
         tree.extend(record.leaf() for record in records if record is not None)
         units = sum(record.units for record in records if record is not None)
         return tree.root() == root.root and units == root.units
+
+    async def received(self, root: ClaimRoot, first: int) -> tuple[int, tuple[bytes, ...]] | None:
+        """For a claim that is also over answers that have not arrived: the units of those that have, and the claim's
+        leaves, which its provider still knows. The others are given up: whoever waits for one is asked elsewhere, and
+        if it comes after all it earns nothing. (-1, ()) for a claim over other answers than we got; None where the
+        provider does not show the leaves, or nothing arrived."""
+        if not 0 < root.count <= MAX_KEPT or first + root.count > self._next + 1:
+            return None
+        request = GetLaneLeaves(self.plan.lease, first)
+        try:
+            found = await self.services.rpc.call(self.plan.peer, request, LEAVES_S)
+        except FallowError:
+            return None
+        leaves = found.leaves if isinstance(found, LaneLeaves) else ()
+        if len(leaves) != root.count or merkle_root(leaves) != root.root:
+            return None
+        numbers = range(first, first + root.count)
+        got = [record for number in numbers if (record := self.answered.get(number)) is not None]
+        units = sum(record.units for record in got)
+        if units > root.units or any(record.leaf() != leaves[record.number - first] for record in got):
+            return -1, ()
+        for number in numbers:
+            if (ask := self.flying.pop(number, None)) is not None:
+                self._flying_units -= ask.units_most
+                ask.leg = None
+                self.back(ask)
+        return (units, leaves) if got else None
 
     def claimed(self, units: int) -> None:
         """The brain counts these units from now on."""

@@ -25,6 +25,8 @@ from fallow.wire.messages import (
     CancelTask,
     CloseLease,
     Declined,
+    GetLaneLeaves,
+    LaneLeaves,
     LaneReady,
     LeaseSigned,
     Message,
@@ -57,6 +59,7 @@ def serve_provider(router: Router, provider: Provider) -> None:
     router.on(PrefetchBlobs)(calls.prefetch)
     router.on(PayVoucher)(calls.pay)
     router.on(CloseLease)(calls.close)
+    router.on(GetLaneLeaves)(calls.leaves)
     router.stream(WatchLease)(calls.watch)
     router.stream(OpenLane)(calls.lane)
 
@@ -120,6 +123,11 @@ class Calls:
         async with aclosing(self._p.feeds.follow(request.lease, request.after_sequence)) as events:
             async for event in events:
                 yield event
+
+    async def leaves(self, caller: Caller, request: GetLaneLeaves) -> Message:
+        """-> LaneLeaves."""
+        self._lease(caller, request.lease)
+        return LaneLeaves(self._lanes.leaves(request.lease, request.first))
 
     # lanes ----------------------------------------------------------------------------------------------------------
 

@@ -32,6 +32,8 @@ STARVED_S = 30.0
 
 Claim = Callable[[int, int, int, bytes], "asyncio.Future[Any]"]
 """first, count, units, root -> done when the claim counts against the allowance."""
+Keep = Callable[[int, tuple[bytes, ...]], None]
+"""first, leaves: for a requester whom not all of the answers reached."""
 
 
 class Sleeper(Protocol):
@@ -48,10 +50,10 @@ class Lane:
 
     def __init__(
         self, window: int, worker: Worker, clock: Sleeper, allowance: Callable[[], int], claim: Claim,
-        tamper: Callable[[LaneTask], LaneTask] | None = None,
+        tamper: Callable[[LaneTask], LaneTask] | None = None, keep: Keep | None = None,
     ) -> None:  # fmt: skip
         self._window, self._worker, self._clock = window, worker, clock
-        self._allowance, self._claim, self._tamper = allowance, claim, tamper
+        self._allowance, self._claim, self._tamper, self._keep = allowance, claim, tamper, keep
         self._asked: dict[int, LaneTask] = {}
         self._held: list[LaneTask] = []
         self._starved_s: float | None = None
@@ -237,6 +239,8 @@ class Lane:
             lane_leaf(task.number, params_hash(task.params), task.seed, value_hash(result.value), result.units)
             for task, result in run
         ]
+        if self._keep is not None:
+            self._keep(run[0][0].number, tuple(leaves))
         claimed = self._claim(run[0][0].number, len(run), units, merkle_root(leaves))
         claimed.add_done_callback(lambda _: self._counted(units))
 

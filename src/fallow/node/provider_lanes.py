@@ -4,6 +4,7 @@ back with the same inputs finds them loaded."""
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 PRELOAD_S = 600.0
 PARALLEL_STREAMS = 4
+MAX_LEAVES = 200_000
+"""Of a lease's last claims: more than answers can be on their way when a lane breaks."""
 
 
 @dataclass
@@ -35,10 +38,25 @@ class _Loaded:
 
 
 @dataclass
+class _Leaves:
+    """The leaves of a lease's last claims, by the first lane number of each."""
+
+    claims: OrderedDict[int, tuple[bytes, ...]] = field(default_factory=OrderedDict[int, tuple[bytes, ...]])
+    count: int = 0
+
+    def keep(self, first: int, leaves: tuple[bytes, ...]) -> None:
+        self.claims[first] = leaves
+        self.count += len(leaves)
+        while self.count > MAX_LEAVES and len(self.claims) > 1:
+            self.count -= len(self.claims.popitem(last=False)[1])
+
+
+@dataclass
 class Lanes:
     """All lanes of a provider."""
 
     _loaded: dict[bytes, _Loaded] = field(default_factory=dict[bytes, _Loaded])
+    _leaves: dict[bytes, _Leaves] = field(default_factory=dict[bytes, "_Leaves"])
 
     async def open(self, request: OpenLane, work: LeaseWork, provider: Provider) -> tuple[Lane, WorkerReady]:
         """A lane over the lease's worker, ready to take tasks. Raises what fetching the inputs and starting the worker
@@ -103,9 +121,18 @@ class Lanes:
 
         return Lane(
             request.window, worker, provider.services.clock, lambda: allowance_units(provider.state, lease), claim,
-            tamper if provider.shirk is not None else None,
+            tamper if provider.shirk is not None else None, lambda first, leaves: self._keep(lease, first, leaves),
         )  # fmt: skip
+
+    def _keep(self, lease: bytes, first: int, leaves: tuple[bytes, ...]) -> None:
+        self._leaves.setdefault(lease, _Leaves()).keep(first, leaves)
+
+    def leaves(self, lease: bytes, first: int) -> tuple[bytes, ...]:
+        """Those of the claim that begins at lane number `first`; none when they are not at hand any more."""
+        kept = self._leaves.get(lease)
+        return kept.claims.get(first, ()) if kept is not None else ()
 
     def forget(self, lease: bytes) -> None:
         """The lease is over."""
         self._loaded.pop(lease, None)
+        self._leaves.pop(lease, None)

@@ -8,7 +8,7 @@ import asyncio
 import msgspec
 
 from fallow.errors import FallowError, fail
-from fallow.node.lane_journal import Answered, find_claim, read_answers
+from fallow.node.lane_journal import Answered, claim_leaves, find_claim, read_answers
 from fallow.node.lane_leg import Leg
 from fallow.node.services import Services
 from fallow.node.steward_records import LaneReceiptNote, Records, refuted_receipt_id
@@ -98,10 +98,9 @@ class Receipts:
 
     async def _of_lane(self, identifier: bytes) -> Receipt:
         note = decode(LaneReceiptNote, self._s.log.get(f"lane-receipt/{identifier.hex()}") or b"")
-        records, event = await asyncio.to_thread(self._lane_batch, note)
-        tree = MerkleTree([one.leaf() for one in records])
+        leaves, record, event = await asyncio.to_thread(self._lane_batch, note)
+        tree = MerkleTree(leaves)
         index = note.number - event.first
-        record = records[index]
         work = LaneWork(record.number, record.params, record.seed, record.value, record.units)
         seat = self._seat(note.lease)
         pending = any(batch.claim_hash == event.claim_hash for batch in seat.batches.values())
@@ -110,15 +109,15 @@ class Receipts:
         receipt = await self._assemble(seat, note.job, event.claim, work, index, tree.path(index))
         return msgspec.structs.replace(receipt, verdict=verdict, notes=words)
 
-    def _lane_batch(self, note: LaneReceiptNote) -> tuple[list[Answered], LaneAnswered]:
+    def _lane_batch(self, note: LaneReceiptNote) -> tuple[list[bytes], Answered, LaneAnswered]:
         event = find_claim(self._s.log, note.lease, note.number)
         if event is None:
             raise fail("E2002", "The provider has not signed for this answer yet.", next_step="Ask again in a second.")
         answered = read_answers(self._s.log, Leg.log_name(note.lease))
-        records = [record for n in range(event.first, event.first + event.count) if (record := answered.get(n))]
-        if len(records) != event.count:
+        leaves, record = claim_leaves(self._s.log, event, answered), answered.get(note.number)
+        if leaves is None or record is None:
             raise fail("E2002", "Not all answers of this claim are at hand any more.")
-        return records, event
+        return leaves, record, event
 
     # the common part ------------------------------------------------------------------------------------------------
 

@@ -323,6 +323,20 @@ class LaneResult(Message, frozen=True, gc=False):
     what: str = ""
 
 
+class GetLaneLeaves(Message, frozen=True):
+    """To a provider; -> LaneLeaves: those of its claim over the lane numbers from `first` on, of which not all answers
+    arrived. With them the claim can be checked all the same, and what did arrive is paid."""
+
+    lease: Word
+    first: U64
+
+
+class LaneLeaves(Message, frozen=True):
+    """In the order of their lane numbers; empty when they are not at hand any more."""
+
+    leaves: Annotated[tuple[Word, ...], msgspec.Meta(max_length=1 << 17)]
+
+
 # blobs ----------------------------------------------------------------------------------------------------------------
 
 
