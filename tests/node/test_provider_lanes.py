@@ -40,7 +40,7 @@ async def test_the_leaves_of_a_claim_are_shown_to_its_requester(tmp_path: Path) 
     async with market(tmp_path) as buyer:
         await buyer.open()
         await one(buyer, 1)
-        events = await buyer.events(0, lambda found: any(isinstance(event.body, LaneClaimed) for event in found))
+        events = await buyer.events(0, lambda event: isinstance(event.body, LaneClaimed))
         claim = next(event.body for event in events if isinstance(event.body, LaneClaimed))
         root = decode(ClaimRoot, claim.claim.body)
         shown = await buyer.ask(GetLaneLeaves(buyer.lease, claim.first))
