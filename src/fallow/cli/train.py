@@ -50,8 +50,8 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--overlap", action="store_true", help="go on while updates travel: for slow links, not for very few rounds"
     )
     how.add_argument(
-        "--arithmetic", choices=("fp32", "exact", "auto"), default="fp32",
-        help="exact: the same bits on every machine; auto: exact where the model has an exact form (default fp32)",
+        "--arithmetic", choices=("fp32", "exact", "auto"), default="auto",
+        help="exact: the same bits on every machine; fp32: on like ones; auto: exact where there is a form (default auto)",
     )  # fmt: skip
     add_job_terms(parser)
 
