@@ -51,7 +51,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument(
         "--arithmetic", choices=("fp32", "exact", "auto"), default="auto",
-        help="exact: the same bits on every machine; fp32: on like ones; auto: exact where there is a form (default auto)",
+        help="exact: the same bits on every machine; fp32: on like ones; auto: exact where it can be (default auto)",
     )  # fmt: skip
     add_job_terms(parser)
 
