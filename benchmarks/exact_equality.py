@@ -39,7 +39,7 @@ class Way:
     """How to run: environment, threads, `parts` of the batch, what stands in for the matrix product, processes."""
 
     environment: dict[str, str] = field(default_factory=dict[str, str])
-    threads: int = 2
+    threads: int = 1
     parts: int = 1
     matrix: str = ""
     shuffled: bool = False
@@ -48,15 +48,15 @@ class Way:
 
 
 WAYS = {
-    "native, 2 threads": Way(),
-    "native, 1 thread": Way(threads=1),
+    "native, 2 threads": Way(threads=2),
+    "native, 1 thread": Way(),
     "native, AVX2": Way(AVX2),
     "native, portable C": Way({"FALLOW_EXACT_ISA": "portable"}),
     "native, 2 parts": Way(parts=2),
     "native, 4 parts in random order": Way(parts=4, shuffled=True),
-    "native, 2 processes": Way(processes=2, threads=1),
+    "native, 2 processes": Way(processes=2),
+    "torch only, FP64 by MKL, 2 threads": Way(TORCH_ONLY, threads=2),
     "torch only, FP64 by MKL": Way(TORCH_ONLY),
-    "torch only, FP64 by MKL, 1 thread": Way(TORCH_ONLY, threads=1),
     "torch only, FP64 by MKL, AVX2": Way(TORCH_ONLY | AVX2),
     "torch only, INT8": Way(TORCH_ONLY | {"FALLOW_EXACT_ROUTE": "int8"}),
     "torch only, INT8, AVX2": Way(TORCH_ONLY | AVX2 | {"FALLOW_EXACT_ROUTE": "int8"}),

@@ -27,7 +27,7 @@ from fallow.workloads import lora
 from fallow.workloads.model import load_model
 
 SEEDS = (0, 1, 2)
-SIZES = {"small": (8, 128, 120, 0.003), "smol": (2, 64, 30, 0.001)}
+SIZES = {"small": (4, 128, 100, 0.003), "smol": (2, 64, 25, 0.001)}
 """Sequences, tokens, steps, top learning rate."""
 Curve = list[tuple[int, float]]
 
@@ -37,14 +37,15 @@ def main() -> int:
     parser.add_argument("subject", choices=SIZES)
     parser.add_argument("--steps", type=int, default=0)
     parser.add_argument("--model", default="")
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(options.threads)
     sequences, length, steps, rate = SIZES[options.subject]
     steps = options.steps or steps
     record = Record(__file__, "exact training ends at fp32's held-out loss, within the spread of three seeds")
     folder = options.model or (converted() if options.subject == "smol" else "")
     table = tokens_of(options.subject, folder, length)
-    held, train = table[:16], table[16:]
+    held, train = table[:8], table[8:]
     curves: dict[str, list[Curve]] = {"exact": [], "torch fp32": []}
     for seed in SEEDS:
         order = torch.randint(0, len(train), (steps, sequences), generator=torch.Generator().manual_seed(seed))
@@ -54,7 +55,7 @@ def main() -> int:
             step, loss = (exact_arm if arm == "exact" else plain_arm)(network, trainable, schedule, held)
             points: Curve = []
             for at in range(steps):
-                if at % max(1, steps // 10) == 0:
+                if at % max(1, steps // 5) == 0:
                     points.append((at, loss()))
                 step(train[order[at]])
             points.append((steps, loss()))
