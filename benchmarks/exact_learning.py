@@ -2,7 +2,7 @@
 
 `python benchmarks/exact_learning.py small` trains a 3.3 M-parameter model in full on the bytes of this repository's
 documentation, `smol` SmolLM2-135M with LoRA. Both arms start from the same parameters and see the same batches; a seed
-chooses both. Writes `results/exact_learning_SUBJECT.json` and the curves as SVG. A claim holds when the means of both
+chooses both. Writes `results/exact_learning_SUBJECT.json` and the curves as SVG into `docs/explanation/`. A claim holds when the means of both
 arms differ by no more than the seeds of fp32 among themselves.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from _record import OURS, RESULTS, ROOT, Figure, Record
+from _record import OURS, ROOT, Figure, Record
 from exact_equality import converted, small_network
 from fallow.numerics.exact.exactify import exactify
 from fallow.numerics.exact.optimizers import Schedule
@@ -146,7 +146,7 @@ def draw(curves: dict[str, list[Curve]], subject: str) -> None:
         for curve in curves[arm]:
             path = " ".join(place(x, y) for x, y in curve)
             lines.append(f'<polyline points="{path}" fill="none" stroke-width="1.5" {style}/>')
-    (RESULTS / f"exact_learning_{subject}.svg").write_text("\n".join([*lines, "</svg>", ""]), "utf-8")
+    (ROOT / "docs/explanation" / f"exact-learning-{subject}.svg").write_text("\n".join([*lines, "</svg>", ""]), "utf-8")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ PAGE = FOLDER / "README.md"
 MARKED = re.compile(r"(<!-- table: ([\w.]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 AUDITS = "audit_economics.json"
 KILLS = "kill_any.jsonl"
+WAYS = "exact_equality_"
 
 Row = dict[str, Any]
 
@@ -41,6 +42,8 @@ def made(name: str) -> str:
         return summary()
     if name == AUDITS:
         return audits(read(name))
+    if name.startswith(WAYS):
+        return ways(read(name))
     return kills(read(name)) if name == KILLS else record(read(name))
 
 
@@ -111,6 +114,13 @@ def audits(rows: list[Row]) -> str:
         [[row["cheats"], row["policy"], figure(row["executions_per_task"]), figure(row["wrong_percent"]),
           figure(row["wrong_percent_max"]), figure(row["honest_banned"])] for row in rows],
     )  # fmt: skip
+
+
+def ways(rows: list[Row]) -> str:
+    """The state's hash after the most steps, and which ways of training led to it."""
+    most = max((int(steps) for row in rows for steps in row["hashes"]), default=0)
+    last = [[row["way"], str(most), f"`{row['hashes'].get(str(most), '')[:16]}`"] for row in rows]
+    return table(["way", "steps", "state hash begins"], last)
 
 
 def kills(rows: list[Row]) -> str:
