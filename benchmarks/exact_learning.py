@@ -2,8 +2,9 @@
 
 `python benchmarks/exact_learning.py small` trains a 3.3 M-parameter model in full on the bytes of this repository's
 documentation, `smol` SmolLM2-135M with LoRA. Both arms start from the same parameters and see the same batches; a seed
-chooses both. Writes `results/exact_learning_SUBJECT.json` and the curves as SVG into `docs/explanation/`. A claim holds when the means of both
-arms differ by no more than the seeds of fp32 among themselves.
+chooses both. Writes `results/exact_learning_SUBJECT.json`
+and the curves as SVG into `docs/explanation/`. A claim holds when the means of both arms differ by no more than the
+seeds of fp32 among themselves.
 """
 
 from __future__ import annotations
