@@ -193,6 +193,12 @@ def caught_in_a_round(cheat: str) -> str:
     return percent(scheme.catches_flip() if cheat == "flip" else scheme.catches_skipping(part))
 
 
+def _paid_for(rounds: int) -> str:
+    if rounds:
+        return f"Among that are {rounds} of its rounds of training, whose checks missed the cheating."
+    return "That was for checks of others that it did as it should; no round of its training was paid."
+
+
 def _closing(report: dict[str, Any], missing: list[str], folder: Path) -> str:
     train, cheat, books = report["train"], report["cheat"], report["ledger"]
     threads = " and ".join(map(str, sorted({one["threads"] for one in report["providers"]})))
@@ -201,8 +207,8 @@ def _closing(report: dict[str, Any], missing: list[str], folder: Path) -> str:
         f"Held-out loss {train['loss_first']} -> {train['loss_last']} over {train['rounds']} rounds.",
         f"Providers with {threads} threads agreed bit for bit on every state: {train['state_hashes_agree']}.",
         f"{train['sampled']} claims stood a check by another provider.",
-        f"The cheat ({cheat['kind']}) was caught: {cheat['caught']}; it was paid {format_money(cheat['paid_ucr'])},",
-        f"for {cheat['paid_rounds']} rounds of training.",
+        f"The cheat ({cheat['kind']}) was caught: {cheat['caught']}; it was paid {format_money(cheat['paid_ucr'])}.",
+        *([_paid_for(cheat["paid_rounds"])] if cheat["paid_ucr"] else []),
         *([f"A check finds it in {likely} of its rounds."] if (likely := cheat["caught_in_a_round"]) else []),
         *(
             f"  {p['id'][:12]} {p['role']:<7} {p['tasks']:>3} tasks  paid {format_money(p['paid_ucr'])}  "

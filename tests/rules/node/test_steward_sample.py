@@ -117,6 +117,23 @@ def test_a_cheat_that_is_found_is_banned_by_a_full_execution_and_its_round_done_
     assert only_audits_paid(crowd, cheat)
 
 
+def test_who_is_caught_with_its_first_claim_is_paid_nothing_not_even_for_honest_audits_before() -> None:
+    """A cheat that skips work claims first, and is asked to check others while its own claim is being checked."""
+    audited = 0
+    for name in map(str, range(8)):
+        cheat = Provider(f"cheat {name}", answer=skips, price=900)
+        crowd = Crowd([cheat, *honest_crowd(4)])
+        job = crowd.submit(exact_spec(workers=5, rounds=2, verify="audit:links=64"))
+        settle(crowd)
+        assert crowd.outcome(job).code == ""
+        assert crowd.state.standing(cheat.account).banned
+        assert crowd.paid_to(cheat) == 0
+        assert all(crowd.paid_to(one) > 0 for one in crowd.providers[1:] if one.done)
+        votes = [vote for slot in slots(crowd, job) if slot.of >= 0 for vote in slot.votes]
+        audited += any(vote.account == cheat.account and vote.answer for vote in votes)
+    assert audited, "none of the cheats was asked to check anybody before it was caught"
+
+
 def test_one_who_raises_false_alarms_is_banned_and_nobody_else() -> None:
     liar = Provider("liar", answer=alarms, price=900)
     crowd = Crowd([liar, *honest_crowd(3)])

@@ -77,6 +77,8 @@ def settle_seat(turn: Turn, job: Job, seat: Seat) -> bool:
     the randomness of them all; when that passes, or nobody can do it, they are final."""
     if seat.running or len(seat.claims) + len(seat.batches) > len(seat.provisional):
         return False
+    for claim_hash in [claim for claim, pending in seat.provisional.items() if pending.on_trial]:
+        clear(turn, job, seat, claim_hash)
     if seat.provisional and job.policy.checks and not seat.closing_check:
         seat.closing_check = True
         pick = trust.closing_pick({claim: pending.seed for claim, pending in seat.provisional.items()})

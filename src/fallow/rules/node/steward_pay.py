@@ -22,6 +22,8 @@ from fallow.wire.documents import Signed
 from fallow.wire.tasks import TaskOutput, TaskSpec
 
 MAX_AGREEING = 16
+SAME = "what it found is what another had claimed"
+"""Why an audit's claim is final."""
 
 
 def finalise_vote(turn: Turn, job: Job, slot: Slot, vote: Vote, check: str, reason: str) -> None:
@@ -121,8 +123,23 @@ def hold(state: State, seat: Seat, claim_hash: bytes, seed: bytes, *, fresh: boo
     seat.provisional[claim_hash] = Pending(state.standing(seat.account).passed, seed)
 
 
+def hold_trial(state: State, seat: Seat, claim_hash: bytes, seed: bytes) -> None:
+    """The claim stood, but its account is on trial: it is paid when that ends well, and not if the account is caught."""
+    seat.provisional[claim_hash] = Pending(state.standing(seat.account).passed, seed, on_trial=True)
+
+
+def on_trial(job: Job, account: bytes) -> bool:
+    """Whether it is still to be decided what something that the account claimed in this job is worth."""
+    return any(
+        vote.account == account and vote.fate is Fate.CLAIMED
+        for key in (*job.checking, *job.keeping)
+        for vote in job.slots[key].live()
+    )
+
+
 def passed(turn: Turn, account: bytes) -> None:
-    """The account passed a check: its standing grows, and what is older than the window is cleared."""
+    """The account passed a check: its standing grows, and what is older than the window is cleared, as is what only
+    waited for this."""
     state = turn.state
     standing = state.standing(account)
     state.standings[account] = standing._replace(passed=standing.passed + 1)
@@ -130,16 +147,20 @@ def passed(turn: Turn, account: bytes) -> None:
         job = state.jobs[job_id]
         seat = job.seats[number]
         for claim_hash, pending in list(seat.provisional.items()):
-            if not trust.clears(job.policy, standing.passed + 1 - pending.passed):
-                break
-            clear(turn, job, seat, claim_hash)
+            old = trust.clears(job.policy, standing.passed + 1 - pending.passed)
+            if not on_trial(job, account) if pending.on_trial else old:
+                clear(turn, job, seat, claim_hash)
 
 
 def clear(turn: Turn, job: Job, seat: Seat, claim_hash: bytes) -> None:
-    """Make a provisional claim final without a check of its own."""
+    """Make a provisional claim final: without a check of its own, or the check that it stood before its account's trial
+    was over."""
     proven = turn.state.standing(seat.account).passed >= max(1, job.policy.probation)
     check = "cleared" if proven else "unchecked"
     reason = "its account passed other checks" if proven else "no other provider could check it"
+    pending = seat.provisional.get(claim_hash)
+    if pending is not None and pending.on_trial:
+        check, reason = "sampled", SAME
     batch = seat.batches.get(claim_hash)
     if batch is not None:
         finalise_batch(turn, job, seat, batch, check, reason)

@@ -6,7 +6,7 @@ from fallow.rules import trust
 from fallow.rules.jobs import Attempt, Blame, deadline_ms
 from fallow.rules.node import steward_sample
 from fallow.rules.node.steward_market import can_recruit, same_everywhere
-from fallow.rules.node.steward_pay import clear, finalise_vote, hold, passed
+from fallow.rules.node.steward_pay import SAME, clear, finalise_vote, hold, hold_trial, on_trial, passed
 from fallow.rules.node.steward_slots import (
     blame_vote,
     drop_audit,
@@ -274,8 +274,12 @@ def audited(turn: Turn, job: Job, audit: Slot, vote: Vote) -> None:
     # else it is gone: its account was banned meanwhile
     there = any(claimed.claim_hash == audit.accused for claimed in slot.live())
     if vote.answer == audit.expected:
-        finalise_vote(turn, job, audit, vote, "sampled", "what it found is what another had claimed")
-        set_step(job, audit, Step.FINAL)
+        if on_trial(job, vote.account):  # a cheat that does its audits is not to earn by them until it is caught
+            hold_trial(turn.state, job.seats[vote.seat], vote.claim_hash, audit.seed)
+            set_step(job, audit, Step.PROVISIONAL)
+        else:
+            finalise_vote(turn, job, audit, vote, "sampled", SAME)
+            set_step(job, audit, Step.FINAL)
         passed(turn, vote.account)
         if there:
             _stands(turn, job, slot, steward_sample.words(audit, vote))
