@@ -124,7 +124,7 @@ def hold(state: State, seat: Seat, claim_hash: bytes, seed: bytes, *, fresh: boo
 
 
 def hold_trial(state: State, seat: Seat, claim_hash: bytes, seed: bytes) -> None:
-    """The claim stood, but its account is on trial: it is paid when that ends well, and not if the account is caught."""
+    """The claim stood, but its account is on trial: it is paid when that ends well, and never if it does not."""
     seat.provisional[claim_hash] = Pending(state.standing(seat.account).passed, seed, on_trial=True)
 
 

@@ -173,8 +173,8 @@ class Batch(msgspec.Struct):
 
 
 class Pending(msgspec.Struct):
-    """A provisional claim: how many checks its account had passed by then, and the randomness that was drawn for it. One
-    `on_trial` is right, and waits only for what its account claimed before it to be decided."""
+    """A provisional claim: how many checks its account had passed by then, and the randomness that was drawn for it.
+    One `on_trial` is right, and waits only for what its account claimed before it to be decided."""
 
     passed: int
     seed: bytes
