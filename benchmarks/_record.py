@@ -108,6 +108,8 @@ def commit() -> str:
         if not head.startswith("ref: "):
             return head
         name = head.removeprefix("ref: ")
+        if (folder / "commondir").exists():
+            folder = (folder / (folder / "commondir").read_text("utf-8").strip()).resolve()
         if (folder / name).exists():
             return (folder / name).read_text("utf-8").strip()
         packed = (folder / "packed-refs").read_text("utf-8").splitlines()
@@ -116,10 +118,12 @@ def commit() -> str:
         return ""
 
 
-def source_digest() -> str:
-    """What was measured, whether it was committed or not: a hash over the package's source."""
+def source_digest(part: str = "") -> str:
+    """What was measured, whether it was committed or not: a hash over the package's source, or over a `part` of it with
+    what is compiled."""
     digest = hashlib.blake2b(digest_size=8)
-    for path in sorted((ROOT / "src").rglob("*.py")):
+    files = {".py", ".c", ".h"} if part else {".py"}
+    for path in sorted(path for path in (ROOT / "src" / part).rglob("*") if path.suffix in files):
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 

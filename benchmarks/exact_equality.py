@@ -4,7 +4,8 @@ processes.
 `python benchmarks/exact_equality.py small` trains a 3.3 M-parameter model in full, `smol` SmolLM2-135M with LoRA,
 `tiny` a model small enough for Python's integers. Each way is a process of its own that prints its state hash every
 ten steps. They are written to `results/exact_equality_SUBJECT.jsonl` as they come, so the script may be run in pieces
-(`--ways`); it ends with 1 when two differ. With a GPU: `--ways cuda "cuda, INT8"`.
+(`--ways`); it ends with 1 when two differ. What another version of the arithmetic left there is thrown away. With a
+GPU: `--ways cuda "cuda, INT8"`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
+
+from _record import source_digest
 
 RESULTS = Path(__file__).resolve().parent / "results"
 AVX2 = {
@@ -62,6 +65,7 @@ WAYS = {
     "torch only, INT8, AVX2": Way(TORCH_ONLY | AVX2 | {"FALLOW_EXACT_ROUTE": "int8"}),
     "FP64 by OpenBLAS through numpy": Way({"FALLOW_EXACT_ROUTE": "fp64"}, matrix="numpy"),
     "FP64 by MKL, terms in random order": Way({"FALLOW_EXACT_ROUTE": "fp64"}, matrix="permuted"),
+    "64-bit integers, no floating point": Way(TORCH_ONLY | {"FALLOW_EXACT_ROUTE": "fp64"}, matrix="int64"),
     "Python's integers": Way(TORCH_ONLY, matrix="integers"),
     "cuda": Way({"FALLOW_EXACT_ROUTE": "fp64"}, device="cuda"),
     "cuda, INT8": Way({"FALLOW_EXACT_ROUTE": "int8"}, device="cuda"),
@@ -89,12 +93,16 @@ def main() -> int:
         return 0
     path = options.out / f"exact_equality_{options.subject}.jsonl"
     lines: list[str] = path.read_text("utf-8").splitlines() if path.exists() else []
-    record = {line["way"]: line for line in map(json.loads, lines)}
+    arithmetic = source_digest("fallow/numerics/exact")
+    record = {one["way"]: one for one in map(json.loads, lines) if one.get("arithmetic") == arithmetic}
     for name in options.ways if options.ways is not None else ways_for(options.subject):
         began, load = time.perf_counter(), os.getloadavg()[0]
         hashes = run(name, options)
         seconds = round(time.perf_counter() - began, 1)
-        record[name] = {"way": name, "hashes": hashes, "seconds": seconds, "load": load, "machine": machine()}
+        record[name] = {
+            "way": name, "hashes": hashes, "seconds": seconds, "load": load, "machine": machine(),
+            "arithmetic": arithmetic,
+        }  # fmt: skip
         path.write_text("".join(json.dumps(line) + "\n" for line in record.values()), "utf-8")
         print(json.dumps(record[name]), flush=True)
     return verdict(list(record.values()))
@@ -230,8 +238,8 @@ def converted() -> str:
 
 
 def stand_in(matrix: str) -> None:
-    """Another way to the exact integer sums: numpy's OpenBLAS, MKL with the terms in a random order, or Python's own
-    integers."""
+    """Another way to the exact integer sums: numpy's OpenBLAS, MKL with the terms in a random order, 64-bit integers,
+    or Python's own."""
     import numpy as np
     import torch
     from torch import Tensor
@@ -242,6 +250,8 @@ def stand_in(matrix: str) -> None:
         if matrix == "permuted":
             order = torch.randperm(a.shape[-1])
             return torch.matmul(a[..., order].double(), b[..., order, :].double()) + 0.0
+        if matrix == "int64":
+            return torch.matmul(a.long(), b.long()).double()
         kind = np.float64 if matrix == "numpy" else object
         product = np.matmul(a.numpy().astype(kind), b.numpy().astype(kind))
         return torch.from_numpy(product.astype(np.float64) + 0.0)
