@@ -15,11 +15,13 @@ import torch
 
 from fallow.numerics.exact import format as formats
 from fallow.numerics.exact import product, routes
+from fallow.numerics.exact.gradients import Gradients
+from fallow.numerics.exact.linear import Linear, Weight
 
 PATH = Path(__file__).resolve().parents[3] / "docs" / "spec" / "vectors" / "product.json"
 ABOUT = (
-    "Vectors for sections 3.1 to 3.4 of exact-arithmetic.md. Binary32 numbers are the 8 hexadecimal digits of their "
-    "bits, every NaN as 7fc00000; integers are JSON integers. Matrices are lists of rows."
+    "Vectors for sections 3.1 to 3.4 and 3.6 of exact-arithmetic.md. Binary32 numbers are the 8 hexadecimal digits of "
+    "their bits, every NaN as 7fc00000; integers are JSON integers. Matrices are lists of rows."
 )
 
 
@@ -126,11 +128,37 @@ def gradient_cases() -> list[dict[str, Any]]:
     return cases
 
 
+def peaked(*shape: int, seed: int) -> torch.Tensor:
+    """Rows like a gradient of logits: one entry of almost -1 among small ones."""
+    x = normal(*shape, seed=seed).abs() * 2.0**-11
+    x[..., 0] -= 1.0
+    return x
+
+
+def twice_cases() -> list[dict[str, Any]]:
+    """Products back through a matrix, and weight gradients, both of dy on two grids."""
+    cases: list[dict[str, Any]] = []
+    for seed, (sequences, tokens, n, k) in enumerate([(1, 3, 40, 3), (2, 5, 9, 2), (1, 2, 3, 2), (1, 2, 4, 2)]):
+        dy, x, w = peaked(sequences, tokens, n, seed=seed), normal(sequences, tokens, k, seed=70), normal(n, k, seed=71)
+        w *= 2.0 ** (torch.arange(n) % 5)[:, None]
+        x[0, 0] *= 0.0 if seed == 1 else 16.0
+        if seed == 2:
+            dy[0, 1, 2] = float("inf")
+        if seed == 3:
+            dy *= 2.0**-130  # remainders that are subnormal
+        layer, total = Linear(Weight(w, "w")), Gradients()
+        grid = formats.quantise(x)
+        dx = layer.backward(dy, grid, None, total, twice=True)
+        case = {"dy": hexed(dy), "x": hexed(x), "w": hexed(w), "dx": hexed(dx), "total": total.totals["w"].tolist()}
+        cases.append(case)
+    return cases
+
+
 def vectors() -> dict[str, Any]:
     with routes.use("fp64"):
         return {
             "about": ABOUT, "quantise": quantise_cases(), "product": product_cases(), "folded": folded_cases(),
-            "gradient": gradient_cases(),
+            "gradient": gradient_cases(), "twice": twice_cases(),
         }  # fmt: skip
 
 

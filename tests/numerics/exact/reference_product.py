@@ -1,4 +1,4 @@
-"""Sections 3.1 to 3.4 of docs/spec/exact-arithmetic.md in plain Python: integers, fractions and struct, nothing else.
+"""Sections 3.1 to 3.4 and 3.6 of docs/spec/exact-arithmetic.md in plain Python: integers, fractions, struct, no more.
 
 Written from the specification, not from the implementation; it re-derives every vector. Numbers travel as the bits of
 binary32 (an int), so that nothing is lost on the way.
@@ -69,6 +69,21 @@ def grid(vector: list[float], fold: list[float] | None = None) -> tuple[list[int
     exponent = max(_exponent(largest), -100)
     s = 12 - exponent if largest <= TOP * Fraction(2) ** (exponent - 12) else 11 - exponent
     return [nearest(Fraction(value) * Fraction(2) ** s) for value in vector], float(Fraction(2) ** -s)
+
+
+def plus(a: float, b: float) -> float:
+    """The binary32 sum of two binary32."""
+    if not (isfinite(a) and isfinite(b)):
+        return a + b
+    return binary32(Fraction(a) + Fraction(b))
+
+
+def grids(vector: list[float], fold: list[float]) -> list[tuple[list[int], float]]:
+    """3.6: the grid of the folded vector, and that of what it leaves over."""
+    q, step = grid(vector, fold)
+    folded = [times(value, factor) for value, factor in zip(vector, fold, strict=True)]
+    values = [times(float(number), step) for number in q]
+    return [(q, step), grid([plus(value, -on) for value, on in zip(folded, values, strict=True)])]
 
 
 def entry(left: list[int], right: list[int], *steps: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -40,6 +41,14 @@ def wide_gradients(network: Any, tokens: Tensor) -> tuple[float, dict[str, Tenso
     loss = torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), tokens[:, 1:].reshape(-1))
     loss.backward()
     return float(loss.detach()), {name: p.grad for name, p in wide.named_parameters() if p.grad is not None}
+
+
+def autograd_gradients(network: Any, trained: Mapping[str, Tensor], tokens: Tensor) -> dict[str, Tensor]:
+    """The gradients of the mean loss by torch: in the network's own numbers, or those of an autocast around it."""
+    logits = network(input_ids=tokens).logits[:, :-1]
+    logits = logits.float() if logits.dtype == torch.bfloat16 else logits
+    loss = torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), tokens[:, 1:].reshape(-1))
+    return dict(zip(trained, torch.autograd.grad(loss, list(trained.values())), strict=True))
 
 
 def distance(found: Tensor, true: Tensor) -> float:

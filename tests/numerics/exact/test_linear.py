@@ -27,6 +27,29 @@ def test_bias_and_detour_are_added_and_learn() -> None:
         assert distance(one, reference.grad) < 4e-4
 
 
+def test_many_small_entries_beside_a_large_one_survive_the_fold() -> None:
+    """A gradient of logits: a large entry at the target and thousands of 2^-12, at the edge of what one grid keeps
+    beside it, while the steps of the matrix's rows differ."""
+    torch.manual_seed(0)
+    tokens, words, width = 6, 4096, 8
+    w = (torch.randn(words, width) + 1.0) * 2.0 ** -(torch.arange(words) % 4)[:, None]
+    dy = torch.full((1, tokens, words), 2.0**-12) * (0.5 + torch.rand(1, tokens, words))
+    dy[0, torch.arange(tokens), 4 * torch.arange(tokens)] -= 1.0
+    x = torch.randn(1, tokens, width) * 2.0 ** torch.arange(tokens)[:, None]
+    weight, grid = Weight(w, "w"), quantise(x)
+    values = weight.packed.grid.values().double()
+    true, true_w = dy.double() @ values, dy[0].double().T @ grid.values()[0].double()
+
+    gradients = Gradients(tokens=1)
+    assert distance(Linear(weight).backward(dy, grid, None, gradients, twice=True), true) < 1e-6
+    assert distance(gradients.means()["w"], true_w) < 1e-6
+    once = Linear(Weight(w)).backward(dy, grid, None, Gradients())
+    before = quantise(dy).values()
+    split = sum(Weight(w).back(part) for part in (before, dy - before))
+    assert isinstance(split, torch.Tensor)
+    assert min(distance(once, true), distance(split, true)) > 0.01
+
+
 def test_frozen_parts_learn_nothing() -> None:
     layer, gradients = Linear(Weight(torch.ones(3, 4))), Gradients()
     grid = quantise(torch.ones(1, 2, 4))

@@ -64,6 +64,29 @@ def test_gradients(case: dict[str, Any]) -> None:
     assert summed == case["total"]
 
 
+@pytest.mark.parametrize("case", VECTORS["twice"])
+def test_products_taken_twice(case: dict[str, Any]) -> None:
+    w = [reference.grid(row) for row in read(case["w"])]
+    steps, rights = [step for _, step in w], columns([q for q, _ in w])
+    dx = [
+        [
+            [reference.plus(*(reference.entry(left, right, up) for left, up in reference.grids(row, steps)))
+             for right in rights]
+            for row in one
+        ]
+        for one in read(case["dy"])
+    ]  # fmt: skip
+    assert bits(dx) == case["dx"]
+    entries: list[list[list[int]]] = []
+    for dy, x in zip(read(case["dy"]), read(case["x"]), strict=True):
+        inputs = [reference.grid(row) for row in x]
+        steps, rights = [step for _, step in inputs], columns([q for q, _ in inputs])
+        for pair in zip(*(reference.grids(column, steps) for column in columns(dy)), strict=True):
+            entries.append([[reference.gradient_entry(q, right, up) for right in rights] for q, up in pair])
+    places = [[(i, j) for j in range(len(entries[0][0]))] for i in range(len(entries[0]))]
+    assert [[reference.gradient_sum([e[i][j] for e in entries]) for i, j in row] for row in places] == case["total"]
+
+
 def test_the_reference_notices_a_flipped_bit() -> None:
     case = VECTORS["product"][0]
     a, b = [[reference.grid(row) for row in read(case[name])] for name in "ab"]

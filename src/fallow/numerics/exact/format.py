@@ -65,6 +65,14 @@ def quantise_columns(x: Tensor, fold: Tensor | None = None) -> Grid:
     return _onto_grids(_times(x, fold if fold is None else fold[..., :, None]).mT.contiguous())
 
 
+def quantise_twice(x: Tensor, fold: Tensor | None = None) -> tuple[Grid, Grid]:
+    """The vectors along x's last dimension on their grids, and what these leave over on grids of its own: for vectors
+    of a few large entries and very many small ones (section 3.6). The remainder is of the folded vector, so that
+    nothing is lost to the fold. Arguments as for `quantise`."""
+    first = quantise(x, fold)
+    return first, quantise(_times(x, fold if fold is None else fold[..., None, :]) - first.values())
+
+
 def compiled(x: Tensor, fold: Tensor | None = None) -> Kernels | None:
     """The compiled kernels, where they can quantise `x`. Raises TypeError for other types than float32."""
     if x.dtype != torch.float32 or (fold is not None and fold.dtype != torch.float32):

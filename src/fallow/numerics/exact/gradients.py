@@ -36,9 +36,11 @@ class Gradients:
             self.totals[name] = torch.zeros(like.shape, dtype=torch.int64, device=like.device)
         return self.totals[name]
 
-    def add_product(self, name: str, like: Tensor, dy: Tensor, x: Grid) -> None:
-        """Add `dy^T x` of each sequence. dy: (sequences, tokens, n) fp32; x: grid of (sequences, tokens, k)."""
-        product.add_gradient(self.total(name, like), dy, x)
+    def add_product(self, name: str, like: Tensor, dy: Tensor, x: Grid, *, twice: bool = False) -> None:
+        """Add `dy^T x` of each sequence. dy: (sequences, tokens, n) fp32, on two grids with `twice`; x: grid of
+        (sequences, tokens, k)."""
+        add = product.add_gradient_twice if twice else product.add_gradient
+        add(self.total(name, like), dy, x)
 
     def add_entries(self, name: str, like: Tensor, entries: Tensor) -> None:
         """Add each sequence's entries on the gradient grid, (sequences, ...) int64, to the parameter's total."""

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from fallow.numerics.exact.format import Grid, quantise
+from fallow.numerics.exact.format import Grid, quantise, quantise_twice
 from fallow.numerics.exact.gradients import Gradients
 from fallow.numerics.exact.gridsum import sequence_gradient
 from fallow.numerics.exact.product import Weights, product, product_folded
@@ -36,15 +36,18 @@ class Weight:
         """Drop the grid: after writes that torch does not count (through `.data` or another view of the memory)."""
         self._packed = None
 
-    def back(self, dy: Tensor) -> Tensor:
-        """The input gradient, dy W, fp32."""
+    def back(self, dy: Tensor, *, twice: bool = False) -> Tensor:
+        """The input gradient, dy W, fp32; with `twice` of dy on two grids."""
         packed = self.packed
-        return product_folded(quantise(dy, packed.step), packed)
+        if not twice:
+            return product_folded(quantise(dy, packed.step), packed)
+        first, rest = quantise_twice(dy, packed.step)
+        return product_folded(first, packed).add_(product_folded(rest, packed))
 
-    def add_gradient(self, gradients: Gradients, dy: Tensor, x: Grid) -> None:
+    def add_gradient(self, gradients: Gradients, dy: Tensor, x: Grid, *, twice: bool = False) -> None:
         """Add dy^T x, if anybody wants it."""
         if self.name is not None:
-            gradients.add_product(self.name, self.parameter, dy, x)
+            gradients.add_product(self.name, self.parameter, dy, x, twice=twice)
 
 
 @dataclass
@@ -78,21 +81,25 @@ class Linear:
         middle = quantise(product(x, self.detour.down.packed))
         return y.add_(product(middle, self.detour.up.packed).mul_(self.detour.scale)), middle
 
-    def backward(self, dy: Tensor, x: Grid, middle: Grid | None, gradients: Gradients) -> Tensor:
-        """dy: (sequences, tokens, n) fp32. Adds the parameters' gradients and returns dx."""
-        turn = self.learn(dy, x, middle, gradients)
-        dx = self.weight.back(dy)
+    def backward(
+        self, dy: Tensor, x: Grid, middle: Grid | None, gradients: Gradients, *, twice: bool = False
+    ) -> Tensor:
+        """dy: (sequences, tokens, n) fp32, on two grids with `twice`. Adds the parameters' gradients and returns dx."""
+        turn = self.learn(dy, x, middle, gradients, twice=twice)
+        dx = self.weight.back(dy, twice=twice)
         return dx if turn is None or self.detour is None else dx.add_(self.detour.down.back(turn))
 
-    def learn(self, dy: Tensor, x: Grid, middle: Grid | None, gradients: Gradients) -> Tensor | None:
+    def learn(
+        self, dy: Tensor, x: Grid, middle: Grid | None, gradients: Gradients, *, twice: bool = False
+    ) -> Tensor | None:
         """The parameters' gradients alone. Returns the gradient at the detour's middle."""
-        self.weight.add_gradient(gradients, dy, x)
+        self.weight.add_gradient(gradients, dy, x, twice=twice)
         if self.bias is not None and self.bias_name is not None:
             gradients.add_entries(self.bias_name, self.bias, sequence_gradient(dy.double()))
         if self.detour is None or middle is None:
             return None
         scaled = dy * self.detour.scale
-        self.detour.up.add_gradient(gradients, scaled, middle)
-        turn = self.detour.up.back(scaled)
+        self.detour.up.add_gradient(gradients, scaled, middle, twice=twice)
+        turn = self.detour.up.back(scaled, twice=twice)
         self.detour.down.add_gradient(gradients, turn, x)
         return turn

@@ -165,10 +165,7 @@ class ExactLlama:
         gradients.add_losses(losses)
         # A row of d_logits is a few large entries and tens of thousands of small ones, which one grid would round to
         # nothing although their sum is most of the gradient: what the first grid leaves over goes onto a second.
-        coarse = quantise(d_logits[None]).values()
-        fine = d_logits[None] - coarse
-        back = self.head.backward(coarse, grid, middle, gradients)
-        return (back + self.head.backward(fine, grid, middle, gradients))[0]
+        return self.head.backward(d_logits[None], grid, middle, gradients, twice=True)[0]
 
 
 def _nobody(_: str, __: Tensor) -> None:

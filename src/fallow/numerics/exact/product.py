@@ -112,6 +112,16 @@ def add_gradient(total: Tensor, dy: Tensor, x: Grid) -> None:
         formats.accumulate(total, formats.onto_gradient_grid(_sum(a.q, q) * a.step.double()[:, None]))
 
 
+def add_gradient_twice(total: Tensor, dy: Tensor, x: Grid) -> None:
+    """The same with dy on two grids (section 3.6), which both add to `total`."""
+    folded = dy.detach() * x.step[..., None]
+    # what is on a grid stays as it is when it is put there again
+    first = formats.quantise_columns(folded).values().mT
+    plain = Grid(x.q, torch.ones_like(x.step))
+    add_gradient(total, first, plain)
+    add_gradient(total, folded - first, plain)
+
+
 def _compiled(a: Grid, terms: int) -> Kernels | None:
     """The compiled kernels, if they can do sums of `terms` terms."""
     k = a.q.shape[-1]
