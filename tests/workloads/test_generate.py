@@ -11,8 +11,8 @@ from fallow.errors import FallowError
 from fallow.wire import codec
 from fallow.wire.tasks import Generate, GenerateValue, Part, TaskSpec
 from fallow.workloads import generate
+from fallow.workloads.engine_exact import ExactEngine
 from fallow.workloads.engine_llama import LlamaEngine
-from fallow.workloads.engine_torch import TorchEngine
 from fallow.workloads.generate import answer_lane, open_engine, run
 from fallow.workloads.task import Work
 
@@ -55,7 +55,7 @@ def test_lane_units_are_the_tokens_read_and_made(model: Path) -> None:
 
 
 def test_the_engine_follows_from_the_model(model: Path, tmp_path: Path) -> None:
-    assert isinstance(open_engine(model), TorchEngine)
+    assert isinstance(open_engine(model), ExactEngine)
     assert isinstance(open_engine(smol_gguf(), context_tokens=128), LlamaEngine)
     with pytest.raises(FallowError) as caught:
         open_engine(smol_gguf(), adapter=tmp_path)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from fallow.errors import fail
+from fallow.errors import FallowError, fail
 from fallow.wire import codec
 from fallow.wire.tasks import Generate
 from fallow.workloads.engines import Emit, Engine
@@ -28,9 +28,7 @@ def open_engine(
     gguf = facts.weights[0] if facts.layout == "gguf" else None
     try:
         if gguf is None:
-            from fallow.workloads.engine_torch import TorchEngine
-
-            return TorchEngine(model, adapter, context_tokens, threads)
+            return _open_folder(model, adapter, context_tokens, parallel, threads)
         from fallow.workloads.engine_llama import LlamaEngine
     except ImportError as error:
         extra = "train" if gguf is None else "llm"
@@ -38,6 +36,21 @@ def open_engine(
     if adapter is not None:
         raise fail("E1701", "An adapter needs its model as a Hugging Face folder, and this one is a GGUF file.")
     return LlamaEngine(gguf, context_tokens, parallel, threads)
+
+
+def _open_folder(model: Path, adapter: Path | None, context_tokens: int, parallel: int, threads: int) -> Engine:
+    """In exact arithmetic where the model has an exact form, else in fp32."""
+    from fallow.workloads.engine_exact import ExactEngine
+    from fallow.workloads.engine_torch import TorchEngine
+    from fallow.workloads.model import load_model
+
+    loaded = load_model(model)
+    try:
+        return ExactEngine(loaded, adapter, context_tokens, parallel, threads)
+    except FallowError as error:
+        if error.code != "E1709":
+            raise
+    return TorchEngine(loaded, adapter, context_tokens, threads)
 
 
 def run(work: Work) -> Outcome:

@@ -100,6 +100,11 @@ class Cache:
         self.length = 0
         self._keys, self._values = self._room(0), self._room(0)
 
+    @staticmethod
+    def token_bytes(heads: Heads) -> int:
+        """The memory that a token takes in one layer, the room that doubling leaves free counted."""
+        return 2 * heads.keys * (2 * heads.size + 4) * 2
+
     def _room(self, tokens: int) -> Grid:
         shape = (1, self._heads.keys, tokens)
         return Grid(

@@ -23,10 +23,13 @@ class Weight:
         self.parameter, self.name = parameter, name
         self._packed: Weights | None = None
         self._version = -1
+        self._kept = False
 
     @property
     def packed(self) -> Weights:
         """Quantised when first asked for, and again when torch says that the parameter was written to."""
+        if self._kept and self._packed is not None:
+            return self._packed
         version = 0 if self.parameter.is_inference() else int(cast(Any, self.parameter)._version)
         if self._packed is None or version != self._version:
             self._packed, self._version = Weights(self.parameter.detach()), version
@@ -35,6 +38,11 @@ class Weight:
     def forget(self) -> None:
         """Drop the grid: after writes that torch does not count (through `.data` or another view of the memory)."""
         self._packed = None
+
+    def keep_grid(self) -> None:
+        """Give the parameter's memory back and live on the grid: for a model that is neither trained nor read."""
+        self._packed, self._kept = self.packed, True
+        self.parameter.data = self.parameter.data.new_empty(0)
 
     def back(self, dy: Tensor) -> Tensor:
         """The input gradient, dy W, fp32."""

@@ -125,6 +125,13 @@ class ExactLlama:
         for weight in self.weights():
             weight.forget()
 
+    def keep_grids(self) -> None:
+        """Give the memory of all fp32 matrices but the embedding's back, for good: the model can answer and no more, on
+        half of it."""
+        for weight in self.weights():
+            if weight is not self.embedding:
+                weight.keep_grid()
+
     def _embed(self, tokens: Tensor) -> Tensor:
         return self.embedding.parameter.detach()[tokens]
 
