@@ -5,6 +5,7 @@ torch modules of them and `llama` whole models.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,6 +15,9 @@ from fallow.numerics.exact.format import Grid, quantise
 from fallow.numerics.exact.gradients import Gradients
 from fallow.numerics.exact.gridsum import sequence_gradient
 from fallow.numerics.exact.product import Weights, product, product_folded
+from fallow.numerics.exact.product import linear as quick_product
+
+FEW_ROWS = 16
 
 
 class Weight:
@@ -86,6 +90,16 @@ class Linear:
         middle = quantise(product(x, self.detour.down.packed))
         return y.add_(product(middle, self.detour.up.packed).mul_(self.detour.scale)), middle
 
+    def quick(self, x: Tensor) -> Tensor:
+        """`forward` of x: (..., k) fp32, which is quantised for every product anew: less to do for a few rows."""
+        y = quick_product(x, self.weight.packed)
+        if self.bias is not None:
+            y += self.bias.detach()
+        if self.detour is None:
+            return y
+        middle = quick_product(x, self.detour.down.packed)
+        return y.add_(quick_product(middle, self.detour.up.packed).mul_(self.detour.scale))
+
     def backward(self, dy: Tensor, x: Grid, middle: Grid | None, gradients: Gradients) -> Tensor:
         """dy: (sequences, tokens, n) fp32. Adds the parameters' gradients and returns dx."""
         turn = self.learn(dy, x, middle, gradients)
@@ -104,3 +118,11 @@ class Linear:
         turn = self.detour.up.back(scaled)
         self.detour.down.add_gradient(gradients, turn, x)
         return turn
+
+
+def answers(layers: Sequence[Linear], x: Tensor) -> list[Tensor]:
+    """What each of `layers` makes of x, (..., rows, k) fp32, for models that only answer."""
+    if x.shape[:-1].numel() <= FEW_ROWS:
+        return [layer.quick(x) for layer in layers]
+    grid = quantise(x)
+    return [layer.forward(grid)[0] for layer in layers]
