@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fallow.numerics.exact.attention import Cache
+from fallow.numerics.exact.cache import Cache
 from fallow.numerics.exact.exactify import exactify
 from fallow.numerics.exact.format import quantise
 from fallow.numerics.exact.generation import Sampling, Text
