@@ -2,7 +2,7 @@
 every machine, in any company, resumed anywhere. Its values commit to the logits.
 
 An adapter is added to the weights: `W + scale * B A`, where B A is an exact product and the rest two rounded binary32
-operations. Source: docs/spec/exact-arithmetic.md, sections 21 and 22.
+operations. Source: docs/spec/exact-arithmetic.md, section 21.
 """
 
 from __future__ import annotations
