@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.cli.terminal import Terminal
 from tests.sdk.fake_node import RECEIPT, output
@@ -52,6 +53,7 @@ def test_receipts_need_a_folder(terminal: Terminal) -> None:
     ("value", "kind", "text"),
     [
         (encode(GenerateValue("an answer", "stop", 1, 2)), "generate", "an answer"),
+        (msgspec.msgpack.encode(["an old answer", "stop", 1, 2]), "generate", "an old answer"),
         (b"plain", "echo", "plain"),
         (b"\xff\xfe", "echo", ""),
     ],

@@ -99,7 +99,8 @@ class Steward:
             yield LaneItem(task.number, word.encode())
             await self.go_on.wait()
         finish = "length" if asked.max_tokens < len(WORDS) - said else "stop"
-        value = GenerateValue("".join(words), finish, 7 + said, len(words))  # as engines do: what was resumed was read
+        # as engines do: what was resumed was read, and the commitment is to the logits of what was made here
+        value = GenerateValue("".join(words), finish, 7 + said, len(words), b"l" * 32)
         yield LaneResult(task.number, encode(value), 7 + said + len(words))
         yield local.LaneReceipt(task.number, bytes([9]) * 32)
 

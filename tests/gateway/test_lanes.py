@@ -56,7 +56,11 @@ async def test_pieces_then_the_value_then_the_receipt(tmp_path: Path) -> None:
     async with lane(tmp_path) as (_, made):
         answer = count(3)
         async with made.ask(answer):
-            assert await read(answer) == (WORDS[:3], GenerateValue("9 8 7 ", "length", 7, 3), bytes([9]) * 32)
+            assert await read(answer) == (
+                WORDS[:3],
+                GenerateValue("9 8 7 ", "length", 7, 3, b"l" * 32),
+                bytes([9]) * 32,
+            )
         assert answer.value is not None
 
 
@@ -68,6 +72,7 @@ async def test_a_resumed_answer_is_no_longer_and_its_value_is_whole(tmp_path: Pa
             pieces, value, _ = await read(answer)
         assert pieces == WORDS[:5]
         assert value.text == "9 8 7 6 5 "
+        assert value.logits == b""  # a commitment to the last part is none to the whole
         assert [(asked.resume, asked.max_tokens) for asked in steward.asked] == [("", 5), ("9 8 ", 3)]
 
 

@@ -110,6 +110,39 @@ async def test_a_lie_is_caught_with_evidence(tmp_path: Path) -> None:
         assert not evidence_holds(changed, event.task, root.root, root.count)
 
 
+async def test_the_right_words_from_other_logits_are_caught(tmp_path: Path) -> None:
+    """Text and counts are right, as a cheaper model's often are; only the commitment tells."""
+
+    async def telling(player: Player, task: LaneTask, logits: bytes) -> AsyncIterator[Message]:
+        async for said in countdown(player, task):
+            if isinstance(said, LaneResult):
+                value = msgspec.structs.replace(decode(GenerateValue, said.value), logits=logits)
+                said = msgspec.structs.replace(said, value=encode(value))
+            yield said
+
+    def honest(player: Player, task: LaneTask) -> AsyncIterator[Message]:
+        return telling(player, task, b"l" * 32)
+
+    def cheap(player: Player, task: LaneTask) -> AsyncIterator[Message]:
+        return telling(player, task, b"m" * 32)
+
+    work = msgspec.structs.replace(SERVE, arithmetic="exact")
+    async with lane_stage(tmp_path) as s:
+        suspect = await s.ready(await s.player("rita", work, cheap))
+        async with AsyncLane(s.link, JOB) as lane:
+            await lane.run(generate(2))
+        await s.claim(suspect, suspect.root())
+        event = await s.told.wait(t.LaneAnswered)
+        peers = [await s.ready(await s.player(f"peer{n}", work, honest)) for n in range(2)]
+        leases = tuple(peer.lease for peer in peers)
+        order = t.AuditLane(suspect.lease, event.claim_hash, event.first, (0,), leases, 2)
+        s.lanes.audit(order)
+        await until_answered(peers)
+        await claim_audits(s, order)
+        caught = await s.told.wait(t.LaneCaught)
+        assert (caught.lease, len(caught.others)) == (suspect.lease, 2)
+
+
 async def until_answered(players: list[Player]) -> None:
     import asyncio
 

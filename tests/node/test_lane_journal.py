@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from fallow.adapters.event_log import SqliteEventLog
@@ -96,3 +97,8 @@ def test_an_answer_that_was_cut_short_is_known_as_such() -> None:
         one = Answered(1, b"p", 0, encode(GenerateValue("9 ", finish, 7, 1)), 8, True)
         assert one.cancelled("generate") is cancelled
         assert not one.cancelled("echo")
+
+
+def test_an_answer_that_was_kept_before_answers_committed_to_logits_can_be_read() -> None:
+    old = msgspec.msgpack.encode(["9 ", CANCELLED, 7, 1])
+    assert Answered(1, b"p", 0, old, 8, True).cancelled("generate")

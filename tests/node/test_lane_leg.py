@@ -65,6 +65,26 @@ async def test_an_answer_whose_meter_runs_too_fast_is_wrong_and_owed_nothing(tmp
         assert s.lanes.legs[player.lease].covers(player.root(), 1) is False
 
 
+@pytest.mark.parametrize(
+    ("exact", "logits", "right"),
+    [(True, b"l" * 32, True), (True, b"", False), (False, b"", True), (False, b"l" * 32, True), (False, b"l", False)],
+)
+async def test_exact_answers_commit_to_their_logits(tmp_path: Path, exact: bool, logits: bytes, right: bool) -> None:
+    """A cheat could have a cheaper model make the right text, and say nothing about what it was chosen from."""
+    work = msgspec.structs.replace(SERVE, arithmetic="exact" if exact else "fp32")
+    async with lane_stage(tmp_path) as s:
+        player = await s.ready(await s.player("rita", work, lying(logits=logits)))
+        assert s.lanes.legs[player.lease]._request().exact is exact
+        async with AsyncLane(s.link, JOB) as lane:
+            if right:
+                assert decode(GenerateValue, (await lane.run(generate(2))).value).logits == logits
+                return
+            with pytest.raises(FallowError) as wrong:
+                await lane.run(generate(2))
+        assert wrong.value.code == "E1502"
+        assert all(record.units == 0 for record in s.lanes.legs[player.lease].answered.values())
+
+
 async def test_what_is_claimed_must_be_what_was_streamed(tmp_path: Path) -> None:
     """A cheat could tell the user nonsense and claim the right answer, which every check would find right."""
     async with lane_stage(tmp_path) as s:

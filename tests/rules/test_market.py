@@ -12,7 +12,7 @@ from fallow.rules.market import Bid, Needs
 from fallow.units import GIB, cost_ucr
 from fallow.wire.documents import Signed
 from fallow.wire.local import BatchJob, JobSpec, LaneJob, ServeJob, TrainJob
-from fallow.wire.messages import Gpu, Hardware, NodeAddress, Offer, Rate, Shortfall
+from fallow.wire.messages import EXACT, Gpu, Hardware, NodeAddress, Offer, Rate, Shortfall
 from fallow.wire.tasks import Recipe
 
 BANK = b"b" * 20
@@ -132,3 +132,13 @@ def test_room_is_exact(cap: int, price: int, taken: int) -> None:
 )
 def test_the_last_of_a_lanes_budget_is_one_lease(left: int, cap: int) -> None:
     assert market.cap_for(left, 1, 1_000, 1_000_000, 1, smallest_ucr=100) == cap
+
+
+def test_exact_answers_are_asked_of_whoever_computes_exactly_and_are_checked_whole() -> None:
+    exact = msgspec.structs.replace(SERVE, work=msgspec.structs.replace(SERVE.work, arithmetic="exact"))
+    assert market.is_exact(exact)
+    assert not market.in_links(exact)
+    assert not market.is_exact(SERVE)
+    assert market.needs_of(exact, BANK, "x86").numerics == EXACT
+    assert market.needs_of(SERVE, BANK, "x86").numerics == "x86"
+    assert market.check_ppm(exact, 2) == 1_000_000

@@ -12,8 +12,8 @@ from tests.workloads.tiny import make_model
 from fallow.errors import FallowError
 from fallow.wire.tasks import CANCELLED, ChatTurn, Generate, GenerateValue
 from fallow.workloads import engine_torch, lora
-from fallow.workloads.engine_torch import TorchEngine, Turns, _Speech, choose
-from fallow.workloads.engines import Sampling, StopWatch
+from fallow.workloads.engine_torch import TorchEngine, Turns, choose
+from fallow.workloads.engines import Sampling
 from fallow.workloads.model import load_model
 
 PROMPT = Generate((), "The old farmer went to the", 24)
@@ -26,7 +26,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(model: Path) -> TorchEngine:
-    return TorchEngine(model, None, 128, 1)
+    return TorchEngine(load_model(model), None, 128, 1)
 
 
 def answer(engine: TorchEngine, request: Generate, seed: int = 1) -> tuple[GenerateValue, list[str]]:
@@ -107,7 +107,7 @@ def test_a_stop_string_is_neither_said_nor_passed(engine: TorchEngine) -> None:
 
 
 def test_the_end_token_ends_it(model: Path) -> None:
-    plain = TorchEngine(model, None, 128, 1)
+    plain = TorchEngine(load_model(model), None, 128, 1)
     tokens, _ = answer(plain, PROMPT)
     first = plain._model.tokenizer(tokens.text)["input_ids"][0]
     object.__setattr__(plain._model, "ends", frozenset({first}))
@@ -164,7 +164,7 @@ def test_an_adapter_changes_the_answer(engine: TorchEngine, model: Path, tmp_pat
     draw = np.random.default_rng(1)
     theta = {name: draw.standard_normal(tuple(p.shape)).astype(np.float32) for name, p in found.items()}
     lora.write_adapter(tmp_path, theta, "base", {"rank": 4, "alpha": 64, "targets": ("q_proj", "v_proj")})
-    assert answer(TorchEngine(model, tmp_path, 0, 1), PROMPT)[0].text != answer(engine, PROMPT)[0].text
+    assert answer(TorchEngine(load_model(model), tmp_path, 0, 1), PROMPT)[0].text != answer(engine, PROMPT)[0].text
 
 
 def test_draws_follow_the_probabilities() -> None:
@@ -175,15 +175,6 @@ def test_draws_follow_the_probabilities() -> None:
     assert {choose(logits, Sampling(1.0, 0.0), 7, position) for position in range(500)} == {0}
     assert {choose(logits, Sampling(0.01, 1.0), 7, position) for position in range(100)} == {0}
     assert choose(logits, Sampling(0.0, 1.0), 7, 0) == 0
-
-
-def test_characters_of_several_tokens_come_whole(engine: TorchEngine) -> None:
-    tokenizer = engine._model.tokenizer
-    text = "Ünïcödé 😀 — ok"
-    speech = _Speech(tokenizer, tokenizer("x")["input_ids"], StopWatch(()))
-    pieces = [speech.feed(token) for token in tokenizer(text)["input_ids"]]
-    assert "".join(pieces) + speech.flush() == text
-    assert not any("\ufffd" in piece for piece in pieces)
 
 
 def test_turns_are_taken_in_order() -> None:

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 from tests.workloads.smol import smol_gguf
-from tests.workloads.tiny import make_model
+from tests.workloads.tiny import make_model, without_an_exact_form
 
 from fallow.errors import FallowError
 from fallow.wire import codec
 from fallow.wire.tasks import Generate, GenerateValue, Part, TaskSpec
 from fallow.workloads import generate
+from fallow.workloads.engine_exact import ExactEngine
 from fallow.workloads.engine_llama import LlamaEngine
 from fallow.workloads.engine_torch import TorchEngine
-from fallow.workloads.generate import answer_lane, open_engine, run
+from fallow.workloads.generate import Opening, answer_lane, open_engine, run
 from fallow.workloads.task import Work
 
 REQUEST = Generate((), "The old farmer", 6)
@@ -45,7 +46,7 @@ def test_a_whole_task(model: Path) -> None:
 
 
 def test_lane_units_are_the_tokens_read_and_made(model: Path) -> None:
-    engine = open_engine(model, context_tokens=64)
+    engine = open_engine(model, how=Opening(context_tokens=64))
     body, units = answer_lane(engine, codec.encode(REQUEST), 1, lambda _: True)
     value = codec.decode(GenerateValue, body)
     assert units == value.prompt_tokens + value.completion_tokens
@@ -55,14 +56,24 @@ def test_lane_units_are_the_tokens_read_and_made(model: Path) -> None:
 
 
 def test_the_engine_follows_from_the_model(model: Path, tmp_path: Path) -> None:
-    assert isinstance(open_engine(model), TorchEngine)
-    assert isinstance(open_engine(smol_gguf(), context_tokens=128), LlamaEngine)
+    assert isinstance(open_engine(model), ExactEngine)
+    assert isinstance(open_engine(smol_gguf(), how=Opening(context_tokens=128)), LlamaEngine)
     with pytest.raises(FallowError) as caught:
         open_engine(smol_gguf(), adapter=tmp_path)
     assert caught.value.code == "E1701"
     with pytest.raises(FallowError) as caught:
         open_engine(tmp_path)
     assert caught.value.code == "E1701"
+
+
+def test_what_has_no_exact_form_is_answered_otherwise_or_refused(tmp_path: Path) -> None:
+    said: list[str] = []
+    assert isinstance(open_engine(without_an_exact_form(tmp_path), how=Opening(log=said.append)), TorchEngine)
+    assert len(said) == 1
+    for other in (tmp_path, smol_gguf()):
+        with pytest.raises(FallowError) as caught:
+            open_engine(other, how=Opening(exact=True))
+        assert caught.value.code == "E1709"
 
 
 def test_a_missing_package_is_said(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

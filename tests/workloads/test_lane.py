@@ -17,7 +17,7 @@ from fallow.workloads.lane import StreamLane, open_lane
 
 def test_echo_answers_one_read_together_and_in_order() -> None:
     told: list[LaneAnswers] = []
-    lane = open_lane(Preload("echo", {}, 1), told.append)
+    lane = open_lane(Preload("echo", {}, 1), told.append, print)
     lane.take([LaneTask(1, b"a"), LaneTask(2, b"b")])
     lane.take([LaneTask(3, b"c")])
     assert told == []
@@ -29,7 +29,7 @@ def test_echo_answers_one_read_together_and_in_order() -> None:
 
 def test_large_answers_are_sent_in_bounded_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[LaneAnswers] = []
-    lane = open_lane(Preload("echo", {}, 1), told.append)
+    lane = open_lane(Preload("echo", {}, 1), told.append, print)
     lane.take([LaneTask(number, b"") for number in range(MAX_LANE_BATCH + 1)])
     lane.settle()
     monkeypatch.setattr(lanes, "MAX_BATCH_BYTES", 10)
@@ -40,7 +40,7 @@ def test_large_answers_are_sent_in_bounded_batches(monkeypatch: pytest.MonkeyPat
 
 def test_spin_and_its_refusals() -> None:
     told: list[LaneAnswers] = []
-    lane = open_lane(Preload("spin", {}, 1), told.append)
+    lane = open_lane(Preload("spin", {}, 1), told.append, print)
     lane.take([LaneTask(1, b"1", seed=5), LaneTask(2, b"x")])
     lane.settle()
     first, second = told[0].answers
@@ -52,7 +52,7 @@ def test_spin_and_its_refusals() -> None:
 @pytest.mark.parametrize("order", [Preload("train", {}, 1), Preload("generate", {}, 1)])
 def test_what_has_no_lane(order: Preload) -> None:
     with pytest.raises(FallowError) as caught:
-        open_lane(order, lambda _: None)
+        open_lane(order, lambda _: None, print)
     assert caught.value.code == "E1707"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.workloads.tiny import RECIPE, TEXT, make_model
+from tests.workloads.tiny import RECIPE, TEXT, make_model, without_an_exact_form
 
 from fallow.errors import FallowError, fail
 from fallow.wire import codec
@@ -27,6 +27,7 @@ from fallow.wire.worker import (
     WorkerDone,
     WorkerFailed,
     WorkerFrames,
+    WorkerLog,
     WorkerProgress,
     WorkerReady,
     worker_frame,
@@ -165,7 +166,29 @@ def test_training_and_generating_in_one_worker(provider: Provider, tmp_path: Pat
             else:
                 pieces[answer.number] += answer.data.decode()
     assert values[1] == values[2]
+    assert len(values[1].logits) == 32
     assert pieces == {1: values[1].text, 2: values[2].text}
+
+
+def test_a_model_without_an_exact_form_is_answered_in_fp32_and_said_to_be_unless_it_must_be_exact(
+    provider: Provider, tmp_path: Path
+) -> None:
+    model = without_an_exact_form(tmp_path / "model")
+    provider.send(Preload("generate", {"model": str(model)}, 1, 64, 2, exact=True))
+    refused = provider.hear()
+    assert isinstance(refused, WorkerFailed)
+    assert (refused.task_id, refused.code, refused.retryable) == (NO_TASK, "E1709", False)
+    provider.send(Preload("generate", {"model": str(model)}, 1, 64, 2))
+    said = provider.hear()
+    assert isinstance(said, WorkerLog)
+    assert "gpt2" in said.text
+    assert "fp32" in said.text
+    assert isinstance(provider.hear(), WorkerReady)
+    provider.send(LaneBatch((LaneTask(1, codec.encode(Generate((), "The old", 4))),)))
+    answers = provider.hear()
+    assert isinstance(answers, LaneAnswers)
+    assert isinstance(answers.answers[0], LaneResult)
+    assert codec.decode(GenerateValue, answers.answers[0].value).logits == b""
 
 
 def test_it_ends_with_its_provider_whatever_it_does(provider: Provider, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from blake3 import blake3
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from fallow.wire import codec
 from fallow.wire.tasks import Part, Recipe, RoundManifest, TaskSpec, TrainFinish, TrainRound, TrainValue
@@ -55,6 +55,15 @@ def make_model(folder: Path, seed: int = 1) -> Path:
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def without_an_exact_form(folder: Path) -> Path:
+    """The same tokenizer with a model of another form."""
+    make_model(folder)
+    torch.manual_seed(1)
+    config = GPT2Config(vocab_size=384, n_embd=32, n_layer=1, n_head=2, n_positions=64, eos_token_id=0, bos_token_id=0)
+    GPT2LMHeadModel(config).save_pretrained(folder)
     return folder
 
 

@@ -101,5 +101,6 @@ def answer_data(value: GenerateValue, answer: Answer) -> dict[str, Any]:
         "finish": value.finish,
         "prompt_tokens": value.prompt_tokens,
         "completion_tokens": value.completion_tokens,
+        "logits": value.logits.hex(),
         "receipt": to_text("receipt", answer.receipt) if answer.receipt else "",
     }

@@ -17,9 +17,9 @@ from fallow.errors import FallowError, RejectedError, fail
 from fallow.sdk.client import AsyncFallow
 from fallow.sdk.jobs import AsyncJob
 from fallow.units import format_size, to_text
-from fallow.wire.codec import decode
+from fallow.wire.codec import recall
 from fallow.wire.local import JobResults
-from fallow.wire.tasks import MAX_VALUE_BYTES, GenerateValue, TaskOutput
+from fallow.wire.tasks import GenerateValue, TaskOutput
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -95,7 +95,7 @@ def output_text(value: bytes, kind: str) -> str:
     """A value as text: a generated answer, plain UTF-8, or nothing."""
     if kind in ("generate", "batch"):
         try:
-            return decode(GenerateValue, value, MAX_VALUE_BYTES).text
+            return recall(GenerateValue, value).text
         except FallowError:
             pass
     try:

@@ -44,6 +44,10 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--replicas", metavar="N", type=positive, default=1, help="machines side by side (default 1)")
     parser.add_argument("--context", metavar="N", type=positive, help="most tokens of prompt and answer (default 2048)")
+    parser.add_argument(
+        "--arithmetic", choices=("fp32", "exact", "auto"), default="auto",
+        help="exact: any machine checks any other; fp32: like ones do; auto: exact where it can be (default auto)",
+    )  # fmt: skip
     parser.add_argument("--port", metavar="N", type=positive, help="open a door of its own here, until Ctrl-C")
     keys = parser.add_argument_group("API keys")
     keys.add_argument("--new-key", action="store_true", help="make another key")
@@ -99,7 +103,8 @@ async def _serve(client: AsyncFallow, args: argparse.Namespace, out: Output) -> 
     with ExitStack() as stack:
         door = _own_door(args.port, stack) if args.port else None  # a taken port is found before money moves
         terms = terms_of(args, args.replicas)
-        spec = await client.plan_serve(args.served_as, args.model, args.adapter, args.context or 2048, **terms)
+        how = "" if args.arithmetic == "auto" else args.arithmetic
+        spec = await client.plan_serve(args.served_as, args.model, args.adapter, args.context or 2048, how, **terms)
         if spec.verify == "none" and args.verify is None:
             out.say(UNCHECKED)
         job = await submit(client, spec, args, out)

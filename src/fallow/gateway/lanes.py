@@ -70,8 +70,10 @@ class Answer:
             self.sent += item
             self.pieces += pieces
         elif isinstance(item, GenerateValue):
-            # a resumed answer's value holds its last part only
-            self.value = item = msgspec.structs.replace(item, text=self.sent or item.text)
+            # a resumed answer's value holds its last part only, and so do its receipt and its commitment to the logits
+            text = self.sent or item.text
+            logits = item.logits if text == item.text else b""
+            self.value = item = msgspec.structs.replace(item, text=text, logits=logits)
         self._inbox.append(item)
         self._news.set()
         return True

@@ -13,7 +13,7 @@ from fallow.node.services import Services
 from fallow.ports import EventLog
 from fallow.rules.node.steward_types import LaneAnswered
 from fallow.wire.claims import lane_leaf, params_hash, value_hash
-from fallow.wire.codec import decode, encode, recall
+from fallow.wire.codec import encode, recall
 from fallow.wire.tasks import CANCELLED, GenerateValue
 
 FLUSH_S = 0.05
@@ -34,7 +34,7 @@ class Answered(msgspec.Struct, frozen=True, array_like=True):
 
     def cancelled(self, kind: str) -> bool:
         """Whether it was cut short because nobody wanted more; its value has been checked when it came."""
-        return kind == "generate" and bool(self.value) and decode(GenerateValue, self.value).finish == CANCELLED
+        return kind == "generate" and bool(self.value) and recall(GenerateValue, self.value).finish == CANCELLED
 
 
 class Journal:

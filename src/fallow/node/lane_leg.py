@@ -237,7 +237,7 @@ class Leg:
             return OpenLane(self.plan.lease, WINDOW, (), self.sources)
         inputs = (Part("model", work.model, 0),)
         inputs += (Part("adapter", work.adapter, 0),) if work.adapter else ()
-        return OpenLane(self.plan.lease, WINDOW, inputs, self.sources, work.context_tokens)
+        return OpenLane(self.plan.lease, WINDOW, inputs, self.sources, work.context_tokens, exact=work.exact)
 
     async def _once(self) -> None:
         async with self.services.rpc.open(self.plan.peer, self._request()) as stream, asyncio.TaskGroup() as group:
@@ -294,6 +294,8 @@ class Leg:
             and result.units == value.prompt_tokens + value.completion_tokens
             and (not ask.stream or value.text == ask.text[ask.told_chars :])  # what is claimed is what was told
             and (value.finish != CANCELLED or _fairly_cancelled(ask, value))
+            # Attack: the right text by a cheaper model or none, with nothing said about the logits.
+            and len(value.logits) in ((32,) if self.plan.work.exact else (0, 32))
         )
         return ("", "") if right else wrong
 

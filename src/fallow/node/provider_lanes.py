@@ -66,7 +66,7 @@ class Lanes:
             before.lane.end("another lane took its place")
             before.lane.close()
         entry = provider.state.leases[request.lease]
-        kind, key = entry.document.kind, (request.inputs, request.context_tokens)
+        kind, key = entry.document.kind, (request.inputs, request.context_tokens, request.exact)
         paths = await work.inputs(request.inputs, request.sources)
         if before is not None and before.key != key:
             before.worker.kill("another model is wanted")
@@ -76,7 +76,9 @@ class Lanes:
         if before is not None and before.worker is worker and before.key == key:
             work.on_lane, work.on_gone, ready = lane.on_worker, lane.end, before.ready
         else:
-            order = Preload(kind, paths, provider.threads, request.context_tokens, PARALLEL_STREAMS)
+            order = Preload(
+                kind, paths, provider.threads, request.context_tokens, PARALLEL_STREAMS, exact=request.exact
+            )
             ready = await self._load(order, work, worker, lane)
         self._loaded[request.lease] = _Loaded(worker, key, ready, lane)
         return lane, ready

@@ -62,6 +62,11 @@ def kind_of(spec: JobSpec) -> str:
 
 def is_exact(spec: JobSpec) -> bool:
     """Whether the job's work gives the same bits on every machine that takes it."""
+    return in_links(spec) or (isinstance(spec.work, ServeJob) and spec.work.exact)
+
+
+def in_links(spec: JobSpec) -> bool:
+    """Whether claims of the job are chains of links, a few of which are done again: those of exact training."""
     return isinstance(spec.work, TrainJob) and spec.work.recipe.exact
 
 
@@ -191,7 +196,7 @@ def audit_units(recipe: Recipe, cut: Cut, drawn: tuple[int, ...]) -> int:
 def check_ppm(spec: JobSpec, links: int) -> int:
     """What one check of a claim costs, in parts per million of the claimed work, as far as it can be known before
     anybody has seen the model; a whole execution where `links` is 0."""
-    if not links or not isinstance(spec.work, TrainJob) or not is_exact(spec):
+    if not links or not isinstance(spec.work, TrainJob) or not in_links(spec):
         return 1_000_000
     recipe = spec.work.recipe
     cut = Cut(min(recipe.batch_sequences, 2), 1)

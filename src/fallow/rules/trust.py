@@ -67,7 +67,7 @@ class PolicyError(NamedTuple):
 
 def parse_policy(text: str, *, exact: bool = False) -> Policy | PolicyError:
     """Read "none", "audit" or "audit:probation=1,rate=0.1,quorum=2,window=3,links=2" (each part may be left out; what
-    it is then depends on whether the work is `exact`). Limits: probation 0 to 1000, rate 0 to 1 with at most six
+    it is then depends on whether it is `exact` training). Limits: probation 0 to 1000, rate 0 to 1 with at most six
     decimals, quorum 2 to 8, window 1 to 1000, links 0 to 64."""
     name, colon, rest = text.strip().partition(":")
     if name == "none" and not colon:

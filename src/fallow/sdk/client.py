@@ -15,7 +15,7 @@ from fallow.sdk.home import resolve_home, socket_path
 from fallow.sdk.jobs import AsyncJob
 from fallow.sdk.lanes import AsyncLane
 from fallow.sdk.link import Link
-from fallow.sdk.terms import Terms, capped, checked_by, money, spec_of
+from fallow.sdk.terms import Terms, arithmetic_for, capped, checked_by, money, spec_of
 from fallow.units import from_text
 from fallow.wire import local
 from fallow.wire.codec import decode
@@ -139,10 +139,12 @@ class AsyncFallow:
         model: str | os.PathLike[str],
         adapter: str | os.PathLike[str] | None = None,
         context_tokens: int = 2048,
+        arithmetic: str = "",
         **terms: Unpack[Terms],
     ) -> AsyncJob:
-        """Keep `workers` providers answering under `served_as` until cancelled or out of budget."""
-        spec = await self.plan_serve(served_as, model, adapter, context_tokens, **terms)
+        """Keep `workers` providers answering under `served_as` until cancelled or out of budget. `arithmetic` is
+        "exact" (any machine checks any other), "fp32" (like ones do), or "" for exact where it can be."""
+        spec = await self.plan_serve(served_as, model, adapter, context_tokens, arithmetic, **terms)
         return await self.submit(await self.price(spec))
 
     async def plan_serve(
@@ -151,13 +153,17 @@ class AsyncFallow:
         model: str | os.PathLike[str],
         adapter: str | os.PathLike[str] | None = None,
         context_tokens: int = 2048,
+        arithmetic: str = "",
         **terms: Unpack[Terms],
     ) -> local.JobSpec:
         """What `serve` would submit; imports the files, spends nothing."""
         terms.setdefault("verify", checked_by(model))
         weights = await self.import_path(model)
         extra = (await self.import_path(adapter)).tree if adapter is not None else b""
-        return spec_of(local.ServeJob(served_as, weights.tree, extra, terms.get("workers", 1), context_tokens), terms)
+        work = local.ServeJob(
+            served_as, weights.tree, extra, terms.get("workers", 1), context_tokens, arithmetic or arithmetic_for(model)
+        )
+        return spec_of(work, terms)
 
     async def open_lane_job(self, workload: str, **terms: Unpack[Terms]) -> AsyncJob:
         """Keep `workers` providers ready for many small tasks; send them through `lane`."""

@@ -55,7 +55,7 @@ EXACT_FORMS = ("llama", "mistral", "qwen2")
 
 
 def arithmetic_for(model: str | os.PathLike[str]) -> str:
-    """How a model can be trained: "exact" where its architecture has an exact form, so that any machine
+    """How a model can be trained and asked: "exact" where its architecture has an exact form, so that any machine
     can check any other; else "fp32"."""
     try:
         config = msgspec.json.decode((Path(model).expanduser() / "config.json").read_bytes(), type=dict[str, Any])

@@ -35,13 +35,21 @@ class BatchJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_li
 
 class ServeJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="serve"):
     """Keep `replicas` providers holding the model (and the adapter, when given) under `name`, answering `generate`
-    lanes until cancelled or out of budget. `context_tokens` bounds prompt and answer together."""
+    lanes until cancelled or out of budget. `context_tokens` bounds prompt and answer together. `arithmetic` is "exact"
+    where every answer must be the same on any machine and commit to its logits, so that any may check any; a model
+    without an exact form is refused then. With "fp32" machines of one class check each other."""
 
     name: Label
     model: Word
     adapter: Annotated[bytes, msgspec.Meta(max_length=32)]
     replicas: U64
     context_tokens: U64
+    arithmetic: Label = "fp32"
+
+    @property
+    def exact(self) -> bool:
+        """Whether any machine can check any other's answers."""
+        return self.arithmetic == "exact"
 
 
 class LaneJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="lane"):

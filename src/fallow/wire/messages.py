@@ -271,14 +271,15 @@ class OpenLane(Message, frozen=True):
     """To a provider; -> a stream of one LaneReady, then LaneResult and LaneItem; the caller sends LaneTask and LaneStop
     on it, as soon as it likes. Tasks are answered in any order. At most `window` may be unanswered; one more breaks the
     stream. `inputs` are what the kind of work needs once ("model" and perhaps "adapter" to generate), found at
-    `sources`; `context_tokens` bounds prompt and answer together (0: the model's own limit). One lane per lease: a new
-    one takes the place of the old."""
+    `sources`; `context_tokens` bounds prompt and answer together (0: the model's own limit); with `exact` a model that
+    has no exact form is refused with E1709. One lane per lease: a new one takes the place of the old."""
 
     lease: Word
     window: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 1024
     inputs: Annotated[tuple[Part, ...], msgspec.Meta(max_length=64)] = ()
     sources: Annotated[tuple[NodeAddress, ...], msgspec.Meta(max_length=64)] = ()
     context_tokens: U64 = 0
+    exact: bool = False
 
 
 class LaneReady(Message, frozen=True):

@@ -178,9 +178,12 @@ class GenerateValue(msgspec.Struct, frozen=True, forbid_unknown_fields=True, arr
     """The value of a generate task. `finish` is "stop", "length", or CANCELLED for one that was stopped because nobody
     wanted more: it holds what had been made by then. Token counts follow the model's tokenizer, but for a cancelled
     answer: its `completion_tokens` are the pieces of text that were told, of at least one token each, so that whoever
-    heard them can count them."""
+    heard them can count them. `logits` commits to what the tokens were chosen from: a hash over the logits before each
+    token that was made here, in order (docs/spec/exact-arithmetic.md, section 21), or b"" from engines whose bits
+    differ between machines."""
 
     text: Annotated[str, msgspec.Meta(max_length=MAX_VALUE_BYTES)]
     finish: Name
     prompt_tokens: U64
     completion_tokens: U64
+    logits: Annotated[bytes, msgspec.Meta(max_length=32)] = b""

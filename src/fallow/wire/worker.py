@@ -60,13 +60,15 @@ class CancelTask(WorkerMessage, frozen=True):
 class Preload(WorkerMessage, frozen=True):
     """Get ready for lane tasks of `kind` ("echo", "generate"): load input "model" and, when given, "adapter". Answered
     by WorkerReady with that kind, or WorkerFailed with NO_TASK. `context_tokens` bounds prompt and answer together (0:
-    the model's own limit), `parallel` is how many streams are worked on side by side."""
+    the model's own limit), `parallel` is how many streams are worked on side by side; with `exact` a model without an
+    exact form is refused with E1709."""
 
     kind: Name
     inputs: Paths
     threads: U64
     context_tokens: U64 = 0
     parallel: U64 = 4
+    exact: bool = False
 
 
 class LaneBatch(WorkerMessage, frozen=True):

@@ -1,5 +1,5 @@
-"""Hugging Face folders by transformers: our own decoding loop over a key-value cache, an adapter merged into the
-weights.
+"""Hugging Face folders whose models have no exact form, by transformers: our own decoding loop over a key-value cache,
+an adapter merged into the weights.
 
 Each stream is computed alone (batch 1, the prompt in pieces of fixed length), and streams take turns token by token. So
 an answer's bits do not depend on what else runs, and sampling draws by position: equal requests give equal answers.
@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +19,11 @@ from blake3 import blake3
 from transformers import DynamicCache
 
 from fallow.errors import fail
-from fallow.wire.tasks import CANCELLED, Generate, GenerateValue
+from fallow.wire.tasks import Generate, GenerateValue
 from fallow.workloads import lora
-from fallow.workloads.engines import Emit, Sampling, StopWatch, read_sampling, split_opening, too_long
-from fallow.workloads.model import LoadedModel, be_quiet, be_reproducible, load_model
+from fallow.workloads.engines import Emit, Sampling, StopWatch, read_sampling, too_long
+from fallow.workloads.model import LoadedModel, be_reproducible
+from fallow.workloads.speech import Speech, Telling, encode_prompt
 
 Logits = npt.NDArray[np.float32]
 PIECE_TOKENS = 256
@@ -33,12 +34,11 @@ MAX_CONTEXT_TOKENS = 1 << 17
 class TorchEngine:
     """A model in fp32 on `threads` CPU threads."""
 
-    def __init__(self, model: Path, adapter: Path | None, context_tokens: int, threads: int) -> None:
-        """Load the model, merge the adapter. Errors: UsageError E1701 when either is none."""
-        be_quiet()
+    def __init__(self, model: LoadedModel, adapter: Path | None, context_tokens: int, threads: int) -> None:
+        """Merge the adapter into the model. Errors: UsageError E1701 when it is none."""
         be_reproducible(threads)
         self._threads = threads
-        self._model: LoadedModel = load_model(model)
+        self._model = model
         if adapter is not None:
             lora.merge_adapter(self._model.network, adapter)
         limit = min(self._model.context_tokens, MAX_CONTEXT_TOKENS)
@@ -47,44 +47,18 @@ class TorchEngine:
 
     def answer(self, request: Generate, seed: int, emit: Emit) -> GenerateValue:
         sampling = read_sampling(request)
-        prompt = self._encode(request)
+        prompt = encode_prompt(self._model.tokenizer, request)
         room = self.context_tokens - len(prompt)
         if room < 1:
             raise too_long(len(prompt), self.context_tokens)
         limit = min(request.max_tokens, room) if request.max_tokens else room
-        speech = _Speech(self._model.tokenizer, prompt, StopWatch(request.stop))
+        speech = Speech(self._model.tokenizer, prompt, StopWatch(request.stop))
+        telling = Telling(speech, len(prompt), self._model.ends, limit, emit)
         logits, cache = self._read(prompt, emit)
-        finish, made, told = "length", 0, 0
-        for made in range(1, limit + 1):
-            token = choose(logits, sampling, seed, len(prompt) + made - 1)
-            ended = token in self._model.ends
-            piece = "" if ended else speech.feed(token)
-            told += bool(piece)
-            if piece and not emit(piece):
-                return GenerateValue("".join(speech.said), CANCELLED, len(prompt), told)
-            if ended or speech.watch.stopped:
-                finish = "stop"
-                break
-            if made < limit:
-                logits = self._forward([token], cache)
-        last = speech.flush()
-        if last:
-            emit(last)
-        return GenerateValue("".join(speech.said), finish, len(prompt), made)
-
-    def _encode(self, request: Generate) -> list[int]:
-        tokenizer = self._model.tokenizer
-        if not request.turns:
-            return cast(list[int], tokenizer(request.prompt + request.resume)["input_ids"])
-        if not tokenizer.chat_template:
-            raise fail("E1904", "This model has no chat template; use a plain completion.")
-        turns, opening = split_opening(request)
-        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
-        try:
-            text = cast(str, tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        except Exception as error:  # a model's own template may raise anything
-            raise fail("E1904", f"The model's chat template refuses the messages: {str(error)[:200]}.") from error
-        return cast(list[int], tokenizer(text + opening, add_special_tokens=False)["input_ids"])
+        position = len(prompt)
+        while telling.take(token := choose(logits, sampling, seed, position)):
+            logits, position = self._forward([token], cache), position + 1
+        return telling.value()
 
     def _read(self, prompt: list[int], emit: Emit) -> tuple[Logits, DynamicCache]:
         """Run the prompt through the model; returns the logits after its last token."""
@@ -119,43 +93,6 @@ def choose(logits: Logits, sampling: Sampling, seed: int, position: int) -> int:
     draw = blake3(f"fallow draw 1|{seed}|{position}".encode()).digest(length=8)
     mark = int.from_bytes(draw, "big") / 2.0**64 * sums[kept - 1]
     return int(order[min(int(np.searchsorted(sums, mark, side="right")), kept - 1)])
-
-
-class _Speech:
-    """Turns tokens into text as they come: a character may take several tokens, and a stop string several more."""
-
-    CONTEXT = 6
-
-    def __init__(self, tokenizer: Any, prompt: list[int], watch: StopWatch) -> None:
-        self._tokenizer = tokenizer
-        self._tokens = prompt[-self.CONTEXT :]
-        self._start, self._shown = 0, len(self._tokens)
-        self.watch = watch
-        self.said: list[str] = []
-
-    def feed(self, token: int) -> str:
-        self._tokens.append(token)
-        text = self._new_text()
-        if not text or text.endswith("\ufffd"):
-            return ""
-        self._start, self._shown = self._shown, len(self._tokens)
-        return self._say(self.watch.feed(text))
-
-    def flush(self) -> str:
-        """What is left to say at the end."""
-        return self._say(self.watch.feed(self._new_text()) + self.watch.flush())
-
-    def _new_text(self) -> str:
-        before = self._text(self._tokens[self._start : self._shown])
-        return self._text(self._tokens[self._start :])[len(before) :]
-
-    def _text(self, tokens: list[int]) -> str:
-        return cast(str, self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-    def _say(self, text: str) -> str:
-        if text:
-            self.said.append(text)
-        return text
 
 
 class Turns:

@@ -4,9 +4,11 @@ Hugging Face's layout, or a GGUF file), and maybe "adapter" (a LoRA in PEFT's fo
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from fallow.errors import fail
+from fallow.errors import FallowError, fail
 from fallow.wire import codec
 from fallow.wire.tasks import Generate
 from fallow.workloads.engines import Emit, Engine
@@ -18,26 +20,60 @@ _last: list[tuple[object, Engine]] = []
 """The engine of the last whole task, kept for the next one."""
 
 
-def open_engine(
-    model: Path, adapter: Path | None = None, context_tokens: int = 0, parallel: int = 1, threads: int = 1
-) -> Engine:
-    """Load a model for answering. `context_tokens` 0 means the model's own limit (GGUF: 2,048). Errors: UsageError
-    E1701 for what is no model or adapter, E1708 when the package that it needs is not installed."""
-    parallel = max(1, min(parallel, MAX_PARALLEL))
+def _nobody(_: str) -> None:
+    """Nobody listens."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How a model is opened: `context_tokens` 0 means the model's own limit (GGUF: 2,048), `parallel` is how many
+    answers are worked on side by side; with `exact` nothing but exact arithmetic will do, else `log` is told where it
+    is not used."""
+
+    context_tokens: int = 0
+    parallel: int = 1
+    threads: int = 1
+    exact: bool = False
+    log: Callable[[str], None] = _nobody
+
+
+DEFAULT = Opening()
+
+
+def open_engine(model: Path, adapter: Path | None = None, how: Opening = DEFAULT) -> Engine:
+    """Load a model for answering: in exact arithmetic where it has an exact form. Errors: UsageError E1701 for what is
+    no model or adapter, E1708 when the package that it needs is not installed, E1709 where it must be exact and cannot
+    be."""
     facts = inspect_model(model)  # before the imports: seconds, for what is no model
     gguf = facts.weights[0] if facts.layout == "gguf" else None
+    parallel = max(1, min(how.parallel, MAX_PARALLEL))
     try:
         if gguf is None:
-            from fallow.workloads.engine_torch import TorchEngine
-
-            return TorchEngine(model, adapter, context_tokens, threads)
+            return _open_folder(model, adapter, parallel, how)
         from fallow.workloads.engine_llama import LlamaEngine
     except ImportError as error:
         extra = "train" if gguf is None else "llm"
         raise fail("E1708", f"{error.name} is not installed.", next_step=f"pip install 'fallow[{extra}]'") from error
     if adapter is not None:
         raise fail("E1701", "An adapter needs its model as a Hugging Face folder, and this one is a GGUF file.")
-    return LlamaEngine(gguf, context_tokens, parallel, threads)
+    if how.exact:
+        raise fail("E1709", "A GGUF file has no exact form.", next_step="Serve the folder that it was made from.")
+    return LlamaEngine(gguf, how.context_tokens, parallel, how.threads)
+
+
+def _open_folder(model: Path, adapter: Path | None, parallel: int, how: Opening) -> Engine:
+    from fallow.workloads.engine_exact import ExactEngine
+    from fallow.workloads.engine_torch import TorchEngine
+    from fallow.workloads.model import load_model
+
+    loaded = load_model(model)
+    try:
+        return ExactEngine(loaded, adapter, how.context_tokens, parallel, how.threads)
+    except FallowError as error:
+        if error.code != "E1709" or how.exact:
+            raise
+        how.log(f"{error.what} Answers are made in fp32: only like machines can check them.")
+    return TorchEngine(loaded, adapter, how.context_tokens, how.threads)
 
 
 def run(work: Work) -> Outcome:
@@ -74,5 +110,5 @@ def _engine(work: Work) -> Engine:
     key = (work.content("model") or object(), work.content("adapter"), work.threads)
     if not _last or _last[0][0] != key:
         _last.clear()
-        _last.append((key, open_engine(work.input("model"), adapter, threads=work.threads)))
+        _last.append((key, open_engine(work.input("model"), adapter, Opening(threads=work.threads, log=work.log))))
     return _last[0][1]

@@ -39,21 +39,22 @@ class Lane(Protocol):
     def cancel(self, numbers: Iterable[int]) -> None: ...
 
 
-def open_lane(order: Preload, tell: Tell) -> Lane:
-    """Get ready for the kind that `order` names. Errors: E1707 for a kind that has no lanes, and those of
-    `generate.open_engine`."""
+def open_lane(order: Preload, tell: Tell, log: Callable[[str], None]) -> Lane:
+    """Get ready for the kind that `order` names; `log` is told what its owner may want to know. Errors: E1707 for a
+    kind that has no lanes, and those of `generate.open_engine`."""
     if order.kind == "echo":
         return QuickLane(lambda task: task.params, tell)
     if order.kind == "spin":
         return QuickLane(lambda task: echo.spin(echo.start(task.seed), echo.spins(task.params)), tell)
     if order.kind != "generate":
         raise fail("E1707", f"{order.kind[:40]!r} has no lanes.")
-    from fallow.workloads.generate import answer_lane, open_engine
+    from fallow.workloads.generate import Opening, answer_lane, open_engine
 
     if "model" not in order.inputs:
         raise fail("E1707", "The lane came without its input 'model'.")
     adapter = Path(order.inputs["adapter"]) if "adapter" in order.inputs else None
-    engine = open_engine(Path(order.inputs["model"]), adapter, order.context_tokens, order.parallel, order.threads)
+    how = Opening(order.context_tokens, order.parallel, order.threads, order.exact, log)
+    engine = open_engine(Path(order.inputs["model"]), adapter, how)
     return StreamLane(engine, answer_lane, max(1, order.parallel), tell)
 
 

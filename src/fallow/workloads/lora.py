@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -103,9 +104,11 @@ def write_adapter(folder: Path, theta: dict[str, Floats], base_model: str, setti
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def merge_adapter(network: nn.Module, folder: Path) -> None:
-    """Add a LoRA adapter in PEFT's format to the weights of `network`, in place (fp32). Errors: E1701 when it cannot be
-    read, is of a kind that we do not know, or does not fit the model."""
+def merge_adapter(
+    network: nn.Module, folder: Path, multiply: Callable[[Tensor, Tensor], Tensor] = torch.matmul
+) -> None:
+    """Add a LoRA adapter in PEFT's format to the weights of `network`, in place (fp32); `multiply` gives the product of
+    B and A. Errors: E1701 when it cannot be read, is of a kind that we do not know, or does not fit the model."""
     try:
         sizes_bytes = [(folder / name).stat().st_size for name in (ADAPTER_FILE, CONFIG_FILE)]
         if sizes_bytes[0] > MAX_ADAPTER_BYTES or sizes_bytes[1] > 1 << 20:
@@ -117,12 +120,14 @@ def merge_adapter(network: nn.Module, folder: Path) -> None:
             raise ValueError("it is no plain LoRA")
         rank, alpha = int(config["r"]), float(config["lora_alpha"])
         scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
-        _merge(network, tensors, scale)
+        _merge(network, tensors, scale, multiply)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, SafetensorError) as error:
         raise not_a_model(folder.name, f"the adapter does not fit: {error}") from error
 
 
-def _merge(network: nn.Module, tensors: dict[str, Tensor], scale: float) -> None:
+def _merge(
+    network: nn.Module, tensors: dict[str, Tensor], scale: float, multiply: Callable[[Tensor, Tensor], Tensor]
+) -> None:
     starts = {name.removesuffix(".lora_A.weight") for name in tensors if name.endswith(".lora_A.weight")}
     if not starts or len(tensors) != 2 * len(starts):
         raise ValueError("it holds other tensors than pairs of A and B")
@@ -133,4 +138,4 @@ def _merge(network: nn.Module, tensors: dict[str, Tensor], scale: float) -> None
         if not fits or (up.shape[0], down.shape[1]) != weight.shape:
             raise ValueError(f"{start} has another shape")
         with torch.no_grad():
-            weight += (up @ down) * scale
+            weight += multiply(up, down) * scale

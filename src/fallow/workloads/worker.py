@@ -200,7 +200,11 @@ class Worker:
 
     def _on_preload(self, order: Preload) -> None:
         began = time.perf_counter()
-        lane = attempt(NO_TASK, lambda: open_lane(order, self._outbox.send))
+
+        def log(text: str) -> None:
+            self._outbox.send(WorkerLog(NO_TASK, text[:4000]))
+
+        lane = attempt(NO_TASK, lambda: open_lane(order, self._outbox.send, log))
         if isinstance(lane, WorkerFailed):
             self._outbox.send(lane)
             return

@@ -5,8 +5,8 @@ import torch
 from tests.numerics.exact.small_llama import distance
 from torch import Tensor
 
-from fallow.numerics.exact.attention import Cache, Heads, Seen, attend, attend_backward, by_key_head, by_token, span
-from fallow.numerics.exact.format import Grid, quantise
+from fallow.numerics.exact.attention import Heads, Seen, attend, attend_backward, by_key_head, by_token, span
+from fallow.numerics.exact.format import quantise
 
 
 def inputs(heads: Heads, tokens: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -49,21 +49,3 @@ def test_a_row_is_the_same_among_fewer_keys() -> None:
         heads, quantise(rows), quantise(k[:, :, :31]), quantise(v[:, :, :31]), span(heads, 1, 30, q.device)
     )
     assert torch.equal(part, whole.view(3, 2, 2, 50, 16)[:, :, :, 30])
-
-
-def test_a_cache_grows_and_rewinds() -> None:
-    heads, cache = Heads(2, 1, 4), Cache(Heads(2, 1, 4), torch.device("cpu"))
-    grid = quantise(torch.randn(1, 1, 200, 4))
-
-    def part(start: int, stop: int) -> Grid:
-        return Grid(grid.q[:, :, start:stop], grid.step[:, :, start:stop])
-
-    keys = values = part(0, 0)
-    for start in range(0, 200, 40):
-        keys, values = cache.append(part(start, start + 40), part(start, start + 40))
-    assert torch.equal(keys.q, grid.q)
-    assert torch.equal(values.step, grid.step)
-    cache.rewind(70)
-    keys, _ = cache.append(part(70, 75), part(70, 75))
-    assert torch.equal(keys.q, grid.q[:, :, :75])
-    assert heads.group == 2

@@ -11,6 +11,7 @@ from fallow.rules.node.steward import outstanding, view
 from fallow.rules.node.steward_state import Mark
 from fallow.rules.node.steward_view import lane_seats
 from fallow.wire.local import JobSpec, ServeJob
+from fallow.wire.messages import EXACT
 
 
 def lanes(crowd: Crowd, replicas: int = 2, verify: str = "audit:rate=0", budget: int = 10_000_000) -> bytes:
@@ -50,6 +51,20 @@ def test_a_served_model_is_loaded_before_it_answers() -> None:
     shown = view(crowd.state, job)
     assert shown is not None
     assert (shown.kind, shown.served_name) == ("serve", "m")
+
+
+def test_exact_answers_are_checked_by_unlike_machines_and_asked_of_those_that_compute_exactly() -> None:
+    machines = [Provider("a", numerics="x86"), Provider("b", numerics="arm"), Provider("c", numerics="gpu")]
+    odd = Provider("d", exact="its products differ", price=1)
+    for arithmetic, classes in (("exact", {"x86", "arm", "gpu"}), ("fp32", {"x86"})):
+        crowd = Crowd([*machines, odd, Provider("e", numerics="x86")], hold={t.PrepareLane})
+        work = ServeJob("m", word("model"), b"", 1, 256, arithmetic)
+        job = crowd.submit(JobSpec(work, 100_000_000, 0, 1, verify="audit:quorum=3"))
+        crowd.run()
+        seats = [crowd.state.jobs[job].seats[number] for number in crowd.state.jobs[job].live]
+        assert {seat.offer.hardware.numerics for seat in seats} == classes
+        assert any(seat.offer.hardware.exact != EXACT for seat in seats) is (arithmetic == "fp32")
+        assert crowd.state.jobs[job].policy.rate_ppm == 100_000  # not that of training, where a check is cheap
 
 
 def test_a_model_that_nobody_can_load_ends_the_job() -> None:

@@ -69,6 +69,62 @@ class Panels:
         return lines[: self.n, : self.k].contiguous()
 
 
+class _Text(ctypes.Structure):
+    _fields_ = [
+        *[(name, _ADDRESS) for name in ("keys", "key_steps", "values", "value_steps")],
+        *[(name, _ARGUMENT) for name in ("room", "past", "count")],
+    ]
+
+
+class _Attention(ctypes.Structure):
+    _fields_ = [
+        *[(name, _ADDRESS) for name in ("q", "k", "v", "out", "texts")],
+        *[(name, _ARGUMENT) for name in ("text_count", "heads", "group", "size", "window")],
+        ("scale", ctypes.c_double),
+        *[(name, _ARGUMENT) for name in ("threads", "cap")],
+    ]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A text's keys and values in one layer, packed: csrc/cached.c says how they lie. `room` tokens, a multiple of 32,
+    fit in."""
+
+    keys: Tensor
+    key_steps: Tensor
+    values: Tensor
+    value_steps: Tensor
+    room: int
+
+    def grown(self, room: int) -> Kept:
+        """The same with more room."""
+        heads, _, pairs = self.keys.shape[:3]
+        new = _kept(heads, pairs, self.values.shape[1], room)
+        new.keys[:, : self.keys.shape[1]] = self.keys
+        new.values[:, :, : self.values.shape[2]] = self.values
+        new.key_steps[:, : self.room] = self.key_steps
+        new.value_steps[:, : self.room] = self.value_steps
+        return new
+
+    def places(self) -> tuple[int, int, int, int]:
+        """The addresses, in the order of the C structure."""
+        return (
+            self.keys.data_ptr(), self.key_steps.data_ptr(), self.values.data_ptr(), self.value_steps.data_ptr()
+        )  # fmt: skip
+
+
+def kept_room(heads: int, size: int, room: int) -> Kept:
+    """An empty cache for `room` tokens of `heads` heads of `size` entries."""
+    return _kept(heads, (size + 1) // 2, -(-size // _PANEL), room)
+
+
+def _kept(heads: int, pairs: int, panels: int, room: int) -> Kept:
+    return Kept(
+        torch.zeros(heads, room // _PANEL, pairs, _PANEL, 2, dtype=torch.int16), torch.zeros(heads, room),
+        torch.zeros(heads, panels, room // 2, _PANEL, 2, dtype=torch.int16), torch.zeros(heads, room), room,
+    )  # fmt: skip
+
+
 class _Scratch(threading.local):
     """Memory of a thread that calls, kept from call to call."""
 
@@ -211,6 +267,35 @@ class Kernels:
         job.scratch, job.scratch_size = scratch.data_ptr(), scratch.numel()
         if self.library.fallow_product(ctypes.byref(job)):
             raise AssertionError("too little scratch")
+        return out
+
+    def attend(
+        self, texts: Sequence[tuple[Kept, int, int]], turned: tuple[Tensor, Tensor, Tensor],
+        heads: tuple[int, int, int], window: int, scale: float, cap: int,
+    ) -> Tensor:  # fmt: skip
+        """Attention of new tokens over caches, which take them in. `texts`: for each its cache, the tokens that are in
+        it and how many come now; `turned`: queries (1, tokens, key heads x group, size), keys and values (1, tokens,
+        key heads, size) of all texts behind each other, fp32; `heads`: key heads, group, size. Returns the mixed
+        values, as the queries."""
+        keys, group, size = heads
+        tokens = sum(count for _, _, count in texts)
+        q, k, v = (x.contiguous() for x in turned)
+        for x, count in ((q, keys * group), (k, keys), (v, keys)):
+            _expect(x.dtype == torch.float32 and x.shape == (1, tokens, count, size), "turned", x)
+        rows, work = (_Text * len(texts))(), 0
+        for at, (kept, past, count) in enumerate(texts):
+            shape = (keys, kept.room // _PANEL, (size + 1) // 2, _PANEL, 2)
+            fits = past >= 0 and count > 0 and past + count <= min(kept.room, MAX_TERMS)
+            _expect(fits and kept.keys.shape == shape, "text", kept.keys)
+            rows[at] = _Text(*kept.places(), kept.room, past, count)
+            work += count * (past + count)
+        out = torch.empty_like(q)
+        job = _Attention(
+            q.data_ptr(), k.data_ptr(), v.data_ptr(), out.data_ptr(), ctypes.addressof(rows), len(texts), keys, group,
+            size, window, scale, _threads(work * keys * group * size >> 3), cap,
+        )  # fmt: skip
+        if self.library.fallow_attend(ctypes.byref(job)):
+            raise MemoryError("no memory to attend in")
         return out
 
     def add_gradient(self, total: Tensor, dy: Tensor, x: Tensor, x_step: Tensor, cap: int) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from fallow.numerics.exact import attention
+from fallow.numerics.exact import attention, linear
 from fallow.numerics.exact.activations import silu_mul, silu_mul_backward
-from fallow.numerics.exact.attention import Cache, Heads, Seen
+from fallow.numerics.exact.attention import Heads, Seen
+from fallow.numerics.exact.cache import Cache, attend_next
 from fallow.numerics.exact.format import Grid, quantise
 from fallow.numerics.exact.gradients import Gradients
 from fallow.numerics.exact.linear import Linear
@@ -101,23 +101,11 @@ class Attention:
     def step(self, x: Tensor, angles: Angles, caches: list[tuple[Cache, int]]) -> Tensor:
         """The next tokens of several texts behind each other: x (1, tokens, width), of which each of `caches` gets as
         many as the number beside it says."""
-        heads = self.heads
-        normed = quantise(self.norm.forward(x)[0])
-        q, k = self.query.forward(normed)[0], self.key.forward(normed)[0]
+        heads, h = self.heads, self.norm.forward(x)[0]
+        q, k, v = linear.answers((self.query, self.key, self.value), h)
         q, k = _turned(q, heads.queries, angles), _turned(k, heads.keys, angles)
-        v = _split(self.value.forward(normed)[0], heads.keys)
-        mixed: list[Tensor] = []
-        start = 0
-        for cache, count in caches:
-            part = slice(start, start + count)
-            start += count
-            keys, values = quantise(_heads_first(k[:, part])), quantise(_heads_first(v[:, part]))
-            all_keys, all_values = cache.append(keys, values)
-            span = attention.span(heads, count, cache.length - count, x.device)
-            queries = quantise(attention.by_key_head(heads, q[:, part]))
-            mixed.append(attention.by_token(heads, attention.attend(heads, queries, all_keys, all_values, span)[0]))
-        whole = mixed[0] if len(mixed) == 1 else torch.cat(mixed, 1)
-        return self.output.forward(quantise(whole))[0].add_(x)
+        mixed = attend_next(heads, q, k, _split(v, heads.keys), caches)
+        return linear.answers((self.output,), mixed)[0].add_(x)
 
     def backward(
         self, dy: Tensor, angles: Angles, tape: AttentionTape, gradients: Gradients, *, want: bool = True
@@ -131,10 +119,10 @@ class Attention:
         dv = _joined(dv.transpose(1, 2))
         parts = ((self.query, dq, q_middle), (self.key, dk, k_middle), (self.value, dv, v_middle))
         if not want and self.norm.name is None:
-            for linear, d, middle in parts:
-                linear.learn(d, tape.normed, middle, gradients)
+            for layer, d, middle in parts:
+                layer.learn(d, tape.normed, middle, gradients)
             return None
-        first, second, third = (linear.backward(d, tape.normed, middle, gradients) for linear, d, middle in parts)
+        first, second, third = (layer.backward(d, tape.normed, middle, gradients) for layer, d, middle in parts)
         dh = first.add_(second).add_(third)
         return self.norm.backward(dh, tape.x, tape.scale, gradients).add_(dy)
 
@@ -157,6 +145,11 @@ class Gated:
         grid = quantise(silu_mul(gate, up))
         y, d_middle = self.down.forward(grid)
         return y.add_(x), GatedTape(x, scale, normed, (g_middle, u_middle, d_middle), gate, up, grid)
+
+    def step(self, x: Tensor) -> Tensor:
+        """`forward` without a tape."""
+        gate, up = linear.answers((self.gate, self.up), self.norm.forward(x)[0])
+        return linear.answers((self.down,), silu_mul(gate, up))[0].add_(x)
 
     def backward(self, dy: Tensor, tape: GatedTape, gradients: Gradients) -> Tensor:
         """-> dx; adds the parameters' gradients."""

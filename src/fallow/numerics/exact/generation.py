@@ -14,7 +14,7 @@ import torch
 from blake3 import blake3
 from torch import Tensor
 
-from fallow.numerics.exact.attention import Cache
+from fallow.numerics.exact.cache import Cache
 from fallow.numerics.exact.choose import sample
 from fallow.numerics.exact.llama import ExactLlama, Piece
 from fallow.numerics.fingerprint import tensors_hash

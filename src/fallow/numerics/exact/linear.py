@@ -5,6 +5,7 @@ torch modules of them and `llama` whole models.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,6 +15,9 @@ from fallow.numerics.exact.format import Grid, quantise, quantise_twice
 from fallow.numerics.exact.gradients import Gradients
 from fallow.numerics.exact.gridsum import sequence_gradient
 from fallow.numerics.exact.product import Weights, product, product_folded
+from fallow.numerics.exact.product import linear as quick_product
+
+FEW_ROWS = 16
 
 
 class Weight:
@@ -23,10 +27,13 @@ class Weight:
         self.parameter, self.name = parameter, name
         self._packed: Weights | None = None
         self._version = -1
+        self._kept = False
 
     @property
     def packed(self) -> Weights:
         """Quantised when first asked for, and again when torch says that the parameter was written to."""
+        if self._kept and self._packed is not None:
+            return self._packed
         version = 0 if self.parameter.is_inference() else int(cast(Any, self.parameter)._version)
         if self._packed is None or version != self._version:
             self._packed, self._version = Weights(self.parameter.detach()), version
@@ -35,6 +42,11 @@ class Weight:
     def forget(self) -> None:
         """Drop the grid: after writes that torch does not count (through `.data` or another view of the memory)."""
         self._packed = None
+
+    def keep_grid(self) -> None:
+        """Give the parameter's memory back and live on the grid: for a model that is neither trained nor read."""
+        self._packed, self._kept = self.packed, True
+        self.parameter.data = self.parameter.data.new_empty(0)
 
     def back(self, dy: Tensor, *, twice: bool = False) -> Tensor:
         """The input gradient, dy W, fp32; with `twice` of dy on two grids."""
@@ -81,6 +93,16 @@ class Linear:
         middle = quantise(product(x, self.detour.down.packed))
         return y.add_(product(middle, self.detour.up.packed).mul_(self.detour.scale)), middle
 
+    def quick(self, x: Tensor) -> Tensor:
+        """`forward` of x: (..., k) fp32, which is quantised for every product anew: less to do for a few rows."""
+        y = quick_product(x, self.weight.packed)
+        if self.bias is not None:
+            y += self.bias.detach()
+        if self.detour is None:
+            return y
+        middle = quick_product(x, self.detour.down.packed)
+        return y.add_(quick_product(middle, self.detour.up.packed).mul_(self.detour.scale))
+
     def backward(
         self, dy: Tensor, x: Grid, middle: Grid | None, gradients: Gradients, *, twice: bool = False
     ) -> Tensor:
@@ -103,3 +125,11 @@ class Linear:
         turn = self.detour.up.back(scaled, twice=twice)
         self.detour.down.add_gradient(gradients, turn, x)
         return turn
+
+
+def answers(layers: Sequence[Linear], x: Tensor) -> list[Tensor]:
+    """What each of `layers` makes of x, (..., rows, k) fp32, for models that only answer."""
+    if x.shape[:-1].numel() <= FEW_ROWS:
+        return [layer.quick(x) for layer in layers]
+    grid = quantise(x)
+    return [layer.forward(grid)[0] for layer in layers]

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from fallow.numerics.exact import attention
-from fallow.numerics.exact.attention import Cache, Heads
+from fallow.numerics.exact.attention import Heads
 from fallow.numerics.exact.blocks import AttentionTape, Block, GatedTape, Norm
+from fallow.numerics.exact.cache import Cache
 from fallow.numerics.exact.format import quantise
 from fallow.numerics.exact.gradients import Gradients
-from fallow.numerics.exact.linear import Linear, Weight
+from fallow.numerics.exact.linear import Linear, Weight, answers
 from fallow.numerics.exact.losses import cross_entropy, token_losses
 from fallow.numerics.exact.rotary import tables
 
@@ -108,9 +109,9 @@ class ExactLlama:
         x = self._embed(tokens[None])
         for at, block in enumerate(self.blocks):
             caches = [(piece.caches[at], count) for piece, count in zip(pieces, counts, strict=True)]
-            x = block.gated.forward(block.attention.step(x, angles, caches))[0]
+            x = block.gated.step(block.attention.step(x, angles, caches))
         wanted = x[0, torch.tensor(counts, device=tokens.device).cumsum(0) - 1] if since is None else x[0, since:]
-        return self.head.forward(quantise(self.norm.forward(wanted)[0]))[0]
+        return answers((self.head,), self.norm.forward(wanted)[0])[0]
 
     # the parts --------------------------------------------------------------------------------------------------------
 
@@ -124,6 +125,13 @@ class ExactLlama:
         """Quantise all matrices anew when next wanted: after writes to parameters that torch does not count."""
         for weight in self.weights():
             weight.forget()
+
+    def keep_grids(self) -> None:
+        """Give the memory of all fp32 matrices but the embedding's back, for good: the model can answer and no more, on
+        half of it."""
+        for weight in self.weights():
+            if weight is not self.embedding:
+                weight.keep_grid()
 
     def _embed(self, tokens: Tensor) -> Tensor:
         return self.embedding.parameter.detach()[tokens]

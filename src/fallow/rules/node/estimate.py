@@ -16,7 +16,7 @@ def estimate(spec: JobSpec, bank: bytes, offers: Sequence[Offer], now_ms: int) -
     the cheapest and dearest of them (0 when none fits, or when the job runs until cancelled). Where results are checked
     bit for bit, machines of another class than the most common one do not fit, as in the job itself. Pure."""
     exact = market.is_exact(spec)
-    policy = trust.parse_policy(spec.verify, exact=exact)
+    policy = trust.parse_policy(spec.verify, exact=market.in_links(spec))
     checks = isinstance(policy, trust.Policy) and policy.checks
     kind = market.kind_of(spec)
     fitting = [offer for offer in offers if not market.fit(market.needs_of(spec, bank), offer, now_ms)]

@@ -162,7 +162,7 @@ def _submitted(turn: Turn, event: t.UserSubmitted) -> None:
     turn.state.jobs[event.job] = job
     turn.touch(job)
     turn.note(job, "phase", "The job is looking for providers.")
-    policy = trust.parse_policy(event.spec.verify, exact=market.is_exact(event.spec))
+    policy = trust.parse_policy(event.spec.verify, exact=market.in_links(event.spec))
     wrong = _wrong_with(event.spec)
     if isinstance(policy, PolicyError) or wrong:
         job.ending = Ending("E2001", policy.what if isinstance(policy, PolicyError) else wrong)

@@ -24,7 +24,7 @@ def begin(job: Job, slot: Slot) -> None:
     """Draw links of the slot's claim and ask for them to be done again. Does nothing where the claim has no chain, or
     the policy wants whole tasks done again."""
     vote = slot.chosen()
-    if not job.policy.links or slot.round < 0 or vote is None or vote.output is None or not market.is_exact(job.spec):
+    if not job.policy.links or slot.round < 0 or vote is None or vote.output is None or not market.in_links(job.spec):
         return
     recipe, params = train_work(job).recipe, codec.decode(TrainParams, slot.spec.params)
     trace = read_trace(recipe, vote.output)

@@ -114,4 +114,4 @@ def well_formed(job: Job, slot: Slot, vote: Vote) -> bool:
     wants_checkpoint = bool(params[-1])
     has = {part.name for part in vote.output.parts}
     whole = value is not None and "update" in has and (not wants_checkpoint or "checkpoint" in has)
-    return whole and (not market.is_exact(job.spec) or read_trace(train_work(job).recipe, vote.output) is not None)
+    return whole and (not market.in_links(job.spec) or read_trace(train_work(job).recipe, vote.output) is not None)

@@ -1,0 +1,92 @@
+"""Hugging Face folders of Llama's form, in exact arithmetic: the same answer, and the same logits to the last bit, on
+every machine, in any company, resumed anywhere. Its values commit to the logits.
+
+An adapter is added to the weights: `W + scale * B A`, where B A is an exact product and the rest two rounded binary32
+operations. Source: docs/spec/exact-arithmetic.md, section 21.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from fallow.numerics.exact.cache import Cache
+from fallow.numerics.exact.exactify import exactify
+from fallow.numerics.exact.format import quantise
+from fallow.numerics.exact.generation import Sampling, Text
+from fallow.numerics.exact.product import product
+from fallow.wire.tasks import CANCELLED, Generate, GenerateValue
+from fallow.workloads import lora
+from fallow.workloads.batching import Batch
+from fallow.workloads.engines import Emit, StopWatch, read_sampling, too_long
+from fallow.workloads.model import LoadedModel, load_model
+from fallow.workloads.speech import Speech, Telling, encode_prompt
+
+MAX_CONTEXT_TOKENS = 1 << 17
+CACHE_BYTES = 2 << 30
+"""What the keys and values of all texts may take, and so a text alone: a constant, since how far a text may go is part
+of its answer."""
+
+
+class ExactEngine:
+    """A model on `threads` CPU threads, with up to `parallel` answers in flight."""
+
+    def __init__(
+        self, model: LoadedModel, adapter: Path | None, context_tokens: int, parallel: int, threads: int
+    ) -> None:
+        """Takes the model over: its matrices are kept as grids, half as large, and their fp32 is given back. Errors:
+        UsageError E1709, before anything was changed, when the model has no exact form; E1701 when the adapter is
+        none."""
+        exact = exactify(model.network, {})
+        if adapter is not None:
+            lora.merge_adapter(model.network, adapter, exact_product)
+        exact.keep_grids()
+        self._tokenizer, self._ends = model.tokenizer, model.ends
+        room = CACHE_BYTES // (len(exact.blocks) * Cache.token_bytes(exact.heads))
+        limit = min(model.context_tokens, MAX_CONTEXT_TOKENS, room)
+        self.context_tokens = min(context_tokens, limit) if context_tokens else limit
+        self._batch = Batch(exact, threads, parallel, room)
+
+    def answer(self, request: Generate, seed: int, emit: Emit) -> GenerateValue:
+        """`emit` is called from the thread of the batch."""
+        sampling = read_sampling(request)
+        prompt = encode_prompt(self._tokenizer, request)
+        room = self.context_tokens - len(prompt)
+        if room < 1:
+            raise too_long(len(prompt), self.context_tokens)
+        limit = min(request.max_tokens, room) if request.max_tokens else room
+        speech = Speech(self._tokenizer, prompt, StopWatch(request.stop))
+        telling = Telling(speech, len(prompt), self._ends, limit, emit)
+        text = Text(list(prompt), Sampling(sampling.temperature, sampling.top_p, seed=seed))
+        self._batch.run(text, len(prompt) + limit, telling.take, lambda: emit(""))
+        return telling.value(text.logits_hash())
+
+
+def exact_product(up: Tensor, down: Tensor) -> Tensor:
+    """The product of (n, rank) and (rank, k) matrices, both put on grids along rank."""
+    return product(quantise(up), quantise(down.mT.contiguous()))
+
+
+def replay_answer(
+    model: Path,
+    adapter: Path | None,
+    request: Generate,
+    seed: int,
+    value: GenerateValue,
+    threads: int = 1,
+    context_tokens: int = 0,
+) -> GenerateValue:
+    """Do the answer to `request` again: equal to `value`, its commitment to the logits included, or `value` is not what
+    the model says. A cancelled answer is cut where `value` was. `context_tokens` is what the model was served with (0:
+    the model's own limit). Takes as long as loading the model and answering. Errors: those of `load_model`, of
+    ExactEngine and of `Engine.answer`."""
+    heard: list[str] = []
+
+    def emit(piece: str) -> bool:
+        if piece:
+            heard.append(piece)
+        return value.finish != CANCELLED or len(heard) < max(1, value.completion_tokens)
+
+    engine = ExactEngine(load_model(model), adapter, context_tokens, 1, threads)
+    return engine.answer(request, seed, emit)
