@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.numerics.exact import reference_product as reference
 
 from fallow.numerics.exact import format as formats
-from fallow.numerics.exact.format import GRADIENT_LIMIT, MAX_SEQUENCES, POISON, TOP
+from fallow.numerics.exact.format import GRADIENT_LIMIT, MAX_ENTRIES, MAX_SEQUENCES, POISON, TOP
 
 ANY_BITS = st.integers(0, 2**32 - 1)
 NEAR_THE_TOP = st.builds(
@@ -92,7 +92,8 @@ def test_the_gradient_grid_clamps_and_poisons() -> None:
 
 def test_a_full_batch_cannot_reach_poison_by_adding() -> None:
     limit = int(GRADIENT_LIMIT) << 40
-    assert MAX_SEQUENCES * limit < 2**63 <= (MAX_SEQUENCES + 1) * limit
+    assert MAX_ENTRIES * limit < 2**63 <= (MAX_ENTRIES + 1) * limit
+    assert 3 * MAX_SEQUENCES <= MAX_ENTRIES
 
 
 @given(order=st.permutations(range(6)))
