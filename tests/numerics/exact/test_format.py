@@ -61,6 +61,17 @@ def test_the_error_is_half_a_step_and_nothing_clips(bits: list[int]) -> None:
         assert torch.isnan(grid.step).all() and (grid.q == 0).all() and torch.isnan(grid.values()).all()
 
 
+@given(bits=VECTORS, shift=st.lists(st.integers(-20, 20), min_size=1, max_size=8))
+def test_two_grids_keep_twice_the_bits_whatever_is_folded_in(bits: list[int], shift: list[int]) -> None:
+    x = of_bits([word & 0xBFFFFFFF for word in bits])[None]  # below 2, so that no fold overflows
+    fold = torch.exp2(torch.tensor([shift[i % len(shift)] for i in range(x.shape[-1])]).float())
+    first, rest = formats.quantise_twice(x, fold)
+    folded = x * fold
+    error = (first.values().double() + rest.values().double() - folded.double()).abs()
+    assert (error <= folded.abs().max().double() * 2.0**-25 + 2.0**-113).all()
+    assert torch.equal(formats.quantise(first.values()).values(), first.values())
+
+
 def test_columns_are_rows_of_the_transpose() -> None:
     x, fold = torch.randn(3, 5, 7), torch.exp2(torch.randint(-9, 9, (3, 5)).float())
     columns = formats.quantise_columns(x, fold)
