@@ -128,6 +128,14 @@ def test_an_own_update_that_is_none_fails_the_task(base: Inputs, tmp_path: Path)
     assert code_of(work) == "E1707"
 
 
+def test_exact_steps_are_no_larger_than_their_sums_allow() -> None:
+    recipe = msgspec.structs.replace(RECIPE, arithmetic="exact", batch_sequences=341)
+    train.check_recipe(recipe, 1 << 20)
+    with pytest.raises(FallowError, match="between 1 and 341"):
+        train.check_recipe(msgspec.structs.replace(recipe, batch_sequences=342), 1 << 20)
+    train.check_recipe(msgspec.structs.replace(recipe, batch_sequences=342, arithmetic="fp32"), 1 << 20)
+
+
 @pytest.mark.parametrize("recipe", [RECIPE, ahead(RECIPE)], ids=["in step", "ahead"])
 def test_another_process_gives_the_same_bits(base: dict[str, Path], tmp_path: Path, recipe: Recipe) -> None:
     """What audits rest on: a round run again elsewhere, without this process's memory, has equal outputs."""

@@ -103,7 +103,7 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
         lora_alpha=2 * args.rank,
         learning_rate=args.learning_rate,
         ahead=int(args.overlap),
-        arithmetic=arithmetic_for(args.model) if args.arithmetic == "auto" else args.arithmetic,
+        arithmetic=arithmetic_for(args.model, args.batch) if args.arithmetic == "auto" else args.arithmetic,
     )
 
 

@@ -21,6 +21,7 @@ from fallow.errors import fail
 from fallow.numerics.aggregate import MeanUpdate, SharedState
 from fallow.numerics.compress import Floats, pack, read_update, write_update
 from fallow.numerics.exact.exactify import exactify
+from fallow.numerics.exact.format import MAX_SEQUENCES
 from fallow.numerics.exact.llama import ExactLlama
 from fallow.numerics.fingerprint import state_hash
 from fallow.wire import codec
@@ -319,7 +320,7 @@ def check_recipe(recipe: Recipe, context_tokens: int) -> None:
     without end or memory without end."""
     bounds = {
         "sequence_tokens": (2, min(context_tokens, MAX_SEQUENCE)),
-        "batch_sequences": (1, MAX_BATCH),
+        "batch_sequences": (1, MAX_SEQUENCES if recipe.exact else MAX_BATCH),
         "inner_steps": (1, MAX_STEPS),
         "rounds": (1, MAX_STEPS),
     }

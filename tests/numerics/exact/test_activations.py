@@ -7,7 +7,9 @@ from collections.abc import Callable
 import mpmath
 import pytest
 import torch
-from tests.numerics.exact.precision import Real, bits, even, spread, worst
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.numerics.exact.precision import ANY_BITS, Real, bits, even, of_bits, spread, worst
 from torch import Tensor
 from torch.nn import functional
 
@@ -44,6 +46,31 @@ def test_within_the_bound(name: str) -> None:
     function, truth = FORWARD[name]
     x = torch.cat([even(-13, 13, 1200, 1), spread(-40, 1, 600, 2)])
     assert worst(function(x), truth, x) <= 0.50001
+
+
+@given(name=st.sampled_from(sorted(FORWARD)), words=ANY_BITS)
+def test_any_bits(name: str, words: list[int]) -> None:
+    function, truth = FORWARD[name]
+    x = of_bits(words)
+    y = function(x)
+    # beyond, the truth is x or nothing, and mpmath takes forever over it
+    near = x.abs() <= 1e4
+    assert worst(y[near], truth, x[near]) <= 0.50001
+    far = torch.isfinite(x) & ~near
+    assert torch.equal(y[far], x[far].clamp(min=0))
+    assert torch.isnan(y[torch.isnan(x)]).all()
+
+
+@given(name=st.sampled_from(sorted(BACKWARD)), words=ANY_BITS, size=st.floats(-(2.0**100), 2.0**100, width=32))
+def test_gradients_of_any_bits(name: str, words: list[int], size: float) -> None:
+    backward, forward = BACKWARD[name]
+    x = of_bits(words)
+    near = x[torch.isfinite(x) & (x.abs() <= 1e4)]
+    wide = near.double().requires_grad_()
+    (slope,) = torch.autograd.grad(forward(wide).sum(), wide)
+    error = (backward(torch.full_like(near, size), near).double() - slope * size).abs()
+    assert (error <= (slope * size).abs() * 2.0**-23.99 + abs(size) * 2.0**-40 + 2.0**-149).all()
+    assert torch.isnan(backward(torch.ones_like(x), x)[torch.isnan(x)]).all()
 
 
 @pytest.mark.parametrize("name", FORWARD)

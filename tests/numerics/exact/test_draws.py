@@ -77,6 +77,8 @@ def test_normal_and_gumbel_have_their_moments() -> None:
 def test_values_are_those_of_their_words() -> None:
     index = torch.arange(200)
     w = [(2 * word + 1) * mpmath.mpf(2) ** -33 for word in draws.words(SEED, 2, 0, index).tolist()]
+    words = draws.words(SEED, 2, 0, index).tolist()
+    assert draws.uniform(SEED, 2, 0, index).tolist() == [(2 * (word >> 9) + 1) * 2.0**-24 for word in words]
     z, g = draws.normal(SEED, 2, 0, index).tolist(), draws.gumbel(SEED, 2, 0, index).tolist()
     for i in range(200):
         radius, angle = mpmath.sqrt(-2 * mpmath.log(w[i & ~1])), 2 * mpmath.pi * w[i | 1]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.numerics.exact import reference_product as reference
 
 from fallow.numerics.exact import format as formats
-from fallow.numerics.exact.format import GRADIENT_LIMIT, MAX_SEQUENCES, POISON, TOP
+from fallow.numerics.exact.format import GRADIENT_LIMIT, MAX_ENTRIES, MAX_SEQUENCES, POISON, TOP
 
 ANY_BITS = st.integers(0, 2**32 - 1)
 NEAR_THE_TOP = st.builds(
@@ -61,6 +61,17 @@ def test_the_error_is_half_a_step_and_nothing_clips(bits: list[int]) -> None:
         assert torch.isnan(grid.step).all() and (grid.q == 0).all() and torch.isnan(grid.values()).all()
 
 
+@given(bits=VECTORS, shift=st.lists(st.integers(-20, 20), min_size=1, max_size=8))
+def test_two_grids_keep_twice_the_bits_whatever_is_folded_in(bits: list[int], shift: list[int]) -> None:
+    x = of_bits([word & 0xBFFFFFFF for word in bits])[None]  # below 2, so that no fold overflows
+    fold = torch.exp2(torch.tensor([shift[i % len(shift)] for i in range(x.shape[-1])]).float())
+    first, rest = formats.quantise_twice(x, fold)
+    folded = x * fold
+    error = (first.values().double() + rest.values().double() - folded.double()).abs()
+    assert (error <= folded.abs().max().double() * 2.0**-25 + 2.0**-113).all()
+    assert torch.equal(formats.quantise(first.values()).values(), first.values())
+
+
 def test_columns_are_rows_of_the_transpose() -> None:
     x, fold = torch.randn(3, 5, 7), torch.exp2(torch.randint(-9, 9, (3, 5)).float())
     columns = formats.quantise_columns(x, fold)
@@ -92,7 +103,8 @@ def test_the_gradient_grid_clamps_and_poisons() -> None:
 
 def test_a_full_batch_cannot_reach_poison_by_adding() -> None:
     limit = int(GRADIENT_LIMIT) << 40
-    assert MAX_SEQUENCES * limit < 2**63 <= (MAX_SEQUENCES + 1) * limit
+    assert MAX_ENTRIES * limit < 2**63 <= (MAX_ENTRIES + 1) * limit
+    assert 3 * MAX_SEQUENCES <= MAX_ENTRIES
 
 
 @given(order=st.permutations(range(6)))

@@ -10,7 +10,9 @@ from pathlib import Path
 import mpmath
 import pytest
 import torch
-from tests.numerics.exact.precision import Real, bits, even, spread, worst
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.numerics.exact.precision import ANY_BITS, Real, bits, even, of_bits, spread, worst
 from torch import Tensor
 
 from fallow.numerics.exact import functions as f
@@ -56,6 +58,20 @@ def test_within_the_bound(name: str) -> None:
 def test_edges(name: str, pairs: list[tuple[float, float]]) -> None:
     inputs, wanted = torch.tensor(pairs).T
     assert torch.equal(bits(CASES[name][0](inputs)), bits(wanted))
+
+
+DOMAIN: dict[str, tuple[float, float]] = {"log": (1e-45, INF), "rsqrt": (1e-45, INF), "sin": (-(2.0**22), 2.0**22)}
+DOMAIN["cos"] = DOMAIN["sin"]
+
+
+@given(name=st.sampled_from(sorted(CASES)), words=ANY_BITS)
+def test_any_bits(name: str, words: list[int]) -> None:
+    function, truth, _ = CASES[name]
+    x, (low, high) = of_bits(words), DOMAIN.get(name, (-INF, INF))
+    y = function(x)
+    inside = torch.isfinite(x) & (x >= low) & (x <= high)
+    assert worst(y[inside], truth, x[inside]) <= BOUND
+    assert torch.isnan(y[torch.isnan(x)]).all()
 
 
 @pytest.mark.parametrize("name", ["tanh", "erf", "sin"])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import mpmath
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.numerics.exact.precision import bits, even
+from tests.numerics.exact.precision import bits, even, rows, ulp
 from torch.nn import functional
 
 from fallow.numerics.exact import format as formats
@@ -28,6 +29,21 @@ def test_losses_and_gradient(tokens: int, words: int, seed: int) -> None:
     (slope,) = torch.autograd.grad(truth.sum(), wide)
     assert (gradient.double() - slope).abs().max() <= 2.0**-24 + words * 2.0**-33
     assert torch.equal(bits(losses.token_losses(logits, targets)), bits(got))
+
+
+@given(rows(1000.0, 12), st.data())
+def test_each_row_is_within_its_bound(row: list[float], data: st.DataObject) -> None:
+    logits, target = torch.tensor([row]), data.draw(st.integers(0, len(row) - 1))
+    loss, d = losses.cross_entropy(logits, torch.tensor([target]))
+    weights = [mpmath.exp(x) for x in logits[0].tolist()]
+    total = mpmath.fsum(weights)
+    exact = mpmath.log(total / weights[target])
+    grid = len(row) * 2.0**-33
+    assert abs(loss.item() - exact) <= 0.501 * ulp(exact) + 2.0**-24 + grid
+    for place, (found, weight) in enumerate(zip(d[0].tolist(), weights, strict=True)):
+        p = weight / total
+        slope = p - (place == target)
+        assert abs(found - slope) <= abs(slope) * 2.0**-24 + p * (2.0**-23 + grid + 2.0**-40) + 2.0**-149
 
 
 def test_ignored_tokens_add_nothing_whatever_their_logits() -> None:

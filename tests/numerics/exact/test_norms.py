@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import mpmath
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.numerics.exact.precision import bits, even
+from tests.numerics.exact.precision import bits, even, rows, ulp
 from torch.nn import functional
 
 from fallow.numerics.exact import format as formats
 from fallow.numerics.exact import norms
 
 EPS = 1e-5
+WEIGHTS = st.floats(-8.0, 8.0, width=32)
 
 
 @given(st.integers(1, 70), st.integers(0, 1000), st.sampled_from([1e-3, 1.0, 1e4]))
@@ -46,6 +48,46 @@ def test_layer_norm(n: int, seed: int, size: float) -> None:
     assert (error <= dx.abs() * 2.0**-23.9 + reach * 4e-9).all()
     for entries, exact in zip(norms.layer_norm_weight_gradients(dy, x, mean, r), (dw, db), strict=True):
         assert (entries.sum(0).double() * 2.0**-formats.GRADIENT_BITS - exact).abs().max() < 1e-6 * n
+
+
+def wide_rows(data: st.DataObject) -> tuple[list[float], list[float], list[float]]:
+    """A row of any numbers, whose squares eps may drown, and a weight and a gradient as long."""
+    row = torch.tensor(data.draw(rows(2.0**60, 40))).tolist()
+    weight, dy = (data.draw(st.lists(WEIGHTS, min_size=len(row), max_size=len(row))) for _ in "wd")
+    return row, weight, dy
+
+
+@given(st.data())
+def test_rms_norm_is_within_its_bound(data: st.DataObject) -> None:
+    row, weight, dy = wide_rows(data)
+    n = len(row)
+    x, w, d = torch.tensor([row]), torch.tensor(weight), torch.tensor([dy])
+    y, r = norms.rms_norm(x, w, EPS)
+    scale = 1 / mpmath.sqrt(mpmath.fsum(mpmath.mpf(v) ** 2 for v in row) / n + EPS)
+    for found, v, u in zip(y[0].tolist(), row, weight, strict=True):
+        exact = scale * v * u
+        assert abs(found - exact) <= (0.501 + n * 2.0**-13) * ulp(exact)
+    g = [mpmath.mpf(a) * b for a, b in zip(dy, weight, strict=True)]
+    shared = mpmath.fsum(a * v for a, v in zip(g, row, strict=True)) * scale**2 / n
+    slack = (2 + 2 * n**0.5) * n * 2.0**-36 * scale * max(abs(a) for a in g)
+    for found, a, v in zip(norms.rms_norm_backward(d, x, w, r)[0].tolist(), g, row, strict=True):
+        exact = (a - v * shared) * scale
+        assert abs(found - exact) <= 0.501 * ulp(exact) + slack
+
+
+@given(st.data(), st.sampled_from([0.0, 1.0, 1000.0]))
+def test_layer_norm_is_within_its_bound(data: st.DataObject, shift: float) -> None:
+    row, weight, bias = wide_rows(data)
+    row = torch.tensor([max(min(v, 1e4), -1e4) + shift for v in row]).tolist()
+    n = len(row)
+    y, _, _ = norms.layer_norm(torch.tensor([row]), torch.tensor(weight), torch.tensor(bias), EPS)
+    middle = mpmath.fsum(row) / n
+    scale = 1 / mpmath.sqrt(mpmath.fsum((v - middle) ** 2 for v in row) / n + EPS)
+    q = max(abs(v) for v in row) * 2.0**-36 * scale
+    for found, v, u, b in zip(y[0].tolist(), row, weight, bias, strict=True):
+        h = (v - middle) * scale
+        slack = abs(u) * (q + abs(h) * (n * 2.0**-37 + q**2))
+        assert abs(found - (h * u + b)) <= 0.501 * ulp(abs(h * u) + abs(b)) + slack
 
 
 def test_a_row_is_the_same_alone_and_in_a_batch() -> None:

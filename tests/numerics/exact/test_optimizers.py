@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.numerics.exact.precision import rows
 from torch import Tensor
 
 from fallow.numerics.exact import kernels
@@ -26,6 +28,48 @@ def test_adamw_is_torchs_to_rounding() -> None:
         theirs.grad = gradient.clone()
         peer.step()
     assert torch.allclose(ours["w"], theirs.detach(), rtol=1e-5, atol=1e-6)
+
+
+STEPS = st.lists(
+    st.tuples(*(rows(2.0**k, 1).map(lambda row: row[0]) for k in (20, 50, 40)), st.floats(0.0, 2.0**80, width=32)),
+    min_size=1, max_size=9,
+)  # fmt: skip
+"""Parameters, gradients, means and mean squares of any size, subnormals among them."""
+
+
+@given(STEPS, st.integers(0, 10**6), st.sampled_from([0.0, 0.1]))
+def test_a_step_of_adamw_is_within_its_bound(state: list[tuple[float, ...]], steps: int, decay: float) -> None:
+    p, g, m, v = (torch.tensor(column) for column in zip(*state, strict=True))
+    start, wide = p.double(), (g.double(), m.double(), v.double())
+    optimizer = AdamW({"w": p})
+    optimizer.restore({"step": torch.tensor([steps]), "mean/w": m, "square/w": v})
+    optimizer.step({"w": g}, 0.01, decay)
+    mean = wide[1] * 0.9 + wide[0] * (1 - 0.9)
+    below = (wide[2] * 0.95 + wide[0] ** 2 * (1 - 0.95)).sqrt() / math.sqrt(1 - 0.95 ** (steps + 1)) + 1e-8
+    up = 0.01 / (1 - 0.9 ** (steps + 1))
+    exact = start * (1 - 0.01 * decay) - up * mean / below
+    reach = up * (wide[1].abs() * 0.9 + wide[0].abs() * (1 - 0.9)) / below
+    assert ((p.double() - exact).abs() <= start.abs() * 2.0**-22 + reach * 2.0**-20 + 2.0**-120).all()
+
+
+@given(STEPS, st.sampled_from([0.0, 0.1]))
+def test_a_step_of_momentum_is_within_its_bound(state: list[tuple[float, ...]], decay: float) -> None:
+    p, g, b, _ = (torch.tensor(column) for column in zip(*state, strict=True))
+    start, gradient, velocity = p.double(), g.double(), b.double()
+    optimizer = Momentum({"w": p})
+    optimizer.velocities["w"].copy_(b)
+    optimizer.step({"w": g}, 0.3, decay)
+    exact = start * (1 - 0.3 * decay) - ((velocity * 0.9 + gradient) * 0.9 + gradient) * 0.3
+    reach = ((velocity.abs() * 0.9 + gradient.abs()) * 0.9 + gradient.abs()) * 0.3
+    assert ((p.double() - exact).abs() <= start.abs() * 2.0**-22 + reach * 2.0**-20 + 2.0**-146).all()
+
+
+@given(st.lists(rows(2.0**100, 30), min_size=1, max_size=4))
+def test_the_norm_is_within_its_bound(parts: list[list[float]]) -> None:
+    tensors = {str(i): torch.tensor(part) for i, part in enumerate(parts)}
+    numbers = [Fraction(value) for tensor in tensors.values() for value in tensor.tolist()]
+    found, exact = Fraction(gradient_norm(tensors)) ** 2, sum(value**2 for value in numbers)
+    assert abs(found - exact) <= exact * (len(numbers) * Fraction(2) ** -36 + Fraction(2) ** -49)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 import torch
 from hypothesis import given
@@ -45,6 +47,19 @@ def test_products_are_the_reference_s(route: Route, m: int, k: int, n: int, seed
     assert torch.equal(bits(c), bits(torch.tensor(exact_product(a, b))))
     ones = Grid(b.q, torch.ones(n))
     assert torch.equal(bits(folded), bits(torch.tensor(exact_product(a, ones))))
+
+
+@given(m=st.integers(1, 5), k=st.integers(1, 60), n=st.integers(1, 5), seed=st.integers(0, 2**32), wild=st.booleans())
+def test_products_are_within_their_bound_of_the_truth(m: int, k: int, n: int, seed: int, wild: bool) -> None:
+    x, y = some(m, k, seed=seed, wild=wild), some(n, k, seed=seed + 1, wild=wild)
+    a, b = formats.quantise(x), formats.quantise(y)
+    for row, up, found in zip(x.tolist(), a.step.tolist(), product.product(a, b).tolist(), strict=True):
+        for column, down, c in zip(y.tolist(), b.step.tolist(), found, strict=True):
+            left, right = [Fraction(v) for v in row], [Fraction(v) for v in column]
+            exact = sum(p * q for p, q in zip(left, right, strict=True))
+            u, v = Fraction(up) / 2, Fraction(down) / 2
+            bound = u * sum(map(abs, right)) + v * sum(map(abs, left)) + k * u * v
+            assert abs(Fraction(c) - exact) <= bound + abs(Fraction(c)) / 2**24 + Fraction(2) ** -150
 
 
 @pytest.mark.parametrize("route", ROUTES)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import mpmath
 import pytest
 import torch
-from tests.numerics.exact.precision import bits, even, worst
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.numerics.exact.precision import bits, even, rows, worst
 from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
@@ -66,6 +68,19 @@ def test_a_turn_is_that_of_transformers_to_the_bit() -> None:
     wanted = apply_rotary_pos_emb(q.transpose(1, 2), k.transpose(1, 2), twice_cos, twice_sin)
     for x, y in zip((q, k), wanted, strict=True):
         assert torch.equal(bits(rotary.rotate(x, cos, sin)), bits(y.transpose(1, 2)))
+
+
+@given(rows(2.0**100, 8), st.integers(0, 2**20), st.booleans())
+def test_each_turn_is_within_its_bound(row: list[float], position: int, back: bool) -> None:
+    x = torch.tensor((row + [0.0] * 8)[:8]).view(1, 1, 8)
+    inverse = rotary.frequencies(8, 10000.0)
+    cos, sin = rotary.tables(torch.tensor([position]), inverse)
+    y = (rotary.rotate_back if back else rotary.rotate)(x, cos, sin).flatten().tolist()
+    numbers = [mpmath.mpf(v) for v in x.flatten().tolist()]
+    for i, angle in enumerate((torch.tensor(float(position)) * inverse).tolist()):
+        c, s = mpmath.cos(angle), mpmath.sin(-angle if back else angle)
+        for place, a, b in ((i, numbers[i] * c, -numbers[i + 4] * s), (i + 4, numbers[i + 4] * c, numbers[i] * s)):
+            assert abs(y[place] - (a + b)) <= 3 * 2.0**-24 * (abs(a) + abs(b)) + 2.0**-147
 
 
 def test_the_gradient_is_autograd_s() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import mpmath
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.numerics.exact.precision import bits, even
+from tests.numerics.exact.precision import bits, even, rows, ulp
 
 from fallow.numerics.exact import softmax as s
 
@@ -18,6 +19,37 @@ def test_near_the_truth(keys: int, seed: int, scale: float) -> None:
     x = even(-20, 20, 3 * keys, seed).view(3, keys)
     error = s.softmax(x, scale=scale).double() - (x.double() * scale).softmax(-1)
     assert error.abs().max() <= 2.0**-24 + keys * 2.0**-33
+
+
+@given(rows(200.0, 12), st.sampled_from([1.0, 0.125, 0.1, 3.0]))
+def test_each_weight_is_within_its_bound(row: list[float], scale: float) -> None:
+    row = torch.tensor(row).tolist()
+    found = s.softmax(torch.tensor(row), scale=scale).tolist()
+    weights = [mpmath.exp(mpmath.mpf(x) * mpmath.mpf(scale)) for x in row]
+    for p, weight in zip(found, weights, strict=True):
+        exact = weight / mpmath.fsum(weights)
+        assert abs(p - exact) <= exact * (3 * 2.0**-24 + len(row) * 2.0**-33 + 2.0**-40) + 2.0**-149
+
+
+@given(rows(2.0**100, 12))
+def test_log_sum_exp_is_within_its_bound(row: list[float]) -> None:
+    row = torch.tensor(row).tolist()
+    top = max(row)
+    exact = top + mpmath.log(mpmath.fsum(mpmath.exp(max(x - mpmath.mpf(top), -800)) for x in row))
+    found = s.logsumexp(torch.tensor(row)).item()
+    assert abs(found - exact) <= 0.501 * ulp(exact) + 2.0**-24 + len(row) * 2.0**-33
+
+
+@given(rows(2.0**100, 9), st.sampled_from([1.0, 0.125, 3.0]))
+def test_the_gradient_is_within_its_bound(row: list[float], scale: float) -> None:
+    dp = torch.tensor(row)
+    p = s.softmax(torch.arange(len(row)) * 0.7 % 2)
+    terms = [mpmath.mpf(a) * mpmath.mpf(b) for a, b in zip(p.tolist(), dp.tolist(), strict=True)]
+    middle, reach = mpmath.fsum(terms), max(abs(term) for term in terms)
+    for weight, d, dx in zip(p.tolist(), dp.tolist(), s.softmax_backward(p, dp, scale=scale).tolist(), strict=True):
+        exact = weight * (d - middle) * mpmath.mpf(scale)
+        slack = scale * weight * (len(row) * reach * 2.0**-36 + abs(d) * 2.0**-50)
+        assert abs(dx - exact) <= 0.501 * ulp(exact) + slack
 
 
 @given(st.integers(1, 6), st.integers(0, 9), st.integers(0, 4), st.integers(0, 1000))

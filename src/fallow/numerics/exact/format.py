@@ -21,8 +21,10 @@ GRADIENT_BITS = 40
 """The gradient grid's step is 2^-40."""
 GRADIENT_LIMIT = 2.0**13
 """No entry of one sequence's gradient is larger: beyond, it is clamped."""
-MAX_SEQUENCES = (1 << 10) - 1
+MAX_ENTRIES = (1 << 10) - 1
 """As many gradients may be added: |sum| < 2^63 whatever the order, so POISON never comes about by adding."""
+MAX_SEQUENCES = MAX_ENTRIES // 3
+"""As many sequences make a batch: a tied output matrix gets three gradients of each."""
 POISON = -(1 << 63)
 """A gradient entry that is not a number; adding to it leaves it what it is."""
 
@@ -109,7 +111,7 @@ def onto_gradient_grid(g: Tensor) -> Tensor:
 
 
 def accumulate(total: Tensor, entries: Tensor) -> None:
-    """Add gradient entries to a total, int64 both, in place. Any order and any tree of at most MAX_SEQUENCES gradients
+    """Add gradient entries to a total, int64 both, in place. Any order and any tree of at most MAX_ENTRIES gradients
     gives the same total. Poison stays poison."""
     poisoned = (total == POISON) | (entries == POISON)
     total.add_(entries).masked_fill_(poisoned, POISON)
