@@ -9,7 +9,7 @@ from tests.workloads.smol import smol_gguf
 
 from fallow.wire.tasks import ChatTurn, Generate
 from fallow.workloads import convert
-from fallow.workloads.engine_torch import TorchEngine
+from fallow.workloads.generate import Opening, open_engine
 from fallow.workloads.model_files import inspect_model
 
 
@@ -28,7 +28,7 @@ def test_a_real_model_is_converted_and_chats(tmp_path: Path) -> None:
     subprocess.run(command, check=True, timeout=300, capture_output=True)
     facts = inspect_model(folder)
     assert (facts.parameters, facts.context_tokens, facts.has_tokenizer) == (134_515_008, 8192, True)
-    engine = TorchEngine(folder, None, 128, 1)
+    engine = open_engine(folder, how=Opening(context_tokens=128))
     pieces: list[str] = []
     request = Generate((ChatTurn("user", "What is the capital of France? Tell me about it."),), "", 8)
     value = engine.answer(request, 1, lambda piece: pieces.append(piece) is None)

@@ -24,6 +24,11 @@ def turned(heads: Heads, tokens: int, seed: int) -> tuple[Tensor, Tensor, Tensor
     return q, k, v
 
 
+def part(text: tuple[Tensor, Tensor, Tensor], start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
+    q, k, v = text
+    return q[:, start:stop], k[:, start:stop], v[:, start:stop]
+
+
 def whole(heads: Heads, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Without a cache."""
     keys, values = (quantise(x.transpose(1, 2).contiguous()) for x in (k, v))
@@ -85,10 +90,10 @@ def test_a_text_that_went_back_goes_on_as_if_it_had_not() -> None:
     heads = HEADS[0]
     text, other = turned(heads, 60, 6), turned(heads, 60, 7)
     cache = Cache(heads, CPU)
-    attend_next(heads, *(x[:, :33] for x in text), [(cache, 33)])
-    attend_next(heads, *(x[:, 33:] for x in other), [(cache, 27)])
+    attend_next(heads, *part(text, 0, 33), [(cache, 33)])
+    attend_next(heads, *part(other, 33, 60), [(cache, 27)])
     cache.rewind(33)
-    found = attend_next(heads, *(x[:, 33:] for x in text), [(cache, 27)])
+    found = attend_next(heads, *part(text, 33, 60), [(cache, 27)])
     assert torch.equal(found, whole(heads, *text)[:, 33:])
 
 
@@ -97,16 +102,16 @@ def test_grids_grow_and_rewind() -> None:
         cache = Cache(Heads(2, 1, 4), CPU)
     grid = quantise(torch.randn(1, 1, 200, 4))
 
-    def part(start: int, stop: int) -> Grid:
+    def piece(start: int, stop: int) -> Grid:
         return Grid(grid.q[:, :, start:stop], grid.step[:, :, start:stop])
 
-    keys = values = part(0, 0)
+    keys = values = piece(0, 0)
     for start in range(0, 200, 40):
-        keys, values = cache.append(part(start, start + 40), part(start, start + 40))
+        keys, values = cache.append(piece(start, start + 40), piece(start, start + 40))
     assert torch.equal(keys.q, grid.q)
     assert torch.equal(values.step, grid.step)
     cache.rewind(70)
-    keys, _ = cache.append(part(70, 75), part(70, 75))
+    keys, _ = cache.append(piece(70, 75), piece(70, 75))
     assert torch.equal(keys.q, grid.q[:, :, :75])
 
 
