@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import platform
+import random
 import statistics
 import subprocess
 import sys
@@ -18,12 +19,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 OURS = "fallow"
+BOOTSTRAPS = 2_000
 
 
 @dataclass
 class Figure:
     """One figure: all values that it was taken from, and what it should be. `goal` is a bound on the median: from above
-    when `less` is better, else from below. `peer` is filled in for figures of others."""
+    when `less` is better, else from below. `peer` is filled in for figures of others. With `turn`, as many values that
+    follow each other belong to one turn, and the median comes with an interval."""
 
     who: str
     what: str
@@ -33,6 +36,7 @@ class Figure:
     less: bool = False
     version: str = ""
     pick: str = "median"
+    turn: int = 0
 
     @property
     def figure(self) -> float:
@@ -41,13 +45,26 @@ class Figure:
             return sorted(self.values)[min(len(self.values) - 1, int(0.99 * len(self.values)))]
         return statistics.median(self.values)
 
+    def interval(self) -> tuple[float, float]:
+        """Where 95 % of the medians lie when the turns are drawn anew, with replacement: by whole turns, since the
+        values of one are alike."""
+        draw = random.Random(0)
+        turns = [self.values[at : at + self.turn] for at in range(0, len(self.values), self.turn)]
+        medians = sorted(
+            statistics.median([value for turn in draw.choices(turns, k=len(turns)) for value in turn])
+            for _ in range(BOOTSTRAPS)
+        )
+        return medians[int(0.025 * BOOTSTRAPS)], medians[int(0.975 * BOOTSTRAPS)]
+
     def row(self) -> dict[str, Any]:
         """As it is printed and written."""
-        row = {
+        row: dict[str, Any] = {
             "who": self.who, "what": self.what, "unit": self.unit, self.pick: _digits(self.figure),
             "least": _digits(min(self.values)), "most": _digits(max(self.values)), "n": len(self.values),
             "version": self.version,
         }  # fmt: skip
+        if self.turn:
+            row["interval95"] = [_digits(end) for end in self.interval()]
         if self.goal is not None:
             met = self.figure <= self.goal if self.less else self.figure >= self.goal
             row |= {"goal": _digits(self.goal), "better": "less" if self.less else "more", "met": met}

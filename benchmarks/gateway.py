@@ -2,11 +2,15 @@
 Fallow's gateway (HTTP, key and budget, steward, signed lease, provider, worker with the same engine, receipt), and
 through the litellm proxy in front of the former. SmolLM2-135M-Instruct Q4_1, the official `openai` client, two threads.
 
-Direct, gateway and proxy take turns, in changing order, so that whatever else the machine does hits all of them. Added
-time is gateway - direct of the same turn, a ratio is gateway / direct of the same turn. Every prompt begins with a new
-number: none is sent twice, so none is answered from a cache of prompts. Engine, gateway and client share the cores.
+Direct, gateway and proxy take turns, in changing order, so that whatever else the machine does hits all of them. A turn
+of short answers is RUN of them by the same one, the first of which is not counted: so what somebody has still to do for
+an answer (claims, receipts, logs) falls on their own next one, and what the one before left undone falls on nobody.
+Added time is gateway - direct of the same place in the same turn, a ratio is gateway / direct of the same turn. Every
+prompt begins with a new number: none is sent twice, so none is answered from a cache of prompts; that the engine reads
+the same number of tokens behind us is checked. Engine, gateway and client share the cores.
 
-    FALLOW_BENCH_LITELLM_PYTHON=.../bin/python python benchmarks/gateway.py [--pairs N] [--long N] [--many N]
+    FALLOW_BENCH_LITELLM_PYTHON=.../bin/python python benchmarks/gateway.py [--turns N] [--brief N] [--long N]
+        [--many N]
 
 Without a Python that has litellm it is left out. Prints one JSON line per figure; writes `results/gateway.json`.
 """
@@ -27,7 +31,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +48,10 @@ DIRECT, PROXY = "llama.cpp's own server", "litellm proxy"
 MODEL = "smollm2"
 STREAMS, CONTEXT, THREADS = 4, 2048, 2
 SHORT_TOKENS, LONG_TOKENS = 2, 128
-WARM_UP = 5
+RUN, WARM_UP = 5, 5
+FIRST, BRIEF = "first token", "first token, short prompt"
+READ = "tokens of a prompt"
+SPENT = "processor time of a short answer"
 START_S = 120.0
 ADDED_GOAL_MS, SHARE_GOAL = 5.0, 0.97
 WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
@@ -65,9 +72,11 @@ def play_engine(model: str) -> None:
     """llama.cpp's server with the settings that a provider's worker uses, yielding as that does."""
     import xllamacpp
 
+    from fallow.adapters.leash import leash
     from fallow.adapters.worker import WorkerLimits
 
-    os.nice(WorkerLimits().nice)
+    os.setsid()
+    leash(os.getppid(), WorkerLimits().nice, 0)
     settings: Any = xllamacpp.CommonParams()
     settings.model.path = model
     settings.n_parallel, settings.n_ctx = STREAMS, CONTEXT * STREAMS
@@ -79,7 +88,9 @@ def play_engine(model: str) -> None:
 
 
 def start_proxy(python: str, address: str, folder: Path, stack: ExitStack) -> tuple[str, str]:
-    """litellm, in its own Python; -> its base URL and a key that it takes."""
+    """litellm, in its own Python and session, as our processes are; -> its base URL and a key that it takes."""
+    from fallow.cli.demo_net import REIN
+
     (folder / "config.yaml").write_text(CONFIG.format(address=address))
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port, key = probe.getsockname()[1], "sk-" + secrets.token_hex(24)
@@ -88,10 +99,13 @@ def start_proxy(python: str, address: str, folder: Path, stack: ExitStack) -> tu
         "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False", "HF_HUB_OFFLINE": "1", "NO_PROXY": "*",
         "LITELLM_LOG": "ERROR", "LITELLM_MASTER_KEY": key, "HOME": str(folder),
     }  # fmt: skip
-    command = [python, str(Path(python).with_name("litellm")), "--config", str(folder / "config.yaml")]
+    command = [*REIN, str(os.getpid()), "0", "0", python, str(Path(python).with_name("litellm"))]
+    command += ["--config", str(folder / "config.yaml")]
     command += ["--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"]
     log = stack.enter_context((folder / "litellm.log").open("w+"))
-    process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(
+        command, cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+    )
     stack.callback(process.wait)
     stack.callback(process.kill)
     for _ in range(int(START_S / 0.1)):
@@ -128,8 +142,10 @@ async def start_gateway(network: Network, model: Path) -> tuple[str, str]:
 _number = itertools.count(int(time.time() * 1000) % 10**9)
 
 
-def messages() -> list[Any]:
+def messages(brief: bool) -> list[Any]:
     """A prompt that was never sent before."""
+    if brief:
+        return [{"role": "system", "content": f"{next(_number)}"}, {"role": "user", "content": "Go on."}]
     return [
         {"role": "system", "content": f"{next(_number)} is the number of this conversation."},
         {"role": "user", "content": "Write a long story about a lighthouse keeper and the sea. Use many words."},
@@ -143,6 +159,7 @@ class Streamed:
     first_s: float
     last_s: float
     tokens: int
+    prompt_tokens: int
 
     @property
     def rate(self) -> float:
@@ -150,19 +167,25 @@ class Streamed:
         return (self.tokens - 1) / (self.last_s - self.first_s)
 
 
-async def one(client: openai.AsyncOpenAI, tokens: int) -> Streamed:
+async def one(client: openai.AsyncOpenAI, tokens: int, *, brief: bool = False) -> Streamed:
     """Ask, and read to the end."""
-    began, first, last, made = time.perf_counter(), 0.0, 0.0, 0
+    began, first, last, made, read = time.perf_counter(), 0.0, 0.0, 0, 0
     stream = await client.chat.completions.create(
-        model=MODEL, messages=messages(), max_tokens=tokens, temperature=0, stream=True,
+        model=MODEL, messages=messages(brief), max_tokens=tokens, temperature=0, stream=True,
         stream_options={"include_usage": True},
     )  # fmt: skip
     async for chunk in stream:
         if chunk.choices and chunk.choices[0].delta.content:
             last = time.perf_counter()
             first = first or last
-        made = chunk.usage.completion_tokens if getattr(chunk, "usage", None) is not None and chunk.usage else made
-    return Streamed(first - began, last - began, made)
+        if getattr(chunk, "usage", None) is not None and chunk.usage:
+            made, read = chunk.usage.completion_tokens, chunk.usage.prompt_tokens
+    return Streamed(first - began, last - began, made, read)
+
+
+async def some(client: openai.AsyncOpenAI, brief: bool) -> list[Streamed]:
+    """A turn of short answers, without the first."""
+    return [await one(client, SHORT_TOKENS, brief=brief) for _ in range(RUN)][1:]
 
 
 async def many(client: openai.AsyncOpenAI) -> float:
@@ -188,36 +211,74 @@ async def in_turns(clients: Clients, times: int, what: Any) -> dict[str, list[An
     return found
 
 
-async def race(clients: Clients, options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
-    """-> by figure and by whom: the values of all turns."""
+def processor_ms(process: int) -> float:
+    """What all threads of a process have computed so far, by Linux's count; 0 where it keeps none."""
+    spent_ns = 0
+    for thread in Path(f"/proc/{process}/task").glob("*/schedstat"):
+        with suppress(OSError):  # it has ended since
+            spent_ns += int(thread.read_text("ascii").split()[0])
+    return spent_ns / 1e6
+
+
+async def prompt_tokens(clients: Clients, brief: bool) -> float:
+    """How many tokens the engine reads for a prompt. Raises RuntimeError when that differs between it and us."""
+    read = [(await one(clients[who], SHORT_TOKENS, brief=brief)).prompt_tokens for who in (DIRECT, OURS)]
+    if read[0] != read[1]:
+        raise RuntimeError(f"not the same prompt: {read[0]} tokens directly, {read[1]} through the gateway")
+    return float(read[0])
+
+
+async def race(
+    clients: Clients, processes: dict[str, int], options: argparse.Namespace
+) -> dict[str, dict[str, list[float]]]:
+    """-> by figure and by whom: the values of all turns. `processes` are those that work for an answer of ours."""
     for client in clients.values():
         for _ in range(WARM_UP):
             await one(client, 16)
-    short = await in_turns(clients, options.pairs, lambda client: one(client, SHORT_TOKENS))
-    long = await in_turns(clients, options.long, lambda client: one(client, LONG_TOKENS))
-    together = await in_turns(clients, options.many, many)
-    return {
-        "first token": {who: [1e3 * answer.first_s for answer in answers] for who, answers in short.items()},
-        "one stream": {who: [answer.rate for answer in answers] for who, answers in long.items()},
-        f"{STREAMS} streams": together,
+    found: dict[str, dict[str, list[float]]] = {
+        READ: {what: [await prompt_tokens(clients, what == BRIEF)] for what in (FIRST, BRIEF)}
     }
+    spent: dict[str, list[float]] = {name: [] for name in processes}
+
+    async def turn(client: openai.AsyncOpenAI, brief: bool) -> list[Streamed]:
+        before = {name: processor_ms(process) for name, process in processes.items()}
+        answers = await some(client, brief)
+        if client is clients[OURS] and not brief:
+            for name, process in processes.items():
+                spent[name].append((processor_ms(process) - before[name]) / RUN)
+        return answers
+
+    for what, turns in ((FIRST, options.turns), (BRIEF, options.brief)):
+        short = await in_turns(clients, turns, lambda client, brief=what == BRIEF: turn(client, brief))
+        answers = {who: [answer for run in runs for answer in run] for who, runs in short.items()}
+        found[what] = {who: [1e3 * answer.first_s for answer in them] for who, them in answers.items()}
+    long = await in_turns(clients, options.long, lambda client: one(client, LONG_TOKENS))
+    found["one stream"] = {who: [answer.rate for answer in answers] for who, answers in long.items()}
+    found[f"{STREAMS} streams"] = await in_turns(clients, options.many, many)
+    return found | {SPENT: spent}
 
 
 def report(record: Record, found: dict[str, dict[str, list[float]]], versions: dict[str, str]) -> None:
     """Differences and ratios of the same turn first, then what they were taken from."""
-    others = [who for who in found["first token"] if who != DIRECT]
-    for who in others:
-        goal = ADDED_GOAL_MS if who == OURS else None
-        firsts = found["first token"]
-        added = [there - here for there, here in zip(firsts[who], firsts[DIRECT], strict=True)]
-        record.add(Figure(who, "added to the first token", "ms", added, goal, less=True, version=versions[who]))
+    others = [who for who in found[FIRST] if who != DIRECT]
+    for what in (FIRST, BRIEF):
+        for who in others:
+            goal = ADDED_GOAL_MS if who == OURS and what == FIRST else None
+            added = [there - here for there, here in zip(found[what][who], found[what][DIRECT], strict=True)]
+            told = Figure(
+                who, f"added to the {what}", "ms", added, goal, less=True, version=versions[who], turn=RUN - 1
+            )
+            record.add(told)
     for what in ("one stream", f"{STREAMS} streams"):
         for who in others:
             goal = SHARE_GOAL if who == OURS else None
             shares = [there / here for there, here in zip(found[what][who], found[what][DIRECT], strict=True)]
-            record.add(Figure(who, f"tokens/s, {what}: share of direct", "", shares, goal, version=versions[who]))
+            told = Figure(who, f"tokens/s, {what}: share of direct", "", shares, goal, version=versions[who], turn=1)
+            record.add(told)
+    for name, values in found.pop(SPENT).items():
+        record.add(Figure(OURS, f"{SPENT}: {name}", "ms", values, less=True, version=versions[OURS]))
     for what, by_whom in found.items():
-        unit = "ms" if what == "first token" else "tokens/s"
+        unit = "ms" if what in (FIRST, BRIEF) else "tokens/s"
         for who, values in by_whom.items():
             record.add(Figure(who, what, unit, values, less=unit == "ms", version=versions[who]))
 
@@ -235,7 +296,9 @@ async def measure(stack: ExitStack, folder: Path, litellm: str | None, options: 
     stack.callback(engine.process.kill)
     address = engine.hear()["address"]
     doors = {DIRECT: (f"{address}/v1", "none")}
-    doors[OURS] = await start_gateway(stack.enter_context(Network(folder / "net")), model)
+    network = stack.enter_context(Network(folder / "net"))
+    doors[OURS] = await start_gateway(network, model)
+    processes = {name: network.member(name).process.pid for name in ("gateway", "steward", "provider")}
     if litellm is not None:
         doors[PROXY] = start_proxy(litellm, address, folder, stack)
     async with AsyncExitStack() as clients:
@@ -246,15 +309,17 @@ async def measure(stack: ExitStack, folder: Path, litellm: str | None, options: 
                 )
                 for who, (url, key) in doors.items()
             },
+            processes | {"client": os.getpid()},
             options,
         )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=100, help="turns of short answers, for the first token")
-    parser.add_argument("--long", type=int, default=12, help="turns of long answers")
-    parser.add_argument("--many", type=int, default=8, help="turns of several long answers together")
+    parser.add_argument("--turns", type=int, default=50, help=f"turns of {RUN} short answers, for the first token")
+    parser.add_argument("--brief", type=int, default=20, help="the same after a short prompt")
+    parser.add_argument("--long", type=int, default=10, help="turns of long answers")
+    parser.add_argument("--many", type=int, default=6, help="turns of several long answers together")
     options = parser.parse_args()
     record = Record(__file__, CLAIM)
     versions = {OURS: importlib.metadata.version(OURS), DIRECT: importlib.metadata.version("xllamacpp")}
@@ -269,8 +334,12 @@ def main() -> None:
             found = asyncio.run(measure(stack, folder, peer[0] if peer else None, options))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    prompts = {what: int(read) for what, (read,) in found.pop(READ).items()}
     report(record, found, versions)
-    record.write({"tokens_short": SHORT_TOKENS, "tokens_long": LONG_TOKENS, "streams": STREAMS, "threads": THREADS})
+    record.write(
+        {"tokens_short": SHORT_TOKENS, "tokens_long": LONG_TOKENS, "streams": STREAMS, "threads": THREADS, "run": RUN,
+         "prompt_tokens": prompts}
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

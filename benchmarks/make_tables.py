@@ -63,6 +63,14 @@ def value_of(row: Row) -> float:
     return row["median"] if "median" in row else row["p99"]
 
 
+def told(row: Row) -> str:
+    """A row's figure with its unit, and where 95 % of such medians lie when that is known."""
+    said = f"{figure(value_of(row))} {row['unit']}".rstrip()
+    if "interval95" in row:
+        said += " (95 %: {} to {})".format(*map(figure, row["interval95"]))
+    return said
+
+
 def goal_of(row: Row) -> str:
     """The bound and whether it holds; "" without one."""
     if "goal" not in row:
@@ -87,7 +95,7 @@ def summary() -> str:
 def record(found: Row) -> str:
     """All rows of one script's last run, and where and when it ran."""
     rows = [
-        [row["who"], row["version"], row["what"], f"{figure(value_of(row))} {row['unit']}".rstrip(),
+        [row["who"], row["version"], row["what"], told(row),
          f"{figure(row['least'])} to {figure(row['most'])}", str(row["n"]), goal_of(row)]
         for row in found["rows"]
     ]  # fmt: skip

@@ -170,8 +170,9 @@ class Ledger(Protocol):
 class EventLog(Protocol):
     """An append-only, durable list of byte strings per stream name. `append` returns after the bytes are on disk."""
 
-    def append(self, stream: str, events: Sequence[bytes]) -> int:
-        """-> the number of the last event; numbers count up from 1."""
+    def append(self, stream: str, events: Sequence[bytes], cells: Mapping[str, bytes] | None = None) -> int:
+        """-> the number of the last event; numbers count up from 1. `cells` are set with the same flush, all or none
+        of both."""
         ...
 
     def read(self, stream: str, after: int = 0) -> Sequence[tuple[int, bytes]]: ...

@@ -25,6 +25,35 @@ def test_gives_way_and_is_bounded() -> None:
     assert told == [str(min(mine + 5, 19)), str(2 * GIB), str(2 * GIB), "0", "0"]
 
 
+TURN = """
+import ctypes, os, struct
+number, found = {"x86_64": 315, "aarch64": 275}.get(os.uname().machine), ctypes.create_string_buffer(48)
+if number is not None:
+    ctypes.CDLL(None).syscall(number, 0, found, 48, 0)
+print(os.nice(0), struct.unpack("=IIQiIQQQ", found.raw)[5])
+"""
+
+
+def test_short_turns_are_for_who_asks_and_not_for_its_workers() -> None:
+    def told(before: str, command: list[str]) -> str:
+        program = f"import os; from fallow.adapters import leash; {before}; os.execv({command[0]!r}, {command!r})"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True)
+        return done.stdout.strip()
+
+    bare = [sys.executable, "-c", TURN]
+    ask = f"leash.ask_for_turns({leash.SHORT_TURN_NS})"
+    usual, short = told("pass", bare), told(ask, bare)
+    leashed = [sys.executable, "-I", "-S", leash.__file__]
+    program = (
+        f"import os, subprocess; from fallow.adapters import leash; {ask};"
+        f"subprocess.run([*{leashed!r}, str(os.getpid()), '0', '0', *{bare!r}], check=True)"
+    )
+    worker = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True)
+    assert worker.stdout.strip() == usual
+    assert short.split()[0] == usual.split()[0]
+    assert short.split()[1] in (str(leash.SHORT_TURN_NS), usual.split()[1])  # kernels before 6.12 take no notice
+
+
 def test_cannot_take_more_than_its_bound() -> None:
     done = run(os.getpid(), 0, GIB, f"bytearray({2 * GIB})")
     assert done.returncode == 1

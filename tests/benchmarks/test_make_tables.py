@@ -44,3 +44,7 @@ def test_another_figure_makes_another_page(tmp_path: Path) -> None:
     assert (tmp_path / "README.md").read_text() == first
     (tmp_path / "results" / "one.json").write_text(run % ("100", "true"))
     assert "100 1/s | 1 to 12,345 | 9 | at least 100: met |" in make_tables(tmp_path)
+    (tmp_path / "results" / "one.json").write_text(
+        (run % ("100", "true")).replace('"n": 9', '"n": 9, "interval95": [98.5, 101]')
+    )
+    assert "100 1/s (95 %: 98.5 to 101) | 1 to 12,345 | 9 |" in make_tables(tmp_path)

@@ -51,6 +51,15 @@ def test_appending_nothing_tells_where_the_stream_ends(reopen: Reopen) -> None:
     assert log.append("a", []) == 2
 
 
+def test_cells_are_set_together_with_events(reopen: Reopen) -> None:
+    log = reopen()
+    assert log.append("a", [b"one"], {"x": b"1"}) == 1
+    assert log.append("a", [], {"y": b"2"}) == 1
+    assert (log.get("x"), log.get("y"), list(log.read("a"))) == (b"1", b"2", [(1, b"one")])
+    log = reopen()
+    assert (log.get("x"), log.get("y"), log.append("a", [])) == (b"1", b"2", 1)
+
+
 def test_everything_is_there_after_a_restart(reopen: Reopen) -> None:
     log = reopen()
     log.append("a", [b"one"])

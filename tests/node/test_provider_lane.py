@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.node.provider_net import market
 
 from fallow.errors import FallowError
-from fallow.node.provider_lane import STARVED_S, Lane
+from fallow.node.provider_lane import CALM_S, PRESSED_ANSWERS, STARVED_S, Lane
 from fallow.wire.claims import lane_leaf, merkle_root, params_hash, value_hash
 from fallow.wire.documents import ClaimRoot
 from fallow.wire.eip712 import open_signed
@@ -182,6 +182,33 @@ async def test_answers_ripen_before_they_are_claimed_and_a_slow_one_holds_up_tho
     desk.lane.claim_ripe()
     desk.lane.claim_ripe()
     assert [claim[:3] for claim in desk.claims] == [(1, 1, 1), (2, 2, 2)]
+
+
+async def first_claim_s(desk: Desk, count: int) -> float:
+    """When `count` answers given at once are claimed by a lane that is left alone."""
+    began_s = desk.now_s
+
+    async def sleep(seconds: float) -> None:
+        desk.now_s += seconds
+        if desk.claims:
+            raise asyncio.CancelledError
+
+    desk.sleep = sleep  # type: ignore[method-assign]
+    await desk.ask(*range(1, count + 1))
+    desk.answer(*range(1, count + 1))
+    with pytest.raises(asyncio.CancelledError):
+        await desk.lane.claim_regularly()
+    assert [claim[:2] for claim in desk.claims] == [(1, count)]
+    return desk.now_s - began_s
+
+
+async def test_few_answers_wait_for_one_claim_and_many_or_much_money_do_not() -> None:
+    few = await first_claim_s(Desk(), 3)
+    many = await first_claim_s(Desk(window=PRESSED_ANSWERS), PRESSED_ANSWERS)
+    poor = await first_claim_s(Desk(allowance=8), 3)
+    assert CALM_S < few <= 3 * CALM_S
+    assert many < CALM_S
+    assert poor < CALM_S
 
 
 async def test_a_failed_answer_is_worth_nothing() -> None:

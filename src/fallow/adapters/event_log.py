@@ -56,17 +56,18 @@ class SqliteEventLog:
                 for statement in _SCHEMA:
                     self._db.execute(statement)
 
-    def append(self, stream: str, events: Sequence[bytes]) -> int:
-        """Add events to the end of `stream`, all or none, durably. -> the number of the last one; appending nothing
-        tells the number of the last one there is, 0 for an empty stream."""
+    def append(self, stream: str, events: Sequence[bytes], cells: Mapping[str, bytes] | None = None) -> int:
+        """Add events to the end of `stream` and set `cells`, all or none, durably and with one flush. -> the number of
+        the last event; appending nothing tells the number of the last one there is, 0 for an empty stream."""
         assert all(len(event) <= MAX_EVENT_BYTES for event in events), "an event that is far too large"
         with self._lock, self._errors():
             last = self._last_number(stream)
-            if not events:
+            if not events and not cells:
                 return last
             rows = [(stream, number, event) for number, event in enumerate(events, last + 1)]
             with self._transaction():
                 self._db.executemany("INSERT INTO events VALUES (?, ?, ?)", rows)
+                self._set(cells or {})
             self._last[stream] = last + len(rows)
             return last + len(rows)
 
@@ -83,7 +84,7 @@ class SqliteEventLog:
     def put_all(self, cells: Mapping[str, bytes]) -> None:
         """Set several cells with one flush, all or none."""
         with self._lock, self._errors(), self._transaction():
-            self._db.executemany("INSERT OR REPLACE INTO cells VALUES (?, ?)", list(cells.items()))
+            self._set(cells)
 
     def get(self, key: str) -> bytes | None:
         """A cell's value, None when it was never set."""
@@ -102,6 +103,9 @@ class SqliteEventLog:
         """Let go of the file; everything is on disk already. Closing twice is harmless."""
         with self._lock:
             self._db.close()
+
+    def _set(self, cells: Mapping[str, bytes]) -> None:
+        self._db.executemany("INSERT OR REPLACE INTO cells VALUES (?, ?)", list(cells.items()))
 
     def _last_number(self, stream: str) -> int:
         if stream not in self._last:

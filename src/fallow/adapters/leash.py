@@ -15,9 +15,13 @@ import contextlib
 import os
 import resource
 import signal
+import struct
 import sys
 from pathlib import Path
 
+SHORT_TURN_NS = 100_000
+"""The shortest turn on a processor that Linux gives."""
+_SET_ATTRIBUTES = {"x86_64": 314, "aarch64": 274}
 _PR_SET_PDEATHSIG = 1
 
 
@@ -33,10 +37,26 @@ def leash(parent: int, nice: int, data_bytes: int) -> None:
         sys.exit(1)
     with contextlib.suppress(OSError):
         os.nice(nice)
+    ask_for_turns(0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if data_bytes:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_DATA, (data_bytes, data_bytes))
+
+
+def ask_for_turns(turn_ns: int) -> bool:
+    """Ask Linux (6.12 or later) for turns of this length, 0 for the usual, for the calling thread and all that it
+    starts; -> whether it listened. Who asks for short turns gets no more of a processor, but gets it at once when it
+    wakes, beside threads that compute without end: every process on a message's way wakes once for it. Who computes
+    should not ask."""
+    number = _SET_ATTRIBUTES.get(os.uname().machine) if sys.platform == "linux" else None
+    if number is None or os.sched_getscheduler(0) != os.SCHED_OTHER:
+        return False
+    import ctypes
+
+    # struct sched_attr: size, policy, flags, nice, priority, runtime, deadline, period
+    wanted = struct.pack("=IIQiIQQQ", 48, os.SCHED_OTHER, 0, os.nice(0), 0, turn_ns, 0, 0)
+    return ctypes.CDLL(None, use_errno=True).syscall(number, 0, wanted, 0) == 0
 
 
 if __name__ == "__main__":

@@ -84,6 +84,7 @@ def start(home: Path, chosen: frozenset[str], args: argparse.Namespace, out: Out
     from fallow.node.config import load_config, prepare_home, read_address, read_ticket
     from fallow.node.local_socket import lock_home
 
+    _answer_at_once()
     quiet_logs(args.log)
     logging.captureWarnings(True)
     config = load_config(prepare_home(home))
@@ -106,6 +107,14 @@ def start(home: Path, chosen: frozenset[str], args: argparse.Namespace, out: Out
         asyncio.run(run_node(home, options))
     out.say(farewell(chosen))
     return 0
+
+
+def _answer_at_once() -> None:
+    """Before there are threads, which all take after this one: what this process says is waited for, and its workers
+    compute on the same cores."""
+    from fallow.adapters.leash import SHORT_TURN_NS, ask_for_turns
+
+    ask_for_turns(SHORT_TURN_NS)
 
 
 def for_sale(home: Path, config: Config) -> str:
@@ -137,6 +146,7 @@ def _only_door(home: Path, steward: Path, args: argparse.Namespace, out: Output)
     from fallow.node.app import quiet_logs
     from fallow.node.config import load_config, prepare_home
 
+    _answer_at_once()
     quiet_logs(args.log)
     config = load_config(prepare_home(home))
     with ExitStack() as stack:

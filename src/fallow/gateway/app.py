@@ -5,14 +5,15 @@ any of them may die."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from fallow.errors import FallowError, fail
 from fallow.gateway.lanes import Answer, Item, ModelLane
@@ -33,7 +34,8 @@ from fallow.wire.tasks import GenerateValue
 
 CALL_S = 10.0
 FIRST_ANSWER_S = 600.0
-MODELS_FRESH_S, MODELS_GOOD_S = 1.0, 10.0
+MODELS_FRESH_S, MODELS_OLD_S, MODELS_GOOD_S = 1.0, 5.0, 10.0
+"""Fresh enough to be shown; old enough to be asked for again beside a request; good enough to begin a request with."""
 MAX_SECRET_CHARS = 200
 
 
@@ -72,8 +74,8 @@ class Gateway:
         return self.clock.monotonic_s() - self._models_at
 
     def _refresh(self) -> None:
-        if self._age_s() > MODELS_FRESH_S and self._refreshing is None:
-            self._refreshing = self._spawn(self._ask_models(), "models")
+        if self._age_s() > MODELS_OLD_S and self._refreshing is None:
+            self._refreshing = self.spawn(self._ask_models(), "models")
 
     async def _ask_models(self) -> None:
         try:
@@ -88,10 +90,11 @@ class Gateway:
         lane = self._lanes.get(model.job)
         if lane is None:
             lane = self._lanes[model.job] = ModelLane(self._link, model.job)
-            self._spawn(self._keep(model.job, lane), f"lane {model.name}")
+            self.spawn(self._keep(model.job, lane), f"lane {model.name}")
         return lane
 
-    def _spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+    def spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        """Run something beside the requests, for as long as the gateway lives."""
         task = self._group.create_task(work, name=name)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -157,16 +160,38 @@ async def _complete(request: Request, chat: bool) -> Response:
     if asked.stream:
         with_usage = asked.stream_options is not None and asked.stream_options.include_usage
         pieces = _stream(lane, answer, shape, with_usage)
-        first = await anext(pieces)
-        return StreamingResponse(_chain(first, pieces), media_type="text/event-stream")
+        return _Events(gateway, answer, await anext(pieces), pieces)
     value, receipt = await _whole(lane, answer)
     return JSONResponse(shape.whole(value, receipt), headers={"x-fallow-receipt": receipt})
 
 
-async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for piece in rest:
-        yield piece
+class _Events(Response):
+    """A stream of events as a response. Starlette's own keeps two tasks and a cancel scope for each, which costs more
+    than all the events of a short answer. A client that leaves fails its `answer`, and `pieces` end with it."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, gateway: Gateway, answer: Answer, first: bytes, pieces: AsyncGenerator[bytes]) -> None:
+        self._gateway, self._answer, self._first, self._pieces = gateway, answer, first, pieces
+        self.status_code, self.background = 200, None
+        self.init_headers({"content-type": "text/event-stream; charset=utf-8"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        watch = self._gateway.spawn(self._until_left(receive), "client")
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": self._first, "more_body": True})
+            async for piece in self._pieces:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            watch.cancel()
+            await self._pieces.aclose()
+
+    async def _until_left(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._answer.fail(fail("E1801", "The client left."))
 
 
 async def _whole(lane: ModelLane, answer: Answer) -> tuple[GenerateValue, str]:

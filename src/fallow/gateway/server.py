@@ -57,7 +57,7 @@ async def run_gateway(steward_socket: Path, listener: socket.socket) -> None:
     config = uvicorn.Config(
         create_app(Link(steward_socket), SystemClock(), SystemEntropy()),
         log_level="warning", access_log=False, lifespan="on",
-        timeout_graceful_shutdown=GRACE_S, server_header=False,
+        timeout_graceful_shutdown=GRACE_S, server_header=False, proxy_headers=False,
     )  # fmt: skip
     server = _Server(config)
     # not in a TaskGroup, which would cancel it: uvicorn must end by itself to end its connections

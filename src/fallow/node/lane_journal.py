@@ -88,10 +88,8 @@ class Journal:
             call()
 
     def _write(self, records: list[Answered], cells: dict[str, bytes]) -> None:
-        if records:
-            self._s.log.append(self._name, [msgspec.msgpack.encode(records)])
-        if cells:
-            self._s.log.put_all(cells)
+        if records or cells:
+            self._s.log.append(self._name, [msgspec.msgpack.encode(records)] if records else [], cells)
 
 
 # claims over lane answers, kept as the brain hears of them ------------------------------------------------------------

@@ -1,9 +1,11 @@
 """The provider's side of a lane: thousands of small tasks a second over one stream, without a signature or a write to
 disk for any of them.
 
-Whatever arrives together goes to the worker together, and whatever it answers together goes back together. Four times a
-second the answers that left a quarter of a second ago become leaves under one signed root; so by the time the requester
-hears of the claim it has the answers.
+Whatever arrives together goes to the worker together, and whatever it answers together goes back together. Once a
+second the answers that left a second ago become leaves under one signed root; so by the time the requester hears of the
+claim it has the answers. A claim costs both sides a signature and several writes to disk, on processors that also
+compute the answers, so a lane with few answers does not claim more often; one that is `pressed` claims four times a
+second, since what is not claimed is not paid.
 
 Bounded: unanswered tasks by the lane's window (one more breaks the stream), answers waiting to be claimed by
 MAX_UNCLAIMED, pieces of answers that the requester does not read by holding the worker back, unpaid work by the lease's
@@ -24,6 +26,11 @@ from fallow.wire.messages import LaneItem, LaneResult, LaneStop, LaneTask, Messa
 from fallow.wire.worker import MAX_LANE_BATCH, FromWorker, LaneAnswers, LaneBatch, LaneCancel
 
 CLAIM_EVERY_S = 0.25
+CALM_S = 1.0
+"""How long a lane that is not pressed lets answers gather for one claim."""
+PRESSED_ANSWERS = 256
+PRESSED_PART = 4
+"""Of the allowance: a lane is pressed once this part of it is used up by answers that are not claimed."""
 MAX_UNCLAIMED = 100_000
 MAX_OUT = 8_192
 MAX_BATCH_BYTES = 4 * MIB
@@ -70,6 +77,7 @@ class Lane:
         self._ripe: dict[int, tuple[LaneTask, LaneResult]] = {}
         self._next = 0
         self._unclaimed_units = 0
+        self._looked_s = clock.monotonic_s()
 
     # from the requester ---------------------------------------------------------------------------------------------
 
@@ -176,11 +184,19 @@ class Lane:
         """Until cancelled: claim, and hand back what waits for money that does not come."""
         while True:
             await self._clock.sleep(CLAIM_EVERY_S)
-            self.claim_ripe()
+            if self._pressed() or self._clock.monotonic_s() - self._looked_s >= CALM_S:
+                self._looked_s = self._clock.monotonic_s()
+                self.claim_ripe()
             if self._held:
                 self._flush()
             if self._starved_s is not None and self._clock.monotonic_s() - self._starved_s >= STARVED_S:
                 self._hand_back()
+
+    def _pressed(self) -> bool:
+        """Whether claims are needed soon: for money, or before too many answers wait for them."""
+        if self._held or len(self._sent) + len(self._ripe) >= PRESSED_ANSWERS:
+            return True
+        return PRESSED_PART * self._unclaimed_units >= self._allowance()
 
     def _hand_back(self) -> None:
         held, self._held, self._starved_s = self._held, [], None

@@ -209,7 +209,8 @@ class _Call:
 
     async def _run_stream(self, handler: Streaming[Any], request: Message, framed: FramedStream) -> Failure | None:
         async with asyncio.TaskGroup() as group:
-            out = FramedStream(self._stream, group.create_task)
+            # the owner's socket collects what is written by itself
+            out = FramedStream(self._stream, None if self._caller.node == OWNER else group.create_task)
             inputs = Inputs(framed)
             producer = group.create_task(self._produce(handler(self._caller, request, inputs), out))
             pump = group.create_task(inputs.pump(producer.cancel))

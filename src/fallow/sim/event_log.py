@@ -64,11 +64,12 @@ class MemoryEventLog:
             raise fail("E1801", "This log is closed.")
         return self._disk
 
-    def append(self, stream: str, events: Sequence[bytes]) -> int:
-        """Add events to the end of `stream`, all or none. -> the number of the last one that is there."""
+    def append(self, stream: str, events: Sequence[bytes], cells: Mapping[str, bytes] | None = None) -> int:
+        """Add events to the end of `stream` and set `cells`, all or none. -> the number of the last event that is
+        there."""
         disk = self._open()
-        if events:
-            disk.write({stream: events}, {})
+        if events or cells:
+            disk.write({stream: events} if events else {}, cells or {})
         return len(disk.streams.get(stream, ()))
 
     def read(self, stream: str, after: int = 0) -> Sequence[tuple[int, bytes]]:
