@@ -1,0 +1,300 @@
+"""Doing the work of a receipt again on its owner's machine, as `rules/node/replay.py` planned it: its inputs from the
+owner's own node or folders, each by its hash, in a worker process like a provider's.
+
+Defends against: what a receipt names being something else (all of it is found by hash); work that eats the machine
+(limits of memory and time, a scrubbed environment, only typed workloads' own code); a false accusation by a machine
+that does not compute exactly (it must pass the golden self-test first). Does not defend against: the owner's own
+folders changing while the work runs."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from fallow.adapters import hardware
+from fallow.adapters.blobs_files import measure
+from fallow.adapters.exactness import exactness
+from fallow.adapters.worker import Worker, WorkerLimits, open_worker
+from fallow.errors import CODES, FallowError, fail
+from fallow.node.folders import tree_id
+from fallow.rules import market
+from fallow.rules.node.replay import Difference, Piece, Plan, differences, served_with
+from fallow.sdk.client import LONG_CALL_S, AsyncFallow
+from fallow.units import GIB
+from fallow.wire import local
+from fallow.wire.claims import task_id
+from fallow.wire.messages import EXACT
+from fallow.wire.tasks import Part, TaskOutput
+from fallow.wire.worker import FromWorker, RunTask, WorkerDone, WorkerFailed, WorkerProgress, WorkerReady
+
+READY_S = 60.0
+LISTEN_S = 0.25
+PARTS_A_CALL = 16
+MAX_BYTES = 256 * GIB
+MAX_THREADS = 16
+MAX_NAMED = 5
+_THREADS = re.compile(r"/t([1-9]\d{0,2})$")
+OnProgress = Callable[[int, int, str], None]
+
+
+class Given(NamedTuple):
+    """Files and folders that the owner points to, by the names of inputs: "model", "adapter", "data"."""
+
+    paths: dict[str, Path]
+    timeout_s: int = 24 * 3600
+
+
+class Done(NamedTuple):
+    """What came of it, and of what in the end: `plan` knows what its answer was served with. `inputs` are the parts that
+    it was done from, `kept` the folder with them when something differed."""
+
+    plan: Plan
+    differences: tuple[Difference, ...]
+    inputs: tuple[Part, ...]
+    kept: Path | None
+
+
+async def replay(client: AsyncFallow, receipt: bytes, plan: Plan, given: Given, tell: OnProgress) -> Done:
+    """Do it. Errors: RejectedError E1504 when this machine gives other bits; UnavailableError E1602 when inputs are
+    nowhere, E1704 when the worker dies or takes longer than `given.timeout_s`; UsageError E2001 for a given folder that
+    is not the one; and what the workload says of the task."""
+    threads = await asyncio.to_thread(threads_for, plan.numerics)
+    with _workspace(client.home) as folder:
+        paths, parts, context_tokens = await _gather(client, receipt, plan, given, folder / "in", tell)
+        plan = served_with(plan, context_tokens)
+        found = await _run(plan, paths, parts, threads, given.timeout_s, folder, tell)
+        rows = tuple(row for piece, one in zip(plan.pieces, found, strict=True) for row in differences(piece, one))
+        kept = _keep(folder) if rows else None
+    return Done(plan, rows, parts, kept)
+
+
+def threads_for(numerics: str) -> int:
+    """How many threads give the bits of this class here. The first time it takes seconds and blocks. Raises
+    RejectedError E1504 where none do."""
+    if numerics == EXACT:
+        threads = max(1, min(hardware.cpu_millis() // 1_000, MAX_THREADS))
+        why = exactness(threads)
+        if why != EXACT:
+            what = "This machine does not compute exactly, so a difference would say nothing."
+            raise fail("E1504", what, cause=f"It was tried: {why}.", next_step="fallow doctor")
+        return threads
+    found = _THREADS.search(numerics)
+    threads = int(found[1]) if found else 1
+    if hardware.numerics(threads) != numerics:
+        cause = f"The work was done as {numerics}, this machine computes as {hardware.numerics(threads)}."
+        raise fail(
+            "E1504", "The work gives the same bits only on machines of one class, and this is none of them.",
+            cause=cause, next_step="Run the command on a machine of that class.",
+        )  # fmt: skip
+    return threads
+
+
+@contextmanager
+def _workspace(home: Path) -> Generator[Path]:
+    """A folder of our own, beside the node's store if there is one, so that files can be links into it. Removed at the
+    end, but for what `_keep` has moved away."""
+    parent = home / "replay" if home.is_dir() else None
+    try:
+        if parent is not None:
+            parent.mkdir(mode=0o700, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="fallow-replay-", dir=parent))
+    except OSError as error:
+        raise fail("E1004", f"{parent or 'The temporary folder'} cannot be written: {error.strerror}.") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _keep(folder: Path) -> Path:
+    """Move the inputs out of a workspace that is about to go."""
+    return (folder / "in").rename(folder.with_name(f"{folder.name.replace('fallow-replay-', 'evidence-')}"))
+
+
+# inputs ---------------------------------------------------------------------------------------------------------------
+
+
+async def _gather(
+    client: AsyncFallow, receipt: bytes, plan: Plan, given: Given, folder: Path, tell: OnProgress
+) -> tuple[dict[str, str], tuple[Part, ...], int]:
+    """All inputs of the plan as files -> their paths by name, the parts, and the context that a lane is served with."""
+    folder.mkdir()
+    wanted = {part.name: part for piece in plan.pieces for part in piece.task.inputs}
+    paths: dict[str, str] = {}
+    for name, path in given.paths.items():
+        if name not in wanted and (plan.names_inputs or name == "data"):
+            continue
+        tell(0, 0, f"hashing {name}")
+        blob = await asyncio.to_thread(tree_id, path)
+        part = wanted.setdefault(name, Part(name, blob, 0))
+        if part.blob != blob:
+            cause = f"It hashes to b_{blob.hex()[:12]}, the receipt's {name} is b_{part.blob.hex()[:12]}."
+            raise fail("E2001", f"{path} is not the {name} of this receipt.", cause=cause, next_step="Leave it out.")
+        paths[name] = str(_only_file(path))
+    rest = [part for name, part in wanted.items() if name not in paths]
+    asks = [tuple(rest[at : at + PARTS_A_CALL]) for at in range(0, len(rest), PARTS_A_CALL)]
+    if not plan.names_inputs and "model" not in wanted:
+        asks = [()]  # the node knows what it serves
+    missing, left_bytes, why, context_tokens = list[Part](), MAX_BYTES, "", 0
+    for number, ask in enumerate(asks):
+        tell(number * PARTS_A_CALL, len(rest), "fetching what it starts from")
+        laid, why = await _lay_out(client, local.LayOut(receipt, ask, str(folder), left_bytes), why)
+        context_tokens = laid.context_tokens
+        for part, path in zip(laid.parts, laid.paths, strict=True):
+            wanted[part.name] = part
+            if path:
+                paths[part.name] = path
+                left_bytes -= await asyncio.to_thread(_size_bytes, Path(path))
+            else:
+                missing.append(part)
+    if "model" not in wanted:
+        missing.append(Part("model", bytes(32), 0))
+    if missing:
+        raise _missing(missing, why)
+    return paths, tuple(wanted.values()), context_tokens
+
+
+async def _lay_out(client: AsyncFallow, request: local.LayOut, why: str) -> tuple[local.LaidOut, str]:
+    """What the node has of it; nothing, and why, when there is no node or it is none of its business."""
+    try:
+        return await client.call(request, local.LaidOut, LONG_CALL_S), why
+    except FallowError as error:
+        if error.code not in ("E2004", "E2002"):
+            raise
+        return local.LaidOut(request.parts, ("",) * len(request.parts)), error.what
+
+
+def _missing(parts: list[Part], why: str) -> FallowError:
+    names = [part.name if not any(part.blob) else f"{part.name} (b_{part.blob.hex()[:12]})" for part in parts]
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    able = {"model": "--model", "data": "--data", "adapter": "--adapter"}
+    ours = [option for name, option in able.items() if any(part.name == name for part in parts)]
+    step = "fallow up" if why else "Start the provider that did the work, and try again."
+    if ours:
+        step += f"   # or give {' and '.join(ours)}"
+    return fail(
+        "E1602", f"What it starts from is not at hand: {', '.join(names[:MAX_NAMED])}{more}.",
+        cause=why or "Neither your node nor the job's providers hold it any more, or they are off.",
+        next_step=step,
+    )  # fmt: skip
+
+
+def _only_file(path: Path) -> Path:
+    """What a worker is given for a folder of one file is that file."""
+    found = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]
+    return found[0] if len(found) == 1 else path
+
+
+def _size_bytes(path: Path) -> int:
+    files = [path] if path.is_file() else list(path.rglob("*"))
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+# the worker -----------------------------------------------------------------------------------------------------------
+
+
+async def _run(
+    plan: Plan, paths: dict[str, str], parts: tuple[Part, ...], threads: int, timeout_s: int, folder: Path,
+    tell: OnProgress,
+) -> list[TaskOutput]:  # fmt: skip
+    """Run all pieces in one worker -> their outputs."""
+    home = folder / "worker"
+    home.mkdir()
+    heard: asyncio.Queue[FromWorker] = asyncio.Queue()
+
+    def listen(messages: list[FromWorker]) -> None:
+        for message in messages:
+            heard.put_nowait(message)
+
+    outputs, failure = list[TaskOutput](), None
+    async with open_worker(home, _limits(plan, threads), listen, lambda _line: None) as worker:
+        desk = _Desk(worker, heard, tell, plan.drawn)
+        try:  # an error must not leave the context, which would wrap it in a group
+            async with asyncio.timeout(timeout_s):
+                await desk.ready()
+                for number, piece in enumerate(plan.pieces):
+                    outputs.append(await desk.do(piece, paths, parts, folder / f"out-{number}", threads))
+        except FallowError as error:
+            failure = error
+        except TimeoutError:
+            failure = fail("E1704", f"It was not done in {timeout_s} s.", next_step="Give it more with --timeout.")
+    if failure is not None:
+        raise failure
+    return outputs
+
+
+def _limits(plan: Plan, threads: int) -> WorkerLimits:
+    """What a provider's worker gets for such a task; never more than this machine has."""
+    here = hardware.ram_bytes()
+    usual = (max(p.task.ram_bytes, market.RAM_BYTES.get(p.task.kind, market.DEFAULT_RAM_BYTES)) for p in plan.pieces)
+    return WorkerLimits(min(max(usual), max(here - GIB, here // 2)), threads)
+
+
+class _Desk:
+    """Talks with one worker."""
+
+    def __init__(
+        self, worker: Worker, heard: asyncio.Queue[FromWorker], tell: OnProgress, drawn: tuple[int, ...]
+    ) -> None:
+        self._worker, self._heard, self._tell = worker, heard, tell
+        self._position = {index: number for number, index in enumerate(drawn, 1)}
+
+    async def ready(self) -> None:
+        """Until it says that it is there. Raises E1704 when it does not."""
+        try:
+            async with asyncio.timeout(READY_S):
+                while not isinstance(await self._next(), WorkerReady):
+                    pass
+        except TimeoutError:
+            raise fail("E1704", "The worker process did not start in time.") from None
+
+    async def do(
+        self, piece: Piece, paths: dict[str, str], parts: tuple[Part, ...], outdir: Path, threads: int
+    ) -> TaskOutput:
+        """One piece. Raises what the worker says of it, E1704 when it dies."""
+        outdir.mkdir()
+        task = piece.task
+        inputs = {part.name: paths[part.name] for part in (task.inputs or parts)}
+        self._worker.send(RunTask(task_id(task), task, inputs, str(outdir), threads))
+        while True:
+            match await self._next():
+                case WorkerProgress(_, done, total, note):
+                    self._progress(done, total, note, linked=bool(piece.links))
+                case WorkerFailed(_, code, what, _):
+                    raise fail(code if code in CODES else "E1704", f"It could not be done again: {what}")
+                case WorkerDone(_, value, files):
+                    return TaskOutput(value, await asyncio.to_thread(_parts_of, dict(files), outdir))
+                case _:
+                    pass
+
+    def _progress(self, done: int, total: int, note: str, *, linked: bool) -> None:
+        if linked and note.startswith("link"):
+            done, total = self._position.get(done, 0), len(self._position)
+        self._tell(done, total, note)
+
+    async def _next(self) -> FromWorker:
+        while True:
+            try:
+                return await asyncio.wait_for(self._heard.get(), LISTEN_S)
+            except TimeoutError:
+                if self._worker.ended.is_set() and self._heard.empty():
+                    raise fail("E1704", f"The worker died: {self._worker.why}.", next_step="fallow doctor") from None
+
+
+def _parts_of(files: dict[str, str], outdir: Path) -> tuple[Part, ...]:
+    """Output files by their hashes."""
+    found: list[Part] = []
+    for name, text in sorted(files.items()):
+        path = Path(text).resolve()
+        if not path.is_relative_to(outdir.resolve()):
+            raise fail("E1704", "The worker offered a file from elsewhere as its output.")
+        with path.open("rb") as opened:
+            blob, entry = measure(opened.fileno())
+        found.append(Part(name, blob, entry.size_bytes))
+    return tuple(found)
