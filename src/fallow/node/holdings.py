@@ -103,21 +103,32 @@ class Holdings:
         self, part: Part, folder: Path, sources: tuple[NodeAddress, ...], left_bytes: int, owner: str
     ) -> tuple[str, int]:
         """-> where the part lies, "" when nobody has it, and its size."""
+        inner = folder / part.blob.hex()
+        await asyncio.to_thread(inner.mkdir, parents=True, exist_ok=True)
         blob, blobs = BlobId(part.blob), self._s.blobs
+        for _ in range(2):
+            was_here = blobs.has(blob)
+            try:
+                size_bytes = await self._bring(part, sources, left_bytes, owner)
+                return str(await asyncio.to_thread(materialize, blobs, part.name, blob, inner)), size_bytes
+            except FallowError as error:
+                if error.code != "E1602":
+                    raise
+                log.info("not at hand", blob=blob.hex()[:12], what=error.what, cause=error.cause)
+                if not was_here:
+                    break
+                # what was here, or a file of it, was damaged on this disk and has been dropped: others may have it
+        return "", 0
+
+    async def _bring(self, part: Part, sources: tuple[NodeAddress, ...], left_bytes: int, owner: str) -> int:
+        """Make sure that a blob or a whole tree is in the store -> its size. Errors as for `Fetcher.fetch`."""
+        blob, blobs, fetcher = BlobId(part.blob), self._s.blobs, self._s.fetcher
         # a state is no larger than its claim says; of trees, tasks do not give the size
         limit = min(left_bytes, part.size_bytes) if part.name.startswith(PREFIX) else left_bytes
-        try:
-            size_bytes = await self._s.fetcher.fetch(blob, sources, limit, owner=owner, timeout_s=FETCH_S)
-            if size_bytes <= MAX_TREE_BYTES and is_tree(await asyncio.to_thread(blobs.read, blob, 0, size_bytes)):
-                size_bytes += await self._s.fetcher.fetch_tree(blob, sources, limit, owner=owner, timeout_s=FETCH_S)
-        except FallowError as error:
-            if error.code != "E1602":
-                raise
-            log.info("not at hand", blob=blob.hex()[:12], what=error.what, cause=error.cause)
-            return "", 0
-        inner = folder / blob.hex()
-        await asyncio.to_thread(inner.mkdir, parents=True, exist_ok=True)
-        return str(await asyncio.to_thread(materialize, blobs, part.name, blob, inner)), size_bytes
+        size_bytes = await fetcher.fetch(blob, sources, limit, owner=owner, timeout_s=FETCH_S)
+        if size_bytes <= MAX_TREE_BYTES and is_tree(await asyncio.to_thread(blobs.read, blob, 0, size_bytes)):
+            size_bytes += await fetcher.fetch_tree(blob, sources, limit, owner=owner, timeout_s=FETCH_S)
+        return size_bytes
 
 
 def _model_of(served: local.ServeJob | None) -> tuple[Part, ...]:

@@ -51,8 +51,8 @@ class Given(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What came of it, and of what in the end: `plan` knows what its answer was served with. `inputs` are the parts that
-    it was done from, `kept` the folder with them when something differed."""
+    """What came of it, and of what in the end: `plan` knows what its answer was served with. `inputs` are the parts
+    that it was done from, `kept` the folder with them when something differed."""
 
     plan: Plan
     differences: tuple[Difference, ...]
@@ -153,7 +153,7 @@ async def _gather(
                 left_bytes -= await asyncio.to_thread(_size_bytes, Path(path))
             else:
                 missing.append(part)
-    if "model" not in wanted:
+    if not plan.names_inputs and "model" not in wanted:
         missing.append(Part("model", bytes(32), 0))
     if missing:
         raise _missing(missing, why)

@@ -70,8 +70,8 @@ class Piece(NamedTuple):
 class Plan(NamedTuple):
     """What is done again. `numerics` is EXACT, or the class of machines that can. `chain` is set when links of a round
     are drawn, and then `round`, too. `names_inputs` is false for a lane's answer: its receipt does not say of which
-    model it is. `tokens` are read or made on the way. `shortened` is set for a lane's answer that ended before the limit
-    that was asked for: the task of an answer that ends there; `ends_at` is the context that this fills."""
+    model it is. `tokens` are read or made on the way. `shortened` is set for a lane's answer that ended before the
+    limit that was asked for: the task of an answer that ends there; `ends_at` is the context that this fills."""
 
     pieces: tuple[Piece, ...]
     numerics: str
@@ -190,9 +190,9 @@ def _answer(task: TaskSpec, output: TaskOutput, numerics: str, *, lane: bool) ->
 
 
 def served_with(found: Plan, context_tokens: int) -> Plan:
-    """The plan for an answer that was served with a context of `context_tokens`, 0 where nobody knows. An answer may end
-    where that is full (the model's own limit, which may be lower, is kept by the worker); one that ends before it was
-    cut short by its provider, and differs."""
+    """The plan for an answer that was served with a context of `context_tokens`, 0 where nobody knows. An answer may
+    end where that is full (the model's own limit, which may be lower, is kept by the worker); one that ends before it
+    was cut short by its provider, and differs."""
     if found.shortened is None or context_tokens not in (0, found.ends_at):
         return found._replace(shortened=None)
     pieces = tuple(piece._replace(task=found.shortened) for piece in found.pieces)
