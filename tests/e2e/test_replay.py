@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 from tests.e2e.kill_any import RECIPE, prepare, settled
 from tests.e2e.test_network import receipt, wait_until_served
 
@@ -127,6 +128,7 @@ async def check_alone(home: Path, batch: Path, honest: Path, folder: Path) -> No
     assert "model" not in error["what"]
 
 
+@pytest.mark.slow
 async def test_what_nobody_checked_is_checked_afterwards(tmp_path: Path) -> None:
     prepare(tmp_path)
     with Network(tmp_path / "net") as network:
@@ -144,6 +146,7 @@ async def test_what_nobody_checked_is_checked_afterwards(tmp_path: Path) -> None
         await check_alone(tmp_path / "nobody", batch, honest, tmp_path)
 
 
+@pytest.mark.slow
 async def test_steps_that_were_skipped_are_found(tmp_path: Path) -> None:
     prepare(tmp_path)
     with Network(tmp_path / "net") as network:

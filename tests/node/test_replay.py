@@ -23,6 +23,7 @@ from fallow.wire import codec, local
 from fallow.wire.blob_id import blob_id_of
 from fallow.wire.messages import EXACT
 from fallow.wire.tasks import Generate, GenerateValue, Part, TaskOutput, TaskSpec, TrainFinish
+from fallow.workloads.echo import MAX_SPINS
 
 HERE = hardware.numerics(1)
 """So that tests of the plumbing need no self-test."""
@@ -166,7 +167,7 @@ async def test_foreign_programs_do_not_run(tmp_path: Path) -> None:
 
 
 async def test_work_without_end_is_ended(tmp_path: Path) -> None:
-    error = await code_of(tmp_path / "home", planned(task("spin", b"1" + b"0" * 15)), Given({}, timeout_s=2))
+    error = await code_of(tmp_path / "home", planned(task("spin", str(MAX_SPINS).encode())), Given({}, timeout_s=2))
     assert error.code == "E1704"
     assert "not done in 2 s" in error.what
 
