@@ -15,7 +15,7 @@ from tests.workloads.tiny import RECIPE, TEXT, make_model
 from fallow.adapters import hardware
 from fallow.errors import FallowError, fail
 from fallow.node.folders import tree_id
-from fallow.node.replay import Given, _limits, replay, threads_for
+from fallow.node.replay import Bench, Done, Given, OnProgress, _limits, threads_for
 from fallow.rules.node.replay import Piece, Plan
 from fallow.sdk.client import AsyncFallow
 from fallow.units import GIB
@@ -32,6 +32,17 @@ SPUN = TaskOutput(b"", ())
 
 def quiet(_done: int, _total: int, _note: str) -> None:
     """Nobody looks."""
+
+
+async def replay(client: AsyncFallow, receipt: bytes, plan: Plan, given: Given, tell: OnProgress) -> Done:
+    """Of one receipt; a task may fail without breaking the bench."""
+    failure = None
+    async with Bench(client) as bench:
+        try:
+            return await bench.replay(receipt, plan, given, tell)
+        except FallowError as error:
+            failure = error
+    raise failure
 
 
 def planned(task: TaskSpec, expected: TaskOutput = SPUN, numerics: str = HERE, **changes: bool) -> Plan:

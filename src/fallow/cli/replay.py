@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from fallow.wire.documents import Settlement, Voucher
 from fallow.wire.receipts import Receipt, receipt_id
 
 if TYPE_CHECKING:
-    from fallow.node.replay import Done
+    from fallow.node.replay import Bench, Done
     from fallow.rules.node.replay import Plan, Report
 
 SEED_BYTES = 32
@@ -63,7 +64,22 @@ def draw_seed(args: argparse.Namespace) -> bytes:
     return args.seed or SystemEntropy().draw(SEED_BYTES)
 
 
-def redo(args: argparse.Namespace, out: Output, name: str, data: bytes, seed: bytes) -> FallowError | None:
+@asynccontextmanager
+async def bench(args: argparse.Namespace) -> AsyncGenerator[Bench | None]:
+    """Where `redo` does it; None without --replay."""
+    if not args.replay:
+        yield None
+        return
+    from fallow.node.replay import Bench
+    from fallow.sdk.client import AsyncFallow
+
+    async with Bench(AsyncFallow(args.home)) as opened:
+        yield opened
+
+
+async def redo(
+    at: Bench, args: argparse.Namespace, out: Output, name: str, data: bytes, seed: bytes
+) -> FallowError | None:
     """Do the work of a receipt that holds again and say what came of it; -> the error that the command ends with, None
     when all of it agrees. Raises nothing of its own: what cannot be done again is an answer, too."""
     from fallow.rules.node.replay import DEFAULT_LINKS, Refusal, plan, report
@@ -74,7 +90,7 @@ def redo(args: argparse.Namespace, out: Output, name: str, data: bytes, seed: by
     try:
         if isinstance(found, Refusal):
             raise fail(found.code, found.what, next_step=found.next_step)
-        done = _run(args, out, data, found)
+        done = await _run(at, args, out, data, found)
     except FallowError as error:
         error.money = f"Nothing was bought by this. {_money(receipt)}"
         out.data(
@@ -88,13 +104,12 @@ def redo(args: argparse.Namespace, out: Output, name: str, data: bytes, seed: by
     return _accusation(name, receipt, found, done, evidence) if done.differences else None
 
 
-def _run(args: argparse.Namespace, out: Output, data: bytes, found: Plan) -> Done:
-    from fallow.node.replay import Given, replay
-    from fallow.sdk.client import AsyncFallow
+async def _run(at: Bench, args: argparse.Namespace, out: Output, data: bytes, found: Plan) -> Done:
+    from fallow.node.replay import Given
 
     paths = {name: getattr(args, name) for name in ("model", "adapter", "data") if getattr(args, name) is not None}
     with out.progress("replay") as bar:
-        return asyncio.run(replay(AsyncFallow(args.home), data, found, Given(paths, args.timeout), bar.update))
+        return await at.replay(data, found, Given(paths, args.timeout), bar.update)
 
 
 # what is said ---------------------------------------------------------------------------------------------------------

@@ -41,33 +41,37 @@ def run(args: argparse.Namespace, out: Output) -> int:
     again, after all were looked at."""
     if not args.replay and any(getattr(args, name) for name in ("links", "model", "adapter", "data", "seed")):
         raise fail("E2001", "--links, --model, --adapter, --data and --seed say how to replay.", next_step="--replay")
-    seed, troubles = replay.draw_seed(args), list[FallowError]()
-    for name in [one for given in args.receipts for one in _names(given, args.home)]:
-        data = _load(name, args.home)
-        trouble = _check(name, data, out)
-        if trouble is None and args.replay:
-            trouble = replay.redo(args, out, name, data, seed)
-        if trouble is not None:
-            troubles.append(trouble)
+    troubles = asyncio.run(_run(args, out))
     if troubles:
         raise min(troubles, key=lambda error: _WORST.index(error.code) if error.code in _WORST else len(_WORST))
     return 0
+
+
+async def _run(args: argparse.Namespace, out: Output) -> list[FallowError]:
+    """-> everything that went wrong."""
+    seed, troubles = replay.draw_seed(args), list[FallowError]()
+    names = [one for given in args.receipts for one in await _names(given, args.home)]
+    async with replay.bench(args) as bench:
+        for name in names:
+            data = await _load(name, args.home)
+            trouble = _check(name, data, out)
+            if trouble is None and bench is not None:
+                trouble = await replay.redo(bench, args, out, name, data, seed)
+            if trouble is not None:
+                troubles.append(trouble)
+    return troubles
 
 
 _WORST = ("E1501", "E1503")
 """What is told at the end when several things went wrong; else the first."""
 
 
-def _names(given: str, home: str | None) -> list[str]:
+async def _names(given: str, home: str | None) -> list[str]:
     """The receipts of a job; anything else is a receipt itself."""
     if not given.startswith("j_") or Path(given).expanduser().exists():
         return [given]
-    return [to_text("receipt", one) for one in asyncio.run(_receipts(given, home))]
-
-
-async def _receipts(job: str, home: str | None) -> tuple[bytes, ...]:
     async with AsyncFallow(home) as client:
-        return await (await client.job(job)).receipts()
+        return [to_text("receipt", one) for one in await (await client.job(given)).receipts()]
 
 
 def _check(name: str, data: bytes, out: Output) -> FallowError | None:
@@ -88,7 +92,7 @@ def _check(name: str, data: bytes, out: Output) -> FallowError | None:
     return fail("E1501", f"{name} does not verify: {bad.name}: {bad.detail}.") if bad else None
 
 
-def _load(name: str, home: str | None) -> bytes:
+async def _load(name: str, home: str | None) -> bytes:
     path = Path(name).expanduser()
     if path.is_file():
         try:
@@ -99,7 +103,7 @@ def _load(name: str, home: str | None) -> bytes:
             raise fail("E2003", f"{path} cannot be read: {error.strerror}.") from error
     if path.exists() or "/" in name or "." in name:
         raise fail("E2003", f"{name} is no file.")
-    return asyncio.run(AsyncFallow(home).receipt(name))
+    return await AsyncFallow(home).receipt(name)
 
 
 def _text(checks: list[Check], receipt: Receipt | None) -> str:

@@ -13,9 +13,10 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from types import TracebackType
+from typing import NamedTuple, Self
 
 from fallow.adapters import hardware
 from fallow.adapters.blobs_files import measure
@@ -60,18 +61,95 @@ class Done(NamedTuple):
     kept: Path | None
 
 
-async def replay(client: AsyncFallow, receipt: bytes, plan: Plan, given: Given, tell: OnProgress) -> Done:
-    """Do it. Errors: RejectedError E1504 when this machine gives other bits; UnavailableError E1602 when inputs are
-    nowhere, E1704 when the worker dies or takes longer than `given.timeout_s`; UsageError E2001 for a given folder that
-    is not the one; and what the workload says of the task."""
-    threads = await asyncio.to_thread(threads_for, plan.numerics)
-    with _workspace(client.home) as folder:
-        paths, parts, context_tokens = await _gather(client, receipt, plan, given, folder / "in", tell)
-        plan = served_with(plan, context_tokens)
-        found = await _run(plan, paths, parts, threads, given.timeout_s, folder, tell)
-        rows = tuple(row for piece, one in zip(plan.pieces, found, strict=True) for row in differences(piece, one))
-        kept = _keep(folder) if rows else None
-    return Done(plan, rows, parts, kept)
+class Bench:
+    """Where work is done again: a folder of its own, and a worker that is kept from one receipt to the next, since
+    loading its libraries is most of the time. `async with Bench(client) as bench`."""
+
+    def __init__(self, client: AsyncFallow) -> None:
+        self._client = client
+        self._stack = ExitStack()
+        self._folder = Path()
+        self._life: AsyncExitStack | None = None
+        self._desk: _Desk | None = None
+        self._limits: WorkerLimits | None = None
+        self._count = 0
+
+    async def __aenter__(self) -> Self:
+        self._folder = self._stack.enter_context(_workspace(self._client.home))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._let_go()
+        finally:
+            self._stack.close()
+
+    async def replay(self, receipt: bytes, plan: Plan, given: Given, tell: OnProgress) -> Done:
+        """Do a plan again. Errors: RejectedError E1504 when this machine gives other bits; UnavailableError E1602 when
+        inputs are nowhere, E1704 when the worker dies or takes longer than `given.timeout_s`; UsageError E2001 for a
+        given folder that is not the one; and what the workload says of the task."""
+        threads = await asyncio.to_thread(threads_for, plan.numerics)
+        self._count += 1
+        folder = self._folder / str(self._count)
+        folder.mkdir()
+        try:
+            paths, parts, context_tokens = await _gather(self._client, receipt, plan, given, folder / "in", tell)
+            plan = served_with(plan, context_tokens)
+            found = await self._run(plan, paths, parts, threads, given.timeout_s, folder, tell)
+            rows = tuple(row for piece, one in zip(plan.pieces, found, strict=True) for row in differences(piece, one))
+            kept = _keep(folder, self._folder) if rows else None
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        return Done(plan, rows, parts, kept)
+
+    async def _run(
+        self, plan: Plan, paths: dict[str, str], parts: tuple[Part, ...], threads: int, timeout_s: int, folder: Path,
+        tell: OnProgress,
+    ) -> list[TaskOutput]:  # fmt: skip
+        """Run all pieces in one worker -> their outputs. After an error there is a new worker for the next."""
+        outputs = list[TaskOutput]()
+        try:
+            async with asyncio.timeout(timeout_s):
+                desk = await self._ready(_limits(plan, threads))
+                desk.listen(tell, plan.drawn)
+                for number, piece in enumerate(plan.pieces):
+                    outputs.append(await desk.do(piece, paths, parts, folder / f"out-{number}", threads))
+        except TimeoutError:
+            await self._let_go()
+            raise fail(
+                "E1704", f"It was not done in {timeout_s} s.", next_step="Give it more with --timeout."
+            ) from None
+        except FallowError:
+            await self._let_go()
+            raise
+        return outputs
+
+    async def _ready(self, limits: WorkerLimits) -> _Desk:
+        """The worker with these limits; the one of the last receipt when they are the same."""
+        if self._desk is not None and self._limits == limits:
+            return self._desk
+        await self._let_go()
+        home = self._folder / "worker"
+        home.mkdir(exist_ok=True)
+        heard: asyncio.Queue[FromWorker] = asyncio.Queue()
+
+        def take(messages: list[FromWorker]) -> None:
+            for message in messages:
+                heard.put_nowait(message)
+
+        self._life = AsyncExitStack()
+        worker = await self._life.enter_async_context(open_worker(home, limits, take, lambda _line: None))
+        self._desk, self._limits = _Desk(worker, heard), limits
+        await self._desk.ready()
+        return self._desk
+
+    async def _let_go(self) -> None:
+        """End the worker, if there is one."""
+        life, self._life, self._desk = self._life, None, None
+        if life is not None:
+            await life.aclose()
 
 
 def threads_for(numerics: str) -> int:
@@ -112,9 +190,10 @@ def _workspace(home: Path) -> Generator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _keep(folder: Path) -> Path:
-    """Move the inputs out of a workspace that is about to go."""
-    return (folder / "in").rename(folder.with_name(f"{folder.name.replace('fallow-replay-', 'evidence-')}"))
+def _keep(folder: Path, workspace: Path) -> Path:
+    """Move the inputs of one receipt out of a workspace that is about to go."""
+    name = f"{workspace.name.replace('fallow-replay-', 'evidence-')}-{folder.name}"
+    return (folder / "in").rename(workspace.with_name(name))
 
 
 # inputs ---------------------------------------------------------------------------------------------------------------
@@ -199,36 +278,6 @@ def _size_bytes(path: Path) -> int:
 # the worker -----------------------------------------------------------------------------------------------------------
 
 
-async def _run(
-    plan: Plan, paths: dict[str, str], parts: tuple[Part, ...], threads: int, timeout_s: int, folder: Path,
-    tell: OnProgress,
-) -> list[TaskOutput]:  # fmt: skip
-    """Run all pieces in one worker -> their outputs."""
-    home = folder / "worker"
-    home.mkdir()
-    heard: asyncio.Queue[FromWorker] = asyncio.Queue()
-
-    def listen(messages: list[FromWorker]) -> None:
-        for message in messages:
-            heard.put_nowait(message)
-
-    outputs, failure = list[TaskOutput](), None
-    async with open_worker(home, _limits(plan, threads), listen, lambda _line: None) as worker:
-        desk = _Desk(worker, heard, tell, plan.drawn)
-        try:  # an error must not leave the context, which would wrap it in a group
-            async with asyncio.timeout(timeout_s):
-                await desk.ready()
-                for number, piece in enumerate(plan.pieces):
-                    outputs.append(await desk.do(piece, paths, parts, folder / f"out-{number}", threads))
-        except FallowError as error:
-            failure = error
-        except TimeoutError:
-            failure = fail("E1704", f"It was not done in {timeout_s} s.", next_step="Give it more with --timeout.")
-    if failure is not None:
-        raise failure
-    return outputs
-
-
 def _limits(plan: Plan, threads: int) -> WorkerLimits:
     """What a provider's worker gets for such a task; never more than this machine has."""
     here = hardware.ram_bytes()
@@ -239,11 +288,14 @@ def _limits(plan: Plan, threads: int) -> WorkerLimits:
 class _Desk:
     """Talks with one worker."""
 
-    def __init__(
-        self, worker: Worker, heard: asyncio.Queue[FromWorker], tell: OnProgress, drawn: tuple[int, ...]
-    ) -> None:
-        self._worker, self._heard, self._tell = worker, heard, tell
-        self._position = {index: number for number, index in enumerate(drawn, 1)}
+    def __init__(self, worker: Worker, heard: asyncio.Queue[FromWorker]) -> None:
+        self._worker, self._heard = worker, heard
+        self._tell: OnProgress = lambda _done, _total, _note: None
+        self._position: dict[int, int] = {}
+
+    def listen(self, tell: OnProgress, drawn: tuple[int, ...]) -> None:
+        """Whom to tell of the progress of what comes next, of which `drawn` are the links."""
+        self._tell, self._position = tell, {index: number for number, index in enumerate(drawn, 1)}
 
     async def ready(self) -> None:
         """Until it says that it is there. Raises E1704 when it does not."""
