@@ -171,6 +171,7 @@ _declare(
     ("E1403", "job failed", "Every attempt failed.", "fallow logs JOB"),
     ("E1404", "deadline passed", "The job did not finish in the time you gave it.", "Raise --timeout."),
     ("E1501", "receipt does not verify", "The receipt was changed, or was never valid.", "Ask for the receipt again."),
+    ("E1504", "cannot be done again here", "Other machines would not give the same bits.", "fallow explain E1504"),
     ("E1604", "blob is too large", "It is larger than what was agreed or what there is room for.", "fallow doctor"),
     ("E1905", "API key's budget is spent", "The key has no credits left.", "fallow serve --top-up KEY"),
 )
@@ -185,6 +186,12 @@ _declare(
     ("E1102", "malformed message", "The peer sent bytes that are no message of ours.", "Update Fallow on both sides."),
     ("E1103", "not valid now", "It has expired, or one of the two clocks is wrong.", "Check this machine's clock."),
     ("E1502", "wrong result", "Other providers computed something else from the same input.", "fallow results JOB"),
+    (
+        "E1503",
+        "replay found a difference",
+        "The provider did not compute what it signed for.",
+        "fallow verify RECEIPT --replay --links all",
+    ),
     ("E1705", "update does not fit", "A worker published a file that is no update to this model.", "fallow logs JOB"),
     ("E1806", "peer failed", "The other node had an error that it does not explain.", "Try another node."),
     ("E1601", "blob is corrupt", "A source sent bytes that do not match their hash.", "Try again."),

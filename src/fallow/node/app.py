@@ -36,6 +36,7 @@ from fallow.node.config import (
     save_ticket,
     write_ticket,
 )
+from fallow.node.holdings import serve_holdings
 from fallow.node.lane_session import serve_lanes
 from fallow.node.local_socket import local_socket, lock_home
 from fallow.node.neighbours import announce, beyond_loopback
@@ -235,6 +236,7 @@ async def _steward(services: Services, options: Options, owner: Router, group: a
     await ready.wait()
     api.serve_jobs(owner, services, steward)
     api.serve_receipts(owner, steward, Receipts(services, steward.records, steward.state))
+    serve_holdings(owner, services, steward)
     keys = ApiKeys(services.log, services.clock, services.entropy)
     serve_lanes(owner, steward.lanes, keys, known)
     serve_api_keys(owner, keys)

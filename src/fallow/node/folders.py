@@ -17,9 +17,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from fallow.adapters.blobs_files import measure
 from fallow.errors import fail
 from fallow.ports import Blobs
 from fallow.units import MIB, BlobId
+from fallow.wire.blob_id import blob_id_of
 from fallow.wire.codec import encode
 from fallow.wire.trees import (
     MAX_ENTRIES,
@@ -51,18 +53,26 @@ def import_path(blobs: Blobs, path: Path, owner: str = "") -> Imported:
     to files inside the folder are followed. Raises UsageError E2003 for what cannot be read, E1606 for links to folders
     or out of the folder, and devices, E1104 for names that cannot be written everywhere; UnavailableError E1603 when
     there is no room."""
-    try:
-        root = path.resolve(strict=True)
-        found = [(root.name, root)] if root.is_file() else list(itertools.islice(_files(root, root), MAX_ENTRIES + 1))
-    except OSError as problem:
-        raise fail("E2003", f"{path} cannot be read: {problem.strerror}") from problem
-    if len(found) > MAX_ENTRIES:
-        raise fail("E1606", f"{path} holds more than {MAX_ENTRIES} files")
-    entries = [_import_file(blobs, name, file, owner) for name, file in found]
+    entries = [_import_file(blobs, name, file, owner) for name, file in _listed(path)]
     tree = blobs.put(encode_tree(entries))
     if owner:
         blobs.pin(tree, owner)
     return Imported(tree, sum(entry.size_bytes for entry in entries), len(entries))
+
+
+def tree_id(path: Path) -> BlobId:
+    """The id of the tree that `import_path` would make of a file or folder, without keeping anything. Raises as that
+    does."""
+    entries: list[TreeEntry] = []
+    for name, file in _listed(path):
+        try:
+            with file.open("rb") as opened:
+                blob, found = measure(opened.fileno())
+                executable = bool(os.fstat(opened.fileno()).st_mode & stat.S_IXUSR)
+        except OSError as problem:
+            raise fail("E2003", f"{file} cannot be read: {problem.strerror}") from problem
+        entries.append(TreeEntry(name, blob, found.size_bytes, executable))
+    return blob_id_of(encode_tree(entries))
 
 
 def export_tree(blobs: Blobs, tree: BlobId, path: Path) -> int:
@@ -107,6 +117,18 @@ def materialize(blobs: Blobs, part_name: str, blob: BlobId, folder: Path) -> Pat
 
 
 # in -------------------------------------------------------------------------------------------------------------------
+
+
+def _listed(path: Path) -> list[tuple[str, Path]]:
+    """The files that a tree of `path` has, by their names in it."""
+    try:
+        root = path.resolve(strict=True)
+        found = [(root.name, root)] if root.is_file() else list(itertools.islice(_files(root, root), MAX_ENTRIES + 1))
+    except OSError as problem:
+        raise fail("E2003", f"{path} cannot be read: {problem.strerror}") from problem
+    if len(found) > MAX_ENTRIES:
+        raise fail("E1606", f"{path} holds more than {MAX_ENTRIES} files")
+    return found
 
 
 def _files(root: Path, folder: Path) -> Iterator[tuple[str, Path]]:

@@ -266,6 +266,27 @@ class ReceiptBytes(Message, frozen=True):
     body: Annotated[bytes, msgspec.Meta(max_length=1 << 22)]
 
 
+class LayOut(Message, frozen=True):
+    """-> LaidOut. Makes inputs and outputs of the work in a receipt of the owner's own appear under the folder `path`,
+    read-only; what is not here any more is fetched from the job's providers, at most `limit_bytes` in all. Without
+    `parts`: the model and the adapter that a lane's job serves. Failure E1501 for a receipt that does not hold, E2002
+    for one that another account sealed or that does not name a part."""
+
+    receipt: Annotated[bytes, msgspec.Meta(max_length=1 << 22)]
+    parts: Annotated[tuple[Part, ...], msgspec.Meta(max_length=4096)]
+    path: Annotated[str, msgspec.Meta(max_length=4096)]
+    limit_bytes: U64
+
+
+class LaidOut(Message, frozen=True):
+    """The parts that were asked for, and for each the file or folder where it lies, "" where nobody has it.
+    `context_tokens` is what a lane's job is served with, 0 for other jobs and unknown ones."""
+
+    parts: Annotated[tuple[Part, ...], msgspec.Meta(max_length=4096)]
+    paths: Annotated[tuple[Annotated[str, msgspec.Meta(max_length=8192)], ...], msgspec.Meta(max_length=4096)]
+    context_tokens: U64 = 0
+
+
 class SeeOffers(Message, frozen=True):
     """-> OffersSeen: the live offers that the node's directories know."""
 
