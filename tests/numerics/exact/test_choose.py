@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -70,3 +71,15 @@ def test_only_the_allowed_are_drawn() -> None:
     logits = torch.tensor([0.0, 1.0, 2.0, -1.0]).expand(500, 4)
     assert set(choose.sample(logits, 3.0, 9, 1, torch.arange(500), k=2).tolist()) == {1, 2}
     assert set(choose.sample(logits, 1.0, 9, 1, torch.arange(500), p=0.6).tolist()) == {2}
+
+
+@pytest.mark.parametrize("spread", [0.01, 1.0, 8.0])
+def test_top_p_is_the_same_however_many_are_put_in_order_first(spread: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(3, 2000, generator=torch.Generator().manual_seed(4)) * spread
+    x[1, 7] = 60.0
+    for p in (0.0, 0.3, 0.9, 1.0):
+        monkeypatch.setattr(choose, "LEADING", 2000)
+        whole = choose.top_p(x, p)
+        for leading in (1, 100, 1024):
+            monkeypatch.setattr(choose, "LEADING", leading)
+            assert torch.equal(choose.top_p(x, p), whole)
