@@ -9,6 +9,7 @@ folders changing while the work runs."""
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shutil
 import tempfile
@@ -76,6 +77,7 @@ class Bench:
 
     async def __aenter__(self) -> Self:
         self._folder = self._stack.enter_context(_workspace(self._client.home))
+        (self._folder / "in").mkdir()
         return self
 
     async def __aexit__(
@@ -92,14 +94,14 @@ class Bench:
         given folder that is not the one; and what the workload says of the task."""
         threads = await asyncio.to_thread(threads_for, plan.numerics)
         self._count += 1
-        folder = self._folder / str(self._count)
+        folder, inputs = self._folder / str(self._count), self._folder / "in"
         folder.mkdir()
         try:
-            paths, parts, context_tokens = await _gather(self._client, receipt, plan, given, folder / "in", tell)
+            paths, parts, context_tokens = await _gather(self._client, receipt, plan, given, inputs, tell)
             plan = served_with(plan, context_tokens)
             found = await self._run(plan, paths, parts, threads, given.timeout_s, folder, tell)
             rows = tuple(row for piece, one in zip(plan.pieces, found, strict=True) for row in differences(piece, one))
-            kept = _keep(folder, self._folder) if rows else None
+            kept = await asyncio.to_thread(_keep, inputs, parts, self._count) if rows else None
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         return Done(plan, rows, parts, kept)
@@ -190,10 +192,24 @@ def _workspace(home: Path) -> Generator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _keep(folder: Path, workspace: Path) -> Path:
-    """Move the inputs of one receipt out of a workspace that is about to go."""
-    name = f"{workspace.name.replace('fallow-replay-', 'evidence-')}-{folder.name}"
-    return (folder / "in").rename(workspace.with_name(name))
+def _keep(inputs: Path, parts: tuple[Part, ...], number: int) -> Path:
+    """Put the inputs of one receipt, as far as they are not the owner's own folders, out of a workspace that is about
+    to go."""
+    workspace = inputs.parent
+    kept = workspace.with_name(f"{workspace.name.replace('fallow-replay-', 'evidence-')}-{number}")
+    kept.mkdir(mode=0o700)
+    for blob in {part.blob.hex() for part in parts}:
+        if (inputs / blob).is_dir():
+            shutil.copytree(inputs / blob, kept / blob, copy_function=_link)
+    return kept
+
+
+def _link(source: str, target: str) -> None:
+    """A second name for a file that nobody writes to, a copy where the file system has none."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 # inputs ---------------------------------------------------------------------------------------------------------------
@@ -202,8 +218,8 @@ def _keep(folder: Path, workspace: Path) -> Path:
 async def _gather(
     client: AsyncFallow, receipt: bytes, plan: Plan, given: Given, folder: Path, tell: OnProgress
 ) -> tuple[dict[str, str], tuple[Part, ...], int]:
-    """All inputs of the plan as files -> their paths by name, the parts, and the context that a lane is served with."""
-    folder.mkdir()
+    """All inputs of the plan as files -> their paths by name, the parts, and the context that a lane is served with.
+    The same blob keeps its path, since a worker that has loaded it goes on reading there."""
     wanted = {part.name: part for piece in plan.pieces for part in piece.task.inputs}
     paths: dict[str, str] = {}
     for name, path in given.paths.items():
