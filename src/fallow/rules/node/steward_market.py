@@ -391,9 +391,9 @@ def decide_by_ms(seat: Seat) -> int:
 
 
 def give_up(turn: Turn, job: Job) -> None:
-    """End a job that could not begin: nothing was leased for as long as patience lasts."""
+    """End a job that could not begin: nothing was leased for as long as patience lasts, while we were there to ask."""
     if job.phase is not Phase.STARTING or any(job.seats[n].stage is Stage.OPENING for n in job.talks):
         return
-    if turn.now_ms >= job.created_ms + turn.state.timing.patience and job.searched_ms >= 0:
+    if turn.now_ms >= job.patient_ms + turn.state.timing.patience and job.searched_ms >= 0:
         lacking = ", ".join(f"{s.resource} {s.have} of {s.wanted} {s.note}".strip() for s in job.shortfalls[:4])
         job.ending = Ending(job.last_code, f"no provider took the job{': ' + lacking if lacking else ''}")
