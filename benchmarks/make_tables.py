@@ -19,6 +19,7 @@ FOLDER = Path(__file__).resolve().parent
 PAGE = FOLDER / "README.md"
 MARKED = re.compile(r"(<!-- table: ([\w.]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 AUDITS = "audit_economics.json"
+MEMORY = "worker_memory.json"
 KILLS = "kill_any.jsonl"
 WAYS = "exact_equality_"
 
@@ -44,6 +45,8 @@ def made(name: str) -> str:
         return audits(read(name))
     if name.startswith(WAYS):
         return ways(read(name))
+    if name == MEMORY:
+        return memory(read(name))
     return kills(read(name)) if name == KILLS else record(read(name))
 
 
@@ -51,6 +54,23 @@ def table(heads: list[str], rows: list[list[str]]) -> str:
     """A table in Markdown."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def memory(found: dict[str, Any]) -> str:
+    """What workers held at their peak, and what their orders ask for."""
+    rows = [[name, peaks_of(one), figure(one["asked_bytes"] / 2**20), share(one)] for name, one in found["raw"].items()]
+    heads = ["worker", "peak of each run, MiB", "asked for, MiB", "largest share"]
+    return f"{table(heads, rows)}\n\n`python benchmarks/worker_memory.py`, {found['began'][:10]}."
+
+
+def peaks_of(one: dict[str, Any]) -> str:
+    """The peaks of all runs, in MiB."""
+    return " / ".join(figure(peak / 2**20) for peak in one["peaks_bytes"])
+
+
+def share(one: dict[str, Any]) -> str:
+    """The largest peak, of what was asked for."""
+    return f"{max(one['peaks_bytes']) / one['asked_bytes']:.2f}"
 
 
 def figure(value: float) -> str:

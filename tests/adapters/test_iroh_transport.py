@@ -72,6 +72,20 @@ async def test_a_taken_port_is_said_to_be_taken(transport: IrohTransport) -> Non
     assert caught.value.code == "E1804"
 
 
+async def test_a_relay_that_does_not_answer_keeps_nobody_from_dialling_directly() -> None:
+    """What can be tried without a relay: its URL is part of the address, and the direct way goes on working."""
+    relay = "http://127.0.0.1:9/"
+    async with asyncio.timeout(30):
+        there = await IrohTransport.bind(b"r" * 32, "127.0.0.1:0", relay)
+        here = await IrohTransport.bind(b"s" * 32)
+        assert there.address().relay == relay
+        connection = await here.connect(there.address(), 20)
+        assert connection.peer == there.address().node
+        await connection.close()
+        await here.close()
+        await there.close()
+
+
 @pytest.mark.parametrize(
     ("bind", "relay"),
     [("nonsense", ""), ("8.8.8.8:0", ""), ("127.0.0.1:99999", ""), ("127.0.0.1:0", "no url"), ("", "")],

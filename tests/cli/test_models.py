@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from blake3 import blake3
 from tests.cli.files import gguf_model, hf_model
@@ -52,10 +56,48 @@ def test_a_converter_that_fails_is_a_coded_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, code: str, what: str
 ) -> None:
     monkeypatch.setattr(models.sys, "executable", converter(tmp_path / "fails", script))
-    with pytest.raises(FallowError) as caught:
-        convert(gguf_model(tmp_path / "a.gguf"), tmp_path / "folder")
+    with pytest.raises(FallowError) as caught, OUT.progress("") as bar:
+        convert(gguf_model(tmp_path / "a.gguf"), tmp_path / "folder", bar)
     assert caught.value.code == code
     assert what in caught.value.what
+
+
+def test_how_far_a_conversion_is_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = 'echo "0 0 loading"; echo "a library talks"; echo "3 9 reading tensors"; mkdir "$4"'
+    monkeypatch.setattr(models.sys, "executable", converter(tmp_path / "ok", script))
+    trainable(gguf_model(tmp_path / "a.gguf"), tmp_path / "home", Output(as_json=False))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition("once")[2].split() for line in lines] == [["loading"], ["3/9", "reading", "tensors"]]
+
+
+INTERRUPTED = """
+import sys
+from pathlib import Path
+from fallow.cli import models
+from fallow.cli.output import Output
+models.sys.executable = sys.argv[1]
+try:
+    models.trainable(Path(sys.argv[2]), Path(sys.argv[3]), Output(as_json=False))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def test_ctrl_c_ends_a_conversion_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    slow = converter(tmp_path / "slow", 'mkdir "$4.part"; echo "1 $$ reading tensors"; exec sleep 1000')
+    source, home = gguf_model(tmp_path / "a.gguf"), tmp_path / "home"
+    command = [sys.executable, "-c", INTERRUPTED, slow, str(source), str(home)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        counted = running.stderr.readline().partition("once")[2].split()[0]
+        child = int(counted.partition("/")[2])
+        assert psutil.pid_exists(child)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(timeout=10) == 130
+    assert not psutil.pid_exists(child)
+    assert list((home / "models").iterdir()) == []
 
 
 def test_what_is_no_model(tmp_path: Path) -> None:

@@ -82,6 +82,52 @@ def test_cells_are_replaced_and_listed_by_prefix(reopen: Reopen) -> None:
     assert list(log.keys("b/%")) == list(log.keys("c")) == []
 
 
+def test_a_cut_forgets_what_is_before_it_and_nothing_else(reopen: Reopen) -> None:
+    log = reopen()
+    log.append("a", [b"one", b"two", b"three"])
+    log.append("b", [b"other"])
+    log.put_all({"old": b"1", "kept": b"2"})
+    log.cut("a", 2, {"snapshot": b"of two"}, ["old", "never set"])
+    for _ in range(2):
+        assert list(log.read("a")) == list(log.read("a", 2)) == [(3, b"three")]
+        assert list(log.read("b")) == [(1, b"other")]
+        assert (log.get("snapshot"), log.get("old"), log.get("kept")) == (b"of two", None, b"2")
+        log = reopen()
+
+
+def test_numbers_go_on_after_everything_was_cut(reopen: Reopen) -> None:
+    log = reopen()
+    log.append("a", [b"one", b"two"])
+    log.cut("a", 2, {})
+    log = reopen()
+    assert list(log.read("a")) == []
+    assert log.append("a", []) == 2
+    assert log.append("a", [b"three"]) == 3
+    log.cut("a", 99, {"all": b""})  # what is not there yet is not forgotten before it comes
+    assert log.append("a", [b"four"]) == 4
+    log.cut("a", 1, {})  # a cut before the last one changes nothing
+    assert list(log.read("a")) == [(4, b"four")]
+    assert log.append("unknown", []) == 0
+    log.cut("unknown", 5, {})
+    assert log.append("unknown", [b"first"]) == 1
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.lists(st.binary(max_size=20), max_size=3)), max_size=8))
+def test_the_two_agree_on_cuts(steps: list[tuple[str, list[bytes]]]) -> None:
+    memory, sqlite = MemoryEventLog(), SqliteEventLog(Path(":memory:"))
+    try:
+        for stream, events in steps:
+            for log in (memory, sqlite):
+                log.append(stream, events)
+                log.cut(stream, len(events), {stream: b"%d" % len(events)}, ["b"])
+            assert memory.append(stream, []) == sqlite.append(stream, [])
+            for other in "ab":
+                assert list(memory.read(other)) == list(sqlite.read(other))
+                assert memory.get(other) == sqlite.get(other)
+    finally:
+        sqlite.close()
+
+
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.lists(st.binary(max_size=20), max_size=3)), max_size=8))
 def test_the_two_agree(steps: list[tuple[str, list[bytes]]]) -> None:
     memory, sqlite = MemoryEventLog(), SqliteEventLog(Path(":memory:"))

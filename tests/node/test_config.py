@@ -119,3 +119,33 @@ def test_a_damaged_port_is_forgotten(tmp_path: Path, text: str) -> None:
     assert remembered_port(tmp_path) == 4433
     (tmp_path / "port").write_text(text)
     assert remembered_port(tmp_path) == 0
+
+
+@pytest.mark.parametrize("url", ["", "https://relay.example.com", "http://10.0.0.1:3340/", "https://[::1]:443/path"])
+def test_a_relay_is_named_by_its_url(tmp_path: Path, url: str) -> None:
+    (tmp_path / "config.toml").write_text(f'relay = "{url}"\n')
+    assert load_config(tmp_path).relay == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "relay.example.com",
+        "ftp://relay.example.com",
+        "https://",
+        "https://:443",
+        "https://host:port",
+        "https://h ost",
+        "https://user:secret@host",
+        "https://host?query",
+        "https://host#part",
+        "https://[::1",
+        "https://" + "h" * 200,
+    ],
+)
+def test_what_is_no_relay_is_said_before_the_node_starts(tmp_path: Path, url: str) -> None:
+    (tmp_path / "config.toml").write_text(f'relay = "{url}"\n')
+    with pytest.raises(UsageError) as wrong:
+        load_config(tmp_path)
+    assert wrong.value.code == "E1001"
+    assert "relay" in wrong.value.what

@@ -13,12 +13,15 @@ from tests.node.steward_net import Desk, batch, lane_job, office
 from fallow.adapters.event_log import SqliteEventLog
 from fallow.errors import FallowError, first_of
 from fallow.node import steward as module
+from fallow.node import steward_records as records_module
 from fallow.node.bank_client import BankClient
+from fallow.node.receipts import Receipts
 from fallow.node.steward import STREAM, Steward
 from fallow.rules.node.steward import outstanding
 from fallow.sdk.lanes import AsyncLane
 from fallow.units import cost_ucr
 from fallow.wire.ledger import Books
+from fallow.wire.receipts import read_receipt
 from fallow.wire.tasks import TaskOutput
 
 JOB = b"j" * 32
@@ -60,11 +63,14 @@ async def test_checked_work_frees_the_bonds_that_its_audits_held(tmp_path: Path)
             assert balance.staked_ucr == seller.provider.state.stake_ucr  # none of it on hold
 
 
+@pytest.mark.parametrize("compact_bytes", [0, module.COMPACT_BYTES])
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 6, 9])
 async def test_a_death_between_any_two_steps_changes_nothing(
-    tmp_path: Path, steps: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, steps: int, compact_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The process dies right after its `steps`th write, before what it decided is recorded or done."""
+    """The process dies right after its `steps`th write, before what it decided is recorded or done; with a snapshot
+    after every write, and without any."""
+    monkeypatch.setattr(module, "COMPACT_BYTES", compact_bytes)
     died = asyncio.Event()
     real = Steward._take
     left = [steps]
@@ -109,6 +115,100 @@ async def test_replay_gives_the_state_and_the_records_again(tmp_path: Path) -> N
         assert again.records.notes(JOB, 0) == before
         assert msgspec.msgpack.encode(again.state.jobs[JOB]) == msgspec.msgpack.encode(desk.steward.state.jobs[JOB])
         assert {type(effect).__name__ for effect in outstanding(again.state)} <= {"FindOffers", "AskQuote"}
+
+
+async def test_a_death_at_any_write_of_a_snapshot_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process dies before, or right after, its `at`th cut, for every cut of a job's life; each time the job is
+    done once, paid once and remembered."""
+    monkeypatch.setattr(module, "COMPACT_BYTES", 0)
+    real, deaths, number = Steward._compact, 0, 0
+    for at, early in ((at, early) for at in (1, 2, 4, 7) for early in (True, False)):
+        died, left, number = asyncio.Event(), [at], number + 1
+
+        async def compact(
+            self: Steward, left: list[int] = left, died: asyncio.Event = died, early: bool = early
+        ) -> None:
+            left[0] -= 1
+            if left[0] == 0 and not early:
+                await real(self)
+            if left[0] <= 0:
+                died.set()
+                await asyncio.sleep(3600)
+            await real(self)
+
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        async with asyncio.timeout(60), office(folder) as (desk, _):
+            monkeypatch.setattr(Steward, "_compact", compact)
+            submitting = desk.pool.tasks.create_task(desk.steward.submit(JOB, batch(b"one", b"two")))
+            async with asyncio.timeout(20):
+                while not died.is_set() and not desk.steward.records.outcome(JOB):
+                    await asyncio.sleep(0.02)
+            deaths += died.is_set()
+            monkeypatch.setattr(Steward, "_compact", real)
+            submitting.cancel()
+            await desk.kill()
+            await desk.start()
+            await desk.steward.submit(JOB, batch(b"one", b"two"))
+            view = await desk.settled(JOB)
+            assert (view.phase, view.done) == ("done", 2)
+            assert sum(lease.paid_ucr for lease in view.leases) == 2
+    assert deaths >= 6
+
+
+async def test_jobs_that_are_over_leave_and_can_still_be_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "COMPACT_BYTES", 0)
+    monkeypatch.setattr(module, "REST_MS", -1_000)
+    async with asyncio.timeout(60), office(tmp_path) as (desk, _):
+        await desk.steward.submit(JOB, batch(b"one", b"two"))
+        seen = await desk.settled(JOB)
+        notes, receipts = desk.steward.records.notes(JOB, 0), desk.steward.records.receipts(JOB)
+        await desk.steward.submit(b"k" * 32, batch(b"other"))
+        await desk.settled(b"k" * 32)
+        for _ in range(2):
+            assert JOB not in desk.steward.state.jobs
+            assert desk.steward.jobs()[0] == JOB
+            assert desk.steward.view(JOB) == seen
+            assert desk.steward.records.notes(JOB, 0) == notes
+            assert desk.steward.records.receipts(JOB) == receipts
+            sealed = await Receipts(desk.services, desk.steward.records, desk.steward.state).sealed(receipts[0])
+            assert read_receipt(sealed).job == JOB
+            with pytest.raises(FallowError) as gone:
+                desk.steward.spec(JOB)
+            assert gone.value.code == "E2002"
+            await desk.steward.submit(JOB, batch(b"one", b"two"))  # an id is one job, however long ago
+            assert JOB not in desk.steward.state.jobs
+            await desk.kill()
+            await desk.start()
+        found = await books(desk)
+        assert (found.minted_ucr, found.open_escrows) == (found.sum_ucr, 0)
+
+
+async def test_of_jobs_that_are_over_a_bounded_number_is_kept_and_the_log_does_not_grow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "COMPACT_BYTES", 0)
+    monkeypatch.setattr(module, "REST_MS", -1_000)
+    monkeypatch.setattr(records_module, "KEPT_JOBS", 2)
+    ids = [bytes([number]) * 32 for number in range(1, 6)]
+    async with asyncio.timeout(60), office(tmp_path) as (desk, _):
+        for job in ids:
+            await desk.steward.submit(job, batch(b"one", b"two"))
+            await desk.settled(job)
+        await desk.kill()
+        await desk.start()
+        assert len(desk.steward.records.retired) <= 2
+        assert desk.steward.jobs()[-1] == ids[-1]
+        log = desk.services.log
+        assert len(log.read(STREAM)) < 40
+        assert not log.keys(f"note/{ids[0].hex()}/")
+        assert log.keys(f"note/{ids[-1].hex()}/")
+        assert desk.steward.records.outcome(ids[0]) is not None
+        assert len(desk.steward.records.receipts(ids[0])) == 2
 
 
 async def test_a_full_disk_ends_the_node_with_its_code(tmp_path: Path) -> None:

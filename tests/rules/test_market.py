@@ -33,7 +33,7 @@ def offer(node: int = 1, price: int = 10, speed: int = 5, numerics: str = "x86",
 
 
 def test_an_offer_that_fits_has_no_shortfalls() -> None:
-    assert market.fit(market.needs_of(TRAIN, BANK), offer(price=5), 2_000) == ()
+    assert market.fit(market.needs_of(TRAIN, BANK, ram_bytes=GIB), offer(price=5), 2_000) == ()
 
 
 @pytest.mark.parametrize(
@@ -95,8 +95,8 @@ def test_volumes() -> None:
 
 def test_kinds_and_needs() -> None:
     assert [market.kind_of(spec) for spec in (TRAIN, BATCH, SERVE, LANE)] == ["train", "echo", "generate", "echo"]
-    assert market.needs_of(TRAIN, BANK, "x86") == Needs(
-        "train", BANK, "x86", ram_bytes=market.RAM_BYTES["train"], disk_bytes=77, max_price_ucr=5
+    assert market.needs_of(TRAIN, BANK, "x86", ram_bytes=3) == Needs(
+        "train", BANK, "x86", ram_bytes=3, disk_bytes=77, max_price_ucr=5
     )
 
 

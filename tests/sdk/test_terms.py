@@ -15,7 +15,7 @@ from fallow.wire.local import BatchJob, Estimate, LaneJob
 from fallow.wire.messages import Shortfall
 
 WORK = BatchJob("echo", (b"a",), (), 1)
-RAM, DEAR = Shortfall("ram_bytes", 4, 1), Shortfall("price_ucr", 100, 500, "asks more than the limit")
+RAM, DEAR = Shortfall("ram_bytes", 4 << 30, 1 << 30), Shortfall("price_ucr", 100, 500, "asks more than the limit")
 
 
 def code_of(error: pytest.ExceptionInfo[FallowError]) -> str:

@@ -38,6 +38,20 @@ def test_dying_in_mid_append_writes_all_or_nothing() -> None:
     assert list(MemoryEventLog(disk).read("a")) == [(1, b"one")]
 
 
+def test_dying_in_mid_cut_cuts_all_or_nothing() -> None:
+    for dies in (2, 3):
+        disk = Disk()
+        disk.crash_before = lambda write, dies=dies: write == dies
+        log = MemoryEventLog(disk)
+        log.append("a", [b"one", b"two"])
+        with pytest.raises(UnavailableError):
+            log.cut("a", 1, {"snapshot": b"of one"})
+            log.append("a", [b"three"])
+        again = MemoryEventLog(disk)
+        whole = ([(1, b"one"), (2, b"two")], None)
+        assert (list(again.read("a")), again.get("snapshot")) == (whole if dies == 2 else ([(2, b"two")], b"of one"))
+
+
 def test_a_closed_log_is_closed() -> None:
     log = MemoryEventLog()
     log.close()

@@ -3,10 +3,11 @@ from __future__ import annotations
 import pytest
 from tests.sim.worlds import batch, lane, play, train
 
-from fallow.rules.node.steward import State, transition
+from fallow.rules.node.steward import transition
+from fallow.rules.node.steward_snapshot import read_snapshot
 from fallow.rules.node.steward_types import AnyStewardEvent
 from fallow.sim.faults import Happening
-from fallow.sim.steward import STREAM
+from fallow.sim.steward import COMPACT_EVERY, SNAPSHOT, STREAM
 from fallow.wire import codec
 
 
@@ -29,8 +30,11 @@ def test_a_storm_of_deaths_loses_nothing() -> None:
 
 def test_the_log_alone_gives_the_state() -> None:
     world = play(batch(8), lane(10), echoes=0.2)
-    replayed = State()
-    for _, raw in world.pool.steward.log.read(STREAM):
+    saved = world.pool.steward.log.get(SNAPSHOT)
+    assert saved is not None
+    replayed, after = read_snapshot(saved).state, world.pool.steward.log.read(STREAM)
+    assert 0 < len(after) < COMPACT_EVERY
+    for _, raw in after:
         transition(replayed, codec.decode(AnyStewardEvent, raw))
     assert replayed == world.pool.steward.state
 

@@ -1,4 +1,4 @@
-"""The EventLog port on SQLite: append-only streams and cells beside them, in one file.
+"""The EventLog port on SQLite: append-only streams, whose beginnings can be cut off, and cells beside them, in a file.
 
 WAL mode with synchronous=FULL: what `append` or `put` returned from survives `kill -9` and a power cut, and a batch is
 there as a whole or not at all. One process owns the file; its threads may share the object.
@@ -9,19 +9,28 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fallow.errors import fail
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+KNOWN_VERSIONS = (0, 1, SCHEMA_VERSION)
+"""0 is a file that is new; 1 had no `cuts`, and whoever knows only that must not read half a stream as a whole one."""
 BUSY_S = 5.0
+SPARE_BYTES = 64 << 20
+"""A file with more unused space than this, and more than it uses, is made smaller when it is opened."""
 MAX_EVENT_BYTES = 64 << 20
 """Far above any event; a larger one is a mistake that would stall the node at every start."""
 
+_SPACE = ("page_size", "page_count", "freelist_count")
 _LAST = "\U0010ffff"
+_LAST_NUMBER = """SELECT coalesce(max(number), 0) FROM (
+SELECT max(number) AS number FROM events WHERE stream = :stream UNION SELECT number FROM cuts WHERE stream = :stream)"""
+_CUT = "INSERT INTO cuts VALUES (?, ?) ON CONFLICT (stream) DO UPDATE SET number = max(number, excluded.number)"
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS events (stream TEXT, number INTEGER, body BLOB NOT NULL, PRIMARY KEY (stream, number))",
+    "CREATE TABLE IF NOT EXISTS cuts (stream TEXT PRIMARY KEY, number INTEGER NOT NULL)",
     "CREATE TABLE IF NOT EXISTS cells (key TEXT PRIMARY KEY, value BLOB NOT NULL)",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
@@ -50,11 +59,20 @@ class SqliteEventLog:
             for pragma in ("journal_mode=WAL", "synchronous=FULL"):
                 self._db.execute(f"PRAGMA {pragma}").close()
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            if version not in (0, SCHEMA_VERSION):
+            if version not in KNOWN_VERSIONS:
                 raise fail("E1004", f"{self._path.name} was written by another version of Fallow ({version}).")
             with self._transaction():
                 for statement in _SCHEMA:
                     self._db.execute(statement)
+            self._shrink()
+
+    def _shrink(self) -> None:
+        """Give back what cuts have freed. Where there is no room for the smaller file beside the larger one, the space
+        is used for what comes."""
+        size, pages, free = (self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in _SPACE)
+        if free * size > SPARE_BYTES and 2 * free > pages:
+            with suppress(sqlite3.Error):
+                self._db.execute("VACUUM").close()
 
     def append(self, stream: str, events: Sequence[bytes], cells: Mapping[str, bytes] | None = None) -> int:
         """Add events to the end of `stream` and set `cells`, all or none, durably and with one flush. -> the number of
@@ -86,6 +104,15 @@ class SqliteEventLog:
         with self._lock, self._errors(), self._transaction():
             self._set(cells)
 
+    def cut(self, stream: str, upto: int, cells: Mapping[str, bytes], gone: Sequence[str] = ()) -> None:
+        """Forget the events up to number `upto`, set `cells` and forget the cells `gone`, all or nothing, durably."""
+        with self._lock, self._errors(), self._transaction():
+            self._db.executemany("INSERT OR REPLACE INTO cells VALUES (?, ?)", list(cells.items()))
+            self._db.executemany("DELETE FROM cells WHERE key = ?", [(key,) for key in gone])
+            upto = min(upto, self._last_number(stream))
+            self._db.execute("DELETE FROM events WHERE stream = ? AND number <= ?", (stream, upto))
+            self._db.execute(_CUT, (stream, upto))
+
     def get(self, key: str) -> bytes | None:
         """A cell's value, None when it was never set."""
         with self._lock, self._errors():
@@ -109,8 +136,7 @@ class SqliteEventLog:
 
     def _last_number(self, stream: str) -> int:
         if stream not in self._last:
-            query = "SELECT coalesce(max(number), 0) FROM events WHERE stream = ?"
-            (self._last[stream],) = self._db.execute(query, (stream,)).fetchone()
+            (self._last[stream],) = self._db.execute(_LAST_NUMBER, {"stream": stream}).fetchone()
         return self._last[stream]
 
     @contextmanager

@@ -5,18 +5,22 @@ Reading is done without tensor libraries; converting runs in a process of its ow
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from blake3 import blake3
 
-from fallow.cli.output import Output
+from fallow.cli.output import Bar, Output
 from fallow.errors import CODES, fail
-from fallow.units import format_size
-from fallow.workloads.model_files import ModelFacts, inspect_model
+from fallow.units import MIB, format_size
+from fallow.workloads.convert import read_progress
+from fallow.workloads.model_files import ModelFacts, draft_of, inspect_model
 
 CONVERTED = "models"
+PIECE_BYTES = 256 * MIB
 UNCHECKED = """A GGUF model's answers are not checked unless you say --verify audit: llama.cpp computes what runs at the
 same time in one batch, so the last bits of an answer depend on its neighbours, and comparing them would accuse honest
 providers. Answers of the same model as a Hugging Face folder are checked."""
@@ -35,24 +39,51 @@ def trainable(path: Path, home: Path, out: Output) -> Path:
     if facts.layout != "gguf":
         return facts.folder
     source = facts.weights[0]
-    digest = blake3(max_threads=blake3.AUTO).update_mmap(source).hexdigest()
-    folder = home / CONVERTED / digest[:32]
-    if folder.is_dir():
-        return folder
-    size = format_size(facts.size_bytes)
-    out.say(f"Converting {source.name} ({size}) for training; this is done once and takes about a minute per 200 MiB.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    convert(source, folder)
+    with out.progress(f"Converting {source.name} ({format_size(facts.size_bytes)}) for training, once") as bar:
+        folder = home / CONVERTED / _content(source, bar)[:32]
+        if not folder.is_dir():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            convert(source, folder, bar)
     return folder
 
 
-def convert(source: Path, folder: Path) -> None:
-    """Run the converter, which prints a code and what happened as its last line when it refuses."""
+def _content(source: Path, bar: Bar) -> str:
+    """The hash of a file, read in pieces so that Ctrl-C is heard."""
+    hasher, size_bytes, done = blake3(max_threads=blake3.AUTO), source.stat().st_size, 0
+    with source.open("rb") as file:
+        while piece := file.read(PIECE_BYTES):
+            hasher.update(piece)
+            done += len(piece)
+            if size_bytes > PIECE_BYTES:
+                bar.update(done // MIB, size_bytes // MIB, "MiB compared with earlier conversions")
+    return hasher.hexdigest()
+
+
+def convert(source: Path, folder: Path, bar: Bar) -> None:
+    """Run the converter, showing how far it is; it prints a code and what happened as its last line when it refuses.
+    However this ends, no converter is left running, and no half of a folder lies there."""
     command = [sys.executable, "-m", "fallow.workloads.convert", str(source), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode == 0 and folder.is_dir():
+    with tempfile.TemporaryFile("w+", errors="replace") as complaints:
+        # A session of its own: Ctrl-C is for us to hear, and a converter deep in a library would not end at once.
+        running = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=complaints, text=True, errors="replace", start_new_session=True
+        )
+        try:
+            assert running.stdout is not None
+            for line in running.stdout:
+                if (said := read_progress(line)) is not None:
+                    bar.update(*said)
+            running.wait()
+        finally:
+            running.kill()
+            running.wait()
+            if running.stdout is not None:
+                running.stdout.close()
+            shutil.rmtree(draft_of(folder), ignore_errors=True)
+        complaints.seek(0)
+        last = (complaints.read().strip().splitlines() or [""])[-1]
+    if running.returncode == 0 and folder.is_dir():
         return
-    last = (done.stderr.strip().splitlines() or [""])[-1]
     code, _, what = last.partition(" ")
     if code in CODES:
         raise fail(code, what)

@@ -190,8 +190,7 @@ def serve_jobs(router: Router, services: Services, steward: Steward) -> None:
 
     @router.on(local.WhyJob)
     async def _(_caller: Caller, request: local.WhyJob) -> local.Estimate:
-        steward.view(request.job)
-        spec = steward.state.jobs[request.job].spec
+        spec = steward.spec(request.job)
         kind = market.kind_of(spec)
         offers = await find_offers(services.rpc, services.directories, kind, services.clock.now_ms())
         return estimate(spec, services.bank_account, offers[:MAX_OFFERS], services.clock.now_ms())

@@ -50,6 +50,7 @@ from fallow.rules.node.steward_types import Timing
 from fallow.sdk.home import socket_path
 from fallow.units import NodeId, to_text
 from fallow.wire.codec import encode
+from fallow.wire.local import LaneJob, ServeJob
 from fallow.wire.messages import NodeAddress
 
 log = structlog.get_logger()
@@ -227,8 +228,7 @@ async def _steward(services: Services, options: Options, owner: Router, group: a
     steward = Steward(services, options.timing)
 
     def known(job: bytes) -> None:
-        steward.view(job)
-        if steward.state.jobs[job].lanes is None:
+        if not isinstance(steward.spec(job).work, (ServeJob, LaneJob)):
             raise fail("E2001", "This job has no lane.")
 
     ready = asyncio.Event()

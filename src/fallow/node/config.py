@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -28,6 +29,7 @@ from fallow.wire.messages import NodeAddress
 ROLES = ("bank", "directory", "steward", "gateway", "provider")
 TICKET_PREFIX = "fallow1"
 MAX_TICKET_BYTES = 2_000
+MAX_RELAY_CHARS = 200
 LEAST_ROOM_BYTES = 1 << 20
 """Keys, logs and books of a node that has done nothing yet fit into this."""
 
@@ -121,7 +123,7 @@ def _build(kind: type[Any], table: dict[str, Any], where: str) -> Any:
 
 def load_config(home: Path) -> Config:
     """Read HOME/config.toml, or the defaults when there is none. Raises UsageError E1001 for a file that is not TOML,
-    an unknown key, a value of the wrong type or an amount or size that cannot be read."""
+    an unknown key, a value of the wrong type, an amount or size that cannot be read, or a relay that is no URL."""
     path = home / "config.toml"
     try:
         table = tomllib.loads(path.read_text("utf-8"))
@@ -139,7 +141,28 @@ def load_config(home: Path) -> Config:
             parse_money(amount)
     except ValueError as error:
         raise fail("E1001", f"{path}: {error}.") from error
+    wrong = relay_problem(config.relay)
+    if wrong:
+        cause = "A relay is named by its URL, as in https://relay.example.com."
+        raise fail("E1001", f"{path}: relay {config.relay[:80]!r} {wrong}.", cause=cause)
     return config
+
+
+def relay_problem(url: str) -> str:
+    """What is wrong with a relay's URL, in words; "" for a good one and for none. Whether anybody answers there is seen
+    only when the node is up: iroh takes any URL and tries it again and again."""
+    if not url:
+        return ""
+    try:
+        found = urlsplit(url)
+        host, _ = found.hostname, found.port
+    except ValueError as error:
+        return f"cannot be read: {error}"
+    if found.scheme not in ("https", "http") or not host:
+        return "is no http or https URL with a host"
+    if found.username is not None or found.query or found.fragment or not url.isprintable() or " " in url:
+        return "has more than a host, a port and a path"
+    return "is longer than an address can hold" if len(url) > MAX_RELAY_CHARS else ""
 
 
 def prepare_home(home: Path) -> Path:

@@ -160,15 +160,15 @@ class Provider:
             changed.set()
 
     async def _keep(self, records: list[bytes], effects: list[t.ProviderEffect]) -> None:
-        """Events to the log, then their claims to the lease streams; a snapshot comes last, since a restart replays
-        only what came after it."""
+        """Events to the log, then their claims to the lease streams; a snapshot comes last and takes their place, since
+        a restart replays only what came after it."""
         if not records:
             return
         last = await asyncio.to_thread(self.services.log.append, STREAM, records)
         await self.feeds.append([e for e in effects if isinstance(e, t.EmitEvent | t.SignClaim)])
         if last - self._snapshot >= SNAPSHOT_EVERY:
             body = _encoder.encode((last, self.state))
-            await asyncio.to_thread(self.services.log.put, SNAPSHOT, body)
+            await asyncio.to_thread(self.services.log.cut, STREAM, last, {SNAPSHOT: body})
             self._snapshot = last
 
     def _recover(self) -> list[t.ProviderEffect]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fallow.adapters.worker import Worker
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from fallow.node.provider import Provider
 
 PRELOAD_S = 600.0
+READ_BYTES_PER_S = 10_000_000
+"""The least speed at which a worker may read its model from disk before it counts as stuck."""
 PARALLEL_STREAMS = 4
 MAX_LEAVES = 200_000
 """Of a lease's last claims: more than answers can be on their way when a lane breaks."""
@@ -79,11 +82,14 @@ class Lanes:
             order = Preload(
                 kind, paths, provider.threads, request.context_tokens, PARALLEL_STREAMS, exact=request.exact
             )
-            ready = await self._load(order, work, worker, lane)
+            size_bytes = await asyncio.to_thread(lambda: sum(stored_bytes(Path(path)) for path in paths.values()))
+            ready = await self._load(order, work, worker, lane, PRELOAD_S + size_bytes / READ_BYTES_PER_S)
         self._loaded[request.lease] = _Loaded(worker, key, ready, lane)
         return lane, ready
 
-    async def _load(self, order: Preload, work: LeaseWork, worker: Worker, lane: Lane) -> WorkerReady:
+    async def _load(
+        self, order: Preload, work: LeaseWork, worker: Worker, lane: Lane, patience_s: float
+    ) -> WorkerReady:
         answered: asyncio.Future[WorkerReady | WorkerFailed | str] = asyncio.get_running_loop().create_future()
 
         def on_lane(message: FromWorker) -> None:
@@ -101,7 +107,7 @@ class Lanes:
         work.on_lane, work.on_gone = on_lane, on_gone
         worker.send(order)
         try:
-            said = await asyncio.wait_for(answered, PRELOAD_S)
+            said = await asyncio.wait_for(answered, patience_s)
         except TimeoutError:
             worker.kill("it did not load its model in time")
             raise fail("E1704", "The worker did not load its model in time.") from None
@@ -138,3 +144,8 @@ class Lanes:
         """The lease is over."""
         self._loaded.pop(lease, None)
         self._leaves.pop(lease, None)
+
+
+def stored_bytes(path: Path) -> int:
+    """The size of a file, or of the files in a folder together."""
+    return sum(file.stat().st_size for file in path.rglob("*")) if path.is_dir() else path.stat().st_size

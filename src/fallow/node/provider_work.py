@@ -22,11 +22,12 @@ from fallow.node.folders import materialize
 from fallow.node.provider_feed import Feeds
 from fallow.node.services import Services
 from fallow.rules.node.provider_types import ProviderEvent, StartTask, WorkerFailed, WorkerFinished
+from fallow.rules.sizes import READ_BYTES_PER_S
 from fallow.units import BlobId
 from fallow.wire.messages import LogLine, NodeAddress, Progress
 from fallow.wire.tasks import Part, TaskOutput
 from fallow.wire.traces import PREFIX
-from fallow.wire.trees import MAX_TREE_BYTES, is_tree
+from fallow.wire.trees import MAX_TREE_BYTES, decode_tree, is_tree
 from fallow.wire.worker import (
     CancelTask,
     FromWorker,
@@ -43,6 +44,7 @@ log = structlog.get_logger()
 
 READY_S = 60.0
 FETCH_S = 1_800.0
+"""How long inputs may take on their way, and longer by their size at READ_BYTES_PER_S."""
 CANCEL_S = 1.0
 DEFAULT_TIMEOUT_S = 24 * 3600
 LINES_PER_S = 50
@@ -257,8 +259,12 @@ class LeaseWork:
         fetcher, blobs, blob = self._b.services.fetcher, self._b.services.blobs, BlobId(part.blob)
         limit = self._b.disk_bytes
         size_bytes = await fetcher.fetch(blob, sources, limit, owner=self.owner, timeout_s=FETCH_S)
-        if size_bytes <= MAX_TREE_BYTES and is_tree(await asyncio.to_thread(blobs.read, blob, 0, size_bytes)):
-            await fetcher.fetch_tree(blob, sources, limit, owner=self.owner, timeout_s=FETCH_S)
+        if size_bytes > MAX_TREE_BYTES:
+            return
+        raw = await asyncio.to_thread(blobs.read, blob, 0, size_bytes)
+        if is_tree(raw):
+            patience_s = FETCH_S + min(decode_tree(raw).size_bytes, limit) / READ_BYTES_PER_S
+            await fetcher.fetch_tree(blob, sources, limit, owner=self.owner, timeout_s=patience_s)
 
     # the worker -----------------------------------------------------------------------------------------------------
 

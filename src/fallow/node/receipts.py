@@ -12,6 +12,7 @@ from fallow.node.lane_journal import Answered, claim_leaves, find_claim, read_an
 from fallow.node.lane_leg import Leg
 from fallow.node.services import Services
 from fallow.node.steward_records import LaneReceiptNote, Records, refuted_receipt_id
+from fallow.rules.node.steward_snapshot import refuted_output
 from fallow.rules.node.steward_state import Seat, State
 from fallow.rules.node.steward_types import Charge, KeepReceipt, LaneAnswered
 from fallow.wire.claims import MerkleTree, output_hash
@@ -61,13 +62,13 @@ class Receipts:
 
     def of_job(self, job: bytes) -> tuple[bytes, ...]:
         """The ids of a job's receipts, those of caught cheats last."""
-        leases = [lease for lease in self._records.refuted() if self._state.leases.get(lease, (b"",))[0] == job]
+        leases = [lease for lease in self._records.refuted() if self._job(lease) == job]
         return (*self._records.receipts(job), *map(refuted_receipt_id, leases))
 
     async def rejected(self, lease: bytes) -> bytes | None:
         """The receipt of a cheat: the claim that was refuted, who refuted it, and that nothing was paid for it."""
-        found, place = self._records.verdict(lease), self._state.leases.get(lease)
-        if found is None or place is None:
+        found, job = self._records.verdict(lease), self._job(lease)
+        if found is None or not job:
             return None
         charge, verdict = found
         seat, work = self._seat(lease), self._claimed_work(charge)
@@ -75,7 +76,7 @@ class Receipts:
             return None
         index, path = charge.accused.index, charge.accused.path
         words = ("Caught by re-execution.",)
-        receipt = await self._assemble(seat, place[0], charge.accused.claim, work, index, path)
+        receipt = await self._assemble(seat, job, charge.accused.claim, work, index, path)
         receipt = msgspec.structs.replace(
             receipt, verdict="rejected", evidence=charge.others, notes=words, charge=verdict
         )  # fmt: skip
@@ -88,13 +89,10 @@ class Receipts:
             if record is None:
                 return None
             return LaneWork(record.number, record.params, record.seed, record.value, record.units)
-        place = self._state.leases.get(charge.lease)
-        job = self._state.jobs[place[0]] if place is not None else None
-        for slot in job.slots if job is not None else ():
-            for vote in slot.votes:
-                if vote.task == charge.task and vote.answer == charge.accused.output and vote.output is not None:
-                    return TaskWork(charge.spec, vote.output)
-        return None
+        found = self._state.seat_of(charge.lease)
+        retired = self._records.seat(charge.lease) if found is None else None
+        output = refuted_output(found[0], charge) if found is not None else retired.refuted if retired else None
+        return TaskWork(charge.spec, output) if output is not None else None
 
     async def _of_lane(self, identifier: bytes) -> Receipt:
         note = decode(LaneReceiptNote, self._s.log.get(f"lane-receipt/{identifier.hex()}") or b"")
@@ -122,10 +120,19 @@ class Receipts:
     # the common part ------------------------------------------------------------------------------------------------
 
     def _seat(self, lease: bytes) -> Seat:
-        place = self._state.leases.get(lease)
-        if place is None:
+        found = self._state.seat_of(lease)
+        if found is not None:
+            return found[1]
+        retired = self._records.seat(lease)
+        if retired is None:
             raise fail("E2002", "The lease of this receipt is not known.")
-        return next(seat for seat in self._state.jobs[place[0]].seats if seat.number == place[1])
+        return retired.seat
+
+    def _job(self, lease: bytes) -> bytes:
+        """The job of a lease; b"" for a lease that is not known."""
+        place = self._state.leases.get(lease)
+        retired = self._records.seat(lease) if place is None else None
+        return place[0] if place is not None else retired.job if retired is not None else b""
 
     async def _assemble(
         self, seat: Seat, job: bytes, claim: Signed, work: TaskWork | LaneWork, index: int, path: tuple[bytes, ...]

@@ -1,5 +1,6 @@
 """The steward process: one owner task feeds events to the pure brain (`rules/node/steward.py`), writes each to the log
-first, and starts the effects that come back. Whatever is killed at whatever moment, the log brings back."""
+first, and starts the effects that come back. Whatever is killed at whatever moment, the log brings back. From time to
+time a snapshot takes the place of the events so far, in the same write that forgets them."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from fallow.node.steward_records import Records
 from fallow.node.steward_watch import LeaseFacts, Watches
 from fallow.rules.node.steward import State, due, outstanding, transition, view
 from fallow.rules.node.steward_end import ended_effect
+from fallow.rules.node.steward_snapshot import REST_MS, read_snapshot, retire, write_snapshot
 from fallow.rules.node.steward_state import Stage
 from fallow.rules.node.steward_types import (
     RECORDS,
@@ -40,7 +42,12 @@ from fallow.wire.local import JobSpec, JobView
 
 log = structlog.get_logger()
 
-STREAM = "steward"
+STREAM, SNAPSHOT = "steward", "steward-snapshot"
+COMPACT_BYTES = 4 << 20
+"""Events are replaced by a snapshot when they take this much, and as much as the last snapshot did: so the log is never
+much larger than what is under way, and writing snapshots costs no more than writing events."""
+MAX_SNAPSHOT_BYTES = 512 << 20
+"""A larger state keeps its events: one value of the log's file cannot be much larger."""
 QUEUE = 4096
 TICK_S = 0.25
 RETRY_FIRST_S, RETRY_MOST_S = 0.25, 5.0
@@ -63,6 +70,7 @@ class Steward:
         self._running: set[bytes] = set()
         self._slots = asyncio.Semaphore(MAX_RUNNING)
         self._group: asyncio.TaskGroup | None = None
+        self._last, self._since_bytes, self._snapshot_bytes = 0, 0, 0
 
     # what others ask ------------------------------------------------------------------------------------------------
 
@@ -81,14 +89,21 @@ class Steward:
 
     def view(self, job: bytes) -> JobView:
         """Raises UsageError E2002 for a job that is not there."""
-        found = view(self.state, job)
+        found = view(self.state, job) or self.records.retired.get(job)
         if found is None:
             raise fail("E2002", f"There is no job j_{job.hex()}.")
         return found
 
     def jobs(self) -> list[bytes]:
         """All job ids, oldest first."""
-        return list(self.state.jobs)
+        return list(dict.fromkeys((*self.records.retired, *self.state.jobs)))
+
+    def spec(self, job: bytes) -> JobSpec:
+        """What a job asked for. Raises UsageError E2002 for a job that is not there, or ended long ago."""
+        shown = self.view(job)
+        if job not in self.state.jobs:
+            raise fail("E2002", f"j_{job.hex()} has ended ({shown.phase}); what it asked for is not kept any more.")
+        return self.state.jobs[job].spec
 
     async def _tell_and_wait(self, event: StewardEvent) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -134,10 +149,17 @@ class Steward:
     # the owner's loop -----------------------------------------------------------------------------------------------
 
     def replay(self) -> int:
-        """Rebuild the state from the log; -> how many events. Records are written again under their own keys, which
-        changes nothing unless the process died between the log and them."""
+        """Rebuild the state from the last snapshot and the events after it; -> how many events. Records are written
+        again under their own keys, which changes nothing unless the process died between the log and them."""
         count, records = 0, list[StewardEffect]()
-        for _, raw in self._services.log.read(STREAM):
+        saved = self._services.log.get(SNAPSHOT)
+        if saved is not None:
+            snapshot = read_snapshot(saved)
+            self.state, self._last, self._snapshot_bytes = snapshot.state, snapshot.number, len(saved)
+        self.records.load()
+        for number, raw in self._services.log.read(STREAM, self._last):
+            self._last = number
+            self._since_bytes += len(raw)
             event = recall(AnyStewardEvent, raw)
             records.extend(effect for effect in transition(self.state, event) if isinstance(effect, RECORDS))
             count += 1
@@ -159,6 +181,7 @@ class Steward:
             await self._take([StewardStarted(services.clock.now_ms(), me, self._timing)])
             self._start(outstanding(self.state))
             self._reopen()
+            await self._compact()
             ready.set()
             log.info("steward ready", events=replayed, jobs=len(self.state.jobs))
             group.create_task(self._tick(), name="steward tick")
@@ -186,10 +209,14 @@ class Steward:
         for _, done in batch:
             if done is not None and not done.done():
                 done.set_result(None)
+        await self._compact()
 
     async def _take(self, events: list[StewardEvent]) -> None:
         """Write ahead, decide, record, act; in this order, so that a crash between any two is harmless."""
-        await asyncio.to_thread(self._services.log.append, STREAM, [encode(event) for event in events])
+        events = [event for event in events if not self._is_over(event)]
+        raws = [encode(event) for event in events]
+        self._last = await asyncio.to_thread(self._services.log.append, STREAM, raws)
+        self._since_bytes += sum(map(len, raws))
         effects = [effect for event in events for effect in transition(self.state, event)]
         records = [effect for effect in effects if isinstance(effect, RECORDS)]
         if records:
@@ -203,6 +230,30 @@ class Steward:
             if isinstance(effect, JobEnded):
                 self._end_lanes(effect)
         self._start(effect for effect in effects if not isinstance(effect, RECORDS))
+
+    def _is_over(self, event: StewardEvent) -> bool:
+        """Whether a job is handed in that has ended and left the state: it must not begin again."""
+        if not isinstance(event, UserSubmitted) or event.job in self.state.jobs:
+            return False
+        return self.records.outcome(event.job) is not None
+
+    async def _compact(self) -> None:
+        """When it is worth it: take jobs that are over out of the state, and replace all events by a snapshot. Nobody
+        else changes the state meanwhile; what cannot be written ends the process, as in `_take`."""
+        if self._since_bytes < max(COMPACT_BYTES, self._snapshot_bytes):
+            return
+        charges = await asyncio.to_thread(self.records.charges, list(self.state.leases))
+        jobs = retire(self.state, self._services.clock.now_ms() - REST_MS, charges)
+        cells, gone = await asyncio.to_thread(self.records.cells_of, jobs, self.records.take_over(jobs))
+        raw, upto = await asyncio.to_thread(write_snapshot, self.state, self._last), self._last
+        if len(raw) <= MAX_SNAPSHOT_BYTES:
+            cells[SNAPSHOT] = raw
+        else:
+            log.warning("the steward's state is too large for a snapshot", size_bytes=len(raw))
+            upto = 0
+        await asyncio.to_thread(self._services.log.cut, STREAM, upto, cells, gone)
+        self._since_bytes, self._snapshot_bytes = 0, len(raw)
+        log.info("steward compacted", events=upto, size_bytes=len(raw), retired=len(jobs), jobs=len(self.state.jobs))
 
     def _end_lanes(self, ended: JobEnded) -> None:
         self.lanes.end_job(ended.job, ended.code or "E1302", ended.what or "The job has ended.")

@@ -1,5 +1,6 @@
-"""What the steward keeps for people: notes, outcomes, receipts, and the signed papers that receipts are made of. All of
-it lies in cells of the EventLog under keys of their own, so that writing a record twice changes nothing."""
+"""What the steward keeps for people: notes, outcomes, receipts, the signed papers that receipts are made of, and jobs
+that have left its state. All of it lies in cells of the EventLog under keys of their own, so that writing a record
+twice changes nothing. Outcomes, receipts and papers stay for good; of ended jobs the last KEPT_JOBS are shown."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import msgspec
 from blake3 import blake3
 
 from fallow.node.services import Services
+from fallow.rules.node.steward_snapshot import Retired, RetiredSeat, write_seat
 from fallow.rules.node.steward_types import (
     Charge,
     JobEnded,
@@ -22,9 +24,11 @@ from fallow.rules.node.steward_types import (
 from fallow.units import Digest
 from fallow.wire.codec import encode, recall
 from fallow.wire.documents import Signed, Word
-from fallow.wire.local import JobNote
+from fallow.wire.local import JobNote, JobView
 
 MAX_LIVE_NOTES = 512
+KEPT_JOBS = 1_000
+"""Ended jobs that are listed and keep their notes."""
 
 
 def receipt_id(lease: bytes, claim_hash: bytes) -> Digest:
@@ -59,6 +63,8 @@ class Records:
         self._notes: dict[bytes, list[JobNote]] = {}
         self._live: dict[bytes, deque[tuple[int, JobNote]]] = {}
         self._shown = 0
+        self.retired: dict[bytes, JobView] = {}
+        """Jobs that have left the brain's state, oldest first; read at the start."""
 
     # records of the brain -------------------------------------------------------------------------------------------
 
@@ -110,6 +116,47 @@ class Records:
     def receipt(self, identifier: bytes) -> KeepReceipt | None:
         raw = self._log.get(f"receipt/{identifier.hex()}")
         return None if raw is None else recall(KeepReceipt, raw)
+
+    # jobs that have left the state ------------------------------------------------------------------------------------
+
+    def load(self) -> None:
+        """Read the ended jobs. Blocks."""
+        raws = [self._log.get(key) for key in self._log.keys("job/")]
+        self._retired(recall(JobView, raw) for raw in raws if raw is not None)
+
+    def _retired(self, views: Iterable[JobView]) -> None:
+        found = self.retired | {view.job: view for view in views}
+        self.retired = dict(sorted(found.items(), key=lambda item: (item[1].created_ms, item[0])))
+
+    def charges(self, leases: Iterable[bytes]) -> dict[bytes, Charge]:
+        """The upheld charges against these leases. Blocks."""
+        known = set(leases)
+        found = {lease: self.verdict(lease) for lease in self.refuted() if lease in known}
+        return {lease: both[0] for lease, both in found.items() if both is not None}
+
+    def take_over(self, jobs: Iterable[Retired]) -> list[bytes]:
+        """Show these jobs from now on; -> those that are too many now, and are not shown any more."""
+        self._retired(one.view for one in jobs)
+        gone = list(self.retired)[: max(0, len(self.retired) - KEPT_JOBS)]
+        for job in gone:
+            del self.retired[job]
+            self._notes.pop(job, None)
+        return gone
+
+    def cells_of(self, jobs: Iterable[Retired], gone: Iterable[bytes]) -> tuple[dict[str, bytes], list[str]]:
+        """-> the cells to write for jobs that leave the state, and the keys to forget of those that are `gone`: to be
+        written together with the snapshot that they are not in. Blocks."""
+        cells: dict[str, bytes] = {}
+        for one in jobs:
+            cells[f"job/{one.view.job.hex()}"] = encode(one.view)
+            cells |= {f"seat/{seat.seat.lease.hex()}": write_seat(seat) for seat in one.seats}
+        keys = [key for job in gone for key in (f"job/{job.hex()}", *self._log.keys(f"note/{job.hex()}/"))]
+        return cells, keys
+
+    def seat(self, lease: bytes) -> RetiredSeat | None:
+        """A lease of a job that has left the state."""
+        raw = self._log.get(f"seat/{lease.hex()}")
+        return None if raw is None else recall(RetiredSeat, raw)
 
     # signed papers --------------------------------------------------------------------------------------------------
 

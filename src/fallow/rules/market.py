@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from fallow.units import GIB, MIB, Ucr, cost_ucr
+from fallow.units import GIB, Ucr, cost_ucr
 from fallow.wire.local import BatchJob, JobSpec, LaneJob, ServeJob, TrainJob
 from fallow.wire.messages import EXACT, Offer, Shortfall
 from fallow.wire.tasks import Recipe
 from fallow.wire.traces import MAX_LINKS_DRAWN, Cut, link_at, unit_rows
 
-RAM_BYTES = {"echo": 256 * MIB, "generate": 2 * GIB, "train": 3 * GIB}
-"""What a worker of a kind is given; see `docs/reference` for how these were measured."""
-DEFAULT_RAM_BYTES = GIB
 CPU_MILLIS = 1_000
 GENERATE_UNITS = 2_048
 """Tokens that a lane task of `generate` is reckoned with where only its limit is known."""
@@ -26,7 +23,7 @@ class Needs(NamedTuple):
     bank: bytes
     numerics: str = ""
     cpu_millis: int = CPU_MILLIS
-    ram_bytes: int = DEFAULT_RAM_BYTES
+    ram_bytes: int = GIB
     disk_bytes: int = 0
     gpus: int = 0
     gpu_ram_bytes: int = 0
@@ -34,7 +31,7 @@ class Needs(NamedTuple):
     min_stake_ucr: int = 0
 
 
-def needs_of(spec: JobSpec, bank: bytes, numerics: str = "") -> Needs:
+def needs_of(spec: JobSpec, bank: bytes, numerics: str = "", *, ram_bytes: int) -> Needs:
     """What a job asks of each of its providers. A `max_price_ucr` of 0 in the job means: no limit but the budget. Exact
     work is asked of whoever computes exactly, whatever `numerics` says."""
     kind = kind_of(spec)
@@ -43,7 +40,7 @@ def needs_of(spec: JobSpec, bank: bytes, numerics: str = "") -> Needs:
         kind=kind,
         bank=bank,
         numerics=EXACT if is_exact(spec) else numerics,
-        ram_bytes=RAM_BYTES.get(kind, DEFAULT_RAM_BYTES),
+        ram_bytes=ram_bytes,  # `sizes.ram_bytes` of the work
         disk_bytes=disk,
         max_price_ucr=spec.max_price_ucr,
     )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,7 @@ from fallow.sdk.home import resolve_home, socket_path
 from fallow.sdk.jobs import AsyncJob
 from fallow.sdk.lanes import AsyncLane
 from fallow.sdk.link import Link
+from fallow.sdk.model_size import measure
 from fallow.sdk.terms import Terms, arithmetic_for, capped, checked_by, money, spec_of
 from fallow.units import from_text
 from fallow.wire import local
@@ -118,8 +120,9 @@ class AsyncFallow:
     ) -> local.JobSpec:
         """What `train` would submit; imports the files, spends nothing."""
         weights, text = await self.import_path(model), await self.import_path(data)
-        work = local.TrainJob(weights.tree, text.tree, recipe or Recipe(method="lora"), text.size_bytes)
-        return spec_of(work, terms)
+        recipe = recipe or Recipe(method="lora")
+        size = await asyncio.to_thread(measure, model, recipe)
+        return spec_of(local.TrainJob(weights.tree, text.tree, recipe, text.size_bytes, size), terms)
 
     async def run(
         self,
@@ -160,9 +163,9 @@ class AsyncFallow:
         terms.setdefault("verify", checked_by(model))
         weights = await self.import_path(model)
         extra = (await self.import_path(adapter)).tree if adapter is not None else b""
-        work = local.ServeJob(
-            served_as, weights.tree, extra, terms.get("workers", 1), context_tokens, arithmetic or arithmetic_for(model)
-        )
+        size = await asyncio.to_thread(measure, model)
+        replicas, how = terms.get("workers", 1), arithmetic or arithmetic_for(model)
+        work = local.ServeJob(served_as, weights.tree, extra, replicas, context_tokens, how, size)
         return spec_of(work, terms)
 
     async def open_lane_job(self, workload: str, **terms: Unpack[Terms]) -> AsyncJob:

@@ -9,8 +9,9 @@ from typing import Any, Literal, Required, TypedDict
 import msgspec
 
 from fallow.errors import FallowError, fail
-from fallow.units import MAX_UCR, Ucr, format_money, parse_money
+from fallow.units import MAX_UCR, Ucr, format_money, format_size, parse_money
 from fallow.wire.local import BatchJob, Candidate, Estimate, JobSpec, LaneJob, ServeJob, TrainJob
+from fallow.wire.messages import Shortfall
 
 GGUF_MAGIC = b"GGUF"
 PRICE = "price_ucr"
@@ -139,8 +140,14 @@ def _misfit(estimate: Estimate) -> FallowError:
     """E1202, naming what the nearest candidate lacks."""
     nearest = min(estimate.candidates, key=lambda candidate: len(candidate.shortfalls.shortfalls))
     lacks = "; ".join(
-        f"{s.resource}: {s.note}" if s.note else f"{s.resource}: wanted {s.wanted}, has {s.have}"
+        f"{s.resource}: {s.note}"
+        if s.note
+        else f"{s.resource}: wanted {_amount(s, s.wanted)}, has {_amount(s, s.have)}"
         for s in nearest.shortfalls.shortfalls[:3]
     )
     count = len(estimate.candidates)
     return fail("E1202", f"None of {count} providers fits.", cause=f"The nearest lacks {lacks}.")
+
+
+def _amount(shortfall: Shortfall, amount: int) -> str:
+    return format_size(amount) if shortfall.resource.endswith("bytes") else str(amount)

@@ -16,6 +16,8 @@ from fallow.rules.escrow.facts import VoucherFacts
 from fallow.rules.escrow.rows import Book, Place
 from fallow.rules.membership import Presence, Roll
 from fallow.rules.node import provider, provider_types, steward_lanes, steward_pay, steward_trust
+from fallow.rules.node.steward_snapshot import write_snapshot
+from fallow.sim import steward as steward_process
 from fallow.sim.event_log import Disk
 
 if TYPE_CHECKING:
@@ -191,6 +193,18 @@ def _disk_lies() -> tuple[list[Patch], Spoil]:
     return [], spoil
 
 
+def _events_go_first() -> tuple[list[Patch], Spoil]:
+    def compact(self: Any) -> None:
+        """Forgets the events before their snapshot is written."""
+        number = self.log.append(steward_process.STREAM, [])
+        self.log.cut(steward_process.STREAM, number, {})
+        self.point()
+        self.log.put(steward_process.SNAPSHOT, write_snapshot(self.state, number))
+        self._snapshot = number
+
+    return [(steward_process.Steward, "_compact", compact)], storm
+
+
 def _trusting_close() -> tuple[list[Patch], Spoil]:
     def spoil(pool: Pool) -> None:
         pool.steward.trusting = True
@@ -230,6 +244,7 @@ BUGS: dict[str, Bug] = {
     "claims-renumbered": _claims_renumbered,
     "acts-before-writing": _acts_before_writing,
     "disk-lies": _disk_lies,
+    "events-go-first": _events_go_first,
     "trusting-close": _trusting_close,
     "bank-forgets": _bank_forgets,
 }

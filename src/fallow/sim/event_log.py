@@ -23,20 +23,38 @@ class Disk:
         """Asked before each write (they count up from 1) whether the machine dies there, in mid-append."""
         self.streams: dict[str, list[bytes]] = {}
         self.cells: dict[str, bytes] = {}
+        self.cuts: dict[str, int] = {}
         self._safe_streams: dict[str, list[bytes]] = {}
         self._safe_cells: dict[str, bytes] = {}
+        self._safe_cuts: dict[str, int] = {}
 
     def write(self, streams: Mapping[str, Sequence[bytes]], cells: Mapping[str, bytes]) -> None:
         """One transaction: all of it or nothing. Raises UnavailableError E1801 when the machine dies first."""
-        self.writes += 1
-        if self.crash_before(self.writes):
-            self.crash()
-            raise fail("E1801", "The machine died.")
+        self._count()
         for stream, events in streams.items():
             self.streams.setdefault(stream, []).extend(events)
         self.cells |= cells
         if self.flushes:
             self.flush(streams, cells)
+
+    def _count(self) -> None:
+        self.writes += 1
+        if self.crash_before(self.writes):
+            self.crash()
+            raise fail("E1801", "The machine died.")
+
+    def cut(self, stream: str, upto: int, cells: Mapping[str, bytes], gone: Sequence[str]) -> None:
+        """One transaction too. A disk that lies keeps this to itself like anything else."""
+        self._count()
+        kept = (self.streams, self.cells, self.cuts)
+        safe = (self._safe_streams, self._safe_cells, self._safe_cuts)
+        for streams, values, cuts in (kept, safe) if self.flushes else (kept,):
+            before = cuts.get(stream, 0)
+            cuts[stream] = max(before, min(upto, before + len(streams.get(stream, ()))))
+            streams[stream] = streams.get(stream, [])[cuts[stream] - before :]
+            values |= cells
+            for key in gone:
+                values.pop(key, None)
 
     def flush(self, streams: Mapping[str, Sequence[bytes]], cells: Mapping[str, bytes]) -> None:
         """Make what was just written safe."""
@@ -49,6 +67,7 @@ class Disk:
         self.generation += 1
         self.streams = {stream: list(events) for stream, events in self._safe_streams.items()}
         self.cells = dict(self._safe_cells)
+        self.cuts = dict(self._safe_cuts)
 
 
 class MemoryEventLog:
@@ -70,12 +89,14 @@ class MemoryEventLog:
         disk = self._open()
         if events or cells:
             disk.write({stream: events} if events else {}, cells or {})
-        return len(disk.streams.get(stream, ()))
+        return disk.cuts.get(stream, 0) + len(disk.streams.get(stream, ()))
 
     def read(self, stream: str, after: int = 0) -> Sequence[tuple[int, bytes]]:
         """The events after number `after`, in order."""
-        events = self._open().streams.get(stream, [])
-        return list(enumerate(events[max(after, 0) :], max(after, 0) + 1))
+        disk = self._open()
+        cut = disk.cuts.get(stream, 0)
+        events, start = disk.streams.get(stream, []), max(after - cut, 0)
+        return list(enumerate(events[start:], cut + start + 1))
 
     def put(self, key: str, value: bytes) -> None:
         """Set a cell."""
@@ -84,6 +105,10 @@ class MemoryEventLog:
     def put_all(self, cells: Mapping[str, bytes]) -> None:
         """Set several cells, all or none."""
         self._open().write({}, cells)
+
+    def cut(self, stream: str, upto: int, cells: Mapping[str, bytes], gone: Sequence[str] = ()) -> None:
+        """Forget events up to `upto`, set `cells`, forget the cells `gone`, all or nothing."""
+        self._open().cut(stream, upto, cells, gone)
 
     def get(self, key: str) -> bytes | None:
         """A cell's value, None when it was never set."""

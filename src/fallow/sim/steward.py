@@ -9,6 +9,7 @@ import msgspec
 
 from fallow.rules.node import steward_types as t
 from fallow.rules.node.steward import State, due, outstanding, transition
+from fallow.rules.node.steward_snapshot import read_snapshot, retire, write_snapshot
 from fallow.rules.node.steward_state import Seat
 from fallow.sim.crash import Flow, Process
 from fallow.sim.invariants import Referee
@@ -23,7 +24,10 @@ from fallow.wire.documents import Signed
 from fallow.wire.local import JobSpec
 from fallow.wire.messages import BlobFound, BlobStat, Claimed, Failure, Message, Ok
 
-STREAM = "steward"
+STREAM, SNAPSHOT = "steward", "steward-snapshot"
+COMPACT_EVERY = 40
+"""Events: often, so that many deaths come near a snapshot."""
+REST_MS = 20_000
 TICK_MS, IDLE_TICK_MS = 500, 3_000
 RETRY_FIRST_MS, RETRY_MOST_MS = 500, 8_000
 
@@ -64,7 +68,7 @@ class Steward(Process):
         self.echoes = 0.0
         self.accuse: Callable[[Seat, Claimed], None] = lambda _seat, _claim: None
         self.trusting = False
-        self.applied = 0
+        self.applied, self._snapshot = 0, 0
         self.state = State()
         self.desk = LaneDesk(self)
         self._runner = Runner(self)
@@ -74,11 +78,17 @@ class Steward(Process):
     def on_start(self) -> None:
         """Replay the log, compare with what was lost, go on."""
         lost, applied = self.state, self.applied
-        self.state, self.applied = State(), 0
+        self.state, self.applied, self._snapshot = State(), 0, 0
         self.desk = LaneDesk(self)
         self._running: set[bytes] = set()
         self._watches = Watches(self)
-        for _, raw in self.log.read(STREAM):
+        saved = self.log.get(SNAPSHOT)
+        if saved is not None:
+            found = read_snapshot(saved)
+            self.state, self.applied, self._snapshot = found.state, found.number, found.number
+            if self.applied == applied:
+                self.referee.replayed(lost, self.state)
+        for _, raw in self.log.read(STREAM, self._snapshot):
             event = codec.decode(t.AnyStewardEvent, raw)
             effects = transition(self.state, event)
             self.applied += 1
@@ -120,6 +130,20 @@ class Steward(Process):
         if not self.write_ahead:
             self.point()
             self.log.append(STREAM, [raw])
+        if self.applied - self._snapshot >= COMPACT_EVERY:
+            self._compact()
+
+    def _compact(self) -> None:
+        """Replace the events by a snapshot, without the jobs that are over for a while."""
+        number, before_ms = self.log.append(STREAM, []), self.now_ms - REST_MS
+        copy = read_snapshot(write_snapshot(self.state, number)).state
+        self.referee.replayed(self.state, copy)
+        gone = {f"ended/{one.view.job.hex()}": b"" for one in retire(copy, before_ms, {})}
+        self.point()
+        self.log.cut(STREAM, number, {SNAPSHOT: write_snapshot(copy, number), **gone})
+        retire(self.state, before_ms, {})
+        self._snapshot = number
+        self.point()
 
     def on_request(self, caller: bytes, request: Message, reply: Reply) -> None:
         """Peers fetch blobs; the user submits and cancels."""
@@ -128,7 +152,8 @@ class Steward(Process):
             case BlobStat(blob):
                 reply(BlobFound(1 if blob in self.blobs else None))
             case Submit(job, spec):
-                self.tell(t.UserSubmitted(now_ms, job, spec))
+                if self.log.get(f"ended/{job.hex()}") is None:  # else it was over, and must not begin again
+                    self.tell(t.UserSubmitted(now_ms, job, spec))
                 reply(Ok())
             case Cancel(job):
                 self.tell(t.UserCancelled(now_ms, job))

@@ -13,6 +13,22 @@ from fallow.wire.messages import Declined, Message, NodeAddress, Text
 from fallow.wire.tasks import MAX_PARAMS_BYTES, Part, Recipe, TaskOutput
 
 
+class ModelSize(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """How large a model is, as its owner measured it (`sdk/model_size.py`); 0 for what is not known. `parameters` is 0
+    for a GGUF file, `trained` the numbers that a recipe trains; `kv_width` is how many numbers a token's keys take in
+    one layer. A false one harms who says it: its job's tasks run out of memory, and are not paid."""
+
+    stored_bytes: U64 = 0
+    parameters: U64 = 0
+    trained: U64 = 0
+    layers: U64 = 0
+    width: U64 = 0
+    inner: U64 = 0
+    vocabulary: U64 = 0
+    kv_width: U64 = 0
+    heads: U64 = 0
+
+
 class TrainJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="train"):
     """Fine-tune the model in tree `model` on the data in tree `data`."""
 
@@ -20,6 +36,7 @@ class TrainJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_li
     data: Word
     recipe: Recipe
     data_bytes: U64
+    size: ModelSize = ModelSize()
 
 
 class BatchJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="batch"):
@@ -45,6 +62,7 @@ class ServeJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_li
     replicas: U64
     context_tokens: U64
     arithmetic: Label = "fp32"
+    size: ModelSize = ModelSize()
 
     @property
     def exact(self) -> bool:

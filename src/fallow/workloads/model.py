@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import json
 import logging
 import shutil
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -24,10 +26,13 @@ from transformers import AutoTokenizer as _AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from fallow.errors import FallowError, fail
-from fallow.workloads.model_files import ModelFacts, inspect_model, not_a_model
+from fallow.workloads.model_files import ModelFacts, draft_of, inspect_model, not_a_model
 
 AutoModelForCausalLM: Any = _AutoModelForCausalLM
 AutoTokenizer: Any = _AutoTokenizer
+Tell = Callable[[int, int, str], None]
+"""Hears how far something is: done, total, what."""
+TELLINGS = 10
 _COSTLY = ("GGUFReader", "get_tensor_name_map")
 
 
@@ -98,20 +103,23 @@ def _end_tokens(network: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(found)
 
 
-def convert_gguf(path: Path, folder: Path) -> ModelFacts:
+def convert_gguf(path: Path, folder: Path, tell: Tell = lambda _done, _total, _note: None) -> ModelFacts:
     """Write the model of the GGUF file `path` as a Hugging Face folder (fp16 weights, tokenizer, chat template). Takes
     about 20 s for 135M parameters and gives the same bytes every time. `folder` appears only when it is complete.
-    Errors: UsageError E1701 when it is no GGUF file or of an architecture that transformers cannot read."""
+    `tell` hears how many of the tensors are read, and what is done now, some ten times. Errors: UsageError E1701 when
+    it is no GGUF file or of an architecture that transformers cannot read."""
     facts = inspect_model(path)
     if facts.layout != "gguf":
         raise fail("E1701", f"{path.name} is no GGUF file.")
     source = facts.weights[0]
-    draft = folder.with_name(folder.name + ".part")
+    draft = draft_of(folder)
     shutil.rmtree(draft, ignore_errors=True)
     be_quiet()
     try:
         _remember_gguf()
+        tell(0, 0, "reading the header and the tokenizer")
         tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name, local_files_only=True)
+        _count_tensors(source, tell)
         network = AutoModelForCausalLM.from_pretrained(
             source.parent, gguf_file=source.name, dtype=torch.float32, local_files_only=True
         )
@@ -119,6 +127,7 @@ def convert_gguf(path: Path, folder: Path) -> ModelFacts:
         network.hf_quantizer, network.is_quantized = None, False
         if hasattr(network.config, "quantization_config"):
             del network.config.quantization_config
+        tell(0, 0, "writing the folder")
         network.to(torch.float16).save_pretrained(draft)
         tokenizer.save_pretrained(draft)
     except Exception as error:
@@ -140,8 +149,26 @@ def _remember_gguf() -> None:
             setattr(gguf, name, functools.lru_cache(maxsize=1)(plain))
 
 
+def _count_tensors(source: Path, tell: Tell) -> None:
+    """Have each tensor counted that transformers reads; until `_forget_gguf`."""
+    gguf: Any = importlib.import_module("gguf")
+    with source.open("rb") as file:
+        total = max(1, int.from_bytes(file.read(16)[8:], "little"))
+    plain, counts = gguf.dequantize, itertools.count(1)
+
+    def counted(data: Any, kind: Any) -> Any:
+        found, done = plain(data, kind), next(counts)
+        if done * TELLINGS // total != (done - 1) * TELLINGS // total:
+            tell(done, total, "reading tensors")
+        return found
+
+    counted.plain = plain  # pyright: ignore[reportFunctionMemberAccess]
+    gguf.dequantize = counted
+
+
 def _forget_gguf() -> None:
     gguf: Any = importlib.import_module("gguf")
+    gguf.dequantize = getattr(gguf.dequantize, "plain", gguf.dequantize)
     for name in _COSTLY:
         getattr(getattr(gguf, name), "cache_clear", lambda: None)()
 

@@ -68,6 +68,11 @@ def inspect_model(path: Path) -> ModelFacts:
     )
 
 
+def draft_of(folder: Path) -> Path:
+    """Where a model is written before it is complete and gets its name."""
+    return folder.with_name(folder.name + ".part")
+
+
 def find_gguf(path: Path) -> Path | None:
     """The GGUF file at `path`: itself, or the only one in a folder that has no config.json. Errors: E1701 for
     several."""

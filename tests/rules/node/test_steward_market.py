@@ -137,6 +137,27 @@ def test_an_empty_purse_ends_the_job_and_a_poor_provider_does_not() -> None:
     assert crowd.of(t.JobEnded)
 
 
+def test_patience_does_not_run_out_while_the_steward_is_away() -> None:
+    crowd = Crowd(honest_crowd(1), timing=t.Timing(patience=30_000), away={"p0"})
+    job = crowd.submit(batch_spec(workers=1, verify="none"))
+    crowd.run()
+    crowd.now_ms += 40_000
+    crowd.restart()
+    crowd.run()
+    assert not crowd.of(t.JobEnded)
+    crowd.pass_time(20_000)
+    crowd.away.clear()
+    crowd.pass_time(5_000)
+    assert ended(crowd, job) == ""
+    crowd = Crowd(honest_crowd(1), timing=t.Timing(patience=30_000), away={"p0"})
+    job = crowd.submit(batch_spec(workers=1, verify="none"))
+    crowd.run()
+    crowd.restart()
+    crowd.run()
+    crowd.pass_time(31_000)
+    assert ended(crowd, job) == "E1201"
+
+
 @pytest.mark.parametrize("wrong", ["price", "order", "node"])
 def test_a_quote_that_is_not_what_was_asked_for_is_dropped(wrong: str) -> None:
     crowd = Crowd(honest_crowd(1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fallow.rules import market, trust
+from fallow.rules import market, sizes, trust
 from fallow.wire.local import Candidate, Estimate, JobSpec
 from fallow.wire.messages import Declined, Offer
 
@@ -19,9 +19,11 @@ def estimate(spec: JobSpec, bank: bytes, offers: Sequence[Offer], now_ms: int) -
     policy = trust.parse_policy(spec.verify, exact=market.in_links(spec))
     checks = isinstance(policy, trust.Policy) and policy.checks
     kind = market.kind_of(spec)
-    fitting = [offer for offer in offers if not market.fit(market.needs_of(spec, bank), offer, now_ms)]
+    ram_bytes = sizes.ram_bytes(spec.work, kind)
+    anywhere = market.needs_of(spec, bank, ram_bytes=ram_bytes)
+    fitting = [offer for offer in offers if not market.fit(anywhere, offer, now_ms)]
     numerics = market.common_numerics(fitting, spec.prefer, kind) if checks and not exact else ""
-    needs = market.needs_of(spec, bank, numerics)
+    needs = market.needs_of(spec, bank, numerics, ram_bytes=ram_bytes)
     candidates: list[Candidate] = []
     for offer in offers[:MAX_CANDIDATES]:
         bid = market.bid_of(offer, kind)

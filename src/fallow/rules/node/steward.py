@@ -137,6 +137,7 @@ def _started(turn: Turn, event: t.StewardStarted) -> None:
     state.roll.begin_anew(nodes, state.now_ms)
     for job in state.jobs.values():
         steward_work.extend_deadlines(turn, job)
+        job.patient_ms = state.now_ms
         for number in job.live:
             job.seats[number].deadline_ms = max(
                 job.seats[number].deadline_ms, state.now_ms + state.timing.quote_within
@@ -158,7 +159,7 @@ def _submitted(turn: Turn, event: t.UserSubmitted) -> None:
     if event.job in turn.state.jobs:
         return
     kind = market.kind_of(event.spec)
-    job = Job(event.job, event.spec, turn.now_ms, kind, DEPTH.get(kind, DEFAULT_DEPTH))
+    job = Job(event.job, event.spec, turn.now_ms, kind, DEPTH.get(kind, DEFAULT_DEPTH), patient_ms=turn.now_ms)
     turn.state.jobs[event.job] = job
     turn.touch(job)
     turn.note(job, "phase", "The job is looking for providers.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from blake3 import blake3
 
-from fallow.rules import market, placement, trust
+from fallow.rules import market, placement, sizes, trust
 from fallow.rules.node.steward_state import NEVER_MS, Ending, Job, Mark, Phase, Seat, Stage, Turn
 from fallow.rules.node.steward_types import (
     MAX_OFFERS_SEEN,
@@ -108,7 +108,7 @@ def offers_seen(turn: Turn, job: Job, event: OffersSeen) -> None:
 
 def _fitting(turn: Turn, job: Job, offers: tuple[Offer, ...]) -> list[Offer]:
     now_ms, bank = turn.now_ms, turn.state.identity.bank
-    needs = market.needs_of(job.spec, bank, job.numerics)
+    needs = _needs(job, bank)
     results = [(offer, market.fit(needs, offer, now_ms)) for offer in offers]
     fitting = [offer for offer, shortfalls in results if not shortfalls]
     misfits = [shortfalls for _, shortfalls in results if shortfalls]
@@ -169,9 +169,10 @@ def _ask(turn: Turn, job: Job, offer: Offer) -> None:
     volume = market.volume(job.spec)
     bid = market.bid_of(offer, job.kind)
     assert bid is not None, "only offers of the kind are asked"
-    needs = market.needs_of(job.spec, identity.bank, job.numerics)
+    needs = _needs(job, identity.bank)
     affordable = job.spec.budget_ucr * 1_000 // max(1, volume.largest)
     latest = job.created_ms + job.spec.timeout_s * MS_PER_S + CLEAN_UP_MS
+    term_ms = sizes.lease_ms(job.spec.work, job.kind, volume.largest, turn.state.timing.lease_length)
     order = Order(
         requester=identity.account,
         node=identity.node,
@@ -187,7 +188,7 @@ def _ask(turn: Turn, job: Job, offer: Offer) -> None:
         max_price_ucr=min(needs.max_price_ucr or affordable, affordable),
         min_stake_ucr=needs.min_stake_ucr,
         verify=job.spec.verify,
-        ends_ms=min(now_ms + turn.state.timing.lease_length, latest),
+        ends_ms=min(now_ms + term_ms, latest),
         bank=identity.bank,
         nonce=blake3(b"order" + job.id + number.to_bytes(8, "big")).digest(),
     )
@@ -196,6 +197,10 @@ def _ask(turn: Turn, job: Job, offer: Offer) -> None:
     job.seats.append(seat)
     job.live[number] = job.talks[number] = None
     turn.ask(AskQuote(job.id, number, seat.peer, order))
+
+
+def _needs(job: Job, bank: bytes) -> market.Needs:
+    return market.needs_of(job.spec, bank, job.numerics, ram_bytes=sizes.ram_bytes(job.spec.work, job.kind))
 
 
 def _fair_units(job: Job) -> int:
@@ -391,9 +396,9 @@ def decide_by_ms(seat: Seat) -> int:
 
 
 def give_up(turn: Turn, job: Job) -> None:
-    """End a job that could not begin: nothing was leased for as long as patience lasts."""
+    """End a job that could not begin: nothing was leased for as long as patience lasts, while we were there to ask."""
     if job.phase is not Phase.STARTING or any(job.seats[n].stage is Stage.OPENING for n in job.talks):
         return
-    if turn.now_ms >= job.created_ms + turn.state.timing.patience and job.searched_ms >= 0:
+    if turn.now_ms >= job.patient_ms + turn.state.timing.patience and job.searched_ms >= 0:
         lacking = ", ".join(f"{s.resource} {s.have} of {s.wanted} {s.note}".strip() for s in job.shortfalls[:4])
         job.ending = Ending(job.last_code, f"no provider took the job{': ' + lacking if lacking else ''}")

@@ -120,7 +120,7 @@ def _moments(state: State, job: Job) -> Iterator[int]:
     if not job.searching:
         yield job.searched_ms + timing.search_every
     if job.phase is Phase.STARTING:
-        yield job.created_ms + timing.patience
+        yield job.patient_ms + timing.patience
     if job.log is not None and not job.log.complete:
         yield job.log.began_ms + timing.round_within
     for key in job.checking:

@@ -7,20 +7,17 @@ from typing import Any
 import msgspec
 
 from fallow.errors import FallowError
-from fallow.rules import market, rounds
+from fallow.rules import market, rounds, sizes
 from fallow.rules.node.steward_state import Job, Slot, Vote
 from fallow.wire import codec
 from fallow.wire.local import BatchJob, TrainJob
 from fallow.wire.tasks import Part, TaskOutput, TaskSpec, TrainValue
 from fallow.wire.traces import read_trace
 
-TASK_TIMEOUT_S = {"echo": 60, "generate": 900, "train": 3_600}
-DEFAULT_TIMEOUT_S = 900
-
 
 def batch_spec(work: BatchJob, index: int) -> TaskSpec:
     """Task `index` of a batch. The seed is the index: equal params at two places are two tasks."""
-    return _spec(work.workload, work.params[index], work.inputs, seed=index, units=work.units_each)
+    return _spec(work, work.workload, work.params[index], work.inputs, seed=index, units=work.units_each)
 
 
 def round_spec(job: Job, number: int, shard: int) -> TaskSpec:
@@ -30,16 +27,15 @@ def round_spec(job: Job, number: int, shard: int) -> TaskSpec:
     params = rounds.round_params(log, work.recipe, number, shard)
     inputs = (*_trees(work), *log.inputs(number), *own_part(job, number, shard), *_carry(job, number, shard))
     units = market.train_units(work.recipe, evaluate=params.evaluate)
-    return _spec("train", codec.encode(params), inputs, seed=shard, units=units)
+    return _spec(work, "train", codec.encode(params), inputs, seed=shard, units=units)
 
 
 def finish_spec(job: Job) -> TaskSpec:
     """The task that makes the result of a complete log."""
     work, log = train_work(job), train_log(job)
     params = codec.encode(rounds.finish_params(log, work.recipe))
-    return _spec(
-        "train", params, (*_trees(work), *log.inputs(log.rounds)), seed=0, units=market.finish_units(work.recipe)
-    )
+    inputs = (*_trees(work), *log.inputs(log.rounds))
+    return _spec(work, "train", params, inputs, seed=0, units=market.finish_units(work.recipe))
 
 
 def train_work(job: Job) -> TrainJob:
@@ -81,10 +77,11 @@ def _carry(job: Job, number: int, shard: int) -> tuple[Part, ...]:
     return (found,) if job.kept.get(found.blob) or job.seats[vote.seat].usable else ()
 
 
-def _spec(kind: str, params: bytes, inputs: tuple[Part, ...], *, seed: int, units: int) -> TaskSpec:
-    timeout = TASK_TIMEOUT_S.get(kind, DEFAULT_TIMEOUT_S)
-    ram = market.RAM_BYTES.get(kind, market.DEFAULT_RAM_BYTES)
-    return TaskSpec(kind, params, inputs, seed, units, timeout, ram)
+def _spec(
+    work: TrainJob | BatchJob, kind: str, params: bytes, inputs: tuple[Part, ...], *, seed: int, units: int
+) -> TaskSpec:
+    timeout_s, ram_bytes = sizes.timeout_s(work, kind, units), sizes.ram_bytes(work, kind)
+    return TaskSpec(kind, params, inputs, seed, units, timeout_s, ram_bytes)
 
 
 def part_named(output: TaskOutput, name: str) -> Part | None:

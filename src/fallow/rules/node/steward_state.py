@@ -276,7 +276,7 @@ class Job(msgspec.Struct):
     -> True (here) or False (asked for). `waiting`, `checking` and `keeping` hold the keys of slots in these steps, in
     order, `wanting` those of `checking` that look for auditors; no task is overdue before `task_due_ms`; `unusable`
     counts slots that a complete job still lacks. A node in `refused` is not asked before the time there; `refusals`
-    counts how often in a row it had no room."""
+    counts how often in a row it had no room. Patience with a market without takers is counted from `patient_ms`."""
 
     id: bytes
     spec: JobSpec
@@ -323,6 +323,7 @@ class Job(msgspec.Struct):
     notes: int = 0
     looked_ms: int = 0
     progressed: int = -1
+    patient_ms: int = 0
 
     @property
     def lanes(self) -> ServeJob | LaneJob | None:
