@@ -15,6 +15,7 @@ from fallow.sdk.home import resolve_home, socket_path
 from fallow.sdk.jobs import AsyncJob
 from fallow.sdk.lanes import AsyncLane
 from fallow.sdk.link import Link
+from fallow.sdk.recipes import Arithmetic, settled
 from fallow.sdk.terms import Terms, capped, checked_by, money, spec_of
 from fallow.units import from_text
 from fallow.wire import local
@@ -104,21 +105,24 @@ class AsyncFallow:
         model: str | os.PathLike[str],
         data: str | os.PathLike[str],
         recipe: Recipe | None = None,
+        arithmetic: Arithmetic = "auto",
         **terms: Unpack[Terms],
     ) -> AsyncJob:
-        """Fine-tune the model folder `model` on the text or chat JSONL in `data`. Returns once the job is on disk."""
-        return await self.submit(await self.price(await self.plan_train(model, data, recipe, **terms)))
+        """Fine-tune the model folder `model` on the text or chat JSONL in `data`, in exact `arithmetic` where the model
+        has an exact form (`sdk/recipes.py`). Returns once the job is on disk."""
+        return await self.submit(await self.price(await self.plan_train(model, data, recipe, arithmetic, **terms)))
 
     async def plan_train(
         self,
         model: str | os.PathLike[str],
         data: str | os.PathLike[str],
         recipe: Recipe | None = None,
+        arithmetic: Arithmetic = "auto",
         **terms: Unpack[Terms],
     ) -> local.JobSpec:
         """What `train` would submit; imports the files, spends nothing."""
         weights, text = await self.import_path(model), await self.import_path(data)
-        work = local.TrainJob(weights.tree, text.tree, recipe or Recipe(method="lora"), text.size_bytes)
+        work = local.TrainJob(weights.tree, text.tree, settled(recipe, model, arithmetic), text.size_bytes)
         return spec_of(work, terms)
 
     async def run(
