@@ -337,7 +337,7 @@ async def train(network: Any, links: Links, folder: Path, options: argparse.Name
     before = [links.sent_bytes(number + 1) for number in range(WORKERS)]
     began = time.perf_counter()
     job = await client.train(
-        folder / "model", folder / "data.txt", recipe, budget="900", workers=WORKERS, verify="none",
+        folder / "model", folder / "data.txt", recipe, "fp32", budget="900", workers=WORKERS, verify="none",
         timeout_s=MAX_JOB_S,
     )  # fmt: skip
     async for note in job.watch():

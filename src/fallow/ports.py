@@ -124,6 +124,12 @@ class Blobs(Protocol):
         """Take a copy (a reflink or hard copy, never a link to a file that may change)."""
         ...
 
+    def take_file(self, path: Path) -> BlobId:
+        """Take the file itself where that is possible, else a copy; either way it is gone from `path` afterwards. For
+        files of our own, that nobody writes to any more: should somebody do so, the blob is damaged, which is found out
+        when it is read."""
+        ...
+
     def begin(self, blob: BlobId, size_bytes: int, chunks: Sequence[bytes]) -> Partial:
         """Take a blob in chunk by chunk, going on where an earlier attempt stopped. PeerFault E1601 when size and chunk
         hashes are not those of `blob`; E1603 when there is no room for it. One partial per blob at a time."""

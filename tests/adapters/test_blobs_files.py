@@ -57,6 +57,15 @@ def test_a_copy_is_hashed_on_the_way(tmp_path: Path, size_bytes: int) -> None:
     os.close(target)
 
 
+@pytest.mark.parametrize("size_bytes", [0, 1, CHUNK_BYTES, 2 * CHUNK_BYTES + 1])
+def test_a_file_is_hashed_by_several_threads_as_by_one(tmp_path: Path, size_bytes: int) -> None:
+    data = os.urandom(size_bytes)
+    (tmp_path / "from").write_bytes(data)
+    source = os.open(tmp_path / "from", os.O_RDONLY)
+    assert measure(source, threads=3) == measure(source)
+    os.close(source)
+
+
 def test_a_stamp_changes_when_a_file_is_written_to(tmp_path: Path) -> None:
     fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     write_all(fd, b"first", 0)

@@ -115,6 +115,49 @@ def test_a_file_is_copied_in(place: Place, size_bytes: int, tmp_path: Path) -> N
     assert place.blobs.put_file(file) == blob
 
 
+@pytest.mark.parametrize("size_bytes", EDGES)
+def test_a_file_is_taken_in(place: Place, size_bytes: int, tmp_path: Path) -> None:
+    data = stuff(size_bytes)
+    for _ in range(2):  # the second time it is here already
+        (tmp_path / "file").write_bytes(data)
+        assert place.blobs.take_file(tmp_path / "file") == blob_id_of(data)
+        assert not (tmp_path / "file").exists()
+    place.restart()
+    blob = blob_id_of(data)
+    assert place.blobs.read(blob, 0, size_bytes) == place.blobs.path(blob).read_bytes() == data
+    assert place.blobs.chunks(blob) == chunk_hashes_of(data)
+    assert place.blobs.used_bytes == size_bytes
+
+
+def test_a_file_that_is_taken_in_heals_a_damaged_blob(place: Place, tmp_path: Path) -> None:
+    data = stuff(2 * MIB)
+    blob = place.blobs.put(data)
+    place.damage(blob, MIB + 5)
+    (tmp_path / "file").write_bytes(data)
+    assert place.blobs.take_file(tmp_path / "file") == blob
+    assert place.blobs.read(blob, 0, len(data)) == data
+
+
+def test_a_file_is_not_taken_in_beyond_the_quota(place: Place, tmp_path: Path) -> None:
+    place.blobs.pin(place.blobs.put(stuff(10 * MIB)), "a")
+    for size in (7 * MIB, 17 * MIB):
+        (tmp_path / "file").write_bytes(stuff(size))
+        with pytest.raises(UnavailableError) as caught:
+            place.blobs.take_file(tmp_path / "file")
+        assert caught.value.code == "E1603"
+    assert place.blobs.used_bytes == 10 * MIB
+
+
+def test_only_a_plain_file_is_taken_in(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"secret")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    for name in ("link", "missing", "."):
+        with pytest.raises(UsageError) as caught:
+            place.blobs.take_file(tmp_path / name)
+        assert caught.value.code == "E2003"
+    assert (tmp_path / "file").read_bytes() == b"secret"
+
+
 def test_only_a_plain_file_is_copied_in(place: Place, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"secret")
     (tmp_path / "link").symlink_to(tmp_path / "file")

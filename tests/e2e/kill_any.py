@@ -47,7 +47,7 @@ class BrokenPromise(Exception):
 async def start_job(client: AsyncFallow, folder: Path) -> AsyncJob:
     """A training job that is checked, so that all of the machinery takes part."""
     return await client.train(
-        folder / "model", folder / "data.txt", RECIPE,
+        folder / "model", folder / "data.txt", RECIPE, "fp32",
         budget="5", workers=2, verify="audit:probation=1,rate=0.2,quorum=2", timeout_s=int(JOB_S),
     )  # fmt: skip
 

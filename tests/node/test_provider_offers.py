@@ -58,6 +58,9 @@ async def test_limits_of_the_owner_bound_what_is_sold(tmp_path: Path) -> None:
         services = await pool.services("pat", Router(), CONFIG)
         sold = sold_hardware(services)
         assert (sold.cpu_millis, sold.ram_bytes, sold.disk_bytes) == (2_000, 2 * GIB, GIB)
+        small = Config(quota="300M", provider=CONFIG.provider)
+        tight = await pool.services("pit", Router(), small)
+        assert sold_hardware(tight).disk_bytes == small.quota_bytes < GIB
         huge = Config(provider=ProviderConfig(cpus=10_000, ram="900T", disk="900T"))
         everything = sold_hardware(await pool.services("huge", Router(), huge))
         assert everything.ram_bytes < 900 << 40

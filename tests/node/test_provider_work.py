@@ -14,7 +14,7 @@ from tests.node.provider_net import Pool, open_pool
 from fallow.adapters.worker import WorkerLimits
 from fallow.node.folders import import_path
 from fallow.node.provider_feed import Feeds
-from fallow.node.provider_work import MAX_PREFETCHES, Bench, LeaseWork
+from fallow.node.provider_work import MAX_PREFETCHES, Bench, LeaseWork, checks_owner, too_many
 from fallow.node.router import Router
 from fallow.rules.node.provider_types import StartTask, WorkerFailed, WorkerFinished
 from fallow.units import GIB, MIB, BlobId
@@ -50,6 +50,10 @@ while data := link.recv(1 << 20):
             data = found.read_bytes() if found.is_file() else b"|".join(p.read_bytes() for p in sorted(found.iterdir()))
             (out / name.replace("/", "_")).write_bytes(data.upper())
             files["out/" + name] = str(out / name.replace("/", "_"))
+        if act.startswith("round"):
+            files = {"update": str(out / "u"), "trace/theta/0000000": str(out / "t")}
+            (out / "u").write_bytes(b"update" + act.encode())
+            (out / "t").write_bytes(act.encode() + bytes(int(act.split()[-1])))
         if act == "steal":
             files["stolen"] = "/etc/passwd"
         where = ",".join(sorted(order.inputs.values())).encode()
@@ -171,6 +175,63 @@ async def test_a_stopped_task_says_nothing_and_the_next_one_runs(tmp_path: Path)
 async def test_files_from_elsewhere_are_no_output(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
         assert (await r.do("steal")).code == "E1704"
+
+
+async def test_the_states_of_the_last_rounds_are_kept_and_older_ones_go_when_room_is_needed(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        blobs = r.work._b.services.blobs
+        rounds = [await r.do(f"round {number} 1000") for number in range(6)]
+        for number, done in enumerate(rounds):
+            assert all(pinned(blobs, BlobId(part.blob)) for part in done.output.parts if part.name == "update")
+            assert pinned(blobs, state_of(done)) == (number >= 2)
+        again = LeaseWork(r.work._b, LEASE, WorkerLimits())  # the node was started anew, and knows of none of them
+        r.work, before = again, r.work
+        last = await r.do("round 7 1000")
+        assert pinned(blobs, state_of(last))
+        assert sum(pinned(blobs, state_of(done)) for done in rounds) == 3
+        await again.stop()
+        r.work = before
+
+
+async def test_a_round_that_finds_no_room_fails_with_a_code_and_leaves_no_states(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        blobs: Any = r.work._b.services.blobs
+        blobs._quota_bytes = 5 * MIB
+        failed = await r.do(f"round {6 * MIB}")
+        assert (failed.code, failed.retryable, failed.died) == ("E1603", True, False)
+        assert blobs.used_bytes < MIB
+        done = await r.do(f"round {4 * MIB}")
+        assert isinstance(done, WorkerFinished)
+
+
+async def test_states_that_were_checked_leave_the_disk(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        blobs = r.work._b.services.blobs
+        state = Part("trace/theta/0000000", r.source.blobs.put(b"state"), 5)
+        model = Part("model", r.source.blobs.put(b"weights"), 7)
+        assert isinstance(await r.do("work", model, state), WorkerFinished)
+        assert pinned(blobs, BlobId(model.blob))
+        assert not pinned(blobs, BlobId(state.blob))
+        assert [path.name for path in (r.work.folder / "in").iterdir()] == [model.blob.hex()[:32]]
+        assert checks_owner(LEASE) != r.work.owner
+
+
+def state_of(done: Any) -> BlobId:
+    return next(BlobId(part.blob) for part in done.output.parts if part.name.startswith("trace/"))
+
+
+def pinned(blobs: Any, blob: BlobId) -> bool:
+    return blob not in {found for found, _ in blobs._index.collectable()}
+
+
+def test_how_many_rounds_are_kept() -> None:
+    assert too_many([1] * 4) == 0
+    assert too_many([1] * 6) == 2
+    assert too_many([GIB] * 3) == 1
+    assert too_many([5 * GIB] * 3) == 1
+    assert too_many([5 * GIB] * 2) == 0
+    assert too_many([5 * GIB, 1, 1]) == 1
+    assert too_many([]) == 0
 
 
 async def test_starting_twice_is_starting_once(tmp_path: Path) -> None:

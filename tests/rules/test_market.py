@@ -100,6 +100,15 @@ def test_kinds_and_needs() -> None:
     )
 
 
+def test_exact_training_asks_for_the_room_of_its_commitments() -> None:
+    recipe = msgspec.structs.replace(RECIPE, arithmetic="exact", trace_bytes=5 * GIB)
+    spec = msgspec.structs.replace(TRAIN, work=TrainJob(bytes(32), bytes(32), recipe, 77))
+    needs = market.needs_of(spec, BANK, ram_bytes=3)
+    assert needs.disk_bytes == 77 + 3 * 5 * GIB
+    shortfalls = market.fit(needs, offer(price=5), 2_000)
+    assert Shortfall("disk_bytes", needs.disk_bytes, 10 * GIB) in shortfalls
+
+
 def test_estimates_round_up() -> None:
     assert market.estimate_ucr(1_000, 1_500_000, 10) == 15
     assert market.estimate_ucr(1, 1_000_001, 1) == 1
@@ -139,6 +148,6 @@ def test_exact_answers_are_asked_of_whoever_computes_exactly_and_are_checked_who
     assert market.is_exact(exact)
     assert not market.in_links(exact)
     assert not market.is_exact(SERVE)
-    assert market.needs_of(exact, BANK, "x86").numerics == EXACT
-    assert market.needs_of(SERVE, BANK, "x86").numerics == "x86"
+    assert market.needs_of(exact, BANK, "x86", ram_bytes=3).numerics == EXACT
+    assert market.needs_of(SERVE, BANK, "x86", ram_bytes=3).numerics == "x86"
     assert market.check_ppm(exact, 2) == 1_000_000

@@ -1,15 +1,10 @@
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 from tests.sdk.fake_node import fitting, lacking
 
 from fallow.errors import FallowError
-from fallow.numerics.exact.exactify import FORMS
-from fallow.numerics.exact.format import MAX_SEQUENCES
-from fallow.sdk.terms import EXACT_BATCH, EXACT_FORMS, arithmetic_for, capped, spec_of
+from fallow.sdk.terms import capped, spec_of
 from fallow.units import MAX_UCR
 from fallow.wire.local import BatchJob, Estimate, LaneJob
 from fallow.wire.messages import Shortfall
@@ -77,20 +72,3 @@ def test_the_nearest_miss_is_named_with_its_figures() -> None:
     with pytest.raises(FallowError) as error:
         capped(spec_of(LaneJob("echo", 1), {"budget": "1"}), estimate)
     assert "gpus: wanted 2, has 1" in error.value.cause
-
-
-def test_models_of_llamas_form_are_trained_exactly_unless_said_otherwise(tmp_path: Path) -> None:
-    for form in EXACT_FORMS:
-        (tmp_path / "config.json").write_text(json.dumps({"model_type": form}))
-        assert arithmetic_for(tmp_path, EXACT_BATCH) == "exact"
-        assert arithmetic_for(tmp_path, EXACT_BATCH + 1) == "fp32"
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
-    assert arithmetic_for(tmp_path) == "fp32"
-    (tmp_path / "config.json").write_text("nonsense")
-    assert arithmetic_for(tmp_path) == "fp32"
-    assert arithmetic_for(tmp_path / "nowhere") == "fp32"
-
-
-def test_the_forms_are_those_of_exact_arithmetic() -> None:
-    assert EXACT_FORMS == FORMS
-    assert EXACT_BATCH == MAX_SEQUENCES

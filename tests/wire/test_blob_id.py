@@ -18,6 +18,8 @@ from fallow.wire.blob_id import (
     chunk_hash,
     chunk_hashes_of,
     chunk_length,
+    chunk_pieces,
+    pieces_hash,
 )
 from fallow.wire.codec import MAX_MESSAGE_BYTES, encode
 from fallow.wire.messages import BlobFound
@@ -30,6 +32,15 @@ def test_the_format_is_pinned() -> None:
     assert (
         blob_id_of(bytes(CHUNK_BYTES + 1)).hex() == "426cd37fb47b89cbc82f47199e94931ddcae3e1ee5ab331395978cdd58c6ccf6"
     )
+
+
+@given(st.lists(st.sampled_from([0, 1, 7, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 5]), max_size=5))
+def test_what_comes_in_parts_has_the_chunks_of_the_whole(sizes: list[int]) -> None:
+    parts = [bytes([number]) * size for number, size in enumerate(sizes)]
+    whole = b"".join(parts)
+    found = [(pieces_hash(pieces), length) for pieces, length in chunk_pieces(parts)]
+    assert tuple(digest for digest, _ in found) == chunk_hashes_of(whole)
+    assert [length for _, length in found] == [chunk_length(len(whole), index) for index in range(len(found))]
 
 
 def test_an_id_is_what_the_docstring_says() -> None:

@@ -9,31 +9,47 @@ from hypothesis import strategies as st
 
 from fallow.wire import codec
 from fallow.wire.claims import output_hash
-from fallow.wire.tasks import Part, Recipe, TaskOutput, TaskSpec, TrainAudit, TrainParams, TrainRound, TrainValue
+from fallow.wire.tasks import (
+    DEFAULT_TRACE_BYTES,
+    Part,
+    Recipe,
+    TaskOutput,
+    TaskSpec,
+    TrainAudit,
+    TrainParams,
+    TrainRound,
+    TrainValue,
+)
 from fallow.wire.traces import (
     MAX_FILES,
-    MAX_KEPT_BYTES,
+    MAX_TRACE_BYTES,
+    MAX_TRACES_KEPT,
+    MIN_TRACES_KEPT,
     STATE_BYTES,
     SUM_BYTES,
     Cut,
     audit_task,
     cut_for,
     expected_answer,
+    kept_bytes,
     link_at,
     moments_name,
     part_names,
     read_trace,
+    room_bytes,
     sum_name,
     theta_name,
+    trace_bytes_for,
     unit_rows,
 )
 
 STEPS = st.integers(1, 400)
 BATCHES = st.integers(1, 40)
+LIMITS = st.integers(0, 1 << 40) | st.just(DEFAULT_TRACE_BYTES)
 
 
-def recipe(steps: int = 4, batch: int = 2) -> Recipe:
-    return Recipe("lora", inner_steps=steps, batch_sequences=batch, arithmetic="exact")
+def recipe(steps: int = 4, batch: int = 2, trace_bytes: int = DEFAULT_TRACE_BYTES) -> Recipe:
+    return Recipe("lora", inner_steps=steps, batch_sequences=batch, arithmetic="exact", trace_bytes=trace_bytes)
 
 
 def word(name: str) -> bytes:
@@ -51,15 +67,16 @@ def round_spec(recipe: Recipe) -> tuple[TaskSpec, TrainRound]:
     return TaskSpec("train", codec.encode(params), (Part("model", word("model"), 1),), 3, 7, 60, 1), params
 
 
-@given(STEPS, BATCHES, st.integers(1, 1 << 34))
+@given(STEPS, BATCHES, st.integers(1, 1 << 34), LIMITS)
 def test_a_cut_fits_what_is_kept_and_covers_every_step_and_sequence_once(
-    steps: int, batch: int, parameters: int
+    steps: int, batch: int, parameters: int, limit: int
 ) -> None:
-    cut = cut_for(recipe(steps, batch), parameters)
+    cut = cut_for(recipe(steps, batch, limit), parameters)
     assert cut.units == 1 or cut.every == 1
     assert len(part_names(steps, cut)) <= MAX_FILES
     kept = len(cut.states(steps)) * STATE_BYTES + steps * (cut.units - 1) * SUM_BYTES
-    assert kept * parameters <= MAX_KEPT_BYTES or cut.every == steps
+    assert kept * parameters == kept_bytes(steps, parameters, cut)
+    assert kept * parameters <= min(limit, MAX_TRACE_BYTES) or cut.every == steps
     done: list[tuple[int, int]] = []
     for index in range(cut.links(steps)):
         link = link_at(index, steps, cut)
@@ -95,6 +112,44 @@ def test_small_models_are_cut_by_micro_batch_and_large_ones_by_steps() -> None:
     assert cut_for(recipe(100, 16), lora) == Cut(4, 1)
     assert cut_for(recipe(100, 2), small) == Cut(1, 2)
     assert cut_for(recipe(100, 2), large) == Cut(1, 100)
+
+
+def test_a_model_that_is_trained_in_full_gets_the_room_that_micro_batches_need() -> None:
+    small, large = 3_297_536, 134_515_008
+    wanted = recipe(100, 8)
+    limit = trace_bytes_for(wanted, small)
+    assert limit == small * (101 * STATE_BYTES + 100 * SUM_BYTES)
+    assert cut_for(recipe(100, 8, limit), small) == Cut(2, 1)
+    assert cut_for(recipe(100, 8, limit - 1), small) == Cut(1, 1)
+    assert trace_bytes_for(wanted, large) == large * 2 * STATE_BYTES, "its micro-batches would take 270 GB"
+
+
+@given(STEPS, BATCHES, st.integers(1, 1 << 34))
+def test_room_is_asked_for_to_the_byte_and_never_for_a_coarser_cut(steps: int, batch: int, parameters: int) -> None:
+    before = cut_for(recipe(steps, batch), parameters)
+    limit = trace_bytes_for(recipe(steps, batch), parameters)
+    if limit <= MAX_TRACE_BYTES:
+        cut = cut_for(recipe(steps, batch, limit), parameters)
+        assert kept_bytes(steps, parameters, cut) == limit
+        assert cut.links(steps) >= before.links(steps)
+        assert cut == before or limit > DEFAULT_TRACE_BYTES
+
+
+@given(LIMITS)
+def test_the_room_holds_what_is_kept_and_what_is_being_made(each: int) -> None:
+    kept = MAX_TRACES_KEPT if MAX_TRACES_KEPT * each <= DEFAULT_TRACE_BYTES else MIN_TRACES_KEPT
+    assert (kept + 1) * each <= room_bytes(each) <= (MAX_TRACES_KEPT + 1) * each
+    assert room_bytes(each) <= each + max(MIN_TRACES_KEPT * each, DEFAULT_TRACE_BYTES)
+    assert room_bytes((1 << 63) - 1) < 1 << 63, "an order can say it"
+
+
+def test_a_recipe_of_before_is_cut_as_it_was() -> None:
+    """Stored by a build that knew no `trace_bytes`: one field less, and the same links."""
+    raw = msgspec.msgpack.decode(codec.encode(recipe(100, 2)))
+    assert raw[-1] == DEFAULT_TRACE_BYTES
+    old = codec.recall(Recipe, msgspec.msgpack.encode(raw[:-1]))
+    assert old == recipe(100, 2)
+    assert cut_for(old, 3_300_000) == Cut(1, 2)
 
 
 @pytest.mark.parametrize("cut", [Cut(2, 1), Cut(1, 1), Cut(1, 3)])

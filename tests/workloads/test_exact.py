@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,8 +28,10 @@ from fallow.wire.tasks import (
     TrainValue,
 )
 from fallow.wire.traces import UNREADABLE, Cut, Trace, audit_task, expected_answer, read_trace, theta_name
+from fallow.wire.worker import WorkerFailed
 from fallow.workloads import train
 from fallow.workloads.task import Outcome, Work
+from fallow.workloads.worker import attempt
 
 LORA = msgspec.structs.replace(RECIPE, arithmetic="exact", inner_steps=3, batch_sequences=3)
 FULL = msgspec.structs.replace(LORA, method="full", learning_rate="0.003")
@@ -126,6 +129,32 @@ def test_a_flip_is_found_however_the_batch_is_cut(base: dict[str, Path], tmp_pat
     spec = pool.spec(params := a_round(recipe))
     output, _ = pool.run(spec, "flip")
     assert false_links(pool, spec, params, output) == [0]
+
+
+def test_a_round_is_cut_as_its_recipe_allows_and_its_bits_stay_the_same(base: dict[str, Path], tmp_path: Path) -> None:
+    pool = Pool(base, tmp_path)
+    updates: set[bytes] = set()
+    for trace_bytes, cut in ((1 << 40, Cut(3, 1)), (4_700_000, Cut(1, 1)), (0, Cut(1, 3))):
+        recipe = msgspec.structs.replace(FULL, trace_bytes=trace_bytes)
+        spec = pool.spec(params := a_round(recipe))
+        output, outcome = pool.run(spec)
+        assert trace_of(recipe, output).cut == cut
+        assert false_links(pool, spec, params, output) == []
+        updates.add(outcome.files["update"].read_bytes())
+    assert len(updates) == 1
+
+
+def test_a_round_that_the_disk_refuses_fails_with_a_code(base: dict[str, Path], tmp_path: Path) -> None:
+    pool = Pool(base, tmp_path)
+    spec = pool.spec(a_round(FULL))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # less than a state
+    try:
+        failed = attempt(bytes(32), lambda: pool.run(spec))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert isinstance(failed, WorkerFailed)
+    assert (failed.code, failed.retryable) == ("E1603", True)
 
 
 def test_threads_change_no_bit(base: dict[str, Path], tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ from fallow.errors import FallowError, UnavailableError, fail
 from fallow.units import BlobId, format_size
 from fallow.wire.blob_id import CHUNK_BYTES, MAX_BLOB_BYTES, blob_id, chunk_hash, chunk_hashes_of, chunk_length
 
+HASHING_THREADS = 2
+"""Enough to hash faster than most disks read."""
 _DAMAGE = {errno.ENOENT, errno.EIO, errno.ELOOP}
 
 
@@ -133,16 +135,7 @@ class DiskBlobs:
     def put_file(self, path: Path) -> BlobId:
         """As the port says. The bytes are those that were copied, even when the file changes meanwhile. Raises
         UsageError E2003 when `path` is no readable regular file."""
-        try:
-            source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError as problem:
-            raise fail("E2003", f"{path} cannot be read: {problem.strerror}") from problem
-        try:
-            found = os.fstat(source)
-            if not stat.S_ISREG(found.st_mode):
-                raise fail("E2003", f"{path} is not a regular file")
-            if found.st_size > MAX_BLOB_BYTES:
-                raise fail("E1604", f"{path} is larger than {format_size(MAX_BLOB_BYTES)}")
+        with _plain_file(path) as source:
             # Reading twice is far cheaper than writing once, and a model is imported anew for every job.
             blob, entry = measure(source)
             if self._here(blob):
@@ -151,8 +144,26 @@ class DiskBlobs:
                 blob, entry = measure(source, fd, entry.size_bytes)
                 self._keep(temp, fd, blob, entry)
                 return blob
-        finally:
-            os.close(source)
+
+    def take_file(self, path: Path) -> BlobId:
+        """As the port says. Read once and never copied, when it lies on the store's own disk and has no other name.
+        Raises as `put_file` does."""
+        with _plain_file(path) as source:
+            found = os.fstat(source)
+            if found.st_dev == self._root.stat().st_dev and found.st_nlink == 1:
+                stamp = stamp_of(source)
+                with self._making_room(found.st_size, keep=path), disk_errors():
+                    blob, entry = measure(source, threads=HASHING_THREADS)
+                    if self._here(blob):
+                        path.unlink()
+                        return blob
+                    self._keep(path, source, blob, entry)
+                    if stamp_of(source) != stamp:  # somebody wrote meanwhile: check it before it is handed out
+                        self._checked.pop(blob, None)
+                    return blob
+        blob = self.put_file(path)
+        path.unlink()
+        return blob
 
     def begin(self, blob: BlobId, size_bytes: int, chunks: Sequence[bytes]) -> DiskPartial:
         """As the port says. What an earlier attempt left is hashed again, at the speed of the disk."""
@@ -264,19 +275,27 @@ class DiskBlobs:
     @contextmanager
     def _incoming(self, size_bytes: int) -> Generator[tuple[Path, int]]:
         """An empty temporary file with room for `size_bytes`, gone afterwards unless it was kept."""
-        with self._lock:
-            self._make_room(size_bytes)
-            self._incoming_bytes += size_bytes
-            temp = self._root / "temp" / f"{next(self._names)}"
+        temp = self._root / "temp" / f"{next(self._names)}"
         fd = -1
+        with self._making_room(size_bytes):
+            try:
+                with disk_errors():
+                    fd = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+                    yield temp, fd
+            finally:
+                if fd >= 0:
+                    os.close(fd)
+                temp.unlink(missing_ok=True)
+
+    @contextmanager
+    def _making_room(self, size_bytes: int, keep: Path | None = None) -> Generator[None]:
+        """Room for `size_bytes`, of which what `keep` holds is on the disk already."""
+        with self._lock:
+            self._make_room(size_bytes, keep)
+            self._incoming_bytes += size_bytes
         try:
-            with disk_errors():
-                fd = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-                yield temp, fd
+            yield
         finally:
-            if fd >= 0:
-                os.close(fd)
-            temp.unlink(missing_ok=True)
             with self._lock:
                 self._incoming_bytes -= size_bytes
 
@@ -376,6 +395,24 @@ class DiskBlobs:
         with self._lock:
             if self._partials.pop(partial.blob, None) is not None:
                 self._incoming_bytes -= partial.entry.size_bytes
+
+
+@contextmanager
+def _plain_file(path: Path) -> Generator[int]:
+    """A file of the owner's or of a worker's, open for reading."""
+    try:
+        source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as problem:
+        raise fail("E2003", f"{path} cannot be read: {problem.strerror}") from problem
+    try:
+        found = os.fstat(source)
+        if not stat.S_ISREG(found.st_mode):
+            raise fail("E2003", f"{path} is not a regular file")
+        if found.st_size > MAX_BLOB_BYTES:
+            raise fail("E1604", f"{path} is larger than {format_size(MAX_BLOB_BYTES)}")
+        yield source
+    finally:
+        os.close(source)
 
 
 def _id_of_name(name: str) -> BlobId | None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
+import queue
 import sqlite3
 from collections.abc import Generator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fallow.adapters.blobs_index import Entry
 from fallow.errors import fail
 from fallow.units import BlobId
-from fallow.wire.blob_id import CHUNK_BYTES, blob_id, chunk_hash
+from fallow.wire.blob_id import CHUNK_BYTES, blob_id, chunk_count, chunk_hash, chunk_length
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _SQLITE_FULL = {"SQLITE_FULL", "SQLITE_IOERR_WRITE"}
@@ -35,8 +38,11 @@ def take_hold(root: Path) -> int:
     return fd
 
 
-def measure(source: int, target: int = -1, limit_bytes: int | None = None) -> tuple[BlobId, Entry]:
-    """Hash an open file from its start, copying it to `target` on the way. Stops at `limit_bytes`."""
+def measure(source: int, target: int = -1, limit_bytes: int | None = None, threads: int = 1) -> tuple[BlobId, Entry]:
+    """Hash an open file from its start, copying it to `target` on the way. Stops at `limit_bytes`. What is not copied
+    may be hashed by several threads."""
+    if threads > 1 and target < 0 and limit_bytes is None:
+        return _measure_side_by_side(source, threads)
     hashes: list[bytes] = []
     size = 0
     buffer = memoryview(bytearray(CHUNK_BYTES))
@@ -52,6 +58,50 @@ def measure(source: int, target: int = -1, limit_bytes: int | None = None) -> tu
         if count < CHUNK_BYTES:
             break
     return blob_id(hashes, size), Entry(size, tuple(hashes))
+
+
+def _measure_side_by_side(source: int, threads: int) -> tuple[BlobId, Entry]:
+    """Past the page cache where that can be done: what is hashed here is seldom read again, and would push out of
+    memory what is."""
+    size = os.fstat(source).st_size
+    try:
+        with _directly(source, wanted=size >= CHUNK_BYTES):
+            hashes = _hashes_side_by_side(source, size, threads)
+    except OSError as problem:
+        if problem.errno != errno.EINVAL:
+            raise
+        hashes = _hashes_side_by_side(source, size, threads)  # it asks for other alignments than ours
+    return blob_id(hashes, size), Entry(size, hashes)
+
+
+@contextmanager
+def _directly(source: int, *, wanted: bool) -> Generator[None]:
+    """Reads of an open file go past the page cache meanwhile, where its file system knows how."""
+    flags = fcntl.fcntl(source, fcntl.F_GETFL)
+    if wanted:
+        with suppress(OSError):
+            fcntl.fcntl(source, fcntl.F_SETFL, flags | getattr(os, "O_DIRECT", 0))
+    try:
+        yield
+    finally:
+        fcntl.fcntl(source, fcntl.F_SETFL, flags)
+
+
+def _hashes_side_by_side(source: int, size: int, threads: int) -> tuple[bytes, ...]:
+    spare = queue.SimpleQueue[mmap.mmap]()
+    for _ in range(threads):
+        spare.put(mmap.mmap(-1, CHUNK_BYTES))  # begins at a page, as direct reads ask for
+
+    def one(index: int) -> bytes:
+        buffer = spare.get()
+        try:
+            count = os.preadv(source, [buffer], index * CHUNK_BYTES)
+            return chunk_hash(memoryview(buffer)[: min(count, chunk_length(size, index))])
+        finally:
+            spare.put(buffer)
+
+    with ThreadPoolExecutor(threads) as pool:
+        return tuple(pool.map(one, range(chunk_count(size))))
 
 
 def write_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:

@@ -17,8 +17,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from fallow.adapters.clock import SystemClock
 from fallow.cli.demo_net import Network
 from fallow.cli.demo_report import build_report, check_receipts, shortcomings
@@ -131,8 +129,7 @@ async def _train(client: AsyncFallow, model: Path, data: Path, args: argparse.Na
     exact = args.arithmetic == "exact"
     verify = f"audit:links={LINKS[args.cheat]}" if exact else "audit:probation=1,rate=0.1,quorum=2"
     terms = Terms(budget=BUDGET, workers=WORKERS, verify=verify, name="demo")
-    recipe = msgspec.structs.replace(RECIPE, arithmetic=args.arithmetic)
-    spec = await client.plan_train(model, data, recipe, **terms)
+    spec = await client.plan_train(model, data, RECIPE, args.arithmetic, **terms)
     estimate = await client.estimate(spec)
     low, high = format_money(estimate.low_ucr), format_money(estimate.high_ucr)
     fit = len(fitting(estimate))

@@ -19,7 +19,6 @@ from fallow.cli.output import Output
 from fallow.cli.spending import dry_run, end_of, submit, terms_of
 from fallow.errors import fail
 from fallow.sdk.client import AsyncFallow
-from fallow.sdk.terms import arithmetic_for
 from fallow.wire.tasks import Recipe
 from fallow.workloads.corpus import inspect_data
 
@@ -103,13 +102,12 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
         lora_alpha=2 * args.rank,
         learning_rate=args.learning_rate,
         ahead=int(args.overlap),
-        arithmetic=arithmetic_for(args.model, args.batch) if args.arithmetic == "auto" else args.arithmetic,
     )
 
 
 async def _run(client: AsyncFallow, args: argparse.Namespace, out: Output) -> int:
     terms = terms_of(args, args.workers)
-    spec = await client.plan_train(args.model, args.data, recipe_of(args), **terms)
+    spec = await client.plan_train(args.model, args.data, recipe_of(args), args.arithmetic, **terms)
     if args.dry_run:
         dry_run(spec, await client.estimate(spec), out)
         return 0

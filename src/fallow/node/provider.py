@@ -19,7 +19,7 @@ from fallow.node.provider_bank import Teller
 from fallow.node.provider_calls import serve_provider
 from fallow.node.provider_feed import Feeds
 from fallow.node.provider_offers import Herald, OwnerWatch, sold_hardware, terms_of, threads_of
-from fallow.node.provider_work import Bench, LeaseWork, state_owners
+from fallow.node.provider_work import Bench, LeaseWork, checks_owner, state_owners
 from fallow.node.router import Router
 from fallow.node.services import Services
 from fallow.rules.node import provider_types as t
@@ -190,7 +190,7 @@ class Provider:
 
     async def _forget(self, lease: bytes) -> None:
         await self._works.pop(lease).stop()
-        for owner in (f"lease/{lease.hex()}", *state_owners(lease)):
+        for owner in (f"lease/{lease.hex()}", *state_owners(lease), checks_owner(lease)):
             await asyncio.to_thread(self.services.blobs.unpin_all, owner)
         self.feeds.forget(lease)
 

@@ -33,14 +33,17 @@ RESERVED_RAM_BYTES = GIB
 
 
 def sold_hardware(services: Services) -> Hardware:
-    """What is measured, less what the owner keeps. Raises nothing: limits above what there is are what there is."""
+    """What is measured, less what the owner keeps. Raises nothing: limits above what there is are what there is. The
+    blob store's quota is a limit too, since all that work leaves on the disk is kept there."""
     config, found = services.config.provider, hardware.measure(services.home, threads_of(services))
     ram = parse_size(config.ram) if config.ram else max(found.ram_bytes - RESERVED_RAM_BYTES, found.ram_bytes // 2)
     return msgspec.structs.replace(
         found,
         cpu_millis=min(int(config.cpus * 1000) or found.cpu_millis, found.cpu_millis),
         ram_bytes=min(ram, found.ram_bytes),
-        disk_bytes=min(parse_size(config.disk) if config.disk else found.disk_bytes, found.disk_bytes),
+        disk_bytes=min(
+            parse_size(config.disk) if config.disk else found.disk_bytes, found.disk_bytes, services.config.quota_bytes
+        ),
     )
 
 

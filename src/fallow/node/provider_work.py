@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +25,8 @@ from fallow.rules.node.provider_types import ProviderEvent, StartTask, WorkerFai
 from fallow.rules.sizes import READ_BYTES_PER_S
 from fallow.units import BlobId
 from fallow.wire.messages import LogLine, NodeAddress, Progress
-from fallow.wire.tasks import Part, TaskOutput
-from fallow.wire.traces import PREFIX
+from fallow.wire.tasks import DEFAULT_TRACE_BYTES, Part, TaskOutput
+from fallow.wire.traces import MAX_TRACES_KEPT, MIN_TRACES_KEPT, PREFIX
 from fallow.wire.trees import MAX_TREE_BYTES, decode_tree, is_tree
 from fallow.wire.worker import (
     CancelTask,
@@ -48,8 +48,6 @@ FETCH_S = 1_800.0
 CANCEL_S = 1.0
 DEFAULT_TIMEOUT_S = 24 * 3600
 LINES_PER_S = 50
-TRACES_KEPT = 4
-"""Of how many tasks of a lease the states on the way are kept: a check is drawn as soon as a claim is heard of."""
 MAX_PREFETCHES = 64
 Tell = Callable[[ProviderEvent], Awaitable[object]]
 
@@ -72,7 +70,21 @@ class Bench:
 
 def state_owners(lease: bytes) -> list[str]:
     """Who pins the states that a lease's last tasks committed to, in turn."""
-    return [f"lease/{lease.hex()}/states/{number}" for number in range(TRACES_KEPT)]
+    return [f"lease/{lease.hex()}/states/{number}" for number in range(MAX_TRACES_KEPT)]
+
+
+def checks_owner(lease: bytes) -> str:
+    """Who pins the states that a check under a lease starts from, while it runs."""
+    return f"lease/{lease.hex()}/check"
+
+
+def too_many(sizes: Sequence[int]) -> int:
+    """How many rounds' states, of those that take `sizes` (oldest first), are given up to have what is left within the
+    room that the order asked for (`wire/traces.py`)."""
+    gone = max(0, len(sizes) - MAX_TRACES_KEPT)
+    while len(sizes) - gone > MIN_TRACES_KEPT and sum(sizes[gone:]) > DEFAULT_TRACE_BYTES:
+        gone += 1
+    return gone
 
 
 class _Died(Exception):
@@ -97,7 +109,7 @@ class LeaseWork:
         self._ready = False
         self._stopped = asyncio.Event()
         self._lines_from_s, self._lines = 0.0, 0
-        self._traces = 0
+        self._traces: list[tuple[str, int]] = []
         self.on_lane: Callable[[FromWorker], None] = lambda _message: None
         self.on_gone: Callable[[str], None] = lambda _why: None
 
@@ -165,6 +177,7 @@ class LeaseWork:
                 parts = await asyncio.to_thread(self._take_in, done, outdir)
             finally:
                 await asyncio.to_thread(shutil.rmtree, outdir, ignore_errors=True)
+                await asyncio.to_thread(self._forget_states, spec.inputs)
         return TaskOutput(done.value, parts), done.metrics
 
     async def _living_worker(self) -> Worker:
@@ -208,21 +221,36 @@ class LeaseWork:
 
     def _take_in(self, done: WorkerDone, outdir: Path) -> tuple[Part, ...]:
         """The output files as blobs, kept until the lease is forgotten. Blocks."""
-        blobs, parts = self._b.services.blobs, list[Part]()
-        states = ""
-        if any(name.startswith(PREFIX) for name in done.files):
-            # States on the way through a round are for those who check it, which happens soon or never.
-            self._traces += 1
-            states = state_owners(self.lease)[self._traces % TRACES_KEPT]
-            blobs.unpin_all(states)
+        blobs, parts, paths = self._b.services.blobs, list[Part](), dict[str, Path]()
         for name, text in sorted(done.files.items()):
-            path = Path(text).resolve()
-            if not path.is_relative_to(outdir.resolve()):
+            paths[name] = Path(text).resolve()
+            if not paths[name].is_relative_to(outdir.resolve()):
                 raise fail("E1704", "The worker offered a file from elsewhere as its output.")
-            blob = blobs.put_file(path)
-            blobs.pin(blob, states if name.startswith(PREFIX) else self.owner)
-            parts.append(Part(name, blob, blobs.size(blob)))
+        states = self._states_owner([path for name, path in paths.items() if name.startswith(PREFIX)])
+        try:
+            for name, path in paths.items():
+                blob = blobs.take_file(path)
+                blobs.pin(blob, states if name.startswith(PREFIX) else self.owner)
+                parts.append(Part(name, blob, blobs.size(blob)))
+        except FallowError:
+            if states:  # some of a round's states are of no use to anybody
+                blobs.unpin_all(states)
+            raise
         return tuple(parts)
+
+    def _states_owner(self, files: list[Path]) -> str:
+        """Who pins the states that a round went through, once there is room for them: they are for those who check it,
+        which happens soon or never, so the oldest go."""
+        if not files:
+            return ""
+        kept, used = self._traces, {owner for owner, _ in self._traces}
+        size_bytes = sum(path.stat().st_size for path in files if path.is_file())
+        gone = too_many([*(size for _, size in kept), size_bytes])
+        free = [owner for owner, _ in kept[:gone]] or [o for o in state_owners(self.lease) if o not in used][:1]
+        for owner in free:  # what a process before kept under other owners may still be asked for
+            self._b.services.blobs.unpin_all(owner)
+        self._traces = [*kept[gone:], (free[0], size_bytes)]
+        return free[0]
 
     # inputs ---------------------------------------------------------------------------------------------------------
 
@@ -255,10 +283,18 @@ class LeaseWork:
         except FallowError as error:
             log.info("not prefetched", lease=self.lease.hex()[:12], code=error.code, what=error.what)
 
+    def _forget_states(self, parts: tuple[Part, ...]) -> None:
+        """Another's states are of no use once they were checked, and a long job has many."""
+        for part in parts:
+            if part.name.startswith(PREFIX):
+                shutil.rmtree(self.folder / "in" / part.blob.hex()[:32], ignore_errors=True)
+        self._b.services.blobs.unpin_all(checks_owner(self.lease))
+
     async def _fetch(self, part: Part, sources: tuple[NodeAddress, ...]) -> None:
         fetcher, blobs, blob = self._b.services.fetcher, self._b.services.blobs, BlobId(part.blob)
         limit = self._b.disk_bytes
-        size_bytes = await fetcher.fetch(blob, sources, limit, owner=self.owner, timeout_s=FETCH_S)
+        owner = checks_owner(self.lease) if part.name.startswith(PREFIX) else self.owner
+        size_bytes = await fetcher.fetch(blob, sources, limit, owner=owner, timeout_s=FETCH_S)
         if size_bytes > MAX_TREE_BYTES:
             return
         raw = await asyncio.to_thread(blobs.read, blob, 0, size_bytes)

@@ -25,7 +25,7 @@ from fallow.adapters.exactness import exactness
 from fallow.adapters.worker import Worker, WorkerLimits, open_worker
 from fallow.errors import CODES, FallowError, fail
 from fallow.node.folders import tree_id
-from fallow.rules import market
+from fallow.rules import sizes
 from fallow.rules.node.replay import Difference, Piece, Plan, differences, served_with
 from fallow.sdk.client import LONG_CALL_S, AsyncFallow
 from fallow.units import GIB
@@ -297,7 +297,7 @@ def _size_bytes(path: Path) -> int:
 def _limits(plan: Plan, threads: int) -> WorkerLimits:
     """What a provider's worker gets for such a task; never more than this machine has."""
     here = hardware.ram_bytes()
-    usual = (max(p.task.ram_bytes, market.RAM_BYTES.get(p.task.kind, market.DEFAULT_RAM_BYTES)) for p in plan.pieces)
+    usual = (max(p.task.ram_bytes, sizes.RAM_BYTES.get(p.task.kind, sizes.DEFAULT_RAM_BYTES)) for p in plan.pieces)
     return WorkerLimits(min(max(usual), max(here - GIB, here // 2)), threads)
 
 

@@ -9,7 +9,7 @@ from fallow.units import GIB, Ucr, cost_ucr
 from fallow.wire.local import BatchJob, JobSpec, LaneJob, ServeJob, TrainJob
 from fallow.wire.messages import EXACT, Offer, Shortfall
 from fallow.wire.tasks import Recipe
-from fallow.wire.traces import MAX_LINKS_DRAWN, Cut, link_at, unit_rows
+from fallow.wire.traces import MAX_LINKS_DRAWN, Cut, link_at, room_bytes, unit_rows
 
 CPU_MILLIS = 1_000
 GENERATE_UNITS = 2_048
@@ -33,9 +33,11 @@ class Needs(NamedTuple):
 
 def needs_of(spec: JobSpec, bank: bytes, numerics: str = "", *, ram_bytes: int) -> Needs:
     """What a job asks of each of its providers. A `max_price_ucr` of 0 in the job means: no limit but the budget. Exact
-    work is asked of whoever computes exactly, whatever `numerics` says."""
+    work is asked of whoever computes exactly, whatever `numerics` says, and has the room for what is committed to."""
     kind = kind_of(spec)
     disk = spec.work.data_bytes if isinstance(spec.work, TrainJob) else 0
+    if isinstance(spec.work, TrainJob) and is_exact(spec):
+        disk += room_bytes(spec.work.recipe.trace_bytes)
     return Needs(
         kind=kind,
         bank=bank,

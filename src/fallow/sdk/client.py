@@ -17,7 +17,8 @@ from fallow.sdk.jobs import AsyncJob
 from fallow.sdk.lanes import AsyncLane
 from fallow.sdk.link import Link
 from fallow.sdk.model_size import measure
-from fallow.sdk.terms import Terms, arithmetic_for, capped, checked_by, money, spec_of
+from fallow.sdk.recipes import Arithmetic, arithmetic_for, settled
+from fallow.sdk.terms import Terms, capped, checked_by, money, spec_of
 from fallow.units import from_text
 from fallow.wire import local
 from fallow.wire.codec import decode
@@ -106,21 +107,24 @@ class AsyncFallow:
         model: str | os.PathLike[str],
         data: str | os.PathLike[str],
         recipe: Recipe | None = None,
+        arithmetic: Arithmetic = "auto",
         **terms: Unpack[Terms],
     ) -> AsyncJob:
-        """Fine-tune the model folder `model` on the text or chat JSONL in `data`. Returns once the job is on disk."""
-        return await self.submit(await self.price(await self.plan_train(model, data, recipe, **terms)))
+        """Fine-tune the model folder `model` on the text or chat JSONL in `data`, in exact `arithmetic` where the model
+        has an exact form (`sdk/recipes.py`). Returns once the job is on disk."""
+        return await self.submit(await self.price(await self.plan_train(model, data, recipe, arithmetic, **terms)))
 
     async def plan_train(
         self,
         model: str | os.PathLike[str],
         data: str | os.PathLike[str],
         recipe: Recipe | None = None,
+        arithmetic: Arithmetic = "auto",
         **terms: Unpack[Terms],
     ) -> local.JobSpec:
         """What `train` would submit; imports the files, spends nothing."""
         weights, text = await self.import_path(model), await self.import_path(data)
-        recipe = recipe or Recipe(method="lora")
+        recipe = await asyncio.to_thread(settled, recipe, model, arithmetic)
         size = await asyncio.to_thread(measure, model, recipe)
         return spec_of(local.TrainJob(weights.tree, text.tree, recipe, text.size_bytes, size), terms)
 

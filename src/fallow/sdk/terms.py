@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal, Required, TypedDict
+from typing import Literal, Required, TypedDict
 
 import msgspec
 
@@ -49,24 +49,6 @@ def checked_by(model: str | os.PathLike[str]) -> str:
             return "none" if file.read(len(GGUF_MAGIC)) == GGUF_MAGIC else "audit"
     except OSError:
         return "audit"
-
-
-EXACT_FORMS = ("llama", "mistral", "qwen2")
-"""`model_type` of the architectures that exact arithmetic knows (`numerics/exact/exactify.py`)."""
-EXACT_BATCH = 341
-"""The most sequences of a step, of `numerics.exact.format`."""
-
-
-def arithmetic_for(model: str | os.PathLike[str], batch_sequences: int = 1) -> str:
-    """How a model can be trained and asked: "exact" where its architecture has an exact form, so that any machine
-    can check any other, and its steps are no larger than that allows; else "fp32"."""
-    if batch_sequences > EXACT_BATCH:
-        return "fp32"
-    try:
-        config = msgspec.json.decode((Path(model).expanduser() / "config.json").read_bytes(), type=dict[str, Any])
-    except (OSError, msgspec.DecodeError):
-        return "fp32"
-    return "exact" if config.get("model_type") in EXACT_FORMS else "fp32"
 
 
 def money(text: str) -> Ucr:

@@ -80,6 +80,11 @@ class MemoryBlobs:
             raise fail("E2003", f"{path} is not a regular file")
         return self.put(path.read_bytes())
 
+    def take_file(self, path: Path) -> BlobId:
+        blob = self.put_file(path)
+        path.unlink()
+        return blob
+
     @_alone
     def begin(self, blob: BlobId, size_bytes: int, chunks: Sequence[bytes]) -> MemoryPartial:
         try:

@@ -13,7 +13,7 @@ sends nothing, which is a matter of time limits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from blake3 import blake3
 
@@ -56,6 +56,31 @@ def blob_id(chunk_hashes: Sequence[bytes], size_bytes: int) -> BlobId:
 def blob_id_of(data: bytes | bytearray | memoryview) -> BlobId:
     """The id of `data`. About 4 GB/s on one core. Raises ValueError above MAX_BLOB_BYTES."""
     return blob_id(chunk_hashes_of(data), len(data))
+
+
+def chunk_pieces(parts: Iterable[bytes | memoryview]) -> Iterator[tuple[list[memoryview], int]]:
+    """The chunks of what `parts` (flat, of bytes) are together, each as the slices that make it up and its length in
+    bytes. Nothing is copied, so that chunks may be hashed side by side."""
+    pieces, length = list[memoryview](), 0
+    for part in parts:
+        view, at = memoryview(part), 0
+        while at < len(view):
+            taken = view[at : at + CHUNK_BYTES - length]
+            pieces.append(taken)
+            at, length = at + len(taken), length + len(taken)
+            if length == CHUNK_BYTES:
+                yield pieces, length
+                pieces, length = [], 0
+    if pieces:
+        yield pieces, length
+
+
+def pieces_hash(pieces: Iterable[memoryview]) -> bytes:
+    """The hash of one chunk, given in pieces."""
+    hasher = blake3()
+    for piece in pieces:
+        hasher.update(piece)
+    return hasher.digest()
 
 
 def chunk_hashes_of(data: bytes | bytearray | memoryview) -> tuple[bytes, ...]:

@@ -16,6 +16,8 @@ from fallow.wire.documents import U64, Word
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=120)]
 Decimal = Annotated[str, msgspec.Meta(max_length=40)]
 """A number as decimal text."""
+DEFAULT_TRACE_BYTES = 2 << 30
+"""What a recipe that does not say is cut for: so were all rounds before recipes could say."""
 MAX_PARAMS_BYTES = 1 << 20
 MAX_VALUE_BYTES = 1 << 20
 
@@ -63,7 +65,9 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
     same number everywhere. `method` is "lora" or "full". `lora_targets` are module name endings. `ahead` is how many
     rounds a worker may run ahead of the log: 0 waits for every manifest before the next round, 1 goes on from its own
     update while the others' are still on their way (`rules/rounds.py`). `arithmetic` is "exact" (the same bits on every
-    machine, and a commitment to every step) or "fp32" (the same bits on like machines only)."""
+    machine, and a commitment to every step) or "fp32" (the same bits on like machines only). `trace_bytes` is the most
+    that the states of one exact round may take on a worker's disk; it decides how finely the round is cut
+    (`wire/traces.py`)."""
 
     method: Name
     lora_rank: U64 = 8
@@ -82,6 +86,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
     holdout_sequences: U64 = 16
     ahead: Annotated[int, msgspec.Meta(ge=0, le=1)] = 0
     arithmetic: Name = "fp32"
+    trace_bytes: U64 = DEFAULT_TRACE_BYTES
 
     @property
     def exact(self) -> bool:

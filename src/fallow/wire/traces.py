@@ -6,7 +6,8 @@ but for the last). Link number `step * units + unit` takes the sum of the step's
 unit, and gives the new sum; the last unit's link also takes the optimiser's step and gives the next state. A state is
 two files: the trained parameters (`theta`) and the optimiser's moments (`moments`); a sum of gradients is one. Where
 keeping every state would take too much, only every `every`-th step's is kept, `units` is 1, and a link is that many
-whole steps. So there are no gaps: a round is right when its first state, all its links and its update are.
+whole steps. So there are no gaps: a round is right when its first state, all its links and its update are. How much is
+too much is the recipe's `trace_bytes`, and the order asks for the room (`room_bytes`).
 
 The files are canonical (`numerics/layout.py`: names, shapes and offsets follow from model and recipe), so a file's blob
 id, a Merkle root over its chunks of 1 MiB, is the commitment to the tensors in it; each chunk can be fetched and
@@ -15,11 +16,13 @@ made them until they are asked for.
 
 Defends against: skipped, shortened or altered steps, with the probability that `rules/economics.py` gives; a sum that
 is not the sum of its gradients; files that are not what was committed to. Does not defend against: what is wrong in the
-task itself (its data, its recipe), or an auditor that is one with the accused."""
+task itself (its data, its recipe), or an auditor that is one with the accused. A recipe that asks for more room than
+was leased is refused (`rules/node/provider.py`), and none has more than MAX_TRACE_BYTES kept for finer links."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -28,14 +31,29 @@ from fallow.errors import FallowError
 from fallow.units import GIB
 from fallow.wire import codec
 from fallow.wire.blob_id import blob_id_of
-from fallow.wire.tasks import Part, Recipe, TaskOutput, TaskSpec, TrainAudit, TrainChecked, TrainRound, TrainValue
+from fallow.wire.tasks import (
+    DEFAULT_TRACE_BYTES,
+    Part,
+    Recipe,
+    TaskOutput,
+    TaskSpec,
+    TrainAudit,
+    TrainChecked,
+    TrainRound,
+    TrainValue,
+)
 
 PREFIX = "trace/"
 MAX_UNITS = 8
 MAX_FILES = 3_900
 """A task's output has at most 4,096 parts."""
-MAX_KEPT_BYTES = 2 * GIB
-"""What a provider keeps of one round for those who check it."""
+MAX_TRACE_BYTES = 16 * GIB
+"""The most that a recipe may have kept of one round for the sake of finer links."""
+MIN_TRACES_KEPT, MAX_TRACES_KEPT = 2, 4
+"""Of how many rounds a provider keeps the states: checks are drawn as soon as a claim is heard of. More than the least
+only while they take no more than DEFAULT_TRACE_BYTES together."""
+MAX_ROOM_BYTES = 1 << 62
+"""Nobody has that much; an order can still say it."""
 STATE_BYTES, SUM_BYTES = 12, 8
 """Per trained parameter: fp32 parameter and two fp32 moments; one int64 sum."""
 MAX_LINKS_DRAWN = 64
@@ -57,21 +75,54 @@ class Cut(NamedTuple):
 
 
 def cut_for(recipe: Recipe, parameters: int) -> Cut:
-    """How a round must be cut: as finely as MAX_KEPT_BYTES and MAX_FILES allow. `parameters` are trained."""
-    steps, batch = recipe.inner_steps, recipe.batch_sequences
-    for units in range(min(batch, MAX_UNITS), 1, -1):
-        # Units of equal size, the last one may be smaller: 7 sequences in 4 units would be 2, 2, 2, 1.
-        if -(-batch // -(-batch // units)) == units and _fits(steps, parameters, Cut(units, 1)):
-            return Cut(units, 1)
+    """How a round must be cut: as finely as the recipe's `trace_bytes` (MAX_TRACE_BYTES at most) and MAX_FILES allow.
+    `parameters` are trained."""
+    steps, limit = recipe.inner_steps, min(recipe.trace_bytes, MAX_TRACE_BYTES)
+    for cut in _fine_cuts(recipe):
+        if _fits(steps, parameters, cut, limit):
+            return cut
     every = 1
-    while every < steps and not _fits(steps, parameters, Cut(1, every)):
+    while every < steps and not _fits(steps, parameters, Cut(1, every), limit):
         every += 1
     return Cut(1, every)
 
 
-def _fits(steps: int, parameters: int, cut: Cut) -> bool:
-    states, sums = len(cut.states(steps)), steps * (cut.units - 1)
-    return 2 * states + sums <= MAX_FILES and parameters * (states * STATE_BYTES + sums * SUM_BYTES) <= MAX_KEPT_BYTES
+def trace_bytes_for(recipe: Recipe, parameters: int) -> int:
+    """The `trace_bytes` that a recipe should have: what the finest cut within DEFAULT_TRACE_BYTES takes, but no coarser
+    than two micro-batches a step while that takes no more than MAX_TRACE_BYTES. So the states of a small adapter ask
+    for little room, and those of a small model that is trained in full get what they need. `parameters` are trained."""
+    steps = recipe.inner_steps
+    cut = cut_for(msgspec.structs.replace(recipe, trace_bytes=DEFAULT_TRACE_BYTES), parameters)
+    *_, wanted = Cut(1, 1), *_fine_cuts(recipe)
+    if (cut.units < wanted.units or cut.every > 1) and _fits(steps, parameters, wanted, MAX_TRACE_BYTES):
+        cut = wanted
+    return kept_bytes(steps, parameters, cut)
+
+
+def room_bytes(trace_bytes: int) -> int:
+    """The disk space that a provider needs for rounds whose states take `trace_bytes`: for those that are kept, and for
+    one that is being made."""
+    least, most = MIN_TRACES_KEPT * trace_bytes, MAX_TRACES_KEPT * trace_bytes
+    return min(min(most, max(least, DEFAULT_TRACE_BYTES)) + trace_bytes, MAX_ROOM_BYTES)
+
+
+def kept_bytes(steps: int, parameters: int, cut: Cut) -> int:
+    """What the tensors of a round's states and sums take."""
+    return parameters * (len(cut.states(steps)) * STATE_BYTES + steps * (cut.units - 1) * SUM_BYTES)
+
+
+def _fine_cuts(recipe: Recipe) -> Iterator[Cut]:
+    """The cuts into several units of equal size a step, finest first. The last unit may be smaller: 7 sequences in 4
+    units would be 2, 2, 2, 1."""
+    batch = recipe.batch_sequences
+    for units in range(min(batch, MAX_UNITS), 1, -1):
+        if -(-batch // -(-batch // units)) == units:
+            yield Cut(units, 1)
+
+
+def _fits(steps: int, parameters: int, cut: Cut, limit: int) -> bool:
+    files = 2 * len(cut.states(steps)) + steps * (cut.units - 1)
+    return files <= MAX_FILES and kept_bytes(steps, parameters, cut) <= limit
 
 
 def unit_rows(batch: int, units: int, unit: int) -> range:

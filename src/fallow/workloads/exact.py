@@ -21,10 +21,10 @@ from fallow.numerics.exact.losses import LOSS_BITS, total_loss
 from fallow.numerics.exact.optimizers import AdamW, Schedule
 from fallow.numerics.exact.training import Rules, Trainer
 from fallow.numerics.layout import Array, Layout, Shape
-from fallow.wire.blob_id import blob_id_of
 from fallow.wire.tasks import Recipe, TrainRound
 from fallow.wire.traces import UNREADABLE, Cut, Link, cut_for, link_at, moments_name, theta_name, unit_rows
 from fallow.workloads.data import Dataset, Place, Tokens, batch
+from fallow.workloads.state_files import StateFiles, identity
 from fallow.workloads.task import Work
 
 FLIPPED = 1 << 36
@@ -120,46 +120,37 @@ class ExactRound:
         for name, parameter in self.model.trainable.items():
             parameter.copy_(theta[name])
 
-    def write(self, name: str, path: Path) -> None:
-        """The present state as a file; equal states give equal bytes."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        layout.write(path, self.plan(name), self.tensors(name))
-
     def identity(self, name: str) -> bytes:
         """The id that the present state's file would have."""
         tensors = self.tensors(name)
         if not all(bool(np.isfinite(value).all()) for value in tensors.values()):
             return UNREADABLE
-        return identity(self.plan(name), tensors)
-
-
-def identity(plan: Layout, tensors: Mapping[str, Array]) -> bytes:
-    """The blob id of a file with these tensors, without writing it."""
-    return bytes(blob_id_of(b"".join(layout.parts(plan, tensors))))
+        return identity(self.plan(name), tensors, torch.get_num_threads())
 
 
 def run_chain(work: Work, chain: ExactRound, recipe: Recipe) -> dict[str, Path]:
     """Take all links of the round from the state that is loaded, writing every state on the way. -> the parts by name.
-    Errors: E1706 when the loss is not finite; E1402 when cancelled."""
+    Errors: E1706 when the loss is not finite; E1402 when cancelled; OSError when the disk fails."""
     cut, steps = chain.cut, recipe.inner_steps
     files: dict[str, Path] = {}
-    for name in (theta_name(0), moments_name(0, steps)):
-        _keep(work, chain, name, files)
-    for index in range(cut.links(steps)):
-        link = link_at(index, steps, cut)
-        if not _cheat(work, chain, link, index, recipe):
-            chain.take(link, cut)
-        if not np.isfinite(chain.loss):
-            raise fail("E1706", f"The loss is {chain.loss} at step {link.last}.")
-        for name in link.gives:
-            _keep(work, chain, name, files)
-        work.progress(link.last if link.until == cut.units else link.first, steps, f"loss {chain.loss:.4f}")
+    with StateFiles() as states:
+
+        def keep(name: str) -> None:
+            files[name] = work.outdir / name
+            states.write(files[name], chain.plan(name), chain.tensors(name))
+
+        keep(theta_name(0))
+        keep(moments_name(0, steps))
+        for index in range(cut.links(steps)):
+            link = link_at(index, steps, cut)
+            if not _cheat(work, chain, link, index, recipe):
+                chain.take(link, cut)
+            if not np.isfinite(chain.loss):
+                raise fail("E1706", f"The loss is {chain.loss} at step {link.last}.")
+            for name in link.gives:
+                keep(name)
+            work.progress(link.last if link.until == cut.units else link.first, steps, f"loss {chain.loss:.4f}")
     return files
-
-
-def _keep(work: Work, chain: ExactRound, name: str, files: dict[str, Path]) -> None:
-    files[name] = work.outdir / name
-    chain.write(name, files[name])
 
 
 def _cheat(work: Work, chain: ExactRound, link: Link, index: int, recipe: Recipe) -> bool:
@@ -201,7 +192,7 @@ def update_identity(chain: ExactRound, before: Mapping[str, Floats]) -> bytes:
         return UNREADABLE
     tensors: dict[str, Array] = {n: one.codes for n, one in packed.items()}
     tensors |= {f"{n}#scale": one.scales for n, one in packed.items()}
-    return identity(update_layout(chain.shapes), tensors)
+    return identity(update_layout(chain.shapes), tensors, torch.get_num_threads())
 
 
 def total_of(model: ExactLlama, rows: Tokens) -> int:

@@ -37,7 +37,7 @@ def test_gradients_are_those_of_float64_autograd(changes: dict[str, Any]) -> Non
         assert distance(gradient, true[name]) < BOUND, name
 
 
-def flat_model() -> tuple[Any, dict[str, Tensor]]:
+def flat_model() -> tuple[Any, dict[str, Any]]:
     """A LoRA model whose gradients of logits are as hard as they come: thousands of words that are about as likely,
     whose rows in the output matrix have unlike steps and a common direction."""
     network = small_llama(vocab_size=4096)

@@ -5,8 +5,12 @@ from __future__ import annotations
 from tests.rules.node.provider_play import ANNA_NODE, EVE_NODE, Play, kinds, output, spec, terms
 
 from fallow.rules.node import provider_types as t
+from fallow.units import GIB
 from fallow.wire.claims import merkle_root, output_hash, task_id, task_leaf
+from fallow.wire.codec import encode
 from fallow.wire.messages import LeaseLeaving, TaskFailed
+from fallow.wire.tasks import DEFAULT_TRACE_BYTES, Recipe, TaskSpec, TrainRound
+from fallow.wire.traces import MAX_TRACE_BYTES
 
 
 def test_a_task_runs_only_when_the_escrow_is_open() -> None:
@@ -62,6 +66,26 @@ def test_tasks_that_the_lease_does_not_cover_are_refused() -> None:
     assert kinds(play.assign(lease, spec(1, units=20))) == ["ReplyOk", "StartTask"]
     (reply,) = play.assign(lease, spec(2, units=6))
     assert reply.code == "E1205"
+
+
+def test_a_round_that_keeps_more_than_was_leased_is_refused() -> None:
+    """Else an order for little room could fill the disk; what always was kept needs no asking."""
+
+    def a_round(trace_bytes: int, arithmetic: str = "exact") -> TaskSpec:
+        recipe = Recipe("full", arithmetic=arithmetic, trace_bytes=trace_bytes)
+        params = TrainRound(recipe, 0, 0, 2, (), evaluate=False, checkpoint=False)
+        return spec(trace_bytes, kind="train", params=encode(params))
+
+    play = Play()
+    lease = play.open(kind="train", disk_bytes=18 * GIB)
+    for number in (6 * GIB + 1, MAX_TRACE_BYTES, (1 << 63) - 1):
+        (reply,) = play.assign(lease, a_round(number))
+        assert (reply.code, play.state.leases[lease].tasks) == ("E1205", {})
+    for good in (a_round(6 * GIB), a_round(1 << 50, "fp32"), spec(1, kind="train", params=b"for the worker to refuse")):
+        assert play.assign(lease, good)[0] == t.ReplyOk()
+    modest = play.open(2, kind="train", disk_bytes=0)
+    assert play.assign(modest, a_round(DEFAULT_TRACE_BYTES))[0] == t.ReplyOk()
+    assert play.assign(modest, a_round(DEFAULT_TRACE_BYTES + 1))[0].code == "E1205"
 
 
 def test_a_requester_cannot_fill_our_memory_with_tasks() -> None:

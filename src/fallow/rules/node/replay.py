@@ -17,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from fallow.errors import FallowError
-from fallow.rules import economics, market, trust
+from fallow.rules import economics, sizes, trust
 from fallow.wire import codec
 from fallow.wire.documents import Order
 from fallow.wire.messages import EXACT
@@ -113,7 +113,7 @@ def plan(receipt: Receipt, links: int, seed: bytes) -> Plan | Refusal:
         numerics = codec.decode(Order, receipt.order.body).numerics
         if isinstance(receipt.work, LaneWork):
             kind = codec.decode(Order, receipt.order.body).kind
-            work, ram = receipt.work, market.RAM_BYTES.get(kind, market.DEFAULT_RAM_BYTES)
+            work, ram = receipt.work, sizes.RAM_BYTES.get(kind, sizes.DEFAULT_RAM_BYTES)
             inputs = work.checked_as.inputs if work.checked_as is not None else ()
             task = TaskSpec(kind, work.params, inputs, work.seed, work.units, 0, ram)
             output = TaskOutput(work.value, ())

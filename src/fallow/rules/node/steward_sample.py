@@ -26,7 +26,7 @@ def begin(job: Job, slot: Slot) -> None:
     vote = slot.chosen()
     if not job.policy.links or slot.round < 0 or vote is None or vote.output is None or not market.in_links(job.spec):
         return
-    recipe, params = train_work(job).recipe, codec.decode(TrainParams, slot.spec.params)
+    recipe, params = train_work(job).recipe, codec.recall(TrainParams, slot.spec.params)
     trace = read_trace(recipe, vote.output)
     if trace is None or not isinstance(params, TrainRound):
         return
@@ -78,6 +78,6 @@ def sources(job: Job, slot: Slot, part: Part) -> tuple[NodeAddress, ...]:
 
 def words(audit: Slot, vote: Vote) -> str:
     """What a receipt says of a claim that stood the check."""
-    params = codec.decode(TrainParams, audit.spec.params)
+    params = codec.recall(TrainParams, audit.spec.params)
     assert isinstance(params, TrainAudit), "it was made here"
     return f"links {', '.join(map(str, params.links))} of it, done again by 0x{vote.account.hex()[:10]}, gave the same"
