@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -37,7 +37,7 @@ def test_gradients_are_those_of_float64_autograd(changes: dict[str, Any]) -> Non
         assert distance(gradient, true[name]) < BOUND, name
 
 
-def flat_model() -> tuple[Any, dict[str, Any]]:
+def flat_model() -> tuple[Any, Mapping[str, Tensor]]:
     """A LoRA model whose gradients of logits are as hard as they come: thousands of words that are about as likely,
     whose rows in the output matrix have unlike steps and a common direction."""
     network = small_llama(vocab_size=4096)
@@ -52,14 +52,14 @@ def flat_model() -> tuple[Any, dict[str, Any]]:
     return network, trained
 
 
-def full_model() -> tuple[Any, dict[str, Tensor]]:
+def full_model() -> tuple[Any, Mapping[str, Tensor]]:
     network = small_llama()
     return network, dict(network.named_parameters())
 
 
 @pytest.mark.parametrize("model", [full_model, flat_model])
 def test_every_gradient_is_far_nearer_to_float64_than_bf16_s(
-    model: Callable[[], tuple[Any, dict[str, Tensor]]],
+    model: Callable[[], tuple[Any, Mapping[str, Tensor]]],
 ) -> None:
     """Within a third of the error of torch's bf16 autocast, and within a bound of its own."""
     network, trained = model()
