@@ -21,6 +21,7 @@ def test_one_answer_for_programs(terminal: Terminal) -> None:
         "finish": "stop",
         "prompt_tokens": 3,
         "completion_tokens": 2,
+        "logits": "",
         "receipt": "r_" + RECEIPT.hex(),
     }
 

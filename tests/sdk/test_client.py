@@ -56,6 +56,14 @@ async def test_train_imports_both_paths_and_caps_the_price_at_the_dearest_that_f
     assert (spec.budget_ucr, spec.max_price_ucr, spec.workers, spec.verify) == (2_000_000, 500, 3, "none")
 
 
+async def test_a_model_is_served_exactly_where_it_can_be_or_as_one_says(client: AsyncFallow, tmp_path: Path) -> None:
+    for form, said, chosen in (("llama", "", "exact"), ("gpt2", "", "fp32"), ("llama", "fp32", "fp32")):
+        (tmp_path / "config.json").write_text(f'{{"model_type": "{form}"}}')
+        spec = await client.plan_serve("tiny", tmp_path, arithmetic=said, budget="1")
+        assert isinstance(spec.work, local.ServeJob)
+        assert (spec.work.arithmetic, spec.work.exact) == (chosen, chosen == "exact")
+
+
 async def test_two_submissions_have_two_ids_and_an_id_of_ones_own_is_kept(
     node: FakeNode, client: AsyncFallow, tmp_path: Path
 ) -> None:
