@@ -1,14 +1,22 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 from tests.sim.worlds import HONEST, Played, lane, liar, play
 
 from fallow.rules.node import steward_types as t
 from fallow.rules.node.steward import State, transition
+from fallow.sim import steward
 from fallow.sim.faults import Happening
 from fallow.sim.steward import STREAM
 from fallow.wire import codec
 from fallow.wire.messages import LaneClaimed
+
+
+@pytest.fixture(autouse=True)
+def whole_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log from its first event on: these tests play it again from nothing."""
+    monkeypatch.setattr(steward, "COMPACT_EVERY", 1 << 30)
 
 
 def lane_events(world: Played) -> list[t.LaneAnswered]:
