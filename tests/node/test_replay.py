@@ -187,7 +187,15 @@ def test_a_receipt_cannot_ask_for_more_memory_than_there_is(monkeypatch: pytest.
     """A claimed need of an exbibyte becomes what the machine has, less what it needs itself."""
     monkeypatch.setattr(hardware, "ram_bytes", lambda: 8 * GIB)
     plan = planned(task("train", b"", ram_bytes=1 << 60))
-    assert _limits(plan, 2).ram_bytes == 7 * GIB
+    assert _limits(plan, 2, 0).ram_bytes == 7 * GIB
+
+
+def test_an_answer_of_a_large_model_gets_room_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "ram_bytes", lambda: 64 * GIB)
+    answer = planned(task("generate", b"", ram_bytes=GIB))
+    assert _limits(answer, 2, 0).ram_bytes == 2 * GIB
+    assert _limits(answer, 2, 3 * GIB).ram_bytes == 13 * GIB
+    assert _limits(planned(task("train", b"", ram_bytes=4 * GIB)), 2, 3 * GIB).ram_bytes == 4 * GIB
 
 
 async def test_contents_that_make_no_sense_are_told_as_such(tmp_path: Path) -> None:

@@ -114,7 +114,8 @@ class Bench:
         outputs = list[TaskOutput]()
         try:
             async with asyncio.timeout(timeout_s):
-                desk = await self._ready(_limits(plan, threads))
+                model_bytes = await asyncio.to_thread(_size_bytes, Path(paths["model"])) if "model" in paths else 0
+                desk = await self._ready(_limits(plan, threads, model_bytes))
                 desk.listen(tell, plan.drawn)
                 for number, piece in enumerate(plan.pieces):
                     outputs.append(await desk.do(piece, paths, parts, folder / f"out-{number}", threads))
@@ -294,10 +295,14 @@ def _size_bytes(path: Path) -> int:
 # the worker -----------------------------------------------------------------------------------------------------------
 
 
-def _limits(plan: Plan, threads: int) -> WorkerLimits:
-    """What a provider's worker gets for such a task; never more than this machine has."""
+def _limits(plan: Plan, threads: int, model_bytes: int) -> WorkerLimits:
+    """What a provider's worker gets for such a task; never more than this machine has. An answer's receipt does not say
+    how large its model is: a file of 16-bit numbers is twice as large when it is loaded, and for a while on grids
+    too."""
     here = hardware.ram_bytes()
-    usual = (max(p.task.ram_bytes, sizes.RAM_BYTES.get(p.task.kind, sizes.DEFAULT_RAM_BYTES)) for p in plan.pieces)
+    usual = [max(p.task.ram_bytes, sizes.RAM_BYTES.get(p.task.kind, sizes.DEFAULT_RAM_BYTES)) for p in plan.pieces]
+    if any(piece.task.kind == "generate" for piece in plan.pieces):
+        usual.append(GIB + 4 * model_bytes)
     return WorkerLimits(min(max(usual), max(here - GIB, here // 2)), threads)
 
 
