@@ -22,6 +22,7 @@ AUDITS = "audit_economics.json"
 MEMORY = "worker_memory.json"
 KILLS = "kill_any.jsonl"
 WAYS = "exact_equality_"
+MACHINES = "two_machines.jsonl"
 
 Row = dict[str, Any]
 
@@ -47,6 +48,8 @@ def made(name: str) -> str:
         return ways(read(name))
     if name == MEMORY:
         return memory(read(name))
+    if name == MACHINES:
+        return machines(read(name))
     return kills(read(name)) if name == KILLS else record(read(name))
 
 
@@ -149,6 +152,14 @@ def ways(rows: list[Row]) -> str:
     most = max((int(steps) for row in rows for steps in row["hashes"]), default=0)
     last = [[row["way"], str(most), f"`{row['hashes'].get(str(most), '')[:16]}`"] for row in rows]
     return table(["way", "steps", "state hash begins"], last)
+
+
+def machines(rows: list[Row]) -> str:
+    """The same training on unlike machines."""
+    last = [(row["machine"], *max(row["hashes"].items(), key=lambda one: int(one[0]))) for row in rows]
+    return table(
+        ["machine", "steps", "state hash begins"], [[on, steps, f"`{found[:16]}`"] for on, steps, found in last]
+    )
 
 
 def kills(rows: list[Row]) -> str:
