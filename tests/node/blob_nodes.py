@@ -18,8 +18,8 @@ from fallow.units import MIB, BlobId, NodeId
 from fallow.wire.blob_id import CHUNK_BYTES, blob_id_of, chunk_hashes_of
 from fallow.wire.messages import BlobFound, BlobStat, FetchBlob, Message, NodeAddress
 
-QUICK = FetchLimits(stat_s=0.5, stall_s=0.5, hedge_s=0.05)
-"""Limits for sources that answer within microseconds unless a test makes them stall."""
+QUICK = FetchLimits(stat_s=1.5, stall_s=1.5, hedge_s=0.05)
+"""Limits for sources that answer within microseconds unless a test makes them stall, or the machine pauses."""
 
 Answer = Callable[[FetchBlob], AsyncIterator[Message | bytes]]
 

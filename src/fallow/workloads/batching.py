@@ -74,7 +74,8 @@ class Batch:
             self._waiting.append(stream)
             if not self._working:
                 self._working = True
-                threading.Thread(target=self._work, name="exact batch", daemon=True).start()
+                # no daemon: a thread that is deep in a library while the interpreter ends aborts the process
+                threading.Thread(target=self._work, name="exact batch").start()
         stream.done.wait()
         if stream.error is not None:
             raise stream.error
