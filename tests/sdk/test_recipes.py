@@ -12,7 +12,7 @@ from tests.workloads.tiny import make_model
 from fallow.numerics.exact.exactify import FORMS
 from fallow.numerics.exact.format import MAX_SEQUENCES
 from fallow.sdk.model_size import measure
-from fallow.sdk.recipes import EXACT_BATCH, EXACT_FORMS, arithmetic_for, settled
+from fallow.sdk.recipes import EXACT_BATCH, EXACT_FORMS, Arithmetic, arithmetic_for, settled
 from fallow.wire.tasks import DEFAULT_TRACE_BYTES, Recipe
 from fallow.wire.traces import cut_for, trace_bytes_for
 from fallow.workloads import lora
@@ -22,6 +22,12 @@ from fallow.workloads.model import load_model
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("model"))
+
+
+def chosen(recipe: Recipe | None, model: Path, arithmetic: Arithmetic = "auto") -> Recipe:
+    found, size = settled(recipe, model, arithmetic)
+    assert size == measure(model, found)
+    return found
 
 
 def of_form(folder: Path, form: str) -> Path:
@@ -47,14 +53,14 @@ def test_the_forms_are_those_of_exact_arithmetic() -> None:
 def test_what_is_said_holds_and_what_is_not_said_follows_the_model(tmp_path: Path) -> None:
     llama, other = of_form(tmp_path, "llama"), tmp_path / "nowhere"
     exact = Recipe("lora", arithmetic="exact")
-    assert settled(None, llama).arithmetic == "exact"
-    assert settled(Recipe("full"), llama).arithmetic == "exact"
-    assert settled(Recipe("full"), llama, "fp32").arithmetic == "fp32"
-    assert settled(None, other).arithmetic == "fp32"
-    assert settled(None, other, "exact").arithmetic == "exact"
-    assert settled(exact, other).arithmetic == "exact"
-    assert settled(exact, llama, "fp32").arithmetic == "fp32"
-    assert settled(Recipe("full", rounds=7), llama).rounds == 7
+    assert chosen(None, llama).arithmetic == "exact"
+    assert chosen(Recipe("full"), llama).arithmetic == "exact"
+    assert chosen(Recipe("full"), llama, "fp32").arithmetic == "fp32"
+    assert chosen(None, other).arithmetic == "fp32"
+    assert chosen(None, other, "exact").arithmetic == "exact"
+    assert chosen(exact, other).arithmetic == "exact"
+    assert chosen(exact, llama, "fp32").arithmetic == "fp32"
+    assert chosen(Recipe("full", rounds=7), llama).rounds == 7
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
@@ -68,11 +74,11 @@ def test_parameters_are_counted_as_they_are_trained(model: Path, method: str) ->
 
 def test_room_is_asked_for_as_the_model_needs_it_unless_the_recipe_says(model: Path, tmp_path: Path) -> None:
     recipe = Recipe("full", batch_sequences=2)
-    found = settled(recipe, model)
+    found = chosen(recipe, model)
     parameters = measure(model, recipe).trained
     assert found.trace_bytes == trace_bytes_for(found, parameters) < DEFAULT_TRACE_BYTES
     assert cut_for(found, parameters).units == 2
     said = msgspec.structs.replace(recipe, trace_bytes=1_000)
-    assert settled(said, model).trace_bytes == 1_000
-    assert settled(recipe, model, "fp32").trace_bytes == DEFAULT_TRACE_BYTES
-    assert settled(recipe, of_form(tmp_path, "llama")).trace_bytes == DEFAULT_TRACE_BYTES
+    assert chosen(said, model).trace_bytes == 1_000
+    assert chosen(recipe, model, "fp32").trace_bytes == DEFAULT_TRACE_BYTES
+    assert chosen(recipe, of_form(tmp_path, "llama")).trace_bytes == DEFAULT_TRACE_BYTES

@@ -19,7 +19,7 @@ from fallow.numerics.exact.generation import Text
 from fallow.wire.codec import decode, encode
 from fallow.wire.tasks import CANCELLED, ChatTurn, Generate, GenerateValue
 from fallow.workloads import batching, engine_exact, lora
-from fallow.workloads.engine_exact import ExactEngine, exact_product, replay_answer
+from fallow.workloads.engine_exact import ExactEngine, exact_product
 from fallow.workloads.engine_torch import TorchEngine
 from fallow.workloads.model import load_model
 
@@ -203,7 +203,6 @@ def test_nobody_wants_more(engine: ExactEngine, model: Path, words: int) -> None
     assert (value.text, value.finish) == ("".join(heard), CANCELLED)
     assert (value.prompt_tokens, value.completion_tokens) == (whole.prompt_tokens, words)
     assert whole.text.startswith(value.text)
-    assert replay_answer(model, None, DRAWN, 1, value, 1, 128) == value
 
 
 def test_nobody_wants_even_the_first_word(engine: ExactEngine) -> None:
@@ -229,17 +228,11 @@ def test_chat_goes_through_the_template(engine: ExactEngine) -> None:
     assert value == plain
 
 
-def test_a_replay_tells_the_truth_from_anything_else(model: Path, adapter: Path) -> None:
+def test_doing_it_again_tells_the_truth_from_anything_else(model: Path, adapter: Path) -> None:
     value, _ = answer(open_exact(model, adapter), DRAWN, 9)
-    assert replay_answer(model, adapter, DRAWN, 9, value, 2, 128) == value
-    for lie in (
-        msgspec.structs.replace(value, text=value.text[:-1] + "!"),
-        msgspec.structs.replace(value, logits=bytes(32)),
-        msgspec.structs.replace(value, completion_tokens=value.completion_tokens - 1),
-    ):
-        assert replay_answer(model, adapter, DRAWN, 9, lie, 1, 128) != lie
-    assert replay_answer(model, None, DRAWN, 9, value, 1, 128) != value
-    assert replay_answer(model, adapter, DRAWN, 8, value, 1, 128) != value
+    assert answer(open_exact(model, adapter, threads=2), DRAWN, 9)[0] == value
+    assert answer(open_exact(model), DRAWN, 9)[0] != value
+    assert answer(open_exact(model, adapter), DRAWN, 8)[0] != value
 
 
 def test_an_adapter_is_added_exactly(model: Path, adapter: Path) -> None:
@@ -252,6 +245,14 @@ def test_an_adapter_is_added_exactly(model: Path, adapter: Path) -> None:
     value, _ = answer(open_exact(model, adapter), PROMPT)
     assert value.text == TorchEngine(load_model(model), adapter, 128, 1).answer(PROMPT, 1, lambda _: True).text
     assert value.text != answer(open_exact(model), PROMPT)[0].text
+
+
+def test_a_model_without_layers_is_none_of_exact_form(model: Path) -> None:
+    bare = load_model(model)
+    bare.network.model.layers = torch.nn.ModuleList()
+    with pytest.raises(FallowError) as caught:
+        ExactEngine(bare, None, 128, 1, 1)
+    assert caught.value.code == "E1709"
 
 
 def test_a_model_without_an_exact_form_is_left_as_it_was(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ class SqliteEventLog:
     def cut(self, stream: str, upto: int, cells: Mapping[str, bytes], gone: Sequence[str] = ()) -> None:
         """Forget the events up to number `upto`, set `cells` and forget the cells `gone`, all or nothing, durably."""
         with self._lock, self._errors(), self._transaction():
-            self._db.executemany("INSERT OR REPLACE INTO cells VALUES (?, ?)", list(cells.items()))
+            self._set(cells)
             self._db.executemany("DELETE FROM cells WHERE key = ?", [(key,) for key in gone])
             upto = min(upto, self._last_number(stream))
             self._db.execute("DELETE FROM events WHERE stream = ? AND number <= ?", (stream, upto))

@@ -116,6 +116,12 @@ def materialize(blobs: Blobs, part_name: str, blob: BlobId, folder: Path) -> Pat
     return folder / part_name / entries[0].path if len(entries) == 1 else folder / part_name
 
 
+def stored_bytes(path: Path) -> int:
+    """The size of a file, or of the files in a folder together."""
+    files = [path] if path.is_file() else path.rglob("*")
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
 # in -------------------------------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fallow.adapters.worker import Worker
 from fallow.errors import fail
 from fallow.node.cheats import shirked_lane
+from fallow.node.folders import stored_bytes
 from fallow.node.provider_lane import Lane
 from fallow.node.provider_work import LeaseWork
 from fallow.rules.node.provider_money import allowance_units
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from fallow.node.provider import Provider
 
 PRELOAD_S = 600.0
-READ_BYTES_PER_S = 10_000_000
+LOAD_BYTES_PER_S = 10_000_000
 """The least speed at which a worker may read its model from disk before it counts as stuck."""
 PARALLEL_STREAMS = 4
 MAX_LEAVES = 200_000
@@ -83,7 +84,7 @@ class Lanes:
                 kind, paths, provider.threads, request.context_tokens, PARALLEL_STREAMS, exact=request.exact
             )
             size_bytes = await asyncio.to_thread(lambda: sum(stored_bytes(Path(path)) for path in paths.values()))
-            ready = await self._load(order, work, worker, lane, PRELOAD_S + size_bytes / READ_BYTES_PER_S)
+            ready = await self._load(order, work, worker, lane, PRELOAD_S + size_bytes / LOAD_BYTES_PER_S)
         self._loaded[request.lease] = _Loaded(worker, key, ready, lane)
         return lane, ready
 
@@ -144,8 +145,3 @@ class Lanes:
         """The lease is over."""
         self._loaded.pop(lease, None)
         self._leaves.pop(lease, None)
-
-
-def stored_bytes(path: Path) -> int:
-    """The size of a file, or of the files in a folder together."""
-    return sum(file.stat().st_size for file in path.rglob("*")) if path.is_dir() else path.stat().st_size

@@ -24,7 +24,7 @@ from fallow.adapters.blobs_files import measure
 from fallow.adapters.exactness import exactness
 from fallow.adapters.worker import Worker, WorkerLimits, open_worker
 from fallow.errors import CODES, FallowError, fail
-from fallow.node.folders import tree_id
+from fallow.node.folders import stored_bytes, tree_id
 from fallow.rules import sizes
 from fallow.rules.node.replay import Difference, Piece, Plan, differences, served_with
 from fallow.sdk.client import LONG_CALL_S, AsyncFallow
@@ -114,7 +114,7 @@ class Bench:
         outputs = list[TaskOutput]()
         try:
             async with asyncio.timeout(timeout_s):
-                model_bytes = await asyncio.to_thread(_size_bytes, Path(paths["model"])) if "model" in paths else 0
+                model_bytes = await asyncio.to_thread(stored_bytes, Path(paths["model"])) if "model" in paths else 0
                 desk = await self._ready(_limits(plan, threads, model_bytes))
                 desk.listen(tell, plan.drawn)
                 for number, piece in enumerate(plan.pieces):
@@ -246,7 +246,7 @@ async def _gather(
             wanted[part.name] = part
             if path:
                 paths[part.name] = path
-                left_bytes -= await asyncio.to_thread(_size_bytes, Path(path))
+                left_bytes -= await asyncio.to_thread(stored_bytes, Path(path))
             else:
                 missing.append(part)
     if not plan.names_inputs and "model" not in wanted:
@@ -285,11 +285,6 @@ def _only_file(path: Path) -> Path:
     """What a worker is given for a folder of one file is that file."""
     found = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]
     return found[0] if len(found) == 1 else path
-
-
-def _size_bytes(path: Path) -> int:
-    files = [path] if path.is_file() else list(path.rglob("*"))
-    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 # the worker -----------------------------------------------------------------------------------------------------------

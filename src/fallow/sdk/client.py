@@ -124,8 +124,7 @@ class AsyncFallow:
     ) -> local.JobSpec:
         """What `train` would submit; imports the files, spends nothing."""
         weights, text = await self.import_path(model), await self.import_path(data)
-        recipe = await asyncio.to_thread(settled, recipe, model, arithmetic)
-        size = await asyncio.to_thread(measure, model, recipe)
+        recipe, size = await asyncio.to_thread(settled, recipe, model, arithmetic)
         return spec_of(local.TrainJob(weights.tree, text.tree, recipe, text.size_bytes, size), terms)
 
     async def run(

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from fallow.sdk.model_size import measure
+from fallow.wire.local import ModelSize
 from fallow.wire.tasks import DEFAULT_TRACE_BYTES, Recipe
 from fallow.wire.traces import trace_bytes_for
 
@@ -19,19 +20,22 @@ EXACT_BATCH = 341
 """The most sequences of a step, of `numerics.exact.format`."""
 
 
-def settled(recipe: Recipe | None, model: str | os.PathLike[str], arithmetic: Arithmetic = "auto") -> Recipe:
-    """The recipe that a job is submitted with (LoRA with its defaults without one). "auto" is exact where the model has
-    an exact form, so that any machine can check any other, and where the recipe asks for it in any case; "exact" and
-    "fp32" are what they say. Of an exact recipe that does not say how much may be kept of a round, it is as much as the
-    model needs to be checked by micro-batches (`wire/traces.py`), so that no provider is asked for more room."""
+def settled(
+    recipe: Recipe | None, model: str | os.PathLike[str], arithmetic: Arithmetic = "auto"
+) -> tuple[Recipe, ModelSize]:
+    """The recipe that a job is submitted with (LoRA with its defaults without one), and the model's size by it. "auto"
+    is exact where the model has an exact form, so that any machine can check any other, and where the recipe asks for
+    it in any case; "exact" and "fp32" are what they say. Of an exact recipe that does not say how much may be kept of a
+    round, it is as much as the model needs to be checked by micro-batches (`wire/traces.py`), so that no provider is
+    asked for more room."""
     recipe = recipe or Recipe(method="lora")
     if arithmetic == "auto":
         arithmetic = "exact" if recipe.exact else arithmetic_for(model, recipe.batch_sequences)
     recipe = msgspec.structs.replace(recipe, arithmetic=arithmetic)
-    parameters = measure(model, recipe).trained if recipe.exact else 0
-    if recipe.trace_bytes != DEFAULT_TRACE_BYTES or not parameters:
-        return recipe
-    return msgspec.structs.replace(recipe, trace_bytes=trace_bytes_for(recipe, parameters))
+    size = measure(model, recipe)
+    if recipe.exact and recipe.trace_bytes == DEFAULT_TRACE_BYTES and size.trained:
+        recipe = msgspec.structs.replace(recipe, trace_bytes=trace_bytes_for(recipe, size.trained))
+    return recipe, size
 
 
 def arithmetic_for(model: str | os.PathLike[str], batch_sequences: int = 1) -> Literal["exact", "fp32"]:

@@ -11,16 +11,17 @@ from pathlib import Path
 
 from torch import Tensor
 
+from fallow.errors import fail
 from fallow.numerics.exact.cache import Cache
 from fallow.numerics.exact.exactify import exactify
 from fallow.numerics.exact.format import quantise
 from fallow.numerics.exact.generation import Sampling, Text
 from fallow.numerics.exact.product import product
-from fallow.wire.tasks import CANCELLED, Generate, GenerateValue
+from fallow.wire.tasks import Generate, GenerateValue
 from fallow.workloads import lora
 from fallow.workloads.batching import Batch
 from fallow.workloads.engines import Emit, StopWatch, read_sampling, too_long
-from fallow.workloads.model import LoadedModel, load_model
+from fallow.workloads.model import LoadedModel
 from fallow.workloads.speech import Speech, Telling, encode_prompt
 
 MAX_CONTEXT_TOKENS = 1 << 17
@@ -39,6 +40,8 @@ class ExactEngine:
         UsageError E1709, before anything was changed, when the model has no exact form; E1701 when the adapter is
         none."""
         exact = exactify(model.network, {})
+        if not exact.blocks:
+            raise fail("E1709", "A model without layers has no exact form.")
         if adapter is not None:
             lora.merge_adapter(model.network, adapter, exact_product)
         exact.keep_grids()
@@ -66,27 +69,3 @@ class ExactEngine:
 def exact_product(up: Tensor, down: Tensor) -> Tensor:
     """The product of (n, rank) and (rank, k) matrices, both put on grids along rank."""
     return product(quantise(up), quantise(down.mT.contiguous()))
-
-
-def replay_answer(
-    model: Path,
-    adapter: Path | None,
-    request: Generate,
-    seed: int,
-    value: GenerateValue,
-    threads: int = 1,
-    context_tokens: int = 0,
-) -> GenerateValue:
-    """Do the answer to `request` again: equal to `value`, its commitment to the logits included, or `value` is not what
-    the model says. A cancelled answer is cut where `value` was. `context_tokens` is what the model was served with (0:
-    the model's own limit). Takes as long as loading the model and answering. Errors: those of `load_model`, of
-    ExactEngine and of `Engine.answer`."""
-    heard: list[str] = []
-
-    def emit(piece: str) -> bool:
-        if piece:
-            heard.append(piece)
-        return value.finish != CANCELLED or len(heard) < max(1, value.completion_tokens)
-
-    engine = ExactEngine(load_model(model), adapter, context_tokens, 1, threads)
-    return engine.answer(request, seed, emit)

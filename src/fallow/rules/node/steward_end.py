@@ -5,7 +5,7 @@ from __future__ import annotations
 from fallow.rules import market, trust
 from fallow.rules.node import steward_lanes
 from fallow.rules.node.steward_market import decide_by_ms, forget
-from fallow.rules.node.steward_pay import clear, close_seat, finalise_batch, finalise_vote
+from fallow.rules.node.steward_pay import clear, close_seat, finalise_batch, finalise_vote, on_trial
 from fallow.rules.node.steward_slots import end_vote, reslot, set_step, void_vote
 from fallow.rules.node.steward_state import NEVER_MS, Ending, Fate, Job, Mark, Phase, Seat, Stage, Step, Turn, Vote
 from fallow.rules.node.steward_trust import advance, begin_check
@@ -77,7 +77,10 @@ def settle_seat(turn: Turn, job: Job, seat: Seat) -> bool:
     the randomness of them all; when that passes, or nobody can do it, they are final."""
     if seat.running or len(seat.claims) + len(seat.batches) > len(seat.provisional):
         return False
-    for claim_hash in [claim for claim, pending in seat.provisional.items() if pending.on_trial]:
+    waiting = [claim for claim, pending in seat.provisional.items() if pending.on_trial]
+    if waiting and on_trial(job, seat.account):
+        return False  # under another lease of the account
+    for claim_hash in waiting:
         clear(turn, job, seat, claim_hash)
     if seat.provisional and job.policy.checks and not seat.closing_check:
         seat.closing_check = True

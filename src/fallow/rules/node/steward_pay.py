@@ -116,16 +116,12 @@ def paid(seat: Seat, event: PeerPaid) -> None:
     seat.acked_ucr = max(seat.acked_ucr, min(event.cumulative_ucr, seat.voucher_ucr))
 
 
-def hold(state: State, seat: Seat, claim_hash: bytes, seed: bytes, *, fresh: bool = False) -> None:
+def hold(state: State, seat: Seat, claim_hash: bytes, seed: bytes, *, fresh: bool = False, trial: bool = False) -> None:
     """The claim is provisional: it waits to be cleared by later checks of its account, or by the end. A `fresh` one
-    makes a seat that had its closing check due for another."""
+    makes a seat that had its closing check due for another. One on `trial` stood its check, and is paid when its
+    account's trial ends well, and never if it does not."""
     seat.closing_check = seat.closing_check and not fresh
-    seat.provisional[claim_hash] = Pending(state.standing(seat.account).passed, seed)
-
-
-def hold_trial(state: State, seat: Seat, claim_hash: bytes, seed: bytes) -> None:
-    """The claim stood, but its account is on trial: it is paid when that ends well, and never if it does not."""
-    seat.provisional[claim_hash] = Pending(state.standing(seat.account).passed, seed, on_trial=True)
+    seat.provisional[claim_hash] = Pending(state.standing(seat.account).passed, seed, trial)
 
 
 def on_trial(job: Job, account: bytes) -> bool:

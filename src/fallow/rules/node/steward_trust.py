@@ -6,7 +6,7 @@ from fallow.rules import trust
 from fallow.rules.jobs import Attempt, Blame, deadline_ms
 from fallow.rules.node import steward_sample
 from fallow.rules.node.steward_market import can_recruit, same_everywhere
-from fallow.rules.node.steward_pay import SAME, clear, finalise_vote, hold, hold_trial, on_trial, passed
+from fallow.rules.node.steward_pay import SAME, clear, finalise_vote, hold, on_trial, passed
 from fallow.rules.node.steward_slots import (
     blame_vote,
     drop_audit,
@@ -275,7 +275,7 @@ def audited(turn: Turn, job: Job, audit: Slot, vote: Vote) -> None:
     there = any(claimed.claim_hash == audit.accused for claimed in slot.live())
     if vote.answer == audit.expected:
         if on_trial(job, vote.account):  # a cheat that does its audits is not to earn by them until it is caught
-            hold_trial(turn.state, job.seats[vote.seat], vote.claim_hash, audit.seed)
+            hold(turn.state, job.seats[vote.seat], vote.claim_hash, audit.seed, trial=True)
             set_step(job, audit, Step.PROVISIONAL)
         else:
             finalise_vote(turn, job, audit, vote, "sampled", SAME)
