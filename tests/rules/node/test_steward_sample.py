@@ -8,7 +8,7 @@ import pytest
 from tests.rules.node.crowd import Crowd, Provider, exact_spec, h, honest_crowd, honest_output, lie, train_spec
 
 from fallow.rules.node import steward_types as t
-from fallow.rules.node.steward_state import Fate, Slot, Step
+from fallow.rules.node.steward_state import Fate, Seat, Slot, Step
 from fallow.sim import chain
 from fallow.wire import codec
 from fallow.wire.tasks import TaskOutput, TaskSpec, TrainAudit, TrainFinish, TrainParams, TrainRound
@@ -132,6 +132,31 @@ def test_who_is_caught_with_its_first_claim_is_paid_nothing_not_even_for_honest_
         votes = [vote for slot in slots(crowd, job) if slot.of >= 0 for vote in slot.votes]
         audited += any(vote.account == cheat.account and vote.answer for vote in votes)
     assert audited, "none of the cheats was asked to check anybody before it was caught"
+
+
+def test_a_second_lease_of_an_account_on_trial_is_not_settled_meanwhile() -> None:
+    """One machine of a cheat skips work; its other one checks somebody, and leaves before the first is caught."""
+    tried = 0
+    for name in map(str, range(12)):
+        skipping = Provider(f"a {name}", answer=skips, price=900, account_name=f"c {name}")
+        checking = Provider(f"b {name}", price=901, account_name=f"c {name}")
+        crowd = Crowd([skipping, checking, *honest_crowd(4)])
+        job = crowd.submit(exact_spec(workers=6, rounds=2, verify="audit:links=64"))
+
+        def waiting(crowd: Crowd = crowd, node: bytes = checking.address.node, job: bytes = job) -> list[Seat]:
+            seats = [seat for seat in crowd.state.jobs[job].seats if seat.node == node and not seat.running]
+            held = [seat for seat in seats if any(pending.on_trial for pending in seat.provisional.values())]
+            return [seat for seat in held if len(seat.claims) == len(seat.provisional)]
+
+        crowd.run(until=lambda waiting=waiting: bool(waiting()))
+        for seat in waiting():
+            before, tried = seat.final_units, tried + 1
+            crowd.tell(t.PeerLeaving(crowd.now_ms, seat.lease, seat.sequence + 1, "the owner is back"))
+            settle(crowd)
+            assert crowd.outcome(job).code == ""
+            assert crowd.state.standing(checking.account).banned
+            assert seat.final_units == before
+    assert tried
 
 
 def test_one_who_raises_false_alarms_is_banned_and_nobody_else() -> None:
