@@ -73,11 +73,13 @@ def test_how_far_a_conversion_is_is_told(
 
 
 INTERRUPTED = """
-import sys
+import signal, sys
 from pathlib import Path
 from fallow.cli import models
 from fallow.cli.output import Output
 models.sys.executable = sys.argv[1]
+# as at a terminal: whoever runs these tests in the background may have told all its children to ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     models.trainable(Path(sys.argv[2]), Path(sys.argv[3]), Output(as_json=False))
 except KeyboardInterrupt:
@@ -95,7 +97,10 @@ def test_ctrl_c_ends_a_conversion_and_leaves_nothing_behind(tmp_path: Path) -> N
         child = int(counted.partition("/")[2])
         assert psutil.pid_exists(child)
         running.send_signal(signal.SIGINT)
-        assert running.wait(timeout=10) == 130
+        try:
+            assert running.wait(timeout=10) == 130
+        finally:
+            running.kill()
     assert not psutil.pid_exists(child)
     assert list((home / "models").iterdir()) == []
 
