@@ -147,6 +147,10 @@ class Blobs(Protocol):
         """Keep it from garbage collection until `owner` unpins. Durable; pinning twice is pinning once."""
         ...
 
+    def unpin(self, blob: BlobId, owner: str) -> None:
+        """The opposite of `pin`; harmless for what `owner` has not pinned, and for what is not here."""
+        ...
+
     def unpin_all(self, owner: str) -> None: ...
 
 

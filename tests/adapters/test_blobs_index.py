@@ -49,7 +49,10 @@ def test_the_order_of_use_and_pins_survive_a_restart(tmp_path: Path) -> None:
     index = BlobsIndex(tmp_path / "index.sqlite")
     assert [blob for blob, _ in index.collectable()] == [name(1), name(3), name(0)]
     index.add(name(9), 1, (b"h" * 32,))
-    index.unpin_all("b")
+    index.unpin(name(2), "a")
+    index.unpin(name(1), "b")
+    assert [blob for blob, _ in index.collectable()] == [name(1), name(3), name(0), name(9)]
+    index.unpin(name(2), "b")
     assert [blob for blob, _ in index.collectable()] == [name(1), name(2), name(3), name(0), name(9)]
     assert index.used_bytes == 5
     index.close()

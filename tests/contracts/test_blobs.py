@@ -223,6 +223,21 @@ def test_what_is_pinned_stays_and_survives_a_restart(place: Place) -> None:
     assert place.blobs.read(big, 0, 12 * MIB) == stuff(12 * MIB, 9)
 
 
+def test_what_its_last_owner_lets_go_may_be_dropped(place: Place) -> None:
+    both, one = (place.blobs.put(stuff(8 * MIB, seed)) for seed in range(2))
+    for blob, owner in ((both, "a"), (both, "b"), (one, "a")):
+        place.blobs.pin(blob, owner)
+    place.blobs.unpin(both, "a")
+    place.blobs.unpin(one, "b")
+    place.blobs.unpin(blob_id_of(b"not here"), "a")
+    place.restart()
+    with pytest.raises(UnavailableError):
+        place.blobs.put(b"one byte too many")
+    place.blobs.unpin(one, "a")
+    place.blobs.put(b"one byte too many")
+    assert [place.blobs.has(blob) for blob in (both, one)] == [True, False]
+
+
 def test_more_than_the_quota_never_fits_and_costs_nothing(place: Place) -> None:
     small = place.blobs.put(b"small")
     with pytest.raises(UnavailableError) as caught:
@@ -407,6 +422,11 @@ class Store(RuleBasedStateMachine):
         if self.place.blobs.has(IDS[n]):
             self.place.blobs.pin(IDS[n], owner)
             self.pinned.setdefault(n, set()).add(owner)
+
+    @rule(n=st.integers(0, len(SAMPLES) - 1), owner=st.sampled_from("ab"))
+    def unpin_one(self, n: int, owner: str) -> None:
+        self.place.blobs.unpin(IDS[n], owner)
+        self.pinned.get(n, set()).discard(owner)
 
     @rule(owner=st.sampled_from("ab"))
     def unpin(self, owner: str) -> None:

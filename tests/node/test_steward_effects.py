@@ -13,6 +13,7 @@ import pytest
 from tests.node.provider_net import Pool, open_pool, seeded
 from tests.node.steward_net import Rogue, rogue
 
+from fallow.adapters.blobs_disk import DiskBlobs
 from fallow.adapters.clock import SystemClock
 from fallow.errors import FallowError, fail
 from fallow.node import steward_effects
@@ -208,6 +209,11 @@ async def test_a_blob_is_kept_only_as_large_as_it_was_said_to_be(
         assert s.us.blobs.has(BlobId(blob)) is True  # it came whole with the larger limit, and is not pinned
         event = await s.runner.run(t.KeepBlob(JOB, Part("update", blob, 3_000_000), here))
         assert isinstance(event, t.BlobKept)
+        store = s.us.blobs
+        assert isinstance(store, DiskBlobs)
+        assert store._index.collectable() == []
+        assert await s.runner.run(t.LetGo(JOB, blob)) is None
+        assert store._index.collectable() == [(blob, 3_000_000)]
         missing = await s.runner.run(t.KeepBlob(JOB, Part("update", b"m" * 32, 1), here))
         assert isinstance(missing, t.BlobMissing)
 

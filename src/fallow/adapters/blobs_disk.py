@@ -195,6 +195,10 @@ class DiskBlobs:
                 raise _not_here(blob)
             self._index.pin(blob, owner)
 
+    def unpin(self, blob: BlobId, owner: str) -> None:
+        with self._lock, disk_errors():
+            self._index.unpin(blob, owner)
+
     def unpin_all(self, owner: str) -> None:
         with self._lock, disk_errors():
             self._index.unpin_all(owner)

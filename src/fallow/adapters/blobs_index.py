@@ -92,6 +92,9 @@ class BlobsIndex:
     def pin(self, blob: BlobId, owner: str) -> None:
         self._change([("INSERT OR IGNORE INTO pins VALUES (?, ?)", (owner, blob))])
 
+    def unpin(self, blob: BlobId, owner: str) -> None:
+        self._change([("DELETE FROM pins WHERE owner = ? AND id = ?", (owner, blob))])
+
     def unpin_all(self, owner: str) -> None:
         self._change([("DELETE FROM pins WHERE owner = ?", (owner,))])
 

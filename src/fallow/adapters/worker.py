@@ -263,17 +263,23 @@ def held_bytes(pid: int) -> int:
 def _family(pid: int) -> list[int]:
     """A process and all that it started. The kernel keeps the list; where it does not, psutil asks every process on the
     machine for its parent, which takes milliseconds, several times a second."""
-    found, threads = [pid], Path(f"/proc/{pid}/task")
+    found, threads = [pid], f"/proc/{pid}/task"
     try:
-        for thread in threads.iterdir():
-            for child in (thread / "children").read_text("ascii").split():
+        for thread in os.listdir(threads):  # by pathlib this was a fifth of what a serving provider computed
+            for child in _said(f"{threads}/{thread}/children").split():
                 found += _family(int(child))
     except FileNotFoundError:
-        if threads.exists() and not (threads / str(pid) / "children").exists():
+        if os.path.exists(threads) and not os.path.exists(f"{threads}/{pid}/children"):
             return _family_by_psutil(pid)
     except (NotADirectoryError, ProcessLookupError, PermissionError):
         pass
     return found if sys.platform == "linux" else _family_by_psutil(pid)
+
+
+def _said(file: str) -> bytes:
+    """What a file of /proc says now."""
+    with open(file, "rb", buffering=0) as opened:
+        return opened.read()
 
 
 def _family_by_psutil(pid: int) -> list[int]:
@@ -287,7 +293,7 @@ def _family_by_psutil(pid: int) -> list[int]:
 def _private_bytes(pid: int) -> int:
     """Without the pages of mapped files, which the kernel can drop: a mapped model is no one's memory."""
     try:
-        status = Path(f"/proc/{pid}/status").read_text("ascii", "replace")
+        status = _said(f"/proc/{pid}/status").decode("ascii", "replace")
     except OSError:
         with suppress(psutil.Error):
             return psutil.Process(pid).memory_info().rss

@@ -18,6 +18,7 @@ from fallow.node.receipts import Receipts
 from fallow.node.router import Caller, Router
 from fallow.node.services import Services
 from fallow.node.steward import Steward
+from fallow.node.steward_blobs import IMPORTED, take_inputs
 from fallow.rules import market, trust
 from fallow.rules.node.estimate import estimate
 from fallow.sdk.jobs import money_of
@@ -100,7 +101,7 @@ def serve_files(router: Router, services: Services) -> None:
 
     @router.on(local.ImportPath)
     async def _(_caller: Caller, request: local.ImportPath) -> local.Imported:
-        found = await asyncio.to_thread(import_path, services.blobs, Path(request.path), "owner")
+        found = await asyncio.to_thread(import_path, services.blobs, Path(request.path), IMPORTED)
         return local.Imported(found.tree, found.size_bytes, found.files)
 
     @router.on(local.ExportTree)
@@ -151,6 +152,7 @@ def serve_jobs(router: Router, services: Services, steward: Steward) -> None:
         if request.job not in steward.jobs():
             await pay_in_advance(request.spec)
             _refuse(request.spec, steward)
+            await asyncio.to_thread(take_inputs, services.blobs, request.job, request.spec.work)
             await steward.submit(request.job, request.spec)
         return local.Submitted(request.job)
 

@@ -116,6 +116,14 @@ def materialize(blobs: Blobs, part_name: str, blob: BlobId, folder: Path) -> Pat
     return folder / part_name / entries[0].path if len(entries) == 1 else folder / part_name
 
 
+def with_files(blobs: Blobs, blob: BlobId) -> tuple[BlobId, ...]:
+    """The blob and, where it is a tree, its files, which need not be here. Raises UnavailableError E1602 when the blob
+    is not."""
+    if not _looks_like_tree(blobs, blob):
+        return (blob,)
+    return blob, *(BlobId(entry.blob) for entry in _read_tree(blobs, blob).entries)
+
+
 def stored_bytes(path: Path) -> int:
     """The size of a file, or of the files in a folder together."""
     files = [path] if path.is_file() else path.rglob("*")

@@ -5,13 +5,14 @@ time a snapshot takes the place of the events so far, in the same write that for
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import structlog
 
 from fallow.errors import FallowError, UnavailableError, fail
 from fallow.node.lane import Lanes
 from fallow.node.services import Services
+from fallow.node.steward_blobs import forget, keep_results
 from fallow.node.steward_effects import Runner
 from fallow.node.steward_records import Records
 from fallow.node.steward_watch import LeaseFacts, Watches
@@ -164,10 +165,16 @@ class Steward:
             records.extend(effect for effect in transition(self.state, event) if isinstance(effect, RECORDS))
             count += 1
             if len(records) >= REPLAY_BATCH:
-                self.records.keep(records)
+                self._keep(records)
                 records = []
-        self.records.keep(records)
+        self._keep(records)
         return count
+
+    def _keep(self, records: Sequence[StewardEffect]) -> None:
+        self.records.keep(records)
+        for effect in records:
+            if isinstance(effect, JobEnded):
+                keep_results(self._services.blobs, effect)
 
     async def run(self, ready: asyncio.Event) -> None:
         """Work until cancelled; `ready` is set once the log is replayed. Raises what the log raises when it cannot be
@@ -220,7 +227,7 @@ class Steward:
         effects = [effect for event in events for effect in transition(self.state, event)]
         records = [effect for effect in effects if isinstance(effect, RECORDS)]
         if records:
-            await asyncio.to_thread(self.records.keep, records)
+            await asyncio.to_thread(self._keep, records)
             self.records.tell(records)
         for event in events:
             if isinstance(event, LedgerClosed):
@@ -244,7 +251,9 @@ class Steward:
             return
         charges = await asyncio.to_thread(self.records.charges, list(self.state.leases))
         jobs = retire(self.state, self._services.clock.now_ms() - REST_MS, charges)
-        cells, gone = await asyncio.to_thread(self.records.cells_of, jobs, self.records.take_over(jobs))
+        too_many = self.records.take_over(jobs)
+        await asyncio.to_thread(forget, self._services.blobs, too_many)
+        cells, gone = await asyncio.to_thread(self.records.cells_of, jobs, too_many)
         raw, upto = await asyncio.to_thread(write_snapshot, self.state, self._last), self._last
         if len(raw) <= MAX_SNAPSHOT_BYTES:
             cells[SNAPSHOT] = raw

@@ -12,6 +12,7 @@ import structlog
 from fallow.errors import FallowError, UnavailableError, fail
 from fallow.node.directory import find_offers
 from fallow.node.services import Services
+from fallow.node.steward_blobs import job_owner
 from fallow.node.steward_records import Records
 from fallow.rules.jobs import LEFT
 from fallow.rules.node import steward_types as t
@@ -88,6 +89,9 @@ class Runner:
                 return None
             case t.KeepBlob():
                 return await self._keep(effect)
+            case t.LetGo(job, blob):
+                await asyncio.to_thread(self._s.blobs.unpin, BlobId(blob), job_owner(job))
+                return None
             case t.Draw():
                 return await self._draw(effect)
             case t.Pay():
@@ -176,7 +180,7 @@ class Runner:
             try:
                 # no more than the part is said to have: a hash with a larger blob behind it must not fill our disk
                 found = await self._s.fetcher.fetch(
-                    blob, self._others(effect.sources), limit, owner=f"job/{effect.job.hex()}", timeout_s=KEEP_S
+                    blob, self._others(effect.sources), limit, owner=job_owner(effect.job), timeout_s=KEEP_S
                 )
                 if found == limit:
                     return t.BlobKept(self._now(), effect.job, effect.part.blob)

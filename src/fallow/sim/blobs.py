@@ -127,6 +127,10 @@ class MemoryBlobs:
         self.disk.pins.add((owner, blob))
 
     @_alone
+    def unpin(self, blob: BlobId, owner: str) -> None:
+        self.disk.pins.discard((owner, blob))
+
+    @_alone
     def unpin_all(self, owner: str) -> None:
         self.disk.pins -= {pin for pin in self.disk.pins if pin[0] == owner}
 

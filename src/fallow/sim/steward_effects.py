@@ -83,6 +83,9 @@ class Runner:
                 return None
             case t.KeepBlob():
                 return (yield from self._keep(effect))
+            case t.LetGo(_, blob):
+                self._me.blobs.discard(blob)  # at once, though a real store only drops it when it needs the room
+                return None
             case t.Draw():
                 return (yield from self._draw(effect))
             case t.Pay():

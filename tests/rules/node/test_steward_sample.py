@@ -89,6 +89,47 @@ def test_the_states_come_from_the_steward_and_the_accused_is_not_named() -> None
         assert {part.blob for part in effect.spec.inputs if part.name.startswith("trace/")} <= kept
 
 
+def kept_now(crowd: Crowd, job: bytes) -> dict[bytes, bool]:
+    return crowd.state.jobs[job].kept
+
+
+def test_states_are_kept_for_as_long_as_their_check_takes() -> None:
+    crowd = Crowd(honest_crowd(4), hold={t.Draw})
+    job = crowd.submit(exact_spec(workers=3, rounds=1))
+    settle(crowd, 1)
+    crowd.hold.add(t.Assign)
+    for effect in crowd.of(t.Draw):
+        crowd.tell(t.AuditorsDrawn(crowd.now_ms, effect.claim_hash, h("seed", effect.claim_hash)))
+    crowd.run()
+    states = {part.blob for check in audits(crowd) for part in check.spec.inputs if part.name.startswith("trace/")}
+    assert states
+    assert states <= crowd.state.jobs[job].lent.keys()
+    assert all(kept_now(crowd, job)[blob] for blob in states)
+    assert not crowd.of(t.LetGo)
+
+
+def test_states_are_let_go_when_their_check_is_over() -> None:
+    cheat = Provider("cheat", answer=skips, price=900)
+    crowd = Crowd([cheat, *honest_crowd(4)])
+    job = crowd.submit(exact_spec(workers=3, rounds=3, verify="audit:links=64"))
+    settle(crowd)
+    assert crowd.outcome(job).code == ""
+    fetched = {
+        effect.part.blob
+        for effect in crowd.of(t.KeepBlob)
+        if effect.part.name.startswith("trace/") or effect.part.name == "carry"
+    }
+    gone = [effect.blob for effect in crowd.of(t.LetGo)]
+    assert fetched == set(gone)
+    assert not crowd.state.jobs[job].lent
+    assert not fetched & kept_now(crowd, job).keys()
+    rounds = [slot.chosen() for slot in slots(crowd, job) if slot.round >= 0]
+    outputs = [vote.output for vote in rounds if vote is not None and vote.output is not None]
+    updates = {part.blob for output in outputs for part in output.parts if part.name == "update"}
+    assert updates
+    assert updates <= kept_now(crowd, job).keys()
+
+
 def test_links_are_drawn_from_randomness_that_comes_after_the_claim() -> None:
     crowd = Crowd(honest_crowd(4), hold={t.Draw})
     crowd.submit(exact_spec(workers=3, rounds=1))

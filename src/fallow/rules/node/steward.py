@@ -10,7 +10,7 @@ no event, however stale, repeated or out of order, raises or is paid for twice."
 from __future__ import annotations
 
 from fallow.rules import market, trust
-from fallow.rules.node import steward_lanes, steward_market, steward_pay, steward_train, steward_work
+from fallow.rules.node import steward_lanes, steward_market, steward_pay, steward_sample, steward_train, steward_work
 from fallow.rules.node import steward_types as t
 from fallow.rules.node.steward_end import (
     complete,
@@ -211,6 +211,7 @@ def _look_after_job(turn: Turn, job: Job) -> None:
         _go_on(turn, job)
     if job.ending is not None and not job.reported:
         wind_down(turn, job)
+    steward_sample.let_go(turn, job)
     if job.reported:
         settle(turn, job)
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from fallow.rules import market, trust
 from fallow.rules.node.steward_slots import add_slot
 from fallow.rules.node.steward_specs import train_work
-from fallow.rules.node.steward_state import Job, Seat, Slot, Turn, Vote
-from fallow.rules.node.steward_types import KeepBlob
+from fallow.rules.node.steward_state import Job, Seat, Slot, Step, Turn, Vote
+from fallow.rules.node.steward_types import KeepBlob, LetGo
 from fallow.wire import codec
 from fallow.wire.claims import output_hash
 from fallow.wire.messages import NodeAddress
@@ -65,8 +65,19 @@ def _states_kept(turn: Turn, job: Job, audit: Slot) -> bool:
     for part in wanted:
         if part.blob not in job.kept:
             job.kept[part.blob] = False
+            job.lent[part.blob] = slot.key
             turn.ask(KeepBlob(job.id, part, sources(job, slot, part)))
     return all(job.kept[part.blob] for part in wanted)
+
+
+def let_go(turn: Turn, job: Job) -> None:
+    """States that are here for a check which is over: of a model that is trained in full, those of a few checks take
+    more room than all else that a job leaves. One that a later check wants is fetched again."""
+    for blob, key in list(job.lent.items()):
+        if job.slots[key].step is not Step.CHECKING and job.kept.get(blob) is not False:
+            del job.lent[blob]
+            if job.kept.pop(blob, False):
+                turn.ask(LetGo(job.id, blob))
 
 
 def sources(job: Job, slot: Slot, part: Part) -> tuple[NodeAddress, ...]:

@@ -273,10 +273,11 @@ class Ending(msgspec.Struct):
 class Job(msgspec.Struct):
     """A job and all that belongs to it. `live` holds the seats that are neither closed nor dropped,
     `talks` those of them that are negotiating; no lease is about to end before `seat_due_ms`. `kept` maps blob
-    -> True (here) or False (asked for). `waiting`, `checking` and `keeping` hold the keys of slots in these steps, in
-    order, `wanting` those of `checking` that look for auditors; no task is overdue before `task_due_ms`; `unusable`
-    counts slots that a complete job still lacks. A node in `refused` is not asked before the time there; `refusals`
-    counts how often in a row it had no room. Patience with a market without takers is counted from `patient_ms`."""
+    -> True (here) or False (asked for), `lent` those that are here for the check of a slot alone -> its key. `waiting`,
+    `checking` and `keeping` hold the keys of slots in these steps, in order, `wanting` those of `checking` that look
+    for auditors; no task is overdue before `task_due_ms`; `unusable` counts slots that a complete job still lacks. A
+    node in `refused` is not asked before the time there; `refusals` counts how often in a row it had no room. Patience
+    with a market without takers is counted from `patient_ms`."""
 
     id: bytes
     spec: JobSpec
@@ -303,6 +304,7 @@ class Job(msgspec.Struct):
     unusable: int = 0
     finals: int = 0
     kept: dict[bytes, bool] = {}
+    lent: dict[bytes, int] = {}
     missing: dict[bytes, None] = {}
     accusers: dict[bytes, str] = {}
     holders: dict[bytes, tuple[NodeAddress, ...]] = {}

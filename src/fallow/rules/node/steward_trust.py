@@ -93,6 +93,7 @@ def keep_parts(turn: Turn, job: Job, slot: Slot, vote: Vote) -> bool:
 
 def _keep(turn: Turn, job: Job, parts: list[Part], sources: tuple[NodeAddress, ...]) -> bool:
     for part in parts:
+        job.lent.pop(part.blob, None)  # it is more than a state that was checked
         if part.blob not in job.kept:
             job.kept[part.blob] = False
             turn.ask(KeepBlob(job.id, part, sources))

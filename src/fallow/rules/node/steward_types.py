@@ -405,6 +405,14 @@ class KeepBlob(StewardEffect, frozen=True):
     sources: Sources
 
 
+class LetGo(StewardEffect, frozen=True):
+    """The opposite of KeepBlob: the job needs the blob no more, which may make room for others. No answer, not repeated
+    by `outstanding`: what was not let go is so with the end of the job."""
+
+    job: Word
+    blob: Word
+
+
 class Prefetch(StewardEffect, frozen=True):
     """Tell the peer to fetch `part` from us before a task asks for it, as PrefetchBlobs. No answer, never repeated: a
     peer that did not hear it fetches when it must."""
@@ -525,5 +533,5 @@ class JobEnded(StewardEffect, frozen=True):
 RECORDS = (Note, KeepReceipt, JobEnded)
 AnyStewardEffect = (
     FindOffers | AskQuote | ProposeLease | OpenEscrow | WatchLease | PrepareLane | Assign | CancelTask | KeepBlob
-    | Prefetch | Draw | AuditLane | Pay | Charge | CloseLease | Note | KeepReceipt | JobEnded
+    | LetGo | Prefetch | Draw | AuditLane | Pay | Charge | CloseLease | Note | KeepReceipt | JobEnded
 )  # fmt: skip
