@@ -25,6 +25,31 @@ def test_gives_way_and_is_bounded() -> None:
     assert told == [str(min(mine + 5, 19)), str(2 * GIB), str(2 * GIB), "0", "0"]
 
 
+GROUP = """
+from pathlib import Path
+group = Path("/proc/self/autogroup")
+print(group.read_text().split()[-1] if group.exists() else "no groups")
+"""
+
+
+def group_of(*, own_session: bool, nice: int) -> str:
+    """How nice the group is that a program on the leash is in."""
+    rein = [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), str(nice), "0"]
+    told = subprocess.run(
+        [*rein, sys.executable, "-c", GROUP], start_new_session=own_session, capture_output=True, text=True, timeout=20,
+        check=True,
+    )  # fmt: skip
+    return told.stdout.strip()
+
+
+def test_a_session_of_its_own_gives_way_as_a_whole_and_nobody_elses_does() -> None:
+    ours = subprocess.run([sys.executable, "-c", GROUP], capture_output=True, text=True, check=True).stdout.strip()
+    assert group_of(own_session=False, nice=7) == ours
+    told = [group_of(own_session=True, nice=nice) for nice in (5, 10, 6)]
+    assert told in (["5", "10", "6"], ["no groups"] * 3)
+    assert group_of(own_session=False, nice=7) == ours
+
+
 TURN = """
 import ctypes, os, struct
 number, found = {"x86_64": 315, "aarch64": 275}.get(os.uname().machine), ctypes.create_string_buffer(48)
