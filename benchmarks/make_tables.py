@@ -156,10 +156,11 @@ def ways(rows: list[Row]) -> str:
 
 def machines(rows: list[Row]) -> str:
     """The same training on unlike machines."""
-    last = [(row["machine"], *max(row["hashes"].items(), key=lambda one: int(one[0]))) for row in rows]
-    return table(
-        ["machine", "steps", "state hash begins"], [[on, steps, f"`{found[:16]}`"] for on, steps, found in last]
-    )
+    lines: list[list[str]] = []
+    for row in rows:
+        steps, found = max(row["hashes"].items(), key=lambda one: int(one[0]))
+        lines.append([row["subject"], row["machine"], steps, f"`{found[:16]}`"])
+    return table(["model", "machine", "steps", "state hash begins"], lines)
 
 
 def kills(rows: list[Row]) -> str:

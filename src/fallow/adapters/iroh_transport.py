@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import iroh
 from iroh.iroh_ffi import uniffi_set_event_loop  # pyright: ignore[reportUnknownVariableType]
 
-from fallow.adapters import iroh_memmove, iroh_polling
+from fallow.adapters import iroh_garbage, iroh_memmove, iroh_polling
 from fallow.errors import FallowError, fail
 from fallow.units import NodeId
 from fallow.wire.messages import NodeAddress
@@ -190,6 +190,8 @@ class IrohTransport:
         except iroh.IrohError as error:
             raise _bind_error(error, bind, relay) from None
         life = AsyncExitStack()
+        iroh_garbage.hold()
+        life.callback(iroh_garbage.let_go)
         # The tasks never fail, so the group only keeps them; it ends in `close`.
         tasks = await life.enter_async_context(asyncio.TaskGroup())
         return cls(endpoint, life, tasks, relay)
@@ -269,6 +271,7 @@ class IrohTransport:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
+            iroh_garbage.sweep()
             for connection in [found for found in self._connections if not found.alive()]:
                 self._connections.discard(connection)
                 connection.drop()
