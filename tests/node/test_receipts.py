@@ -14,6 +14,7 @@ from fallow.errors import FallowError
 from fallow.node import provider_lane
 from fallow.node.lane_journal import find_claim
 from fallow.node.receipts import Receipts
+from fallow.rules.node import steward_types as t
 from fallow.sdk.lanes import AsyncLane
 from fallow.wire.receipt_checks import holds, verify
 from fallow.wire.receipts import LaneWork, TaskWork, read_receipt
@@ -91,3 +92,34 @@ async def test_a_lane_receipt_is_had_once_its_answer_is_signed_for(
         with pytest.raises(FallowError) as lost:
             await made.sealed(answers[3].receipt)
         assert lost.value.code == "E2002"
+
+
+async def test_a_claim_that_the_brain_has_not_heard_of_is_no_receipt_yet(tmp_path: Path) -> None:
+    """It is on disk before it is decided on; a receipt of that moment called the answer final and showed no voucher."""
+    async with asyncio.timeout(60), office(tmp_path) as (desk, _):
+        await desk.steward.submit(JOB, lane_job())
+        lanes, heard = desk.steward.lanes, asyncio.Event()
+        tell = lanes._tell
+
+        async def late(event: t.StewardEvent) -> None:
+            if isinstance(event, t.LaneAnswered):
+                await heard.wait()
+            await tell(event)
+
+        lanes._tell = late
+        async with AsyncLane(desk.link, JOB, receipts=True) as lane:
+            answer = await lane.run(b"1")
+            (lease,) = lanes.legs
+            while find_claim(desk.services.log, lease, 1) is None:
+                await asyncio.sleep(0.05)
+            with pytest.raises(FallowError) as early:
+                await receipts(desk).sealed(answer.receipt)
+            assert early.value.code == "E2002"
+            heard.set()
+            while True:
+                try:
+                    data = await receipts(desk).sealed(answer.receipt)
+                    break
+                except FallowError:
+                    await asyncio.sleep(0.05)
+        assert_it_holds_and_no_byte_may_change(data)

@@ -101,6 +101,8 @@ class Receipts:
         index = note.number - event.first
         work = LaneWork(record.number, record.params, record.seed, record.value, record.units)
         seat = self._seat(note.lease)
+        if event.first >= seat.lane_next:  # on disk, and not decided on yet
+            raise _unsigned()
         pending = any(batch.claim_hash == event.claim_hash for batch in seat.batches.values())
         verdict: Verdicts = "provisional" if pending else "cleared"
         words = ("Not final yet: a check may still come.",) if pending else ()
@@ -110,7 +112,7 @@ class Receipts:
     def _lane_batch(self, note: LaneReceiptNote) -> tuple[list[bytes], Answered, LaneAnswered]:
         event = find_claim(self._s.log, note.lease, note.number)
         if event is None:
-            raise fail("E2002", "The provider has not signed for this answer yet.", next_step="Ask again in a second.")
+            raise _unsigned()
         answered = read_answers(self._s.log, Leg.log_name(note.lease))
         leaves, record = claim_leaves(self._s.log, event, answered), answered.get(note.number)
         if leaves is None or record is None:
@@ -161,3 +163,7 @@ class Receipts:
             return None
         self._records.keep_settlement(lease, answer.settlement)
         return answer.settlement
+
+
+def _unsigned() -> FallowError:
+    return fail("E2002", "The provider has not signed for this answer yet.", next_step="Ask again in a second.")
