@@ -58,6 +58,7 @@ async def survive(
     """One moment: start a job, kill `victim` after `after_s`, start it again after `down_s`; -> the settled job.
     Raises BrokenPromise."""
     before = await books(client)
+    await all_offered(client)
     job = await start_job(client, folder)
     await asyncio.sleep(after_s)
     network.kill(victim)
@@ -90,6 +91,15 @@ async def settled(job: AsyncJob) -> JobView:
         except FallowError:
             pass  # the steward is being restarted
         await asyncio.sleep(0.2)
+
+
+async def all_offered(client: AsyncFallow) -> None:
+    """Wait until everybody is on offer: a directory that was just started again knows of nobody for some seconds."""
+    for _ in range(150):
+        if len(await client.offers()) >= PROVIDERS:
+            return
+        await asyncio.sleep(0.2)
+    raise BrokenPromise("the providers are not on offer again")
 
 
 async def books(client: AsyncFallow) -> PoolBooks:
