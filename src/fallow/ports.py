@@ -3,7 +3,7 @@ and one contract suite in `tests/contracts/` that both pass."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -149,6 +149,11 @@ class Blobs(Protocol):
 
     def unpin(self, blob: BlobId, owner: str) -> None:
         """The opposite of `pin`; harmless for what `owner` has not pinned, and for what is not here."""
+        ...
+
+    def hand_over(self, blobs: Iterable[BlobId], giver: str, taker: str) -> None:
+        """Pin those of `blobs` that are here for `taker`, and none of them for `giver` any more: one change, durable as
+        a whole, however many they are."""
         ...
 
     def unpin_all(self, owner: str) -> None: ...

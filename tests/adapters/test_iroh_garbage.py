@@ -86,8 +86,9 @@ class Knot:
 
 
 @pytest.fixture
-def usual() -> Iterator[None]:
-    """The collector as Python starts it."""
+def usual(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The collector as Python starts it, and nobody who holds it."""
+    monkeypatch.setattr(iroh_garbage, "_collector", iroh_garbage._Collector())
     thresholds = gc.get_threshold()
     assert gc.isenabled()
     gc.collect()

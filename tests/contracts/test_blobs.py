@@ -238,6 +238,24 @@ def test_what_its_last_owner_lets_go_may_be_dropped(place: Place) -> None:
     assert [place.blobs.has(blob) for blob in (both, one)] == [True, False]
 
 
+def test_blobs_change_hands_together_and_are_never_without(place: Place) -> None:
+    first, second = (place.blobs.put(stuff(8 * MIB, seed)) for seed in range(2))
+    place.blobs.pin(first, "a")
+    place.blobs.pin(second, "c")
+    place.blobs.hand_over([first, second, blob_id_of(b"not here")], "a", "b")
+    place.restart()
+    place.blobs.unpin_all("a")
+    with pytest.raises(UnavailableError):
+        place.blobs.put(b"one byte too many")
+    place.blobs.unpin_all("c")
+    with pytest.raises(UnavailableError):
+        place.blobs.put(b"one byte too many")
+    place.blobs.hand_over([first], "b", "a")
+    place.blobs.unpin_all("b")
+    place.blobs.put(b"one byte too many")
+    assert [place.blobs.has(blob) for blob in (first, second)] == [True, False]
+
+
 def test_more_than_the_quota_never_fits_and_costs_nothing(place: Place) -> None:
     small = place.blobs.put(b"small")
     with pytest.raises(UnavailableError) as caught:
@@ -427,6 +445,15 @@ class Store(RuleBasedStateMachine):
     def unpin_one(self, n: int, owner: str) -> None:
         self.place.blobs.unpin(IDS[n], owner)
         self.pinned.get(n, set()).discard(owner)
+
+    @rule(found=st.sets(st.integers(0, len(SAMPLES) - 1)), giver=st.sampled_from("ab"), taker=st.sampled_from("ab"))
+    def hand_over(self, found: set[int], giver: str, taker: str) -> None:
+        here = {n for n in found if self.place.blobs.has(IDS[n])}
+        self.place.blobs.hand_over([IDS[n] for n in found], giver, taker)
+        for n in found:
+            self.pinned.get(n, set()).discard(giver)
+        for n in here:
+            self.pinned.setdefault(n, set()).add(taker)
 
     @rule(owner=st.sampled_from("ab"))
     def unpin(self, owner: str) -> None:

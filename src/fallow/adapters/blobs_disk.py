@@ -27,7 +27,7 @@ import os
 import sqlite3
 import stat
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -198,6 +198,10 @@ class DiskBlobs:
     def unpin(self, blob: BlobId, owner: str) -> None:
         with self._lock, disk_errors():
             self._index.unpin(blob, owner)
+
+    def hand_over(self, blobs: Iterable[BlobId], giver: str, taker: str) -> None:
+        with self._lock, disk_errors():
+            self._index.hand_over(blobs, giver, taker)
 
     def unpin_all(self, owner: str) -> None:
         with self._lock, disk_errors():

@@ -95,6 +95,13 @@ class BlobsIndex:
     def unpin(self, blob: BlobId, owner: str) -> None:
         self._change([("DELETE FROM pins WHERE owner = ? AND id = ?", (owner, blob))])
 
+    def hand_over(self, blobs: Iterable[BlobId], giver: str, taker: str) -> None:
+        rows = list(blobs)
+        self._change(
+            [("DELETE FROM pins WHERE owner = ? AND id = ?", (giver, blob)) for blob in rows]
+            + [("INSERT OR IGNORE INTO pins SELECT ?, id FROM blobs WHERE id = ?", (taker, blob)) for blob in rows]
+        )
+
     def unpin_all(self, owner: str) -> None:
         self._change([("DELETE FROM pins WHERE owner = ?", (owner,))])
 

@@ -30,9 +30,7 @@ def take_inputs(blobs: Blobs, job: bytes, work: TrainJob | BatchJob | ServeJob |
     """From now on the owner's files that `work` is about are kept as the job's. What is not here stays a matter of the
     providers. Raises UnavailableError E1602 for what turns out to be damaged."""
     for blob in filter(blobs.has, _inputs(work)):
-        for part in filter(blobs.has, with_files(blobs, blob)):
-            blobs.pin(part, job_owner(job))
-            blobs.unpin(part, IMPORTED)
+        blobs.hand_over(with_files(blobs, blob), IMPORTED, job_owner(job))
 
 
 def _inputs(work: TrainJob | BatchJob | ServeJob | LaneJob) -> list[BlobId]:
@@ -50,10 +48,8 @@ def _inputs(work: TrainJob | BatchJob | ServeJob | LaneJob) -> list[BlobId]:
 
 def keep_results(blobs: Blobs, ended: JobEnded) -> None:
     """Of a job that has ended, keep the results alone. Doing so again changes nothing."""
-    for output in ended.outputs:
-        for part in output.parts if output is not None else ():
-            if blobs.has(BlobId(part.blob)):  # else it was damaged, and is gone
-                blobs.pin(BlobId(part.blob), _results_owner(ended.job))
+    results = [BlobId(part.blob) for output in ended.outputs if output is not None for part in output.parts]
+    blobs.hand_over(results, job_owner(ended.job), _results_owner(ended.job))
     blobs.unpin_all(job_owner(ended.job))
 
 

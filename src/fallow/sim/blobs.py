@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
@@ -129,6 +129,14 @@ class MemoryBlobs:
     @_alone
     def unpin(self, blob: BlobId, owner: str) -> None:
         self.disk.pins.discard((owner, blob))
+
+    @_alone
+    def hand_over(self, blobs: Iterable[BlobId], giver: str, taker: str) -> None:
+        self._write_check()
+        for blob in blobs:
+            self.disk.pins.discard((giver, blob))
+            if blob in self.disk.blobs:
+                self.disk.pins.add((taker, blob))
 
     @_alone
     def unpin_all(self, owner: str) -> None:
