@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from pathlib import Path
 
@@ -122,4 +123,24 @@ async def test_a_claim_that_the_brain_has_not_heard_of_is_no_receipt_yet(tmp_pat
                     break
                 except FallowError:
                     await asyncio.sleep(0.05)
+        assert_it_holds_and_no_byte_may_change(data)
+
+
+async def test_what_was_dropped_unchecked_is_voided_and_says_so(tmp_path: Path) -> None:
+    """Its receipt called it cleared once, and showed no voucher: it did not hold."""
+    async with asyncio.timeout(60), office(tmp_path) as (desk, _):
+        await desk.steward.submit(JOB, lane_job(verify="audit:probation=1,rate=1.0,quorum=2"))
+        async with AsyncLane(desk.link, JOB, receipts=True) as lane:
+            answer = await lane.run(b"1")
+            while True:
+                with contextlib.suppress(FallowError):
+                    data = await receipts(desk).sealed(answer.receipt)
+                    break
+                await asyncio.sleep(0.05)
+            assert read_receipt(data).verdict == "provisional"
+        await desk.steward.cancel(JOB)
+        await desk.settled(JOB)
+        data = await receipts(desk).sealed(answer.receipt)
+        made = read_receipt(data)
+        assert (made.verdict, made.voucher, made.units_final) == ("voided", None, 0)
         assert_it_holds_and_no_byte_may_change(data)

@@ -11,9 +11,9 @@ from fallow.errors import FallowError, fail
 from fallow.node.lane_journal import Answered, claim_leaves, find_claim, read_answers
 from fallow.node.lane_leg import Leg
 from fallow.node.services import Services
-from fallow.node.steward_records import LaneReceiptNote, Records, refuted_receipt_id
+from fallow.node.steward_records import LaneReceiptNote, Records, receipt_id, refuted_receipt_id
 from fallow.rules.node.steward_snapshot import refuted_output
-from fallow.rules.node.steward_state import Seat, State
+from fallow.rules.node.steward_state import Seat, Stage, State
 from fallow.rules.node.steward_types import Charge, KeepReceipt, LaneAnswered
 from fallow.wire.claims import MerkleTree, output_hash
 from fallow.wire.codec import decode
@@ -101,13 +101,19 @@ class Receipts:
         index = note.number - event.first
         work = LaneWork(record.number, record.params, record.seed, record.value, record.units)
         seat = self._seat(note.lease)
-        if event.first >= seat.lane_next:  # on disk, and not decided on yet
-            raise _unsigned()
-        pending = any(batch.claim_hash == event.claim_hash for batch in seat.batches.values())
-        verdict: Verdicts = "provisional" if pending else "cleared"
-        words = ("Not final yet: a check may still come.",) if pending else ()
+        verdict, words = self._verdict(seat, event)
         receipt = await self._assemble(seat, note.job, event.claim, work, index, tree.path(index))
         return msgspec.structs.replace(receipt, verdict=verdict, notes=words)
+
+    def _verdict(self, seat: Seat, event: LaneAnswered) -> tuple[Verdicts, tuple[str, ...]]:
+        """What became of a lane's claim. Raises UsageError E2002 while it lies here and is not decided on yet."""
+        if event.claim_hash in seat.batches:
+            return "provisional", ("Not final yet: a check may still come.",)
+        if self._records.receipt(receipt_id(seat.lease, event.claim_hash)) is not None:
+            return "cleared", ()
+        if seat.stage is not Stage.CLOSED:  # what is paid for is on record before a lease is settled
+            raise fail("E2002", "This answer's claim is not decided on yet.", next_step="Ask again in a second.")
+        return "voided", ("It came too late, was never checked, or its provider was caught: nothing is owed for it.",)
 
     def _lane_batch(self, note: LaneReceiptNote) -> tuple[list[bytes], Answered, LaneAnswered]:
         event = find_claim(self._s.log, note.lease, note.number)

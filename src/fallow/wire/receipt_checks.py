@@ -199,7 +199,7 @@ class _Checks:
                 _require(answers <= {claimed}, "not rejected yet, although somebody computed something else")
                 return "not final yet"
             case "voided":
-                return "its provider was caught elsewhere"
+                return "never checked, too late, or of a provider that was caught elsewhere"
 
     def payment(self) -> str:
         receipt, lease = self._receipt, self._agreed

@@ -28,7 +28,8 @@ MAX_RECEIPT_BYTES = 1 << 22
 Verdicts = Literal["provisional", "accepted", "rejected", "cleared", "voided"]
 """What became of a claim. "provisional": nothing yet, a check may still come. "accepted": others computed the same.
 "rejected": others agree on something else, nothing is owed. "cleared": not drawn for a check, and the policy let it
-pass. "voided": not checked itself, but its provider was caught with another claim, so nothing is owed."""
+pass. "voided": nothing is owed, because its provider was caught with another claim, or because it came too late or was
+never checked."""
 
 
 class TaskWork(msgspec.Struct, frozen=True, tag="task", forbid_unknown_fields=True, array_like=True):
