@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.numerics.exact import reference_product as reference
 
 from fallow.numerics.exact import format as formats
+from fallow.numerics.exact import kernels
 from fallow.numerics.exact.format import GRADIENT_LIMIT, MAX_ENTRIES, MAX_SEQUENCES, POISON, TOP
 
 ANY_BITS = st.integers(0, 2**32 - 1)
@@ -119,3 +120,16 @@ def test_totals_do_not_depend_on_order_and_poison_stays(order: list[int]) -> Non
     assert total.tolist() == [19, 2 * limit + 13, POISON]
     mean = formats.gradient_mean(total, 3)
     assert mean[0].item() == np.float32(19 * 2.0**-40 / 3) and math.isnan(mean[2].item())
+
+
+@pytest.mark.parametrize("shape", [(0,), (3,), (64, 300)])
+@pytest.mark.parametrize("tokens", [1, 3, 1016])
+def test_a_mean_in_c_has_the_bits_of_torchs_operations(shape: tuple[int, ...], tokens: int) -> None:
+    generator = torch.Generator().manual_seed(tokens)
+    total = torch.randint(-(2**63), 2**63 - 1, shape, generator=generator)
+    total = total >> torch.randint(0, 62, shape, generator=generator)
+    total.flatten()[::5] = POISON
+    fast = formats.gradient_mean(total.mT if total.dim() > 1 else total, tokens)
+    with kernels.paused():
+        slow = formats.gradient_mean(total.mT if total.dim() > 1 else total, tokens)
+    assert torch.equal(fast.contiguous().view(torch.int32), slow.contiguous().view(torch.int32))

@@ -59,10 +59,12 @@ def test_frozen_parts_learn_nothing() -> None:
 
 def test_a_weight_is_quantised_once_until_it_is_written_to() -> None:
     weight = Weight(torch.ones(3, 4))
-    packed = weight.packed
-    assert weight.packed is packed
+    packed, grid, values = weight.packed, weight.packed.grid, weight.packed.grid.values()
+    assert weight.packed.grid is grid
     weight.parameter.mul_(2)
-    assert weight.packed is not packed
+    assert weight.packed is packed  # the same memory, for both ways
+    assert packed.grid is not grid
+    assert torch.equal(packed.grid.values(), values * 2)
     with torch.inference_mode():
         frozen = Weight(torch.ones(2, 2))
         assert frozen.packed is frozen.packed

@@ -114,6 +114,15 @@ def test_norms_of_nothing_and_of_what_is_not_finite() -> None:
     assert gradient_norm({"a": torch.full((4,), 2.0**-149)}) == 2.0**-148
 
 
+@pytest.mark.parametrize("size", [1, 7, 8191, 40_000])
+@pytest.mark.parametrize("scale", [1.0, 2.0**-140, 2.0**100])
+def test_the_norm_in_c_is_that_of_torchs_operations(size: int, scale: float) -> None:
+    gradients = {"a": some(size, size) * scale, "b": some(2, 3, size).mT * (scale * 0.01)}
+    fast = gradient_norm(gradients)
+    with kernels.paused():
+        assert gradient_norm(gradients) == fast > 0
+
+
 def test_clipping_brings_the_norm_to_its_limit_and_leaves_small_ones() -> None:
     gradients = {"a": some(1, 50), "b": some(2, 3)}
     before = {name: g.clone() for name, g in gradients.items()}

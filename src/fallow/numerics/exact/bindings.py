@@ -145,7 +145,8 @@ class Kernels:
     def __init__(self, library: ctypes.CDLL) -> None:
         self.library = library
         library.fallow_isa.restype = ctypes.c_char_p
-        for name in ("fallow_packed_size", "fallow_product_scratch", "fallow_gradient_scratch"):
+        library.fallow_largest_bits.restype = ctypes.c_uint32
+        for name in ("fallow_packed_size", "fallow_product_scratch", "fallow_gradient_scratch", "fallow_squares"):
             getattr(library, name).restype = _ARGUMENT
         i, p, n = _ARGUMENT, _ADDRESS, ctypes.c_int
         library.fallow_packed_size.argtypes = [i, i]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fallow.numerics.exact import kernels as operators
 from fallow.numerics.exact import native, routes
 from fallow.numerics.exact.bindings import Kernels
 from fallow.numerics.exact.functions import divide
@@ -119,5 +120,7 @@ def accumulate(total: Tensor, entries: Tensor) -> None:
 
 def gradient_mean(total: Tensor, tokens: int) -> Tensor:
     """What the optimiser reads: the mean over tokens of a total, float32; NaN where poisoned."""
+    if operators.serve(total, dtype=torch.int64):
+        return operators.gradient_mean(total, tokens)
     mean = divide(total.double() * 2.0**-GRADIENT_BITS, float(tokens))
     return torch.where(total == POISON, torch.nan, mean).float()

@@ -26,9 +26,9 @@ _pauses: list[bool] = []
 _sound: dict[int, bool] = {}
 
 
-def serve(*tensors: Tensor) -> bool:
+def serve(*tensors: Tensor, dtype: torch.dtype = torch.float32) -> bool:
     """Whether the compiled operators take these tensors."""
-    if _pauses or any(x.dtype != torch.float32 or x.device.type != "cpu" for x in tensors) or not native.available():
+    if _pauses or any(x.dtype != dtype or x.device.type != "cpu" for x in tensors) or not native.available():
         return False
     cap = native.cap()
     if cap not in _sound:
@@ -157,6 +157,27 @@ def adamw(parameter: Tensor, mean: Tensor, square: Tensor, gradient: Tensor, set
     numbers = (ctypes.c_float * 8)(*settings)
     places = (_at(x) for x in (parameter, mean, square, gradient))
     _library().fallow_adamw(*places, _count(parameter), numbers, *_how())
+
+
+def gradient_mean(total: Tensor, tokens: int) -> Tensor:
+    """See `format.gradient_mean`. `total`: int64."""
+    total = total.contiguous()
+    mean = torch.empty(total.shape)
+    _library().fallow_gradient_mean(_at(total), _at(mean), _count(total), _double(tokens), *_how())
+    return mean
+
+
+def largest(x: Tensor) -> float:
+    """The largest magnitude in x: infinity or NaN where an entry is not finite, 0 of nothing."""
+    x = x.contiguous()
+    bits = int(_library().fallow_largest_bits(_at(x), _count(x), *_how()))
+    return float(torch.tensor(bits, dtype=torch.int32).view(torch.float32))
+
+
+def squares(x: Tensor, factor: float) -> int:
+    """The sum of x^2 `factor`, each rounded to a whole number, which must be at most 2^37: of at most 2^26 numbers."""
+    x = x.contiguous()
+    return int(_library().fallow_squares(_at(x), _count(x), _double(factor), *_how()))
 
 
 def _agrees() -> bool:

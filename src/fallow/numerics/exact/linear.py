@@ -35,8 +35,11 @@ class Weight:
         if self._kept and self._packed is not None:
             return self._packed
         version = 0 if self.parameter.is_inference() else int(cast(Any, self.parameter)._version)
-        if self._packed is None or version != self._version:
-            self._packed, self._version = Weights(self.parameter.detach()), version
+        if self._packed is None:
+            self._packed = Weights(self.parameter.detach())
+        elif version != self._version:
+            self._packed.update(self.parameter.detach())
+        self._version = version
         return self._packed
 
     def forget(self) -> None:

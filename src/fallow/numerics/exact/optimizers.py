@@ -28,18 +28,30 @@ def gradient_norm(gradients: Mapping[str, Tensor]) -> float:
     """The Euclidean norm of all entries together, fp32 tensors: each square is put on a grid of 2^36 steps up to the
     largest, so that no order matters. NaN where an entry is not finite."""
     flat = [gradient.reshape(-1) for gradient in gradients.values() if gradient.numel()]
-    largest = max((float(part.abs().max()) for part in flat), default=0.0)
-    largest = math.nan if any(bool(torch.isnan(part).any()) for part in flat) else largest
-    if largest == 0.0 or not math.isfinite(largest):
-        return 0.0 if largest == 0.0 else math.nan
+    magnitudes = [_largest(part) for part in flat]
+    if not all(math.isfinite(magnitude) for magnitude in magnitudes):
+        return math.nan
+    largest = max(magnitudes, default=0.0)
+    if largest == 0.0:
+        return 0.0
     _, exponent = math.frexp(largest * largest)  # the square is below 2^exponent
     factor = math.ldexp(1.0, NORM_BITS - exponent)
     total = 0
     for part in flat:
         for piece in part.split(NORM_TERMS):
-            wide = piece.double()
-            total += int(torch.round(wide * wide * factor).to(torch.int64).sum())
+            total += _squares(piece, factor)
     return math.sqrt(math.ldexp(float(total), exponent - NORM_BITS))
+
+
+def _largest(x: Tensor) -> float:
+    return kernels.largest(x) if kernels.serve(x) else float(x.abs().max())
+
+
+def _squares(x: Tensor, factor: float) -> int:
+    if kernels.serve(x):
+        return kernels.squares(x, factor)
+    wide = x.double()
+    return int(torch.round(wide * wide * factor).to(torch.int64).sum())
 
 
 def clip(gradients: Mapping[str, Tensor], limit: float) -> float:

@@ -16,7 +16,7 @@ from fallow.numerics.exact.format import Grid
 
 class Weights:
     """A matrix quantised by rows, kept for all the products that it is in: `product(x, weights)` forward and
-    `product_folded(dy, weights)` back. `w`: (n, k) float32. Make it anew when the matrix changes."""
+    `product_folded(dy, weights)` back. `w`: (n, k) float32. `update` it when the matrix changes."""
 
     def __init__(self, w: Tensor) -> None:
         self.shape = w.shape
@@ -25,7 +25,7 @@ class Weights:
         self.update(w)
 
     def update(self, w: Tensor) -> None:
-        """Hold other values of the same shape, in the memory of those before."""
+        """Hold other values of the same shape, in the memory of those before: what was read from these changes too."""
         if w.shape != self.shape or w.dim() != 2:
             raise ValueError(f"not a matrix of {tuple(self.shape)}: {tuple(w.shape)}")
         kernels = formats.compiled(w) if w.numel() > 0 and max(w.shape) <= bindings.MAX_TERMS else None

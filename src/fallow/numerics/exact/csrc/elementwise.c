@@ -26,6 +26,9 @@ struct elementwise {
     void (*rotate_token)(const float *x, const float *cos, const float *sin, float *y, int64_t heads, int64_t half, float turn);
     void (*adamw)(float *p, float *mean, float *square, const float *g, int64_t n, const float *settings);
     void (*gumbel_span)(uint64_t seed, uint32_t stream, uint32_t position, uint64_t block, double *out, int64_t n);
+    void (*gradient_mean)(const int64_t *total, float *mean, int64_t n, double tokens);
+    uint32_t (*largest_bits)(const float *x, int64_t n);
+    int64_t (*squares)(const float *x, int64_t n, double factor);
 };
 
 /* [3.4]: a sequence's whole number of steps, high * 2^32 + low, within the limit of the gradient grid. */
@@ -165,6 +168,32 @@ void fallow_adamw(float *p, float *mean, float *square, const float *g, int64_t 
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && n > SPAN)
     for (int64_t i = 0; i < n; i += SPAN)
         kernels->adamw(p + i, mean + i, square + i, g + i, smaller(SPAN, n - i), settings);
+}
+
+void fallow_gradient_mean(const int64_t *total, float *mean, int64_t n, double tokens, int threads, int cap) {
+    const struct elementwise *kernels = chosen(cap);
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && n > SPAN)
+    for (int64_t i = 0; i < n; i += SPAN) kernels->gradient_mean(total + i, mean + i, smaller(SPAN, n - i), tokens);
+}
+
+uint32_t fallow_largest_bits(const float *x, int64_t n, int threads, int cap) {
+    const struct elementwise *kernels = chosen(cap);
+    uint32_t most = 0;
+#pragma omp parallel for schedule(static) reduction(max : most) num_threads(threads) if (threads > 1 && n > SPAN)
+    for (int64_t i = 0; i < n; i += SPAN) {
+        uint32_t one = kernels->largest_bits(x + i, smaller(SPAN, n - i));
+        most = one > most ? one : most;
+    }
+    return most;
+}
+
+/* At most 2^26 numbers, so that the sum fits. */
+int64_t fallow_squares(const float *x, int64_t n, double factor, int threads, int cap) {
+    const struct elementwise *kernels = chosen(cap);
+    int64_t sum = 0;
+#pragma omp parallel for schedule(static) reduction(+ : sum) num_threads(threads) if (threads > 1 && n > SPAN)
+    for (int64_t i = 0; i < n; i += SPAN) sum += kernels->squares(x + i, smaller(SPAN, n - i), factor);
+    return sum;
 }
 
 /* Indices 0 to n - 1 of one position each row. */

@@ -271,6 +271,39 @@ TARGET static void NAME(adamw)(float *p, float *mean, float *square, const float
 }
 
 /* [13]: Philox4x32-10 of LANES counters, and Gumbel noise from its words. */
+/* [3.4]: the mean over tokens of sums on the gradient grid. */
+TARGET static void NAME(gradient_mean)(const int64_t *total, float *mean, int64_t n, double tokens) {
+    for (int64_t i = 0; i < n; i++) {
+        double v = (double)total[i] * 0x1p-40 / tokens;
+        mean[i] = total[i] == POISON ? __builtin_nanf("") : (float)v;
+    }
+}
+
+/* The bits of the largest magnitude: what is not finite is above all that is. */
+TARGET static uint32_t NAME(largest_bits)(const float *x, int64_t n) {
+    uint32_t most = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        __builtin_memcpy(&bits, x + i, 4);
+        bits &= 0x7fffffffu;
+        most = bits > most ? bits : most;
+    }
+    return most;
+}
+
+/* [6.5]: the sum of squares times `factor`, each rounded to a whole number of at most 2^37: adding 1.5 * 2^52 leaves it, ties to
+   even, in the low bits. */
+TARGET static int64_t NAME(squares)(const float *x, int64_t n, double factor) {
+    uint64_t sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        double wide = x[i], v = wide * wide * factor + 0x1.8p52;
+        uint64_t bits;
+        __builtin_memcpy(&bits, &v, 8);
+        sum += bits - 0x4338000000000000;
+    }
+    return (int64_t)sum;
+}
+
 INLINE void NAME(philox)(NAME(bits) c[4], uint32_t low, uint32_t high) {
     for (int i = 0; i < 10; i++) {
         NAME(bits) left = c[0] * 0xd2511f53u, right = c[2] * 0xcd9e8d57u;
@@ -319,6 +352,9 @@ static const struct elementwise NAME(elementwise) = {
     NAME(rotate_token),
     NAME(adamw),
     NAME(gumbel_span),
+    NAME(gradient_mean),
+    NAME(largest_bits),
+    NAME(squares),
 };
 
 #undef MAP

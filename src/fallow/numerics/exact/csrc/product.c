@@ -92,16 +92,16 @@ static uint64_t stretches(struct left a, int64_t i, int rows, int64_t start, int
     uint64_t found = 0;
     for (int64_t p = 0; p < pairs; p += STRETCH / 2) {
         int64_t end = smaller(p + STRETCH / 2, pairs);
-        uint64_t any = 0;
+        int16_t any = 0;
         if (a.pair == 2)
-            for (int r = 0; r < rows; r++) {
+            for (int r = 0; r < rows && !any; r++) {
                 const int16_t *q = a.q + (i + r) * a.row + 2 * (start + p);
-                for (int64_t t = 0; t < 2 * (end - p); t++) any |= (uint16_t)q[t];
+                for (int64_t t = 0; t < 2 * (end - p); t++) any |= q[t];
             }
         else
-            for (int64_t t = p; t < end; t++) {
+            for (int64_t t = p; t < end && !any; t++) {
                 const int16_t *q = a.q + i * 2 + (start + t) * a.pair;
-                for (int r = 0; r < 2 * rows; r++) any |= (uint16_t)q[r];
+                for (int r = 0; r < 2 * rows; r++) any |= q[r];
             }
         found |= (uint64_t)(any != 0) << (p / (STRETCH / 2));
     }

@@ -6,7 +6,7 @@ TARGET static inline __attribute__((always_inline)) void NAME(rows)(const int ro
                                                                     ptrdiff_t pair, const int16_t *b, int64_t pairs, int add,
                                                                     double *out) {
     __m512i sum[ROWS][2], high[ROWS][2];
-    const __m512i mask = _mm512_set1_epi32(0x3fff);
+    const __m512i lower = _mm512_set1_epi32(0xffff), upper = _mm512_set1_epi32(0x10000); /* pairs: (65535, 0), (0, 1) */
 #pragma GCC unroll 6
     for (int i = 0; i < rows; i++) sum[i][0] = sum[i][1] = high[i][0] = high[i][1] = _mm512_setzero_si512();
     for (int64_t start = 0; start < pairs; start += FLUSH) {
@@ -25,12 +25,12 @@ TARGET static inline __attribute__((always_inline)) void NAME(rows)(const int ro
 #pragma GCC unroll 6
         for (int i = 0; i < rows; i++)
 #pragma GCC unroll 2
-            for (int j = 0; j < 2; j++) { /* make room: 2^14 * high + what is left */
-                high[i][j] = _mm512_add_epi32(high[i][j], _mm512_srai_epi32(sum[i][j], 14));
-                sum[i][j] = _mm512_and_si512(sum[i][j], mask);
+            for (int j = 0; j < 2; j++) { /* make room: 2^16 * high + what is left, which with the next sum fits an int32 */
+                high[i][j] = DOT(high[i][j], sum[i][j], upper);
+                sum[i][j] = _mm512_and_si512(sum[i][j], lower);
             }
     }
-    const __m512d unit = _mm512_set1_pd(16384.0);
+    const __m512d unit = _mm512_set1_pd(65536.0);
 #pragma GCC unroll 6
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 2
@@ -41,7 +41,7 @@ TARGET static inline __attribute__((always_inline)) void NAME(rows)(const int ro
                                                      : _mm512_castsi512_si256(high[i][j]));
                 __m512d down = _mm512_cvtepi32_pd(part ? _mm512_extracti64x4_epi64(sum[i][j], 1)
                                                        : _mm512_castsi512_si256(sum[i][j]));
-                __m512d whole = _mm512_add_pd(_mm512_mul_pd(up, unit), down);
+                __m512d whole = _mm512_fmadd_pd(up, unit, down); /* whole numbers below 2^53: nothing is rounded */
                 double *to = out + i * PANEL + 16 * j + 8 * part;
                 _mm512_storeu_pd(to, add ? _mm512_add_pd(whole, _mm512_loadu_pd(to)) : whole);
             }
