@@ -25,8 +25,8 @@ from fallow.numerics.exact.rotary import tables
 
 Observer = Callable[[str, Tensor], None]
 """Told of each layer's result by name, in order: what commitments to a step's operators are made of."""
-LOGIT_ROWS = 64
-"""How many rows of logits are held at a time; changes no bit."""
+LOGIT_ROWS, LOGITS = 64, 1 << 22
+"""How many rows of logits are held at a time, and how many logits where whole sequences must be; changes no bit."""
 
 
 @dataclass
@@ -157,23 +157,23 @@ class ExactLlama:
     def _loss(self, x: Tensor, targets: Tensor, gradients: Gradients) -> Tensor:
         """Adds the losses and the head's and the last norm's gradients. -> dx."""
         h, scale = self.norm.forward(x)
-        dh = torch.empty_like(h)
-        whole = self.head.weight.name is not None or self.head.detour is not None
-        count = h.shape[1] if whole else LOGIT_ROWS
-        for one in range(len(targets)):
-            for start in range(0, h.shape[1], count):
-                part = slice(start, min(start + count, h.shape[1]))
-                dh[one, part] = self._loss_of(h[one, part], targets[one, part], gradients)
-        return self.norm.backward(dh, x, scale, gradients)
+        if self.head.weight.name is None and self.head.detour is None:
+            rows, wanted = h.flatten(0, 1)[None], targets.flatten()[None]
+            parts = zip(rows.split(LOGIT_ROWS, 1), wanted.split(LOGIT_ROWS, 1), strict=True)
+        else:  # each sequence's gradient is put on the grid as a whole
+            some = max(1, LOGITS // (targets.shape[1] * self.head.weight.parameter.shape[0]))
+            parts = zip(h.split(some), targets.split(some), strict=True)
+        found = [self._loss_of(part, ids, gradients).flatten(0, 1) for part, ids in parts]
+        return self.norm.backward(torch.cat(found).view_as(h), x, scale, gradients)
 
     def _loss_of(self, rows: Tensor, targets: Tensor, gradients: Gradients) -> Tensor:
-        grid = quantise(rows[None])
+        grid = quantise(rows)
         logits, middle = self.head.forward(grid)
-        losses, d_logits = cross_entropy(logits[0], targets, overwrite=True)
+        losses, d_logits = cross_entropy(logits, targets, overwrite=True)
         gradients.add_losses(losses)
         # A row of d_logits is a few large entries and tens of thousands of small ones, which one grid would round to
         # nothing although their sum is most of the gradient: what the first grid leaves over goes onto a second.
-        return self.head.backward(d_logits[None], grid, middle, gradients, twice=True)[0]
+        return self.head.backward(d_logits, grid, middle, gradients, twice=True)
 
 
 def _nobody(_: str, __: Tensor) -> None:
