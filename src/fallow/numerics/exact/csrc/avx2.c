@@ -67,5 +67,26 @@ TARGET static void tile_avx2(const int16_t *a, ptrdiff_t row, ptrdiff_t pair, in
         }
 }
 
+/* rint(v * 2^40) of |v| <= 2^13 as an integer, the whole part and the rest, each exactly: there is no conversion to int64 before
+   AVX-512DQ, and adding 1.5 * 2^52 makes one for |v| < 2^51, so the 2^53 here goes in two halves. */
+#define ONTO_GRID
+TARGET static void onto_grid_avx2(const double *tile, double step, int64_t *sums) {
+    const __m256d scale = _mm256_set1_pd(step * 1099511627776.0), most = _mm256_set1_pd(9007199254740992.0);
+    const __m256d least = _mm256_set1_pd(-9007199254740992.0), magic = _mm256_set1_pd(6755399441055744.0);
+    const __m256d half = _mm256_set1_pd(1048576.0), unhalf = _mm256_set1_pd(0.00000095367431640625); /* 2^20, 2^-20 */
+    const __m256i bias = _mm256_castpd_si256(magic);
+    for (int j = 0; j < PANEL; j += 4) {
+        __m256d v = _mm256_mul_pd(_mm256_loadu_pd(tile + j), scale);
+        v = _mm256_max_pd(_mm256_min_pd(v, most), least);
+        __m256d up = _mm256_add_pd(_mm256_mul_pd(v, unhalf), magic);
+        __m256d whole = _mm256_mul_pd(_mm256_sub_pd(up, magic), half);
+        __m256d rest = _mm256_add_pd(_mm256_sub_pd(v, whole), magic); /* an exact difference of at most 2^19, then rounded */
+        __m256i high = _mm256_slli_epi64(_mm256_sub_epi64(_mm256_castpd_si256(up), bias), 20);
+        __m256i low = _mm256_sub_epi64(_mm256_castpd_si256(rest), bias);
+        __m256i *to = (__m256i *)(sums + j);
+        _mm256_storeu_si256(to, _mm256_add_epi64(_mm256_loadu_si256(to), _mm256_add_epi64(high, low)));
+    }
+}
+
 #include "generic.h"
 #endif

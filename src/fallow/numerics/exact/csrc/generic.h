@@ -161,8 +161,8 @@ TARGET static void NAME(store)(const double *tile, int columns, double a_step, c
 }
 
 #ifndef ONTO_GRID
-/* rint(v * 2^40) of |v| <= 2^13 as an integer: the whole part and the rest, each exactly. Without AVX-512DQ there is no
-   vector conversion to int64; adding 1.5 * 2^52 makes one for |v| < 2^51, so the 2^53 here goes in two halves. */
+/* rint(v * 2^40) of |v| <= 2^13 as an integer: the whole part and the rest, each exactly. Adding 1.5 * 2^52 makes an integer of
+   |v| < 2^51, so the 2^53 here goes in two halves. */
 ALWAYS int64_t NAME(grid_integer)(double v) {
     const double magic = 6755399441055744.0; /* 1.5 * 2^52 */
     int64_t high, low;
