@@ -127,3 +127,15 @@ async def test_a_job_that_ends_makes_room(tmp_path: Path) -> None:
         await desk.steward.submit(JOB, batch(b"one", b"two"))
         assert (await desk.settled(JOB)).phase == "done"
         assert (blob, 20) in store._index.collectable()
+
+
+async def test_what_no_job_has_taken_goes_when_the_node_starts_again(tmp_path: Path) -> None:
+    async with asyncio.timeout(40), office(tmp_path) as (desk, _):
+        store = desk.services.blobs
+        assert isinstance(store, DiskBlobs)
+        blob = store.put(b"a model that nobody trained")
+        store.pin(blob, IMPORTED)
+        await desk.kill()
+        assert store._index.collectable() == []
+        await desk.start()
+        assert [found for found, _ in store._index.collectable()] == [blob]

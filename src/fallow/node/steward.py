@@ -12,7 +12,7 @@ import structlog
 from fallow.errors import FallowError, UnavailableError, fail
 from fallow.node.lane import Lanes
 from fallow.node.services import Services
-from fallow.node.steward_blobs import forget, keep_results
+from fallow.node.steward_blobs import IMPORTED, forget, keep_results
 from fallow.node.steward_effects import Runner
 from fallow.node.steward_records import Records
 from fallow.node.steward_watch import LeaseFacts, Watches
@@ -179,8 +179,9 @@ class Steward:
     async def run(self, ready: asyncio.Event) -> None:
         """Work until cancelled; `ready` is set once the log is replayed. Raises what the log raises when it cannot be
         written: the state in memory is then ahead of the disk and must be forgotten."""
-        replayed = await asyncio.to_thread(self.replay)
         services = self._services
+        await asyncio.to_thread(services.blobs.unpin_all, IMPORTED)
+        replayed = await asyncio.to_thread(self.replay)
         me = Identity(services.identity.account, services.identity.node, services.bank_account)
         async with asyncio.TaskGroup() as group:
             self._group = group

@@ -14,7 +14,8 @@ from fallow.units import BlobId
 from fallow.wire.local import BatchJob, LaneJob, ServeJob, TrainJob
 
 IMPORTED = "owner"
-"""Whose name the owner's files are pinned in until a job takes them."""
+"""Whose name the owner's files are pinned in until a job takes them, or the node starts again: nobody says that they
+will not go through with a job."""
 
 
 def job_owner(job: bytes) -> str:
