@@ -62,6 +62,8 @@ def worker_environment(folder: Path, limits: WorkerLimits) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": threads, "NUMEXPR_NUM_THREADS": threads, "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "CUDA_VISIBLE_DEVICES": ",".join(limits.cards) or "-1",
+        # glibc: what a step frees stays for the next, which else has every page cleared by the kernel anew
+        "MALLOC_MMAP_THRESHOLD_": str(32 * MIB), "MALLOC_TRIM_THRESHOLD_": str(256 * MIB),
         # with cards, drivers map far more memory than anybody holds
         "FALLOW_RAM_BYTES": str(0 if limits.cards else limits.ram_bytes),
     }  # fmt: skip
