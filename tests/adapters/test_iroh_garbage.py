@@ -164,3 +164,15 @@ def test_one_that_somebody_switched_off_stays_off() -> None:
     assert not gc.isenabled()
     assert gc.get_stats() == before
     assert kept
+
+
+@pytest.mark.usefixtures("usual")
+def test_what_was_there_before_is_left_alone_until_the_end() -> None:
+    before = [Knot() for _ in range(100)]
+    iroh_garbage.hold()
+    assert gc.get_freeze_count() > 100
+    before.clear()
+    assert gc.collect() < 100
+    iroh_garbage.let_go()
+    assert gc.get_freeze_count() == 0
+    assert gc.collect() >= 100

@@ -26,10 +26,13 @@ _collector = _Collector()
 
 def hold() -> None:
     """Stop the collector until `let_go` has been called as often. One that was off already stays a matter of whoever
-    switched it off."""
+    switched it off. What is there now (some 80,000 objects of modules, which stay) is not looked through by any sweep:
+    that took 36 ms, in the middle of somebody's answer."""
     if _collector.endpoints == 0:
         _collector.ours = gc.isenabled()
         gc.disable()
+        if _collector.ours:
+            gc.freeze()
     _collector.endpoints += 1
 
 
@@ -37,6 +40,7 @@ def let_go() -> None:
     """The opposite of `hold`."""
     _collector.endpoints -= 1
     if _collector.endpoints == 0 and _collector.ours:
+        gc.unfreeze()
         gc.enable()
 
 
