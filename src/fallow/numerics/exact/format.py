@@ -47,7 +47,7 @@ class Grid:
 
     def values(self) -> Tensor:
         """What is represented, (..., n, k) float32: q * step, exactly."""
-        return self.q.float() * self.step[..., None]
+        return self.q.float().mul_(self.step[..., None])
 
 
 def quantise(x: Tensor, fold: Tensor | None = None) -> Grid:
@@ -73,7 +73,7 @@ def quantise_twice(x: Tensor, fold: Tensor | None = None) -> tuple[Grid, Grid]:
     of a few large entries and very many small ones (section 3.6). The remainder is of the folded vector, so that
     nothing is lost to the fold. Arguments as for `quantise`."""
     first = quantise(x, fold)
-    return first, quantise(_times(x, fold if fold is None else fold[..., None, :]) - first.values())
+    return first, quantise(first.values().neg_().add_(_times(x, fold if fold is None else fold[..., None, :])))
 
 
 def compiled(x: Tensor, fold: Tensor | None = None) -> Kernels | None:

@@ -119,7 +119,7 @@ def add_gradient_twice(total: Tensor, dy: Tensor, x: Grid) -> None:
     first = formats.quantise_columns(folded).values().mT
     plain = Grid(x.q, torch.ones_like(x.step))
     add_gradient(total, first, plain)
-    add_gradient(total, folded - first, plain)
+    add_gradient(total, folded.sub_(first), plain)
 
 
 def _compiled(a: Grid, terms: int) -> Kernels | None:

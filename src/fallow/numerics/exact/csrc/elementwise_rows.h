@@ -270,7 +270,6 @@ TARGET static void NAME(adamw)(float *p, float *mean, float *square, const float
     }
 }
 
-/* [13]: Philox4x32-10 of LANES counters, and Gumbel noise from its words. */
 /* [3.4]: the mean over tokens of sums on the gradient grid. */
 TARGET static void NAME(gradient_mean)(const int64_t *total, float *mean, int64_t n, double tokens) {
     for (int64_t i = 0; i < n; i++) {
@@ -304,6 +303,7 @@ TARGET static int64_t NAME(squares)(const float *x, int64_t n, double factor) {
     return (int64_t)sum;
 }
 
+/* [13]: Philox4x32-10 of LANES counters, and Gumbel noise from its words. */
 INLINE void NAME(philox)(NAME(bits) c[4], uint32_t low, uint32_t high) {
     for (int i = 0; i < 10; i++) {
         NAME(bits) left = c[0] * 0xd2511f53u, right = c[2] * 0xcd9e8d57u;

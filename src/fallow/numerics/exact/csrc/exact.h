@@ -10,7 +10,7 @@
 
 #define PANEL 32 /* columns of a packed panel: panels are [n / PANEL][pairs][PANEL][2] int16, zeros around */
 #define ROWS 6   /* rows of a tile: 6 x 32 sums in registers */
-#define FLUSH 16 /* pairs of terms that fit an int32: 32 * 8127^2 < 2^31 */
+#define FLUSH 16 /* pairs of terms that fit an int32: 32 * 8127^2 + 2^16 < 2^31 */
 #define POISON INT64_MIN
 #define WIDTH 48 /* columns that are quantised together: eight tiles */
 
