@@ -6,7 +6,8 @@ py-libp2p (TCP, Noise, Yamux), when the Python named by `FALLOW_BENCH_LIBP2P_PYT
 on a link as fast as this one it takes two streams.
 
 The others neither check nor sync. The source lies in the page cache. Peers take turns, so that whatever else the
-machine does hits all of them; the first round warms up and is not counted, but its bytes are compared.
+machine does hits all of them; before each turn the disk takes what the one before left to it, which else falls on who
+waits for the disk. The first round warms up and is not counted, but its bytes are compared.
 
     python benchmarks/blobs.py [--rounds N] [--mib N]
 
@@ -320,6 +321,7 @@ def race(found: list[Peer], folder: Path, rounds: int, size_bytes: int) -> None:
             peer.start(folder, size_bytes)
         for number in range(rounds + 1):
             for peer in found:
+                os.sync()
                 seconds = peer.round()
                 if number:
                     peer.seconds.append(seconds)
