@@ -93,8 +93,10 @@ class Desk:
         return view
 
     async def settled(self, job: bytes) -> JobView:
-        """The view of a job that is over, all its leases closed."""
-        return await self.view(job, closed)
+        """The view of a job that is over, all its leases closed and all its records kept."""
+        await self.view(job, closed)
+        async with self.steward.deciding:
+            return self.steward.view(job)
 
 
 def closed(view: JobView) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from fallow.errors import FallowError
 from fallow.node import api
 from fallow.node.local_socket import local_socket
 from fallow.node.router import Router
+from fallow.node.steward_records import Records
+from fallow.rules.node.steward_types import Note, StewardEffect
 from fallow.sdk.home import socket_path
 from fallow.sdk.link import Link
 from fallow.units import UCR_PER_CR, BlobId
@@ -23,6 +27,7 @@ from fallow.wire.tasks import Part
 from fallow.wire.trees import decode_tree
 
 JOB = b"j" * 32
+LAST = "The job is done."
 
 
 async def code_of(link: Link, request: Message) -> str:
@@ -62,6 +67,32 @@ async def test_a_job_over_the_socket(tmp_path: Path) -> None:
         receipts = await link.call(local.ListReceipts(JOB))
         assert isinstance(receipts, local.ReceiptList)
         assert isinstance(await link.call(local.GetReceipt(receipts.receipts[0])), local.ReceiptBytes)
+
+
+async def test_a_job_that_is_shown_as_done_has_its_last_notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, written = Records.keep, threading.Event()
+
+    def slow_keep(self: Records, effects: Sequence[StewardEffect]) -> None:
+        if any(isinstance(effect, Note) and effect.text == LAST for effect in effects):
+            written.wait(20)
+        real(self, effects)
+
+    monkeypatch.setattr(Records, "keep", slow_keep)
+    async with asyncio.timeout(60), office(tmp_path) as (desk, _):
+        link = desk.link
+        await link.call(local.SubmitJob(JOB, batch(b"one")))
+        while desk.steward.view(JOB).phase != "done":  # decided, and not yet on disk
+            await asyncio.sleep(0.01)
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(link.call(request)) for request in (local.GetJob(JOB), local.ListJobs())]
+            await asyncio.sleep(0.2)
+            assert not any(one.done() for one in asked)
+            written.set()
+        one, listed = (task.result() for task in asked)
+        assert isinstance(one, local.JobOf)
+        assert listed == local.JobList((one.job,))
+        assert one.job.phase == "done"
+        assert (await all_notes(link))[-1].text == LAST
 
 
 async def all_notes(link: Link) -> list[local.JobNote]:

@@ -92,6 +92,28 @@ async def test_watching_tells_kept_notes_then_new_ones_and_ends_with_the_job(log
     assert seen == ["note 1", "a log line", "note 2", "note 3"]
 
 
+async def test_a_watcher_that_wakes_between_writing_and_telling_hears_the_last_notes(log: CountingLog) -> None:
+    kept = records(log)
+    kept.keep([note(1)])
+    seen: list[str] = []
+
+    async def look() -> None:
+        async for one in kept.watch(JOB, 0):
+            seen.append(one.text)
+
+    last = [note(2), JobEnded(JOB, "", "", ())]
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        looking = group.create_task(look())
+        while not seen:
+            await asyncio.sleep(0)
+        kept.keep(last)  # in a thread, in earnest
+        kept.show(JOB, passing("a log line"))
+        await looking
+    kept.tell(last)
+    assert seen == ["note 1", "a log line", "note 2"]
+    assert [one.number for one in kept.notes(JOB, 0)] == [1, 2]
+
+
 async def test_a_slow_watcher_misses_the_oldest_passing_notes_only(
     log: CountingLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:

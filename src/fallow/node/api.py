@@ -158,14 +158,16 @@ def serve_jobs(router: Router, services: Services, steward: Steward) -> None:
 
     @router.on(local.ListJobs)
     async def _(_caller: Caller, _request: local.ListJobs) -> local.JobList:
-        return local.JobList(tuple(steward.view(job) for job in reversed(steward.jobs())))
+        async with steward.deciding:
+            return local.JobList(tuple(steward.view(job) for job in reversed(steward.jobs())))
 
     @router.on(local.GetJob)
     async def _(_caller: Caller, request: local.GetJob) -> local.JobOf:
         found = [job for job in steward.jobs() if job.startswith(request.prefix)]
         if len(found) != 1:
             raise fail("E2002", f"{len(found) or 'No'} jobs begin with j_{request.prefix.hex()}.")
-        return local.JobOf(steward.view(found[0]))
+        async with steward.deciding:
+            return local.JobOf(steward.view(found[0]))
 
     @router.stream(local.WatchJob)
     async def _(

@@ -72,6 +72,9 @@ class Steward:
         self._slots = asyncio.Semaphore(MAX_RUNNING)
         self._group: asyncio.TaskGroup | None = None
         self._last, self._since_bytes, self._snapshot_bytes = 0, 0, 0
+        self.deciding = asyncio.Lock()
+        """Held from a decision until its records are on disk. Whoever shows a job to people takes it, or a job would be
+        seen as done a moment before its last notes are there to be asked for."""
 
     # what others ask ------------------------------------------------------------------------------------------------
 
@@ -225,11 +228,12 @@ class Steward:
         raws = [encode(event) for event in events]
         self._last = await asyncio.to_thread(self._services.log.append, STREAM, raws)
         self._since_bytes += sum(map(len, raws))
-        effects = [effect for event in events for effect in transition(self.state, event)]
-        records = [effect for effect in effects if isinstance(effect, RECORDS)]
-        if records:
-            await asyncio.to_thread(self._keep, records)
-            self.records.tell(records)
+        async with self.deciding:
+            effects = [effect for event in events for effect in transition(self.state, event)]
+            records = [effect for effect in effects if isinstance(effect, RECORDS)]
+            if records:
+                await asyncio.to_thread(self._keep, records)
+                self.records.tell(records)
         for event in events:
             if isinstance(event, LedgerClosed):
                 self._watches.stop(event.lease)

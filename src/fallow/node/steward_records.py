@@ -225,9 +225,13 @@ class Records:
                     yield note
             if changed is not self._changed:
                 continue
-            if self.outcome(job) is not None:
-                return
-            await changed.wait()
+            if self.outcome(job) is None:
+                await changed.wait()
+                continue
+            self._notes.pop(job, None)  # the outcome is on disk a moment before we are told of the notes beside it
+            for note in self.notes(job, after):
+                yield note
+            return
 
 
 def _note_key(note: Note) -> str:
