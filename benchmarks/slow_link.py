@@ -304,9 +304,9 @@ class Job:
 def rounds_of(home: Path) -> list[dict[str, float]]:
     """A provider's training rounds, from its own log."""
     import msgspec
+    from fallow.rules.node import provider_types as t
 
     from fallow.adapters.event_log import SqliteEventLog
-    from fallow.rules.node import provider_types as t
     from fallow.wire.tasks import TrainParams, TrainRound
 
     log = SqliteEventLog(home / "log.db")

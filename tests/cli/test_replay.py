@@ -25,7 +25,7 @@ from tests.wire.test_traces import claimed, round_spec
 from fallow.adapters import hardware
 from fallow.cli.replay import _accusation, _data, _money, _text, _write_evidence
 from fallow.node.replay import Done
-from fallow.rules.node.replay import Difference, Plan, plan, report
+from fallow.rules.replay import Difference, Plan, plan, report
 from fallow.wire import codec, local
 from fallow.wire.claims import output_hash, task_id, task_leaf
 from fallow.wire.receipts import Receipt, TaskWork

@@ -10,14 +10,14 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.node.steward_net import Desk, batch, lane_job, office
+from tests.node.steward.steward_net import Desk, batch, lane_job, office
 
 from fallow.errors import FallowError
 from fallow.node import api
 from fallow.node.local_socket import local_socket
 from fallow.node.router import Router
-from fallow.node.steward_records import Records
-from fallow.rules.node.steward_types import Note, StewardEffect
+from fallow.node.steward.records import Records
+from fallow.rules.steward.events import Note, StewardEffect
 from fallow.sdk.home import socket_path
 from fallow.sdk.link import Link
 from fallow.units import UCR_PER_CR, BlobId

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.node.provider_net import seeded
+from tests.node.provider.provider_net import seeded
 
 from fallow.adapters.clock import SystemClock, SystemEntropy
 from fallow.errors import FallowError

@@ -16,7 +16,7 @@ from fallow.adapters import hardware
 from fallow.errors import FallowError, fail
 from fallow.node.folders import tree_id
 from fallow.node.replay import Bench, Done, Given, OnProgress, _limits, threads_for
-from fallow.rules.node.replay import Piece, Plan
+from fallow.rules.replay import Piece, Plan
 from fallow.sdk.client import AsyncFallow
 from fallow.units import GIB
 from fallow.wire import codec, local

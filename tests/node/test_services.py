@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from tests.node.provider_net import open_pool
+from tests.node.provider.provider_net import open_pool
 
 from fallow.node.router import Router
 

@@ -7,7 +7,7 @@ import pytest
 from tests.sim.worlds import HONEST, batch, play
 
 from fallow.rules import trust
-from fallow.rules.node.steward_types import JobEnded
+from fallow.rules.steward.events import JobEnded
 from fallow.sim.invariants import Referee
 from fallow.sim.people import digest
 from fallow.sim.pool import Pool

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 from tests.sim.worlds import batch, lane, play, train
 
-from fallow.rules.node.steward import transition
-from fallow.rules.node.steward_snapshot import read_snapshot
-from fallow.rules.node.steward_types import AnyStewardEvent
+from fallow.rules.steward.events import AnyStewardEvent
+from fallow.rules.steward.machine import transition
+from fallow.rules.steward.snapshot import read_snapshot
 from fallow.sim.faults import Happening
 from fallow.sim.steward import COMPACT_EVERY, SNAPSHOT, STREAM
 from fallow.wire import codec

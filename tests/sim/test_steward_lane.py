@@ -4,8 +4,8 @@ import msgspec
 import pytest
 from tests.sim.worlds import HONEST, Played, lane, liar, play
 
-from fallow.rules.node import steward_types as t
-from fallow.rules.node.steward import State, transition
+from fallow.rules.steward import events as t
+from fallow.rules.steward.machine import State, transition
 from fallow.sim import steward
 from fallow.sim.faults import Happening
 from fallow.sim.steward import STREAM

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from tests.sim.worlds import HONEST, Played, batch, liar, play
 
-from fallow.rules.node.steward_state import Mark
+from fallow.rules.steward.state import Mark
 from fallow.sim.faults import Happening
 from fallow.sim.pool import LOST_MS
 from fallow.sim.run import simulate

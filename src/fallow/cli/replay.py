@@ -21,7 +21,7 @@ from fallow.wire.receipts import Receipt, receipt_id
 
 if TYPE_CHECKING:
     from fallow.node.replay import Bench, Done
-    from fallow.rules.node.replay import Plan, Report
+    from fallow.rules.replay import Plan, Report
 
 SEED_BYTES = 32
 
@@ -42,7 +42,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def _links(text: str) -> int:
     """A number of links; "all" is more than any round has."""
-    from fallow.rules.node.replay import ALL_LINKS
+    from fallow.rules.replay import ALL_LINKS
 
     return ALL_LINKS if text == "all" else min(positive(text), ALL_LINKS)
 
@@ -82,7 +82,7 @@ async def redo(
 ) -> FallowError | None:
     """Do the work of a receipt that holds again and say what came of it; -> the error that the command ends with, None
     when all of it agrees. Raises nothing of its own: what cannot be done again is an answer, too."""
-    from fallow.rules.node.replay import DEFAULT_LINKS, Refusal, plan, report
+    from fallow.rules.replay import DEFAULT_LINKS, Refusal, plan, report
     from fallow.wire.receipts import read_receipt
 
     receipt, text = read_receipt(data), to_text("receipt", receipt_id(data))

@@ -14,13 +14,13 @@ from fallow import __version__
 from fallow.errors import FallowError, RejectedError, fail
 from fallow.node.directory import find_offers, search_signed
 from fallow.node.folders import export_tree, import_path
-from fallow.node.receipts import Receipts
 from fallow.node.router import Caller, Router
 from fallow.node.services import Services
-from fallow.node.steward import Steward
-from fallow.node.steward_blobs import IMPORTED, take_inputs
+from fallow.node.steward.blobs import IMPORTED, take_inputs
+from fallow.node.steward.receipts import Receipts
+from fallow.node.steward.role import Steward
 from fallow.rules import market, trust
-from fallow.rules.node.estimate import estimate
+from fallow.rules.steward.estimate import estimate
 from fallow.sdk.jobs import money_of
 from fallow.units import BlobId, format_money, to_text
 from fallow.wire import ledger, local

@@ -36,17 +36,17 @@ from fallow.node.config import (
     save_ticket,
     write_ticket,
 )
-from fallow.node.holdings import serve_holdings
-from fallow.node.lane_session import serve_lanes
+from fallow.node.lanes.session import serve_lanes
 from fallow.node.local_socket import local_socket, lock_home
 from fallow.node.neighbours import announce, beyond_loopback
 from fallow.node.pool import Pool
-from fallow.node.receipts import Receipts
 from fallow.node.router import Router
 from fallow.node.rpc import Rpc
 from fallow.node.services import Services
-from fallow.node.steward import Steward
-from fallow.rules.node.steward_types import Timing
+from fallow.node.steward.holdings import serve_holdings
+from fallow.node.steward.receipts import Receipts
+from fallow.node.steward.role import Steward
+from fallow.rules.steward.events import Timing
 from fallow.sdk.home import socket_path
 from fallow.units import NodeId, to_text
 from fallow.wire.codec import encode
@@ -195,7 +195,7 @@ async def _play(services: Services, options: Options, remote: Router, owner: Rou
         if "steward" in roles:
             await _steward(services, options, owner, group)
         if "provider" in roles:
-            from fallow.node.provider import run_provider
+            from fallow.node.provider.role import run_provider
 
             group.create_task(run_provider(services, remote), name="provider")
         ticket = write_ticket(services.ticket) if services.ticket is not None else ""

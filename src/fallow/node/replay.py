@@ -1,4 +1,4 @@
-"""Doing the work of a receipt again on its owner's machine, as `rules/node/replay.py` planned it: its inputs from the
+"""Doing the work of a receipt again on its owner's machine, as `rules/replay.py` planned it: its inputs from the
 owner's own node or folders, each by its hash, in a worker process like a provider's.
 
 Defends against: what a receipt names being something else (all of it is found by hash); work that eats the machine
@@ -26,7 +26,7 @@ from fallow.adapters.worker import Worker, WorkerLimits, open_worker
 from fallow.errors import CODES, FallowError, fail
 from fallow.node.folders import stored_bytes, tree_id
 from fallow.rules import sizes
-from fallow.rules.node.replay import Difference, Piece, Plan, differences, served_with
+from fallow.rules.replay import Difference, Piece, Plan, differences, served_with
 from fallow.sdk.client import LONG_CALL_S, AsyncFallow
 from fallow.units import GIB
 from fallow.wire import local

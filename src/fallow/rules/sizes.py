@@ -35,7 +35,7 @@ FP32, INT16, INT64 = 4, 2, 8
 MOST_STEPS_CUT = 512
 """How a longer round is cut takes too long to find out here."""
 STREAMS = 4
-"""How many answers a provider works on side by side (`node/provider_lanes.py`)."""
+"""How many answers a provider works on side by side (`node/provider/lanes.py`)."""
 PIECE_TOKENS = 512
 """How much of a prompt is read at a time, at most."""
 MOST_S = 7 * 24 * 3_600

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fallow.rules.node.steward_state import Seat
+from fallow.rules.steward.state import Seat
 from fallow.sim.crash import Ask, Flow
 from fallow.sim.people import Person, digest
 from fallow.wire.claims import MerkleTree, output_hash, task_leaf

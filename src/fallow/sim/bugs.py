@@ -15,8 +15,11 @@ from fallow.rules.escrow.books import Draft, escrow_of
 from fallow.rules.escrow.facts import VoucherFacts
 from fallow.rules.escrow.rows import Book, Place
 from fallow.rules.membership import Presence, Roll
-from fallow.rules.node import provider, provider_types, steward_lanes, steward_pay, steward_trust
-from fallow.rules.node.steward_snapshot import write_snapshot
+from fallow.rules.provider import events, machine
+from fallow.rules.steward import pay
+from fallow.rules.steward.checks import audit
+from fallow.rules.steward.shapes import lanes
+from fallow.rules.steward.snapshot import write_snapshot
 from fallow.sim import steward as steward_process
 from fallow.sim.event_log import Disk
 
@@ -91,30 +94,30 @@ def _first_vote_settles() -> tuple[list[Patch], Spoil]:
 
 def _cheat_is_paid() -> tuple[list[Patch], Spoil]:
     def catch(turn: Any, job: Any, slot: Any, vote: Any, _agree: Any) -> None:
-        steward_pay.finalise_vote(turn, job, slot, vote, "checked", "outvoted")
+        pay.finalise_vote(turn, job, slot, vote, "checked", "outvoted")
 
-    return [(steward_trust, "_catch", catch)], _nothing
+    return [(audit, "_catch", catch)], _nothing
 
 
 def _units_twice() -> tuple[list[Patch], Spoil]:
-    right = vars(steward_pay)["_owe"]
+    right = vars(pay)["_owe"]
 
     def owe(turn: Any, job: Any, seat: Any, done: Any) -> None:
         right(turn, job, seat, done)
         right(turn, job, seat, done)
 
-    return [(steward_pay, "_owe", owe)], _nothing
+    return [(pay, "_owe", owe)], _nothing
 
 
 def _lane_claim_again() -> tuple[list[Patch], Spoil]:
-    right = steward_lanes.answered
+    right = lanes.answered
 
     def answered(turn: Any, job: Any, seat: Any, event: Any) -> None:
         if event.claim_hash not in turn.state.claims:
             seat.lane_next = 1
         right(turn, job, seat, event)
 
-    return [(steward_lanes, "answered", answered)], _nothing
+    return [(lanes, "answered", answered)], _nothing
 
 
 def _budget_ignored() -> tuple[list[Patch], Spoil]:
@@ -132,39 +135,39 @@ def _unobserved_is_dead() -> tuple[list[Patch], Spoil]:
 
 
 def _lower_voucher() -> tuple[list[Patch], Spoil]:
-    right = provider.on_paid
+    right = machine.on_paid
 
-    def on_paid(lease: provider_types.LeaseEntry, event: Any, redeem_ms: int) -> Any:
+    def on_paid(lease: events.LeaseEntry, event: Any, redeem_ms: int) -> Any:
         if lease.phase != "closed":
             lease.voucher_ucr = 0
         return right(lease, event, redeem_ms)
 
-    return [(provider, "on_paid", on_paid)], _nothing
+    return [(machine, "on_paid", on_paid)], _nothing
 
 
 def _assigned_again() -> tuple[list[Patch], Spoil]:
-    handlers = vars(provider)["_HANDLERS"]
-    right = handlers[provider_types.PeerAssigned]
+    handlers = vars(machine)["_HANDLERS"]
+    right = handlers[events.PeerAssigned]
 
-    def on_assigned(state: provider_types.ProviderState, event: provider_types.PeerAssigned) -> Any:
+    def on_assigned(state: events.ProviderState, event: events.PeerAssigned) -> Any:
         lease = state.leases.get(event.lease)
         if lease is not None and event.task in lease.tasks and lease.tasks[event.task].phase == "claimed":
             del lease.tasks[event.task]
         return right(state, event)
 
-    return [(provider, "_HANDLERS", {**handlers, provider_types.PeerAssigned: on_assigned})], _nothing
+    return [(machine, "_HANDLERS", {**handlers, events.PeerAssigned: on_assigned})], _nothing
 
 
 def _claims_renumbered() -> tuple[list[Patch], Spoil]:
-    handlers = vars(provider)["_HANDLERS"]
-    right = handlers[provider_types.ProviderRestarted]
+    handlers = vars(machine)["_HANDLERS"]
+    right = handlers[events.ProviderRestarted]
 
-    def on_restarted(state: provider_types.ProviderState, event: Any) -> Any:
+    def on_restarted(state: events.ProviderState, event: Any) -> Any:
         for lease in state.leases.values():
             lease.claims = 0
         return right(state, event)
 
-    return [(provider, "_HANDLERS", {**handlers, provider_types.ProviderRestarted: on_restarted})], _nothing
+    return [(machine, "_HANDLERS", {**handlers, events.ProviderRestarted: on_restarted})], _nothing
 
 
 def storm(pool: Pool) -> None:

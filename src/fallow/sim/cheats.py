@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fallow.rules.node import provider_types as t
+from fallow.rules.provider import events as t
 from fallow.sim import chain
 from fallow.sim.people import digest
 from fallow.sim.work import wrong_output

@@ -11,9 +11,9 @@ from typing import Protocol
 
 from fallow.rules import trust
 from fallow.rules.escrow import EscrowRow, Move, Place, faults, totals
-from fallow.rules.node import steward_types as t
-from fallow.rules.node.provider_types import ProviderState
-from fallow.rules.node.steward_state import Mark, State
+from fallow.rules.provider.events import ProviderState
+from fallow.rules.steward import events as t
+from fallow.rules.steward.state import Mark, State
 from fallow.sim.ledger import MemoryLedger
 from fallow.sim.work import honest_output
 from fallow.sim.world import Violation, World

@@ -8,8 +8,9 @@ from typing import TypeVar
 
 from fallow.rules import trust
 from fallow.rules.escrow import EscrowRow, Terms
-from fallow.rules.node import provider_types, steward_types
 from fallow.rules.placement import Capacity
+from fallow.rules.provider import events as p
+from fallow.rules.steward.events import Timing
 from fallow.sim.accuser import Accuser
 from fallow.sim.cheats import GALLERY, Copycat, Ways
 from fallow.sim.crash import Process
@@ -32,11 +33,11 @@ LIMIT_MS = 2_400_000
 """Long after every deadline in these worlds: what has not ended by then never ends."""
 
 # Patience outlasts every fault of these worlds: all providers can be out of reach for as long at the wrong moment.
-TIMING = steward_types.Timing(
+TIMING = Timing(
     patience=60_000, search_every=3_000, quote_within=6_000, lost_after=LOST_MS, lease_length=240_000,
     audit_within=20_000, round_within=30_000,
 )  # fmt: skip
-POLICY = provider_types.Policy(
+POLICY = p.Policy(
     quote_ms=10_000, escrow_ms=20_000, grace_ms=20_000, settle_ms=2_000, redeem_ms=15_000, keep_ms=60_000
 )  # fmt: skip
 
@@ -121,7 +122,7 @@ class Pool:
         person = self._person(plan.name, plan.account)
         capacity = Capacity(4_000, 64 * GIB, 1 << 40)
         rates: dict[str, int] = dict.fromkeys(("echo", "train"), plan.price_ucr)
-        terms = provider_types.Terms(
+        terms = p.Terms(
             person.account, person.node, self.bank.person.account, capacity, plan.numerics, rates, POLICY, exact=True
         )  # fmt: skip
         ways = self._ways(plan)

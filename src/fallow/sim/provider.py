@@ -1,12 +1,12 @@
-"""The simulated provider: a thin interpreter around the real brain (`rules/node/provider.py`), with a worker that takes
-virtual time. What a cheat does differently is in its `Ways` (`sim/cheats.py`); its brain is the honest one."""
+"""The simulated provider: a thin interpreter around the real brain (`rules/provider/machine.py`), with a worker that
+takes virtual time. What a cheat does differently is in its `Ways` (`sim/cheats.py`); its brain is the honest one."""
 
 from __future__ import annotations
 
 from fallow.errors import FallowError
-from fallow.rules.node import provider_types as t
-from fallow.rules.node.provider import outstanding, recover, transition
-from fallow.rules.node.provider_types import ProviderState, Terms
+from fallow.rules.provider import events as t
+from fallow.rules.provider.events import ProviderState, Terms
+from fallow.rules.provider.machine import outstanding, recover, transition
 from fallow.sim.cheats import Ways
 from fallow.sim.crash import Ask, Flow, Process
 from fallow.sim.invariants import Referee
@@ -131,7 +131,7 @@ class Provider(Process):
     # requests ---------------------------------------------------------------------------------------------------------
 
     def on_request(self, caller: bytes, request: Message, reply: Reply) -> None:
-        """As `node/provider.py` does it: check who signed, then tell the brain."""
+        """As `node/provider/role.py` does it: check who signed, then tell the brain."""
         if not self.ways.answers(self, request):
             return
         if (instead := self.ways.instead(request)) is not None:

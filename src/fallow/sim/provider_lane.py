@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fallow.rules.node import provider_types as t
-from fallow.rules.node.provider_money import allowance_units
+from fallow.rules.provider import events as t
+from fallow.rules.provider.money import allowance_units
 from fallow.sim.network import Reply
 from fallow.sim.work import lane_value
 from fallow.wire.claims import lane_leaf, merkle_root, params_hash, value_hash

@@ -1,5 +1,5 @@
-"""The simulated steward: a thin interpreter around the real brain (`rules/node/steward.py`). It carries out effects as
-calls, checks what comes back as `node/steward_effects.py` and `node/steward_watch.py` do, and tells the brain."""
+"""The simulated steward: a thin interpreter around the real brain (`rules/steward/machine.py`). It carries out effects
+as calls, checks what comes back as `node/steward/effects.py` and `node/steward/watch.py` do, and tells the brain."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from fallow.rules.node import steward_types as t
-from fallow.rules.node.steward import State, due, outstanding, transition
-from fallow.rules.node.steward_snapshot import read_snapshot, retire, write_snapshot
-from fallow.rules.node.steward_state import Seat
+from fallow.rules.steward import events as t
+from fallow.rules.steward.machine import State, due, outstanding, transition
+from fallow.rules.steward.snapshot import read_snapshot, retire, write_snapshot
+from fallow.rules.steward.state import Seat
 from fallow.sim.crash import Flow, Process
 from fallow.sim.invariants import Referee
 from fallow.sim.network import Network, Reply

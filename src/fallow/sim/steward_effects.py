@@ -1,5 +1,5 @@
 """How the simulated steward's effects are carried out: one flow of calls for each, and the event that tells the brain
-what came of it. What `node/steward_effects.py` does on a real network."""
+what came of it. What `node/steward/effects.py` does on a real network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 
 from fallow.errors import FallowError
 from fallow.rules.jobs import LEFT
-from fallow.rules.node import steward_types as t
+from fallow.rules.steward import events as t
 from fallow.sim.crash import Ask
 from fallow.sim.services import open_once
 from fallow.wire.documents import Lease, Quote, Settlement, Signed, Verdict, Voucher

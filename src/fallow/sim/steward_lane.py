@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from fallow.rules.node import steward_types as t
+from fallow.rules.steward import events as t
 from fallow.sim.crash import Ask, Flow
 from fallow.sim.provider_lane import SimLaneTask
 from fallow.wire.claims import MerkleTree, lane_leaf, params_hash, value_hash

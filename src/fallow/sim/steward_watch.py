@@ -1,13 +1,13 @@
 """How the simulated steward follows its leases: polls that are held like streams, and what is checked of each event
-before the brain hears of it. What `node/steward_watch.py` does on a real network."""
+before the brain hears of it. What `node/steward/watch.py` does on a real network."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from fallow.errors import FallowError, fail
-from fallow.rules.node import steward_types as t
-from fallow.rules.node.steward_state import Seat, Stage
+from fallow.rules.steward import events as t
+from fallow.rules.steward.state import Seat, Stage
 from fallow.sim.crash import Ask, Flow
 from fallow.sim.provider_streams import LeaseEvents
 from fallow.wire.claims import MerkleTree, output_hash, task_leaf

@@ -17,7 +17,7 @@ made them until they are asked for.
 Defends against: skipped, shortened or altered steps, with the probability that `rules/economics.py` gives; a sum that
 is not the sum of its gradients; files that are not what was committed to. Does not defend against: what is wrong in the
 task itself (its data, its recipe), or an auditor that is one with the accused. A recipe that asks for more room than
-was leased is refused (`rules/node/provider.py`), and none has more than MAX_TRACE_BYTES kept for finer links."""
+was leased is refused (`rules/provider/machine.py`), and none has more than MAX_TRACE_BYTES kept for finer links."""
 
 from __future__ import annotations
 

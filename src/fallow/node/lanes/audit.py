@@ -1,0 +1,158 @@
+"""Checking lane batches: a few of the answered tasks are asked again on other providers' lanes, where they look like
+any other task, and the answers are compared."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fallow.node.lanes.journal import Answered, claim_leaves, find_claim, lost
+from fallow.node.lanes.leg import Ask, Leg, most_units
+from fallow.node.services import Services
+from fallow.rules.steward import events as t
+from fallow.wire.claims import MerkleTree, value_hash
+from fallow.wire.ledger import Evidence
+from fallow.wire.messages import LaneItem, LaneResult
+from fallow.wire.tasks import TaskSpec
+
+if TYPE_CHECKING:
+    from fallow.node.lanes.lane import Lanes
+
+ANSWER_S = 120.0
+CLAIM_WAIT_S = 30.0
+CLAIM_POLL_S = 0.25
+Tell = Callable[[t.StewardEvent], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Vote:
+    """One provider's answer to a task: where it stands in that provider's lane, and its hash."""
+
+    lease: bytes
+    number: int
+    digest: bytes
+    units: int
+
+    @property
+    def answer(self) -> tuple[bytes, int]:
+        """What is compared: a lane task is metered by whoever answers it, so the meter is part of the answer."""
+        return self.digest, self.units
+
+
+class LaneAudits:
+    """Runs AuditLane effects."""
+
+    def __init__(self, services: Services, lanes: Lanes, tell: Tell) -> None:
+        self._s, self._lanes, self._tell = services, lanes, tell
+
+    async def audit(self, effect: t.AuditLane) -> None:
+        """Answer with LaneAudited, LaneCaught or LaneUnchecked."""
+        await self._tell(await self._judge(effect))
+
+    async def _judge(self, effect: t.AuditLane) -> t.StewardEvent:
+        leg, used = self._lanes.legs.get(effect.lease), set[bytes]()
+        for index in effect.indexes:
+            record = leg.answered.get(effect.first + index) if leg is not None else None
+            if leg is not None and record is None and lost(self._s.log, effect.lease, effect.first):
+                continue  # it never arrived, and earns nothing
+            if leg is None or record is None:
+                return self._unchecked(effect, "What was answered is no longer at hand.")
+            if not record.units or record.cancelled(leg.kind):
+                continue  # a refusal earns nothing, and is no lie; where an answer was cut short depends on the moment
+            claimed = Vote(effect.lease, record.number, value_hash(record.value), record.units)
+            votes = await self._votes(effect, record, claimed)
+            others = [vote for vote in votes if vote.lease != effect.lease]
+            winner = _winner(votes, others, effect)
+            if winner is None:
+                return self._unchecked(effect, "Too few other providers answered.")
+            agreeing = [vote for vote in others if vote.answer == winner]
+            if winner != claimed.answer:
+                return await self._caught(effect, leg, record, claimed, agreeing)
+            used.update(vote.lease for vote in agreeing)
+        if not used:
+            return self._unchecked(effect, "Nothing in the sample could be compared.")
+        auditors = tuple(sorted(used))[:64]
+        return t.LaneAudited(self._s.clock.now_ms(), effect.lease, effect.claim_hash, auditors)
+
+    def _unchecked(self, effect: t.AuditLane, what: str) -> t.StewardEvent:
+        return t.LaneUnchecked(self._s.clock.now_ms(), effect.lease, effect.claim_hash, what)
+
+    async def _votes(self, effect: t.AuditLane, record: Answered, claimed: Vote) -> list[Vote]:
+        votes = [claimed]
+        for lease in effect.auditors:
+            if (auditor := self._lanes.legs.get(lease)) is None or not auditor.ready:
+                continue
+            vote = await self._vote(auditor, record)
+            if vote is not None:
+                votes.append(vote)
+            others = [one for one in votes if one.lease != effect.lease]
+            if _winner(votes, others, effect) is not None:
+                break
+        return votes
+
+    async def _vote(self, auditor: Leg, record: Answered) -> Vote | None:
+        answer: asyncio.Future[LaneResult] = asyncio.get_running_loop().create_future()
+
+        def deliver(_ask: Ask, message: LaneItem | LaneResult) -> None:
+            if isinstance(message, LaneResult) and not answer.done():
+                answer.set_result(message)
+
+        ask = Ask(
+            record.params, record.seed, False, deliver, receipt=True, only=auditor.plan.lease,
+            units_most=most_units(auditor.kind, record.params),
+        )  # fmt: skip
+        if not auditor.take(ask):
+            return None
+        try:
+            result = await asyncio.wait_for(answer, ANSWER_S)
+        except TimeoutError:
+            ask.unwanted = True
+            auditor.stop(ask)
+            return None
+        if result.code:
+            return None
+        return Vote(auditor.plan.lease, ask.number, value_hash(result.value), result.units)
+
+    async def _caught(
+        self, effect: t.AuditLane, leg: Leg, record: Answered, claimed: Vote, others: list[Vote]
+    ) -> t.StewardEvent:
+        accused = await self._evidence(claimed)
+        proofs = [proof for vote in others if (proof := await self._evidence(vote)) is not None]
+        if accused is None or len(proofs) < 2:
+            return self._unchecked(effect, "Other providers answered differently, but have not signed for it.")
+        task = TaskSpec(leg.kind, record.params, (), record.seed, record.units, 0, 0)
+        return t.LaneCaught(
+            self._s.clock.now_ms(), effect.lease, effect.claim_hash, task, accused, tuple(proofs[:8])
+        )  # fmt: skip
+
+    async def _evidence(self, vote: Vote) -> Evidence | None:
+        """The provider's own signature under its answer; waits for its next claim, which covers it."""
+        leg = self._lanes.legs.get(vote.lease)
+        signed = self._lanes.facts.signed_lease(vote.lease)
+        if leg is None or signed is None:
+            return None
+        until_s = self._s.clock.monotonic_s() + CLAIM_WAIT_S
+        while (claim := find_claim(self._s.log, vote.lease, vote.number)) is None:
+            if self._s.clock.monotonic_s() >= until_s:
+                return None
+            await self._s.clock.sleep(CLAIM_POLL_S)
+        leaves = claim_leaves(self._s.log, claim, leg.answered)
+        if leaves is None:
+            return None
+        index = vote.number - claim.first
+        path = MerkleTree(leaves).path(index)
+        return Evidence(signed, claim.claim, vote.digest, vote.units, index, path, vote.number)
+
+
+def _winner(votes: list[Vote], others: list[Vote], effect: t.AuditLane) -> tuple[bytes, int] | None:
+    """The answer that stands: `quorum` equal ones, the claimed one counted, against none; or one that `quorum` (and 2)
+    accounts other than the accused's gave. None while neither is so."""
+    answers = {vote.answer for vote in votes}
+    if len(answers) == 1 and len(votes) >= effect.quorum:
+        return votes[0].answer
+    for answer in answers:
+        if sum(vote.answer == answer for vote in others) >= max(2, effect.quorum):
+            return answer
+    return None

@@ -1,0 +1,163 @@
+"""What a lane leaves on disk: its answers in batches, since a write for each would be the slowest part of it. Whoever
+needs to know that an answer is kept (its receipt is handed out) waits for the batch, and hurries it."""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
+
+import msgspec
+from blake3 import blake3
+
+from fallow.node.services import Services
+from fallow.ports import EventLog
+from fallow.rules.steward.events import LaneAnswered
+from fallow.units import Digest
+from fallow.wire.claims import lane_leaf, params_hash, value_hash
+from fallow.wire.codec import encode, recall
+from fallow.wire.documents import Word
+from fallow.wire.tasks import CANCELLED, GenerateValue
+
+FLUSH_S = 0.05
+
+
+class Answered(msgspec.Struct, frozen=True, array_like=True):
+    """What the steward remembers of an answered lane task; `params` and `value` are kept for receipts and checks."""
+
+    number: int
+    params: bytes
+    seed: int
+    value: bytes
+    units: int
+    receipt: bool
+
+    def leaf(self) -> bytes:
+        return lane_leaf(self.number, params_hash(self.params), self.seed, value_hash(self.value), self.units)
+
+    def cancelled(self, kind: str) -> bool:
+        """Whether it was cut short because nobody wanted more; its value has been checked when it came."""
+        return kind == "generate" and bool(self.value) and recall(GenerateValue, self.value).finish == CANCELLED
+
+
+class Journal:
+    """Writes the answers of one lease's lane to the EventLog stream `name`. `run` must be running."""
+
+    def __init__(self, services: Services, name: str) -> None:
+        self._s, self._name = services, name
+        self._records: list[Answered] = []
+        self._cells: dict[str, bytes] = {}
+        self._then: list[Callable[[], None]] = []
+        self._news, self._hurry = asyncio.Event(), asyncio.Event()
+        self._over = False
+
+    def add(self, record: Answered) -> None:
+        """Keep an answer; on disk soon."""
+        self._records.append(record)
+        self._news.set()
+
+    def when_saved(self, cells: dict[str, bytes], then: Callable[[], None]) -> None:
+        """Write `cells` after everything that was added before, at once, and call `then`."""
+        self._cells |= cells
+        self._then.append(then)
+        self._hurry.set()
+        self._news.set()
+
+    def end(self) -> None:
+        """Let `run` return once everything is written."""
+        self._over = True
+        self._hurry.set()
+        self._news.set()
+
+    async def run(self) -> None:
+        """Until `end`. Raises what the log raises when it cannot be written."""
+        while not (self._over and not self._records and not self._then):
+            await self._news.wait()
+            self._news.clear()
+            try:
+                async with asyncio.timeout(FLUSH_S):
+                    await self._hurry.wait()  # one write for all of the last 50 ms, unless somebody waits for it
+            except TimeoutError:
+                pass
+            self._hurry.clear()
+            await self._flush()
+
+    async def _flush(self) -> None:
+        records, self._records = self._records, []
+        cells, self._cells = self._cells, {}
+        then, self._then = self._then, []
+        await asyncio.to_thread(self._write, records, cells)
+        for call in then:
+            call()
+
+    def _write(self, records: list[Answered], cells: dict[str, bytes]) -> None:
+        if records or cells:
+            self._s.log.append(self._name, [msgspec.msgpack.encode(records)] if records else [], cells)
+
+
+# claims over lane answers, kept as the brain hears of them ------------------------------------------------------------
+
+
+def _claims(lease: bytes) -> str:
+    return f"lane-claim/{lease.hex()}/"
+
+
+def keep_claim(log: EventLog, event: LaneAnswered) -> None:
+    """Keep a claim for receipts and evidence."""
+    log.put(f"{_claims(event.lease)}{event.first:020d}", encode(event))
+
+
+def keep_leaves(log: EventLog, lease: bytes, first: int, leaves: tuple[bytes, ...]) -> None:
+    """Keep the leaves of a claim that is also over answers which never arrived."""
+    log.put(f"lane-leaves/{lease.hex()}/{first:020d}", b"".join(leaves))
+
+
+def lost(log: EventLog, lease: bytes, first: int) -> bool:
+    """Whether the claim that begins at `first` is also over answers that never arrived."""
+    return log.get(f"lane-leaves/{lease.hex()}/{first:020d}") is not None
+
+
+def claim_leaves(log: EventLog, claim: LaneAnswered, answered: Mapping[int, Answered]) -> list[bytes] | None:
+    """All leaves of a kept claim; None when not all of its answers are at hand any more."""
+    kept = log.get(f"lane-leaves/{claim.lease.hex()}/{claim.first:020d}")
+    if kept is not None:
+        return [kept[at : at + 32] for at in range(0, len(kept), 32)]
+    records = [answered.get(number) for number in range(claim.first, claim.first + claim.count)]
+    leaves = [record.leaf() for record in records if record is not None]
+    return leaves if len(leaves) == claim.count else None
+
+
+def find_claim(log: EventLog, lease: bytes, number: int) -> LaneAnswered | None:
+    """The claim over lane answer `number` of a lease."""
+    keys = log.keys(_claims(lease))
+    at = bisect_right(keys, f"{_claims(lease)}{number:020d}") - 1
+    claim = recall(LaneAnswered, log.get(keys[at]) or b"") if at >= 0 else None
+    return claim if claim is not None and number < claim.first + claim.count else None
+
+
+def claimed_to(log: EventLog, lease: bytes) -> int:
+    """The first lane number that no claim of the lease was over."""
+    keys = log.keys(_claims(lease))
+    last = recall(LaneAnswered, log.get(keys[-1]) or b"") if keys else None
+    return last.first + last.count if last is not None else 0
+
+
+def read_answers(log: EventLog, stream: str) -> dict[int, Answered]:
+    """Everything that a journal of that name holds."""
+    found: dict[int, Answered] = {}
+    for _, raw in log.read(stream):
+        found.update({one.number: one for one in msgspec.msgpack.decode(raw, type=list[Answered])})
+    return found
+
+
+def lane_receipt_id(lease: bytes, number: int) -> Digest:
+    """The id of the receipt of one lane task, known before its batch is claimed."""
+    return Digest(blake3(b"fallow lane receipt" + lease + number.to_bytes(8, "big")).digest())
+
+
+class LaneReceiptNote(msgspec.Struct, frozen=True, array_like=True):
+    """What a lane receipt's id stands for."""
+
+    job: Word
+    lease: Word
+    number: int

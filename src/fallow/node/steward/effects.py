@@ -1,0 +1,279 @@
+"""How the steward's effects are carried out: one call to a directory, a provider, the bank or the blob store each, and
+the event that tells the brain what came of it. Connection trouble is raised (UnavailableError) and tried again by the
+caller; a refusal becomes an event. Everything a peer answers is checked here before the brain hears of it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import structlog
+
+from fallow.errors import FallowError, UnavailableError, fail
+from fallow.node.directory import find_offers
+from fallow.node.services import Services
+from fallow.node.steward.blobs import job_owner
+from fallow.node.steward.records import Records
+from fallow.rules.jobs import LEFT
+from fallow.rules.steward import events as t
+from fallow.units import BlobId
+from fallow.wire.codec import decode
+from fallow.wire.documents import Lease, Quote, Settlement, Signed, Verdict, Voucher
+from fallow.wire.eip712 import hash_document, open_signed
+from fallow.wire.ledger import (
+    CloseEscrow,
+    DrawAuditors,
+    Drawn,
+    GetSettlement,
+    LedgerDone,
+    LedgerRefused,
+    OpenEscrow,
+    Redeem,
+    SettlementOf,
+    Slash,
+)
+from fallow.wire.messages import (
+    AssignTask,
+    CancelTask,
+    CloseLease,
+    Declined,
+    LeaseSigned,
+    Message,
+    NodeAddress,
+    PayVoucher,
+    PrefetchBlobs,
+    Quoted,
+    RequestQuote,
+    SignLease,
+)
+
+log = structlog.get_logger()
+
+PEER_S = 10.0
+CLOSE_S = 15.0
+BANK_S = 10.0
+MAX_OFFERS = 1000
+KEEP_TRIES, KEEP_PAUSE_S = 3, 0.5
+KEEP_S = 600.0
+MAX_SOURCES = 64
+
+
+class Runner:
+    """Carries out effects of the types that are one exchange each."""
+
+    def __init__(self, services: Services, records: Records) -> None:
+        self._s = services
+        self._records = records
+
+    def _now(self) -> int:
+        return self._s.clock.now_ms()
+
+    async def run(self, effect: t.StewardEffect) -> t.StewardEvent | None:
+        """-> the answering event, or None for effects without one. Raises UnavailableError to be tried again."""
+        match effect:
+            case t.FindOffers():
+                return await self._find(effect)
+            case t.AskQuote():
+                return await self._quote(effect)
+            case t.ProposeLease():
+                return await self._lease(effect)
+            case t.OpenEscrow():
+                return await self._escrow(effect)
+            case t.Assign():
+                return await self._assign(effect)
+            case t.CancelTask(lease, peer, task):
+                await self._s.rpc.call(peer, CancelTask(lease, task), PEER_S)
+                return None
+            case t.Prefetch(lease, peer, part):
+                await self._s.rpc.call(peer, PrefetchBlobs(lease, (part,), (self._s.rpc.address(),)), PEER_S)
+                return None
+            case t.KeepBlob():
+                return await self._keep(effect)
+            case t.LetGo(job, blob):
+                await asyncio.to_thread(self._s.blobs.unpin, BlobId(blob), job_owner(job))
+                return None
+            case t.Draw():
+                return await self._draw(effect)
+            case t.Pay():
+                return await self._pay(effect)
+            case t.Charge():
+                return await self._charge(effect)
+            case t.CloseLease():
+                return await self._close(effect)
+            case _:
+                raise fail("E9001", f"no way to carry out {type(effect).__name__}")
+
+    # market ---------------------------------------------------------------------------------------------------------
+
+    async def _find(self, effect: t.FindOffers) -> t.StewardEvent:
+        offers = await find_offers(self._s.rpc, self._s.directories, effect.kind, self._now())
+        return t.OffersSeen(self._now(), effect.job, tuple(offers[:MAX_OFFERS]))
+
+    async def _quote(self, effect: t.AskQuote) -> t.StewardEvent:
+        order = self._s.identity.sign(effect.order, self._s.bank_account)
+        certificate = self._s.identity.certificate(self._now())
+        request = RequestQuote(order, certificate, self._s.rpc.address())
+        declined = t.PeerDeclined(self._now(), effect.job, effect.seat, ())
+        try:
+            answer = await self._s.rpc.call(effect.peer, request, PEER_S)
+            if isinstance(answer, Declined):
+                return msgspec.structs.replace(declined, shortfalls=answer.shortfalls)
+            if not isinstance(answer, Quoted):
+                return declined
+            quote = self._check_quote(effect, answer.quote)
+        except FallowError as error:
+            # unreachable, unwilling, or with a quote that is not its own or not for this order: no quote
+            log.info("no quote", peer=effect.peer.node.hex()[:12], code=error.code, what=error.what)
+            return declined
+        bank = self._s.bank_account
+        papers: dict[bytes, Signed] = {
+            hash_document(effect.order, bank): order,
+            hash_document(quote, bank): answer.quote,
+        }
+        await asyncio.to_thread(self._records.keep_documents, papers)
+        return t.PeerQuoted(self._now(), effect.job, effect.seat, quote, answer.quote)
+
+    def _check_quote(self, effect: t.AskQuote, signed: Signed) -> Quote:
+        """Signed by the account that it names (which the brain compares with the offer's), for this order, by this
+        node. Raises PeerFault."""
+        claimed = decode(Quote, signed.body)
+        quote = open_signed(signed, Quote, self._s.bank_account, claimed.provider)
+        if quote.order != hash_document(effect.order, self._s.bank_account) or quote.node != effect.peer.node:
+            raise fail("E1101", "a quote for another order")
+        return quote
+
+    async def _lease(self, effect: t.ProposeLease) -> t.StewardEvent:
+        bank = self._s.bank_account
+        ours = self._s.identity.sign(effect.terms, bank)
+        declined = t.PeerDeclined(self._now(), effect.job, effect.seat, ())
+        try:
+            answer = await self._s.rpc.call(effect.peer, SignLease(ours), PEER_S)
+            if isinstance(answer, Declined):
+                return msgspec.structs.replace(declined, shortfalls=answer.shortfalls)
+            if not isinstance(answer, LeaseSigned) or answer.lease.body != ours.body:
+                return declined  # the same bytes or nothing: a peer may not sign other terms
+            open_signed(answer.lease, Lease, bank, effect.terms.provider)
+        except FallowError as error:
+            log.info("no lease", peer=effect.peer.node.hex()[:12], code=error.code, what=error.what)
+            return declined
+        lease = hash_document(effect.terms, bank)
+        return t.PeerSigned(self._now(), effect.job, effect.seat, lease, effect.terms, ours, answer.lease)
+
+    # tasks ----------------------------------------------------------------------------------------------------------
+
+    async def _assign(self, effect: t.Assign) -> t.StewardEvent | None:
+        sources = (self._s.rpc.address(), *effect.sources)[:MAX_SOURCES]
+        try:
+            await self._s.rpc.call(effect.peer, AssignTask(effect.lease, effect.spec, sources), PEER_S)
+        except UnavailableError:
+            raise
+        except FallowError as error:
+            if error.code in LEFT:
+                return t.PeerLeaving(self._now(), effect.lease, 0, error.what[:200])
+            what = error.what[:4000]
+            return t.PeerFailed(self._now(), effect.lease, 0, effect.task, error.code, what, retryable=True)
+        return None
+
+    async def _keep(self, effect: t.KeepBlob) -> t.StewardEvent:
+        blob, limit = BlobId(effect.part.blob), effect.part.size_bytes
+        for attempt in range(KEEP_TRIES):
+            try:
+                # no more than the part is said to have: a hash with a larger blob behind it must not fill our disk
+                found = await self._s.fetcher.fetch(
+                    blob, self._others(effect.sources), limit, owner=job_owner(effect.job), timeout_s=KEEP_S
+                )
+                if found == limit:
+                    return t.BlobKept(self._now(), effect.job, effect.part.blob)
+                break  # its size was a lie, and stays one
+            except FallowError as error:
+                if error.code == "E1603":
+                    raise  # our own disk is full: nobody else's fault, and it may get better
+                log.info("blob not kept", blob=blob.hex()[:12], code=error.code, what=error.what)
+            await self._s.clock.sleep(KEEP_PAUSE_S * (attempt + 1))
+        return t.BlobMissing(self._now(), effect.job, effect.part.blob)
+
+    def _others(self, sources: t.Sources) -> tuple[NodeAddress, ...]:
+        return tuple(source for source in sources if source.node != self._s.identity.node)
+
+    # money ----------------------------------------------------------------------------------------------------------
+
+    async def _bank(self, request: Message) -> Message:
+        return await self._s.rpc.call(self._s.bank, request, BANK_S)
+
+    async def _escrow(self, effect: t.OpenEscrow) -> t.StewardEvent:
+        certificate = self._s.identity.certificate(self._now())
+        request = OpenEscrow(effect.ours, effect.theirs, certificate, effect.provider_certificate)
+        answer = await self._bank(request)
+        if isinstance(answer, LedgerDone):
+            return t.LedgerOpened(self._now(), effect.lease)
+        reason = answer.reason if isinstance(answer, LedgerRefused) else "no answer that fits"
+        detail = answer.detail if isinstance(answer, LedgerRefused) else ""
+        code = "E1301" if reason == "balance_too_small" else "E1303"
+        return t.LedgerRefusedEscrow(self._now(), effect.lease, code, f"{reason}: {detail}"[:4000])
+
+    async def _draw(self, effect: t.Draw) -> t.StewardEvent:
+        answer = await self._bank(DrawAuditors(effect.claim))
+        if isinstance(answer, Drawn):
+            return t.AuditorsDrawn(self._now(), effect.claim_hash, answer.seed)
+        what = answer.reason if isinstance(answer, LedgerRefused) else "no answer that fits"
+        return t.LedgerRefusedDraw(self._now(), effect.claim_hash, what)
+
+    def _voucher(self, lease: bytes, cumulative_ucr: int) -> Signed:
+        return self._s.identity.sign(Voucher(lease, cumulative_ucr), self._s.bank_account)
+
+    async def _pay(self, effect: t.Pay) -> t.StewardEvent:
+        voucher = self._voucher(effect.lease, effect.cumulative_ucr)
+        await self._s.rpc.call(effect.peer, PayVoucher(voucher), PEER_S)
+        return t.PeerPaid(self._now(), effect.lease, effect.cumulative_ucr)
+
+    async def _charge(self, effect: t.Charge) -> t.StewardEvent:
+        accepted = effect.others[0].output
+        verdict = Verdict(effect.lease, effect.task, effect.accused.output, accepted, effect.slash_ucr)
+        signed = self._s.identity.sign(verdict, self._s.bank_account)
+        answer = await self._bank(Slash(signed, effect.spec, effect.accused, effect.others))
+        if isinstance(answer, LedgerDone):
+            settled = await self._settlement(effect.lease)
+            slashed = settled.slashed_ucr if settled is not None else 0
+            self._records.keep_verdict(effect, signed)
+            return t.LedgerSlashed(self._now(), effect.lease, effect.task, slashed)
+        what = f"{answer.reason}: {answer.detail}" if isinstance(answer, LedgerRefused) else "no answer that fits"
+        return t.LedgerRefusedCharge(self._now(), effect.lease, effect.task, what[:4000])
+
+    async def _settlement(self, lease: bytes) -> Settlement | None:
+        answer = await self._bank(GetSettlement(lease))
+        if not isinstance(answer, SettlementOf) or answer.settlement is None:
+            return None
+        settlement = open_signed(answer.settlement, Settlement, self._s.bank_account, self._s.bank_account)
+        if settlement.lease != lease:
+            raise fail("E1101", "the bank answered about another lease")
+        self._records.keep_settlement(lease, answer.settlement)
+        return settlement
+
+    async def _close(self, effect: t.CloseLease) -> t.StewardEvent:
+        """Voucher to the bank first: what is owed is paid even if the provider never comes back. Then the provider is
+        asked to close; one that does not is closed without once the lease has ended. UnavailableError E1801 until
+        then."""
+        settled = await self._settlement(effect.lease)
+        if settled is None:
+            return t.LedgerClosed(self._now(), effect.lease, 0, 0, 0)  # the escrow was never opened
+        if not settled.closed_ms:
+            if effect.cumulative_ucr > settled.paid_ucr:
+                await self._bank(Redeem(self._voucher(effect.lease, effect.cumulative_ucr)))
+            await self._ask_to_close(effect)
+            settled = await self._settlement(effect.lease) or settled
+        if not settled.closed_ms and self._now() >= effect.ends_ms:
+            await self._bank(CloseEscrow(effect.lease))
+            settled = await self._settlement(effect.lease) or settled
+        if not settled.closed_ms:
+            raise fail("E1801", f"The provider of lease l_{effect.lease.hex()[:12]} has not closed its escrow yet.")
+        # we have no complaint: after an audit the bank holds the provider's bond until we say so
+        await self._bank(CloseEscrow(effect.lease))
+        return t.LedgerClosed(
+            self._now(), effect.lease, settled.paid_ucr, settled.refunded_ucr, settled.slashed_ucr
+        )  # fmt: skip
+
+    async def _ask_to_close(self, effect: t.CloseLease) -> None:
+        try:
+            await self._s.rpc.call(effect.peer, CloseLease(effect.lease), CLOSE_S)
+        except FallowError as error:
+            log.info("lease not closed by its provider", lease=effect.lease.hex()[:12], what=error.what)

@@ -1,0 +1,175 @@
+"""Making receipts: the papers of a lease, the claim, how it was checked and what was paid, put together and sealed when
+somebody asks. A receipt asked for again later may say more (the settlement), never something else."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from fallow.errors import FallowError, fail
+from fallow.node.lanes.journal import Answered, LaneReceiptNote, claim_leaves, find_claim, read_answers
+from fallow.node.lanes.leg import Leg
+from fallow.node.services import Services
+from fallow.node.steward.records import Records, receipt_id, refuted_receipt_id
+from fallow.rules.steward.events import Charge, KeepReceipt, LaneAnswered
+from fallow.rules.steward.snapshot import refuted_output
+from fallow.rules.steward.state import Seat, Stage, State
+from fallow.wire.claims import MerkleTree, output_hash
+from fallow.wire.codec import decode
+from fallow.wire.documents import Lease, Signed, Voucher
+from fallow.wire.ledger import Evidence, GetSettlement, SettlementOf
+from fallow.wire.receipts import LaneWork, Receipt, TaskWork, Verdicts, seal
+
+BANK_S = 5.0
+
+
+class Receipts:
+    """Finds and seals the receipts of one steward."""
+
+    def __init__(self, services: Services, records: Records, state: State) -> None:
+        self._s, self._records, self._state = services, records, state
+
+    async def sealed(self, prefix: bytes) -> bytes:
+        """The receipt whose id begins with `prefix`, as a file. Raises UsageError E2002 unless exactly one does, or
+        while the work it is about has not been claimed yet."""
+        refuted: dict[bytes, bytes] = {refuted_receipt_id(lease): lease for lease in self._records.refuted()}
+        found = self._records.find_receipts(prefix.hex())
+        found += [identifier for identifier in refuted if identifier.startswith(prefix)]
+        if len(found) != 1:
+            raise fail("E2002", f"{len(found) or 'No'} receipts begin with r_{prefix.hex()}.")
+        identifier = found[0]
+        if identifier in refuted and (data := await self.rejected(refuted[identifier])) is not None:
+            return data
+        kept = self._records.receipt(identifier)
+        receipt = await self._of_task(kept) if kept is not None else await self._of_lane(identifier)
+        return seal(receipt, self._s.identity.account_secret)
+
+    async def _of_task(self, kept: KeepReceipt) -> Receipt:
+        if kept.spec is None or kept.output is None:
+            raise fail("E2002", "This receipt is about a batch; ask for the receipts of its answers.")
+        digest = output_hash(kept.output)
+        parties, agreeing = {kept.terms.provider, kept.terms.requester}, dict[bytes, Evidence]()
+        for one in kept.agreeing:
+            if one.account not in parties:
+                agreeing.setdefault(one.account, Evidence(one.lease, one.claim, digest, kept.units, 0, ()))
+        evidence = tuple(agreeing.values())[:8]
+        verdict: Verdicts = "accepted" if evidence else "cleared"
+        work = TaskWork(kept.spec, kept.output)
+        seat = self._seat(kept.lease)
+        receipt = await self._assemble(seat, kept.job, kept.claim, work, 0, ())
+        return msgspec.structs.replace(receipt, verdict=verdict, evidence=evidence, notes=(kept.reason,))
+
+    def of_job(self, job: bytes) -> tuple[bytes, ...]:
+        """The ids of a job's receipts, those of caught cheats last."""
+        leases = [lease for lease in self._records.refuted() if self._job(lease) == job]
+        return (*self._records.receipts(job), *map(refuted_receipt_id, leases))
+
+    async def rejected(self, lease: bytes) -> bytes | None:
+        """The receipt of a cheat: the claim that was refuted, who refuted it, and that nothing was paid for it."""
+        found, job = self._records.verdict(lease), self._job(lease)
+        if found is None or not job:
+            return None
+        charge, verdict = found
+        seat, work = self._seat(lease), self._claimed_work(charge)
+        if work is None:
+            return None
+        index, path = charge.accused.index, charge.accused.path
+        words = ("Caught by re-execution.",)
+        receipt = await self._assemble(seat, job, charge.accused.claim, work, index, path)
+        receipt = msgspec.structs.replace(
+            receipt, verdict="rejected", evidence=charge.others, notes=words, charge=verdict
+        )  # fmt: skip
+        return seal(receipt, self._s.identity.account_secret)
+
+    def _claimed_work(self, charge: Charge) -> TaskWork | LaneWork | None:
+        """What the accused answered; None when it is no longer at hand."""
+        if charge.accused.number:
+            record = read_answers(self._s.log, Leg.log_name(charge.lease)).get(charge.accused.number)
+            if record is None:
+                return None
+            return LaneWork(record.number, record.params, record.seed, record.value, record.units)
+        found = self._state.seat_of(charge.lease)
+        retired = self._records.seat(charge.lease) if found is None else None
+        output = refuted_output(found[0], charge) if found is not None else retired.refuted if retired else None
+        return TaskWork(charge.spec, output) if output is not None else None
+
+    async def _of_lane(self, identifier: bytes) -> Receipt:
+        note = decode(LaneReceiptNote, self._s.log.get(f"lane-receipt/{identifier.hex()}") or b"")
+        leaves, record, event = await asyncio.to_thread(self._lane_batch, note)
+        tree = MerkleTree(leaves)
+        index = note.number - event.first
+        work = LaneWork(record.number, record.params, record.seed, record.value, record.units)
+        seat = self._seat(note.lease)
+        verdict, words = self._verdict(seat, event)
+        receipt = await self._assemble(seat, note.job, event.claim, work, index, tree.path(index))
+        return msgspec.structs.replace(receipt, verdict=verdict, notes=words)
+
+    def _verdict(self, seat: Seat, event: LaneAnswered) -> tuple[Verdicts, tuple[str, ...]]:
+        """What became of a lane's claim. Raises UsageError E2002 while it lies here and is not decided on yet."""
+        if event.claim_hash in seat.batches:
+            return "provisional", ("Not final yet: a check may still come.",)
+        if self._records.receipt(receipt_id(seat.lease, event.claim_hash)) is not None:
+            return "cleared", ()
+        if seat.stage is not Stage.CLOSED:  # what is paid for is on record before a lease is settled
+            raise fail("E2002", "This answer's claim is not decided on yet.", next_step="Ask again in a second.")
+        return "voided", ("It came too late, was never checked, or its provider was caught: nothing is owed for it.",)
+
+    def _lane_batch(self, note: LaneReceiptNote) -> tuple[list[bytes], Answered, LaneAnswered]:
+        event = find_claim(self._s.log, note.lease, note.number)
+        if event is None:
+            raise _unsigned()
+        answered = read_answers(self._s.log, Leg.log_name(note.lease))
+        leaves, record = claim_leaves(self._s.log, event, answered), answered.get(note.number)
+        if leaves is None or record is None:
+            raise fail("E2002", "Not all answers of this claim are at hand any more.")
+        return leaves, record, event
+
+    # the common part ------------------------------------------------------------------------------------------------
+
+    def _seat(self, lease: bytes) -> Seat:
+        found = self._state.seat_of(lease)
+        if found is not None:
+            return found[1]
+        retired = self._records.seat(lease)
+        if retired is None:
+            raise fail("E2002", "The lease of this receipt is not known.")
+        return retired.seat
+
+    def _job(self, lease: bytes) -> bytes:
+        """The job of a lease; b"" for a lease that is not known."""
+        place = self._state.leases.get(lease)
+        retired = self._records.seat(lease) if place is None else None
+        return place[0] if place is not None else retired.job if retired is not None else b""
+
+    async def _assemble(
+        self, seat: Seat, job: bytes, claim: Signed, work: TaskWork | LaneWork, index: int, path: tuple[bytes, ...]
+    ) -> Receipt:
+        """All but how the work was judged: "cleared" until the caller says more."""
+        terms: Lease = seat.leased
+        order, quote = self._records.document(terms.order), self._records.document(terms.quote)
+        if order is None or quote is None or seat.ours is None or seat.theirs is None:
+            raise fail("E9001", "The papers of this lease are incomplete.")
+        now_ms, owed = self._s.clock.now_ms(), seat.owed_ucr()
+        voucher = self._s.identity.sign(Voucher(seat.lease, owed), self._s.bank_account) if owed else None
+        return Receipt(
+            made_ms=now_ms, job=job, order=order, quote=quote, lease=seat.ours, provider_signature=seat.theirs,
+            requester_certificate=self._s.identity.certificate(now_ms), provider_certificate=seat.offer.certificate,
+            claim=claim, work=work, index=index, path=path, policy=seat.order.verify, verdict="cleared",
+            units_final=seat.final_units, voucher=voucher, settlement=await self._settlement(seat.lease),
+        )  # fmt: skip
+
+    async def _settlement(self, lease: bytes) -> Signed | None:
+        """The bank's latest word, or the last one that we have when it does not answer."""
+        try:
+            answer = await self._s.rpc.call(self._s.bank, GetSettlement(lease), BANK_S)
+        except FallowError:
+            return self._records.settlement(lease)
+        if not isinstance(answer, SettlementOf) or answer.settlement is None:
+            return None
+        self._records.keep_settlement(lease, answer.settlement)
+        return answer.settlement
+
+
+def _unsigned() -> FallowError:
+    return fail("E2002", "The provider has not signed for this answer yet.", next_step="Ask again in a second.")

@@ -1,0 +1,457 @@
+"""The audit policy at work: what is checked, who is asked, what the answers prove, and what happens to a cheat."""
+
+from __future__ import annotations
+
+from fallow.rules import trust
+from fallow.rules.jobs import Attempt, Blame, deadline_ms
+from fallow.rules.steward.checks import sample
+from fallow.rules.steward.events import Assign, Charge, KeepBlob
+from fallow.rules.steward.hiring import can_recruit, same_everywhere
+from fallow.rules.steward.pay import SAME, clear, finalise_vote, hold, on_trial, passed
+from fallow.rules.steward.slots import (
+    blame_vote,
+    drop_audit,
+    end_vote,
+    reslot,
+    respec,
+    set_step,
+    strike,
+    void_vote,
+)
+from fallow.rules.steward.specs import part_named
+from fallow.rules.steward.state import Fate, Job, Mark, Seat, Slot, Stage, Step, Turn, Vote
+from fallow.rules.trust import Reason
+from fallow.wire.ledger import Evidence
+from fallow.wire.messages import NodeAddress
+from fallow.wire.tasks import Part
+from fallow.wire.traces import PREFIX
+
+MAX_SOURCES = 16
+MAX_OTHERS = 8
+
+
+def decide(turn: Turn, job: Job, slot: Slot) -> None:
+    """A slot in KEEPING whose claim is drawn and whose outputs are here: check it, or let it stand for now."""
+    if slot.step is not Step.KEEPING:
+        return
+    vote = slot.leading()
+    if vote is None or vote.output is None or not keep_parts(turn, job, slot, vote):
+        return
+    if vote.fate is Fate.FINAL:
+        set_step(job, slot, Step.FINAL)
+        return
+    slot.answer = vote.answer
+    job.seats[vote.seat].strikes = 0
+    if not job.policy.checks:
+        finalise_vote(turn, job, slot, vote, "none", "the job asked for no checks")
+        set_step(job, slot, Step.FINAL)
+        return
+    if not vote.seed:
+        return
+    slot.seed = vote.seed
+    standing = turn.state.standing(vote.account)
+    if not probing(job, vote.account) < job.policy.probation - standing.passed:
+        standing = standing._replace(passed=job.policy.probation)
+    reason = trust.must_check(job.policy, standing, vote.seed, forced=slot.forced)
+    if reason is None:
+        hold(turn.state, job.seats[vote.seat], vote.claim_hash, vote.seed, fresh=True)
+        set_step(job, slot, Step.PROVISIONAL)
+        return
+    begin_check(turn, job, slot, reason)
+
+
+def probing(job: Job, account: bytes) -> int:
+    """How many probation checks of the account's claims are under way: they count as passed when it is asked whether
+    one more is needed, since when one fails, all that the account claimed is done again anyway."""
+    found = (job.slots[key] for key in job.checking)
+    return sum(1 for slot in found if slot.reason is Reason.PROBATION and _first(slot) == account)
+
+
+def _first(slot: Slot) -> bytes:
+    return next((vote.account for vote in slot.live()), b"")
+
+
+def begin_check(turn: Turn, job: Job, slot: Slot, reason: Reason) -> None:
+    """Have the slot's claim done again elsewhere, or a sample of it where that is what the policy says. Its votes are
+    no longer waiting to be cleared."""
+    for vote in slot.live():
+        job.seats[vote.seat].provisional.pop(vote.claim_hash, None)
+    slot.reason, slot.since_ms = reason, turn.now_ms
+    set_step(job, slot, Step.CHECKING)
+    if reason in (Reason.PROBATION, Reason.SAMPLED):
+        sample.begin(job, slot)
+    advance(turn, job, slot, recruit=True)
+
+
+def keep_parts(turn: Turn, job: Job, slot: Slot, vote: Vote) -> bool:
+    """Whether the claim's outputs are in our own store; asks for what is not. An optimiser's state ("carry") and the
+    states on the way stay with their provider until somebody needs them: they are large and seldom used by another."""
+    assert vote.output is not None, "a claim has an output"
+    parts = [part for part in vote.output.parts if part.name != "carry" and not part.name.startswith(PREFIX)]
+    return _keep(turn, job, parts, sources_of(slot, vote.answer))
+
+
+def _keep(turn: Turn, job: Job, parts: list[Part], sources: tuple[NodeAddress, ...]) -> bool:
+    for part in parts:
+        job.lent.pop(part.blob, None)  # it is more than a state that was checked
+        if part.blob not in job.kept:
+            job.kept[part.blob] = False
+            turn.ask(KeepBlob(job.id, part, sources))
+    return all(job.kept[part.blob] for part in parts)
+
+
+def sources_of(slot: Slot, answer: bytes) -> tuple[NodeAddress, ...]:
+    """Who says to hold the outputs of this answer."""
+    found: dict[bytes, NodeAddress] = {}
+    for vote in slot.live():
+        if vote.answer == answer:
+            for address in vote.holders:
+                found.setdefault(address.node, address)
+    return tuple(found.values())[:MAX_SOURCES]
+
+
+def advance(turn: Turn, job: Job, slot: Slot, *, recruit: bool) -> None:
+    """Count the votes of a slot that is being checked. Ask further auditors, settle, or give the check up; without
+    `recruit` nobody new is asked (the job is ending)."""
+    if slot.step is not Step.CHECKING:
+        return
+    live = slot.live()
+    if recruit:
+        job.wanting[slot.key] = None
+    if slot.audit >= 0:
+        _advance_sample(turn, job, slot, recruit=recruit)
+        return
+    under_way = sum(1 for vote in slot.running() if vote.task == slot.task)
+    ballot = [trust.Vote(vote.account, vote.answer) for vote in live]
+    match trust.tally(ballot, under_way, job.policy.quorum):
+        case trust.Settled(answer=answer, right=right):
+            _settle(turn, job, slot, answer, right)
+        case trust.Undecided():
+            _undecided(turn, job, slot)
+        case trust.Open(more=more, disputed=disputed):
+            slot.disputed = disputed or slot.dissent >= 0
+            if more and recruit:
+                _ask_auditors(turn, job, slot, more, under_way)
+            elif recruit:
+                job.wanting.pop(slot.key, None)
+            elif not under_way and not recruit:
+                _abandon(turn, job, slot)
+
+
+def _ask_auditors(turn: Turn, job: Job, slot: Slot, more: int, under_way: int) -> None:
+    """The first `more` of the drawn order are asked; one of them being busy is no reason to ask another, or a provider
+    could choose by being busy. Needed inputs that only the accused holds are fetched first: if it withholds them,
+    nobody can check, and its claim is worth nothing."""
+    if not _carry_kept(turn, job, slot):
+        return
+    called = _called(turn, job, slot, more)
+    if not called and not under_way and not _out_of_room(job, slot):
+        waited = turn.now_ms - slot.since_ms >= turn.state.timing.audit_within
+        if waited or not can_recruit(job):
+            doubtful = slot.disputed or any(attempt.code == "E1502" for attempt in slot.attempts)
+            (_undecided if doubtful else _unchecked)(turn, job, slot)
+    for account in called:
+        free = [seat for seat in _seats_for(turn, job, slot, account) if len(seat.running) < job.depth]
+        if free:
+            assign(turn, job, slot, min(free, key=lambda seat: (len(seat.running), seat.number)))
+            slot.called = tuple(other for other in slot.called if other != account)
+            slot.since_ms = turn.now_ms
+    if len(called) >= more and not slot.called:
+        job.wanting.pop(slot.key, None)
+
+
+def _out_of_room(job: Job, slot: Slot) -> bool:
+    """Whether others could check the slot if only their leases had money left. They get no more work under these:
+    either new leases take their place, or the job has run out of money."""
+    tried = {vote.account for vote in slot.votes if vote.task == slot.task}
+    found = False
+    for number in job.live:
+        seat = job.seats[number]
+        if seat.stage is Stage.OPEN and seat.account not in tried and seat.mark in (Mark.NONE, Mark.FULL):
+            poor = seat.room_units() < slot.spec.units
+            if poor and seat.usable:
+                seat.mark, job.alone = Mark.FULL, False
+            found = found or poor or seat.mark is Mark.FULL
+    return found or job.dry
+
+
+def _called(turn: Turn, job: Job, slot: Slot, more: int) -> tuple[bytes, ...]:
+    """Who was drawn; drawn again only when more are needed, or somebody drawn cannot take part any more."""
+    if len(slot.called) != more or not all(_seats_for(turn, job, slot, account) for account in slot.called):
+        accounts = {seat.account for number in job.live if (seat := job.seats[number]).usable}
+        eligible = [account for account in accounts if _seats_for(turn, job, slot, account)]
+        slot.called = tuple(trust.auditor_order(slot.seed, eligible)[:more])
+    return slot.called
+
+
+def _carry_kept(turn: Turn, job: Job, slot: Slot) -> bool:
+    carry = [part for part in slot.spec.inputs if part.name == "carry"]
+    return _keep(turn, job, carry, tuple(a for part in carry for a in job.holders.get(part.blob, ())))
+
+
+def _seats_for(turn: Turn, job: Job, slot: Slot, account: bytes) -> list[Seat]:
+    """The account's seats that can check the slot: of the same class of machine, with room, and none of them in it
+    yet."""
+    if any(vote.account == account and vote.task == slot.task for vote in slot.votes):
+        return []
+    first = job.seats[slot.live()[0].seat].offer.hardware.numerics
+    seats = (job.seats[number] for job_id, number in turn.state.accounts.get(account, {}) if job_id == job.id)
+    return [
+        seat
+        for seat in seats
+        if seat.usable
+        and (same_everywhere(job) or seat.offer.hardware.numerics == first)
+        and seat.room_units() >= slot.spec.units
+    ]
+
+
+def assign(turn: Turn, job: Job, slot: Slot, seat: Seat) -> None:
+    """Give the slot's task to a seat, as original or as hidden duplicate: it looks the same to the provider."""
+    deadline = deadline_ms(turn.now_ms, slot.spec.timeout_s)
+    vote = Vote(seat.number, seat.account, slot.task, slot.spec, deadline)
+    slot.votes.append(vote)
+    job.task_due_ms = min(job.task_due_ms, deadline)
+    seat.running[slot.task] = slot.key
+    seat.held_units += slot.spec.units
+    turn.ask(assign_effect(job, seat, vote))
+
+
+def assign_effect(job: Job, seat: Seat, vote: Vote) -> Assign:
+    """Send the vote's task, and say who holds the inputs that other providers made."""
+    sources: dict[bytes, NodeAddress] = {}
+    for part in vote.spec.inputs:
+        for address in job.holders.get(part.blob, ()):
+            sources.setdefault(address.node, address)
+    known = tuple(address for address in sources.values() if address.node != seat.node)
+    return Assign(seat.lease, seat.peer, vote.task, vote.spec, known[:MAX_SOURCES])
+
+
+def _settle(turn: Turn, job: Job, slot: Slot, answer: bytes, right: tuple[bytes, ...]) -> None:
+    votes = slot.live()
+    slot.answer = answer
+    agree = [vote for vote in votes if vote.answer == answer]
+    text = f"{len(agree)} equal answers of {len(votes)}"
+    for vote in slot.running():
+        end_vote(turn, job, vote, cancel=True)
+    for vote in agree:
+        job.seats[vote.seat].strikes = 0
+        finalise_vote(turn, job, slot, vote, "checked", text)
+    set_step(job, slot, Step.KEEPING)
+    for account in right:
+        passed(turn, account)
+    dissent, slot.dissent = slot.dissent, -1
+    for vote in votes:
+        if vote.answer != answer:
+            _catch(turn, job, slot, vote, agree)
+    if dissent >= 0:
+        accused = job.slots[dissent].accused
+        _judge_dissent(turn, job, job.slots[dissent], right=all(vote.claim_hash != accused for vote in agree))
+    decide(turn, job, slot)
+
+
+def _advance_sample(turn: Turn, job: Job, slot: Slot, *, recruit: bool) -> None:
+    """Wait for the one who does the drawn links again, as long as there may be one."""
+    audit = job.slots[slot.audit]
+    if audit.running():
+        return
+    if not recruit:
+        drop_audit(turn, job, slot)
+        _abandon(turn, job, slot)
+    elif sample.auditors(job, audit):
+        audit.since_ms = turn.now_ms
+    elif turn.now_ms - max(slot.since_ms, audit.since_ms) >= turn.state.timing.audit_within or not can_recruit(job):
+        drop_audit(turn, job, slot)
+        _unchecked(turn, job, slot)
+
+
+def audited(turn: Turn, job: Job, audit: Slot, vote: Vote) -> None:
+    """The drawn links were done again. Equal hashes: the claim stands. Else the whole task is done again by others,
+    which decides who is right: one account's word is not enough to accuse another."""
+    slot = job.slots[audit.of]
+    audit.answer = vote.answer
+    job.seats[vote.seat].strikes = 0
+    if slot.audit == audit.key:
+        slot.audit = -1
+    # else it is gone: its account was banned meanwhile
+    there = any(claimed.claim_hash == audit.accused for claimed in slot.live())
+    if vote.answer == audit.expected:
+        if on_trial(job, vote.account):  # a cheat that does its audits is not to earn by them until it is caught
+            hold(turn.state, job.seats[vote.seat], vote.claim_hash, audit.seed, trial=True)
+            set_step(job, audit, Step.PROVISIONAL)
+        else:
+            finalise_vote(turn, job, audit, vote, "sampled", SAME)
+            set_step(job, audit, Step.FINAL)
+        passed(turn, vote.account)
+        if there:
+            _stands(turn, job, slot, sample.words(audit, vote))
+        else:
+            advance(turn, job, slot, recruit=job.ending is None)
+        return
+    hold(turn.state, job.seats[vote.seat], vote.claim_hash, audit.seed)
+    set_step(job, audit, Step.PROVISIONAL)
+    if not there:
+        _confirm(turn, job, audit)
+        advance(turn, job, slot, recruit=job.ending is None)
+        return
+    text = f"Task {slot.key}: a sample of it, done again, gives something else; all of it is done again."
+    turn.note(job, "audit", text, job.seats[slot.live()[0].seat].node)
+    slot.dissent, slot.disputed, slot.since_ms = audit.key, True, turn.now_ms
+    if job.log is not None:
+        job.log_dirty = True
+    advance(turn, job, slot, recruit=job.ending is None)
+
+
+def _stands(turn: Turn, job: Job, slot: Slot, text: str) -> None:
+    """The check by sample found what was claimed."""
+    for claimed in slot.live():
+        job.seats[claimed.seat].strikes = 0
+        finalise_vote(turn, job, slot, claimed, "sampled", text)
+        passed(turn, claimed.account)
+    set_step(job, slot, Step.KEEPING)
+    decide(turn, job, slot)
+
+
+def _judge_dissent(turn: Turn, job: Job, audit: Slot, *, right: bool) -> None:
+    """The whole task, done again, gave what was claimed: who accused falsely has computed falsely. Or it did not."""
+    if right:
+        _confirm(turn, job, audit)
+        return
+    for vote in audit.live():
+        turn.note(job, "caught", f"Task {audit.key}: a false alarm.", job.seats[vote.seat].node)
+        void_vote(turn, job, vote)
+        ban(turn, vote.account)
+
+
+def _confirm(turn: Turn, job: Job, audit: Slot) -> None:
+    """Have an audit done again that found something else than a claim which is worth nothing now. Made-up answers to
+    every audit accuse the guilty too: that a claim is wrong does not show that its auditor did any work, and what the
+    right answer is nobody else has computed, since it starts from claimed states. In a job that is ending the answer
+    stays provisional."""
+    if audit.step is Step.PROVISIONAL and audit.live() and job.ending is None:
+        begin_check(turn, job, audit, Reason.FORCED)
+
+
+def _undecided(turn: Turn, job: Job, slot: Slot) -> None:
+    """No quorum for any answer: nobody is paid, nobody is accused, somebody else has to do it."""
+    turn.note(job, "audit", f"Task {slot.key}: the answers differ and nobody can decide; it is done again.")
+    slot.dissent = -1
+    for vote in slot.running():
+        end_vote(turn, job, vote, cancel=True)
+    for vote in slot.live():
+        slot.attempts.append(Attempt(vote.account, Blame.PLACE, "E1502"))
+        void_vote(turn, job, vote)
+    if not slot.retired:
+        respec(job, slot, slot.spec)
+    reslot(turn, job, slot)
+
+
+def _unchecked(turn: Turn, job: Job, slot: Slot) -> None:
+    """Nobody is there to check it: the claims stay provisional till the end."""
+    text = "Results cannot be checked now: there is no other provider that could. They stay provisional."
+    turn.warn_once(job, "no auditor", text)
+    for vote in slot.live():
+        if vote.fate is Fate.CLAIMED:
+            hold(turn.state, job.seats[vote.seat], vote.claim_hash, vote.seed)
+    set_step(job, slot, Step.PROVISIONAL)
+
+
+def _abandon(turn: Turn, job: Job, slot: Slot) -> None:
+    """The job is ending and nobody is asked any more: who has proved itself is believed, if nobody objects."""
+    for vote in [vote for vote in slot.live() if vote.fate is Fate.CLAIMED]:
+        standing = turn.state.standing(vote.account)
+        if slot.disputed or standing.passed < max(1, job.policy.probation):
+            void_vote(turn, job, vote)
+        else:
+            hold(turn.state, job.seats[vote.seat], vote.claim_hash, vote.seed)
+            clear(turn, job, job.seats[vote.seat], vote.claim_hash)
+    if slot.chosen() is not None:
+        set_step(job, slot, Step.FINAL)
+    else:
+        reslot(turn, job, slot)
+
+
+def _catch(turn: Turn, job: Job, slot: Slot, vote: Vote, agree: list[Vote]) -> None:
+    """`vote` was outvoted by a quorum: its account is charged where the evidence is enough for a ledger, and banned."""
+    seat = job.seats[vote.seat]
+    turn.note(job, "caught", f"Task {slot.key}: a wrong result; {len(agree)} others agree on another.", seat.node)
+    stake = seat.leased.stake_ucr
+    if (
+        stake
+        and seat.stage in (Stage.OPEN, Stage.CLOSING)
+        and trust.may_charge([v.account for v in agree], vote.account)
+    ):
+        others = tuple(evidence(job, other) for other in agree[:MAX_OTHERS])
+        charge = Charge(seat.lease, vote.task, vote.spec, evidence(job, vote), others, stake)
+        seat.charges[vote.task] = charge
+        turn.ask(charge)
+    void_vote(turn, job, vote)
+    ban(turn, vote.account)
+
+
+def evidence(job: Job, vote: Vote) -> Evidence:
+    """A single task's claim as a ledger wants it: one leaf, no path."""
+    theirs = job.seats[vote.seat].theirs
+    assert theirs is not None, "a claim comes under a lease"
+    assert vote.claim is not None, "only claims are evidence"
+    return Evidence(theirs, vote.claim, vote.answer, vote.spec.units, 0, ())
+
+
+def ban(turn: Turn, account: bytes) -> None:
+    """No more work and no more pay for the account, in any job; what it claimed and nobody checked is done again."""
+    state = turn.state
+    if state.standing(account).banned:
+        return
+    state.standings[account] = state.standing(account)._replace(banned=True)
+    for job_id, number in list(state.accounts.get(account, {})):
+        job = state.jobs[job_id]
+        seat = job.seats[number]
+        if seat.stage is Stage.OPEN:
+            seat.mark = Mark.BANNED
+        turn.touch(job)
+        stop_seat(turn, job, seat, cancel=True)
+        for key in dict.fromkeys(seat.claims.values()):
+            for vote in job.slots[key].votes:
+                if vote.seat == seat.number:
+                    void_vote(turn, job, vote)
+            reslot(turn, job, job.slots[key])
+        for claim_hash, batch in list(seat.batches.items()):
+            seat.held_units -= batch.units
+            seat.provisional.pop(claim_hash, None)
+            state.claims.pop(claim_hash, None)
+        seat.batches.clear()
+
+
+def stop_seat(turn: Turn, job: Job, seat: Seat, *, cancel: bool) -> None:
+    """All that runs on the seat moves elsewhere."""
+    for key in dict.fromkeys(seat.running.values()):
+        slot = job.slots[key]
+        for vote in slot.running():
+            if vote.seat == seat.number:
+                end_vote(turn, job, vote, cancel=cancel)
+                blame_vote(turn, job, slot, vote)
+        reslot(turn, job, slot)
+
+
+def carry_lost(turn: Turn, job: Job, slot: Slot) -> None:
+    """A check needs an input that its maker withholds: no claim that builds on it counts. It is held against the
+    maker, who need not be the one that built on it."""
+    before = job.round_slots.get((slot.round - 1, slot.shard))
+    maker = job.slots[before].chosen() if before is not None else None
+    if maker is not None:
+        strike(turn, job, job.seats[maker.seat])
+    for vote in slot.running():
+        end_vote(turn, job, vote, cancel=True)
+    for vote in slot.live():
+        slot.attempts.append(Attempt(vote.account, Blame.PLACE, "E1602"))
+        void_vote(turn, job, vote)
+    reslot(turn, job, slot)
+
+
+def learn_holders(job: Job, vote: Vote) -> None:
+    """Remember who can serve what later tasks take as input."""
+    if vote.output is None:
+        return
+    for name in ("update", "checkpoint", "carry"):
+        part = part_named(vote.output, name)
+        if part is not None:
+            job.holders.setdefault(part.blob, vote.holders[:2])

@@ -1,0 +1,320 @@
+"""Tasks on leases: handing out, taking claims, failures, lost and leaving providers, and the blobs that claims
+consist of."""
+
+from __future__ import annotations
+
+from fallow.rules import jobs
+from fallow.rules.jobs import Place, blame, choose_place
+from fallow.rules.membership import Presence
+from fallow.rules.steward.checks import sample
+from fallow.rules.steward.checks.audit import (
+    advance,
+    assign,
+    audited,
+    carry_lost,
+    decide,
+    learn_holders,
+    stop_seat,
+)
+from fallow.rules.steward.events import (
+    AuditorsDrawn,
+    BlobKept,
+    BlobMissing,
+    Draw,
+    LedgerRefusedDraw,
+    PeerClaimed,
+    PeerFailed,
+    PeerLeaving,
+    Prefetch,
+)
+from fallow.rules.steward.hiring import leave_alone
+from fallow.rules.steward.slots import blame_vote, end_vote, reslot, respec, set_step, void_vote, vote_of
+from fallow.rules.steward.specs import part_named, well_formed
+from fallow.rules.steward.state import NEVER_MS, Fate, Job, Mark, Seat, Slot, Stage, Step, Turn
+
+MAX_PASSED_OVER = 64
+"""How many waiting tasks that nobody may take are looked past for one that somebody may."""
+NOBODY: frozenset[bytes] = frozenset()
+
+
+def plan(turn: Turn, job: Job) -> None:
+    """Checks first, since money and rounds wait for them; then waiting tasks, in order, while somebody has room."""
+    if not job.waiting and not job.wanting:
+        return
+    depth, passed_over = job.depth, 0
+    usable = _usable(job)
+    free = [seat for seat in usable if len(seat.running) < depth]
+    _audit(turn, job, {seat.account for seat in usable}, {seat.account for seat in free})
+    for key in list(job.waiting) if free else ():
+        free = [seat for seat in free if seat.usable and len(seat.running) < depth]
+        if not free or passed_over > MAX_PASSED_OVER:
+            return
+        slot = job.slots[key]
+        seat = sample.place(turn, job, slot, free) if slot.of >= 0 else _place(job, slot, free)
+        if seat is None:
+            passed_over += 1
+            continue
+        set_step(job, slot, Step.RUNNING)
+        slot.prefer = seat.number
+        assign(turn, job, slot, seat)
+
+
+def _audit(turn: Turn, job: Job, there: set[bytes], free: set[bytes]) -> None:
+    """Look after the checks that want auditors, but for those whose drawn auditors are all there and busy."""
+    for key in list(job.wanting):
+        slot = job.slots[key]
+        if not slot.called or not there.issuperset(slot.called) or not free.isdisjoint(slot.called):
+            advance(turn, job, slot, recruit=True)
+
+
+def _usable(job: Job) -> list[Seat]:
+    return [seat for seat in map(job.seats.__getitem__, job.live) if seat.usable]
+
+
+def _place(job: Job, slot: Slot, free: list[Seat]) -> Seat | None:
+    """Where the slot's task goes now; None when it has to wait. A provider that failed the task does not get it again
+    under the same id; where all have, it gets a new id."""
+    tried: frozenset[bytes] = frozenset(vote.account for vote in slot.votes if vote.task == slot.task)
+    if tried and tried.issuperset(seat.account for seat in _usable(job)):
+        respec(job, slot, slot.spec)
+        tried = NOBODY
+    avoid = {seat.account: seat.strikes for seat in free if seat.strikes}
+    for attempt in slot.attempts:
+        avoid[attempt.account] = avoid.get(attempt.account, 0) + 1
+    places = [
+        Place(seat.number, seat.account, len(seat.running), job.depth, seat.room_units(), seat.units_per_s)
+        for seat in free
+    ]
+    prefer = slot.prefer if slot.prefer >= 0 and job.seats[slot.prefer].account not in avoid else None
+    number = choose_place(places, slot.spec.units, avoid=avoid, never=tried, prefer=prefer)
+    return None if number is None else job.seats[number]
+
+
+def fill_up(job: Job) -> None:
+    """Seats whose cap has no room for another task get no more; another lease takes their place while the budget
+    lasts."""
+    if not job.waiting and not job.wanting:
+        return
+    keys = (next(iter(queue)) for queue in (job.waiting, job.wanting) if queue)
+    least = min(job.slots[key].spec.units for key in keys)
+    for seat in _usable(job):
+        if seat.room_units() < least:
+            seat.mark = Mark.FULL
+
+
+def fresh_sequence(seat: Seat, sequence: int) -> bool:
+    """Whether a durable lease event is new: the provider numbers them and they come in order. 0 is for facts that are
+    not its own."""
+    if sequence <= seat.sequence:
+        return sequence == 0
+    seat.sequence = sequence
+    return True
+
+
+def claimed(turn: Turn, job: Job, seat: Seat, event: PeerClaimed) -> None:
+    """A provider says that it has done a task. Only what was asked of this lease and still runs counts; a claim hash
+    that is known already (a replay under another task) does not."""
+    seat.sequence = max(seat.sequence, event.sequence)
+    key = seat.running.get(event.task)
+    if key is None or event.claim_hash in turn.state.claims:
+        return
+    slot = job.slots[key]
+    vote = vote_of(slot, seat, event.task)
+    if vote is None:
+        return
+    seat.running.pop(event.task)
+    vote.fate, vote.answer, vote.output, vote.claim = Fate.CLAIMED, event.digest, event.output, event.claim
+    vote.claim_hash, vote.holders = event.claim_hash, event.holders
+    seat.tasks_claimed += 1
+    seat.units_claimed += vote.spec.units
+    seat.claims[event.claim_hash] = slot.key
+    turn.state.claims[event.claim_hash] = seat.lease
+    if not well_formed(job, slot, vote):
+        blame_vote(turn, job, slot, vote, "E1102")
+        void_vote(turn, job, vote)
+        reslot(turn, job, slot)
+        return
+    learn_holders(job, vote)
+    if slot.of >= 0 and slot.step is Step.RUNNING:
+        audited(turn, job, slot, vote)
+    elif slot.step is Step.RUNNING:
+        set_step(job, slot, Step.KEEPING)
+        if job.policy.checks:
+            turn.ask(Draw(seat.lease, event.claim_hash, event.claim))
+        decide(turn, job, slot)
+    elif slot.step is Step.CHECKING:
+        slot.since_ms = turn.now_ms
+        advance(turn, job, slot, recruit=job.ending is None)
+
+
+def drawn(turn: Turn, job: Job, seat: Seat, event: AuditorsDrawn | LedgerRefusedDraw) -> None:
+    """The randomness of a claim. Where the bank refuses it, the claim's own hash stands in, and the claim is
+    checked."""
+    key = seat.claims.get(event.claim_hash)
+    if key is None:
+        return
+    slot = job.slots[key]
+    for vote in slot.votes:
+        if vote.claim_hash == event.claim_hash and not vote.seed:
+            vote.seed = event.seed if isinstance(event, AuditorsDrawn) else event.claim_hash
+            slot.forced = slot.forced or isinstance(event, LedgerRefusedDraw)
+    decide(turn, job, slot)
+
+
+def failed(turn: Turn, job: Job, seat: Seat, event: PeerFailed) -> None:
+    """A task ended without output at this seat. Where it ended because no more work is done under the lease, that is no
+    failure: the provider leaves, whose owner may be back."""
+    seat.sequence = max(seat.sequence, event.sequence)
+    if event.code in jobs.LEFT:
+        leaving(turn, job, seat, PeerLeaving(event.at_ms, event.lease, event.sequence, event.what[:200]))
+    key = seat.running.get(event.task)
+    if key is None:
+        return
+    slot = job.slots[key]
+    vote = vote_of(slot, seat, event.task)
+    if vote is None:
+        return
+    end_vote(turn, job, vote, cancel=False)
+    whose = blame(event.code, retryable=event.retryable)
+    blame_vote(turn, job, slot, vote, event.code, whose, event.what)
+    turn.note(job, "failed", f"Task {slot.key} failed: {event.what} ({event.code})", seat.node)
+    reslot(turn, job, slot)
+
+
+def leaving(turn: Turn, job: Job, seat: Seat, event: PeerLeaving) -> None:
+    """The provider stops working under the lease: what runs there moves; what it claimed stays and is settled."""
+    seat.sequence = max(seat.sequence, event.sequence)
+    if seat.stage is not Stage.OPEN or seat.mark is not Mark.NONE:
+        return
+    seat.mark = Mark.LEAVING
+    turn.note(job, "lease", f"A provider leaves: {event.reason}", seat.node)
+    stop_seat(turn, job, seat, cancel=False)
+
+
+def closed(turn: Turn, job: Job, seat: Seat) -> None:
+    """The escrow is gone: what runs there would not be paid and moves."""
+    if job.ending is None:
+        stop_seat(turn, job, seat, cancel=True)
+    if not _seats_on(turn, seat.node) and turn.state.roll.see(seat.node):
+        # Nobody watches a node without a lease, so nobody would ever say that it is back: it may be asked again later.
+        leave_alone(turn, job, seat.node, passing=True)
+
+
+def unobserved(turn: Turn, node: bytes) -> None:
+    """Nobody is dead yet. Only nodes with a lease are watched."""
+    if any(True for _ in _seats_on(turn, node)):
+        turn.state.roll.lose_sight(node, turn.now_ms)
+        for job, seat in _seats_on(turn, node):
+            turn.note(job, "lease", "A provider cannot be observed just now.", seat.node)
+
+
+def observed(turn: Turn, node: bytes) -> None:
+    """The node is there; it is as if it had never been away."""
+    turn.state.roll.see(node)
+
+
+def _seats_on(turn: Turn, node: bytes) -> list[tuple[Job, Seat]]:
+    return [
+        (job, job.seats[number])
+        for job in turn.state.jobs.values()
+        for number in job.live
+        if job.seats[number].node == node and job.seats[number].stage is Stage.OPEN
+    ]
+
+
+def bury(turn: Turn, job: Job) -> None:
+    """Seats on nodes that nobody has heard of until the deadline are lost; their tasks move."""
+    state = turn.state
+    for number in list(job.live) if state.roll.since else ():
+        seat = job.seats[number]
+        presence = state.roll.presence(seat.node, turn.now_ms, state.timing.lost_after)
+        if seat.stage is Stage.OPEN and seat.mark in (Mark.NONE, Mark.FULL) and presence is Presence.DEAD:
+            seat.mark = Mark.LOST
+            turn.note(job, "lease", "A provider was not heard of for too long; its work moves.", seat.node)
+            stop_seat(turn, job, seat, cancel=False)
+
+
+def overdue_tasks(turn: Turn, job: Job) -> None:
+    """Tasks past their deadline are taken away and given to somebody else."""
+    if turn.now_ms < job.task_due_ms:
+        return
+    running = [(seat, key) for seat in job.seats for key in dict.fromkeys(seat.running.values())]
+    for seat, key in running:
+        slot = job.slots[key]
+        for vote in slot.running():
+            if vote.seat == seat.number and turn.now_ms >= vote.deadline_ms:
+                end_vote(turn, job, vote, cancel=True)
+                blame_vote(turn, job, slot, vote, "E1802")
+                turn.note(job, "failed", f"Task {slot.key} took too long at a provider; it moves.", seat.node)
+                reslot(turn, job, slot)
+    left = (vote.deadline_ms for _, key in running for vote in job.slots[key].running())
+    job.task_due_ms = min(left, default=NEVER_MS)
+
+
+def extend_deadlines(turn: Turn, job: Job) -> None:
+    """The steward was away: work went on meanwhile, only nobody listened."""
+    for seat in job.seats:
+        for key in seat.running.values():
+            for vote in job.slots[key].running():
+                vote.deadline_ms = jobs.after_absence_ms(vote.deadline_ms, turn.now_ms)
+
+
+def blob_kept(turn: Turn, job: Job, event: BlobKept) -> None:
+    """A blob is in our own store: claims that consist of it may count now."""
+    if job.kept.get(event.blob) is not False:
+        return
+    job.kept[event.blob] = True
+    if job.log is not None:
+        spread(turn, job, event.blob)
+    for slot in _keeping(job):
+        decide(turn, job, slot)
+
+
+def spread(turn: Turn, job: Job, blob: bytes) -> None:
+    """An update that just came in is what every other worker needs next: they fetch it while they compute, long before
+    the round closes. One that proves false later was fetched in vain, and nothing else. Each goes over its maker's link
+    once, however many workers there are."""
+    for slot in _keeping(job):
+        vote = slot.leading()
+        part = part_named(vote.output, "update") if vote is not None and vote.output is not None else None
+        if vote is None or part is None or part.blob != blob:
+            continue
+        for seat in _usable(job):
+            if seat.number != vote.seat:
+                turn.ask(Prefetch(seat.lease, seat.peer, part))
+        return
+
+
+def blob_missing(turn: Turn, job: Job, event: BlobMissing) -> None:
+    """A claim without its data is worth nothing; a check without its input cannot be made."""
+    if job.kept.get(event.blob) is not False:
+        return
+    del job.kept[event.blob]
+    job.missing[event.blob] = None
+    for slot in _keeping(job):
+        for vote in slot.live():
+            if vote.output is not None and any(part.blob == event.blob for part in vote.output.parts):
+                _no_data(turn, job, slot)
+                break
+    for key in list(job.checking):
+        slot = job.slots[key]
+        if any(part.blob == event.blob for part in slot.spec.inputs):
+            carry_lost(turn, job, slot)
+        elif slot.audit >= 0 and any(part.blob == event.blob for part in job.slots[slot.audit].spec.inputs):
+            _no_data(turn, job, slot)  # it claimed states that it does not show
+
+
+def _no_data(turn: Turn, job: Job, slot: Slot) -> None:
+    """Nobody who claimed the slot's answer delivers its blobs. Claims that were confirmed stay so; the work is done
+    again."""
+    for vote in slot.live():
+        blame_vote(turn, job, slot, vote, "E1602")
+        void_vote(turn, job, vote)
+    slot.answer = b""
+    if not slot.retired:
+        respec(job, slot, slot.spec)
+    reslot(turn, job, slot)
+
+
+def _keeping(job: Job) -> list[Slot]:
+    return [job.slots[key] for key in list(job.keeping)]

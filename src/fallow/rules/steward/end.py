@@ -1,0 +1,283 @@
+"""How leases and jobs end: last checks, last payments, the outcome, and what is left to do after it."""
+
+from __future__ import annotations
+
+from fallow.rules import market, trust
+from fallow.rules.steward.checks.audit import advance, begin_check
+from fallow.rules.steward.events import JobEnded
+from fallow.rules.steward.hiring import decide_by_ms, forget
+from fallow.rules.steward.pay import clear, close_seat, finalise_batch, finalise_vote, on_trial
+from fallow.rules.steward.shapes import lanes
+from fallow.rules.steward.slots import end_vote, reslot, set_step, void_vote
+from fallow.rules.steward.state import NEVER_MS, Ending, Fate, Job, Mark, Phase, Seat, Stage, Step, Turn, Vote
+from fallow.rules.trust import Reason
+from fallow.units import MS_PER_S, format_money
+from fallow.wire.tasks import TaskOutput
+
+
+def complete(job: Job) -> bool:
+    """Whether every answer that the job is for is there."""
+    if job.lanes is not None:
+        return False
+    if job.log is not None:
+        return not job.log_dirty and job.finish_slot >= 0 and job.slots[job.finish_slot].usable
+    return job.unusable == 0
+
+
+def job_deadline_ms(job: Job) -> int:
+    """When the time that its owner gave the job is over."""
+    return job.created_ms + job.spec.timeout_s * MS_PER_S
+
+
+def out_of_time(turn: Turn, job: Job) -> None:
+    """End a job whose time is over: a failure for work that should have been finished, the plan for a service."""
+    if turn.now_ms < job_deadline_ms(job):
+        return
+    if job.lanes is not None:
+        job.ending = Ending("", "its time is over")
+    else:
+        job.ending = Ending("E1404", f"not finished within {job.spec.timeout_s} s")
+
+
+def out_of_money(turn: Turn, job: Job) -> None:
+    """When no lease has room and none can be opened, the job pauses: what runs may finish, then it ends."""
+    seats = [job.seats[n] for n in job.live]
+    if not job.dry or any(seat.usable or seat.negotiating for seat in seats):
+        return
+    text = f"The budget of {format_money(job.spec.budget_ucr)} is used up; the job pauses and ends with what is done."
+    turn.warn_once(job, "dry", text)
+    checking = any(batch.checking or not batch.seed for seat in seats for batch in seat.batches.values())
+    if checking or job.keeping or any(seat.running for seat in seats) or _may_free_money(job, seats):
+        return
+    job.ending = Ending("E1401", "the budget was used up before the work was done")
+
+
+def _may_free_money(job: Job, seats: list[Seat]) -> bool:
+    """Whether leases that are being closed will give back enough for one more task."""
+    back = sum(
+        seat.leased.cap_ucr - seat.owed_ucr()
+        for seat in seats
+        if seat.mark is not Mark.LOST and len(seat.claims) + len(seat.batches) <= len(seat.provisional)
+    )
+    units = min((job.slots[key].spec.units for key in job.waiting), default=market.volume(job.spec).largest)
+    price = min((seat.price_ucr for seat in seats), default=0)
+    return back > 0 and (job.left_ucr() + back) * 1_000 >= units * price
+
+
+def settle_marked(turn: Turn, job: Job) -> None:
+    """Leases that get no more work are settled and closed while the job goes on."""
+    for number in list(job.live):
+        seat = job.seats[number]
+        if seat.mark is not Mark.NONE and seat.stage is Stage.OPEN and settle_seat(turn, job, seat):
+            close_seat(turn, job, seat)
+
+
+def settle_seat(turn: Turn, job: Job, seat: Seat) -> bool:
+    """Whether nothing on the seat is undecided any more. Its unchecked claims get one last check among them, drawn by
+    the randomness of them all; when that passes, or nobody can do it, they are final."""
+    if seat.running or len(seat.claims) + len(seat.batches) > len(seat.provisional):
+        return False
+    waiting = [claim for claim, pending in seat.provisional.items() if pending.on_trial]
+    if waiting and on_trial(job, seat.account):
+        return False  # under another lease of the account
+    for claim_hash in waiting:
+        clear(turn, job, seat, claim_hash)
+    if seat.provisional and job.policy.checks and not seat.closing_check:
+        seat.closing_check = True
+        pick = trust.closing_pick({claim: pending.seed for claim, pending in seat.provisional.items()})
+        batch = seat.batches.get(pick)
+        if batch is not None:
+            index = trust.sample_indexes(job.policy, trust.Standing(), batch.seed, batch.count, 1)
+            lanes.check(turn, job, seat, batch, index or (0,))
+        elif job.slots[seat.claims[pick]].step is Step.PROVISIONAL:
+            begin_check(turn, job, job.slots[seat.claims[pick]], Reason.CLOSING)
+        else:  # its answer was accepted with somebody else's claim
+            clear(turn, job, seat, pick)
+            seat.closing_check = False
+        return settle_seat(turn, job, seat)
+    for claim_hash in list(seat.provisional):
+        if claim_hash in seat.provisional:
+            clear(turn, job, seat, claim_hash)
+    return not seat.claims and not seat.batches
+
+
+def lapse(turn: Turn) -> None:
+    """Decide what is still open under leases that are about to end. Comes before anything else that an event may do:
+    once the escrow is closed nothing can be paid, and a receipt must not say that it was."""
+    state = turn.state
+    if state.now_ms < state.lapse_ms:
+        return
+    state.lapse_ms = NEVER_MS
+    for job in state.jobs.values():
+        for seat in [job.seats[number] for number in job.live if job.seats[number].stage is Stage.OPEN]:
+            if state.now_ms >= decide_by_ms(seat):
+                _decide_all(turn, job, seat)
+                turn.touch(job)
+            else:
+                state.lapse_ms = min(state.lapse_ms, decide_by_ms(seat))
+
+
+def _decide_all(turn: Turn, job: Job, seat: Seat) -> None:
+    """What runs moves; what was claimed is believed of accounts that have proved themselves, while it can be paid, and
+    done again by somebody else otherwise."""
+    if seat.mark is Mark.NONE:
+        seat.mark = Mark.FULL
+    for key in dict.fromkeys(seat.running.values()):
+        for vote in job.slots[key].running():
+            if vote.seat == seat.number:
+                end_vote(turn, job, vote, cancel=True)
+        reslot(turn, job, job.slots[key])
+    believed = turn.now_ms < seat.leased.ends_ms and _proven(turn, job, seat)
+    for claim_hash, key in list(seat.claims.items()):
+        for vote in job.slots[key].votes:
+            if vote.claim_hash == claim_hash and vote.fate is Fate.CLAIMED:
+                _decide_vote(turn, job, vote, believed=believed)
+    for batch in list(seat.batches.values()):
+        if believed:
+            finalise_batch(turn, job, seat, batch, "cleared", _IN_TIME)
+    _drop_batches(turn, seat)
+
+
+def _decide_vote(turn: Turn, job: Job, vote: Vote, *, believed: bool) -> None:
+    slot = job.slots[job.tasks[vote.task]]
+    if not believed or slot.disputed or slot.step is Step.KEEPING:
+        void_vote(turn, job, vote)
+        reslot(turn, job, slot)
+        return
+    finalise_vote(turn, job, slot, vote, "cleared", _IN_TIME)
+    if not any(other.fate is Fate.CLAIMED for other in slot.live()) and slot.step is not Step.FINAL:
+        for other in slot.running():
+            end_vote(turn, job, other, cancel=True)
+        set_step(job, slot, Step.FINAL)
+
+
+_IN_TIME = "its account passed other checks, and its lease ended before this one was done"
+
+
+def wind_up(turn: Turn, job: Job) -> None:
+    """A job that is complete: everybody's last check, then the outcome. A cheat that is found now makes it incomplete
+    again."""
+    done = True
+    for seat in list(job.seats):
+        if seat.stage is Stage.OPEN:
+            done = settle_seat(turn, job, seat) and done
+    if not complete(job):
+        turn.touch(job)
+    elif done and not job.checking and not job.keeping:
+        report(turn, job, Ending())
+
+
+def wind_down(turn: Turn, job: Job) -> None:
+    """A job that ends early. New checks are not begun; those under way are waited for, for a while. Claims of
+    accounts that have proved themselves are cleared; of others, nothing is known and nothing is paid."""
+    assert job.ending is not None, "only for jobs that end early"
+    if job.ended_ms == 0:
+        job.ended_ms = turn.now_ms
+        _stop(turn, job)
+    late = turn.now_ms >= job.ended_ms + turn.state.timing.audit_within
+    for key in list(job.checking):
+        slot = job.slots[key]
+        audits = job.slots[slot.audit].running() if slot.audit >= 0 else []
+        for vote in (*slot.running(), *audits) if late else ():
+            end_vote(turn, job, vote, cancel=True)
+        advance(turn, job, slot, recruit=False)
+    if job.checking or (not late and _settled_but_fetching(job)):
+        return
+    if any(batch.checking for n in job.live for batch in job.seats[n].batches.values()) and not late:
+        return
+    for seat in job.seats:
+        _clear_or_void(turn, job, seat)
+    report(turn, job, job.ending)
+
+
+def _settled_but_fetching(job: Job) -> bool:
+    """Finished work whose data is still on its way to us."""
+    return any(job.slots[key].chosen() is not None for key in job.keeping)
+
+
+def _stop(turn: Turn, job: Job) -> None:
+    """Cancel everything that is not a check."""
+    for slot in job.slots:
+        if slot.step is Step.RUNNING and slot.of < 0:
+            for vote in slot.running():
+                end_vote(turn, job, vote, cancel=True)
+    job.searching = False
+    for seat in job.seats:
+        if seat.negotiating and seat.stage is not Stage.OPENING:
+            seat.stage = Stage.DROPPED
+            forget(job, seat)
+
+
+def _clear_or_void(turn: Turn, job: Job, seat: Seat) -> None:
+    proven = _proven(turn, job, seat)
+    for claim_hash in list(seat.provisional):
+        if proven and claim_hash in seat.provisional:
+            clear(turn, job, seat, claim_hash)
+    for key in list(seat.claims.values()):
+        for vote in job.slots[key].votes:
+            if vote.seat == seat.number and vote.fate is Fate.CLAIMED:
+                void_vote(turn, job, vote)
+    _drop_batches(turn, seat)
+    seat.provisional.clear()
+
+
+def _proven(turn: Turn, job: Job, seat: Seat) -> bool:
+    standing = turn.state.standing(seat.account)
+    return standing.passed >= max(1, job.policy.probation) and not standing.banned
+
+
+def _drop_batches(turn: Turn, seat: Seat) -> None:
+    """What is left of them is never paid."""
+    for batch in seat.batches.values():
+        seat.held_units -= batch.units
+        seat.provisional.pop(batch.claim_hash, None)
+        turn.state.claims.pop(batch.claim_hash, None)
+    seat.batches.clear()
+
+
+def report(turn: Turn, job: Job, ending: Ending) -> None:
+    """The outcome, once; then the leases are closed."""
+    if job.reported:
+        return
+    job.reported, job.ending, job.phase, job.ended_ms = True, ending, Phase.SETTLING, turn.now_ms
+    job.searching = False
+    turn.ask(ended_effect(job))
+    if ending.code not in ("", "E1402"):
+        turn.note(job, "failed", f"{ending.what} ({ending.code})")
+    turn.note(job, "phase", "The leases are being settled.")
+
+
+def ended_effect(job: Job) -> JobEnded:
+    """The outcome of a job that has one."""
+    ending = job.ending or Ending()
+    return JobEnded(job.id, ending.code, ending.what, outputs(job))
+
+
+def outputs(job: Job) -> tuple[TaskOutput | None, ...]:
+    """The believed outputs in task order."""
+    keys = [job.finish_slot] if job.log is not None else [slot.key for slot in job.slots]
+    found: list[TaskOutput | None] = []
+    for key in keys:
+        vote = job.slots[key].chosen() if key >= 0 and job.slots[key].step is Step.FINAL else None
+        found.append(vote.output if vote is not None else None)
+    return tuple(found)
+
+
+def settle(turn: Turn, job: Job) -> None:
+    """After the outcome: close all leases. The job is over when all are closed but those of providers that are gone,
+    whose escrow comes back when the lease ends."""
+    for number in list(job.live):
+        seat = job.seats[number]
+        if seat.stage is Stage.OPEN:
+            close_seat(turn, job, seat)
+        elif seat.negotiating and seat.stage is not Stage.OPENING:
+            seat.stage = Stage.DROPPED
+            forget(job, seat)
+    patience_over = turn.now_ms >= job.ended_ms + turn.state.timing.lost_after
+    open_seats = [job.seats[n] for n in job.live if job.seats[n].mark not in (Mark.LOST, Mark.BANNED)]
+    if job.over or (open_seats and not patience_over):
+        return
+    assert job.ending is not None, "it was reported"
+    code = job.ending.code
+    job.phase = {"": Phase.DONE, "E1402": Phase.CANCELLED}.get(code, Phase.FAILED)
+    turn.note(job, "phase", f"The job is {job.phase.value}.", done=job.finals, total=len(job.slots))

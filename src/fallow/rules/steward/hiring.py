@@ -1,0 +1,404 @@
+"""How a job of the steward's finds providers: search, ask, choose, sign, open. A seat is a provider's place in a
+job."""
+
+from __future__ import annotations
+
+from blake3 import blake3
+
+from fallow.rules import market, placement, sizes, trust
+from fallow.rules.steward.events import (
+    MAX_OFFERS_SEEN,
+    AskQuote,
+    FindOffers,
+    LedgerRefusedEscrow,
+    OffersSeen,
+    OpenEscrow,
+    PeerDeclined,
+    PeerQuoted,
+    PeerSigned,
+    PrepareLane,
+    ProposeLease,
+    StewardEffect,
+    WatchLease,
+)
+from fallow.rules.steward.state import NEVER_MS, Ending, Job, Mark, Phase, Seat, Stage, Turn
+from fallow.units import MS_PER_S, cost_ucr, format_money
+from fallow.wire.documents import Lease, Order
+from fallow.wire.eip712 import hash_document
+from fallow.wire.messages import Offer
+
+SAME_EVERYWHERE = frozenset({"echo"})
+"""Kinds whose answers do not depend on the machine: any account may check any other."""
+SPARE_QUOTES = 2
+"""Quotes asked for beyond the seats that are free, so that there is something to choose from."""
+SMALLEST_SHARE = 8
+"""A lane's lease is at least this part of its seat's share of the budget, or what is left of it."""
+REFUSED_MS = 60_000
+"""How long the same job leaves a node alone at most, and one that does not fit it at once."""
+CLEAN_UP_MS = 600_000
+"""What a lease may outlast its job's deadline by, for checks and settling."""
+
+
+def same_everywhere(job: Job) -> bool:
+    """Whether any account may check any other of the job's, whatever their machines are."""
+    return job.kind in SAME_EVERYWHERE or market.is_exact(job.spec)
+
+
+def wanted_seats(job: Job) -> int:
+    """How many leases the job wants at a time: its workers or replicas, and where claims are checked at least
+    `quorum` + 1 so that a dispute can be decided."""
+    if job.lanes is not None:
+        wanted = max(1, job.lanes.replicas)
+    else:
+        wanted = min(job.spec.workers, max(1, market.volume(job.spec).tasks))
+    return max(wanted, job.policy.quorum + 1) if job.policy.checks else wanted
+
+
+def missing_seats(job: Job) -> int:
+    """How many more leases the job wants; negative when it has more than it wants."""
+    return wanted_seats(job) - sum(1 for n in job.live if job.seats[n].usable or job.seats[n].negotiating)
+
+
+def can_recruit(job: Job) -> bool:
+    """Whether further providers may still turn up: some are being asked, or the last search found more than were
+    asked."""
+    return not job.dry and (job.searched_ms < 0 or not job.alone or bool(job.talks))
+
+
+def recruit(turn: Turn, job: Job) -> None:
+    """Search when seats are free, not more often than the timing says."""
+    choose(turn, job)
+    if job.searching or job.dry:
+        return
+    if job.searched_ms >= 0 and turn.now_ms < job.searched_ms + turn.state.timing.search_every:
+        return
+    if missing_seats(job) <= 0:
+        return
+    job.searching = True
+    turn.ask(FindOffers(job.id, job.kind))
+
+
+def offers_seen(turn: Turn, job: Job, event: OffersSeen) -> None:
+    """Ask the best offers that fit for quotes; remember why there are none."""
+    if not job.searching:
+        return
+    job.searching = False
+    job.searched_ms = turn.now_ms
+    job.refused = {node: until for node, until in job.refused.items() if until > turn.now_ms}
+    fitting = _fitting(turn, job, event.offers[:MAX_OFFERS_SEEN])
+    if not fitting:
+        job.alone = True
+        return
+    if _too_dear(turn, job, fitting):
+        return
+    taken = {job.seats[n].node for n in job.live if job.seats[n].mark is not Mark.FULL}
+    fresh = [
+        offer
+        for offer in fitting
+        if offer.address.node not in taken
+        and offer.address.node not in job.refused
+        and offer.address.node not in turn.state.roll.since
+        and not turn.state.standing(offer.account).banned
+    ]
+    asked = _best(job, fresh)[: max(0, missing_seats(job)) + SPARE_QUOTES]
+    job.alone = len(asked) == len(fresh)
+    for offer in asked:
+        _ask(turn, job, offer)
+
+
+def _fitting(turn: Turn, job: Job, offers: tuple[Offer, ...]) -> list[Offer]:
+    now_ms, bank = turn.now_ms, turn.state.identity.bank
+    needs = _needs(job, bank)
+    results = [(offer, market.fit(needs, offer, now_ms)) for offer in offers]
+    fitting = [offer for offer, shortfalls in results if not shortfalls]
+    misfits = [shortfalls for _, shortfalls in results if shortfalls]
+    names = [{shortfall.resource for shortfall in shortfalls} for shortfalls in misfits]
+    job.shortfalls = min(misfits, key=len, default=())
+    if fitting:
+        job.last_code = "E1202"
+    elif {"price_ucr"} in names:
+        job.last_code = "E1203"
+    else:
+        job.last_code = "E1201" if all("kind" in found for found in names) else "E1202"
+    if job.policy.checks and not job.numerics and not same_everywhere(job):
+        name = market.common_numerics(fitting, job.spec.prefer, job.kind)
+        same = [offer for offer in fitting if offer.hardware.numerics == name]
+        if len({offer.account for offer in same}) > 1:
+            job.numerics = name
+            return same
+    return fitting
+
+
+def _too_dear(turn: Turn, job: Job, fitting: list[Offer]) -> bool:
+    """End a job that has not begun when even the cheapest offer costs more than the budget."""
+    if any(seat.lease for seat in job.seats):
+        return False
+    price = min(bid.price_ucr for bid in (market.bid_of(offer, job.kind) for offer in fitting) if bid is not None)
+    volume = market.volume(job.spec)
+    needed, budget = cost_ucr(volume.units, price), job.spec.budget_ucr
+    if needed > budget:
+        what = f"the work costs at least {format_money(needed)}, the budget is {format_money(budget)}"
+        job.ending = Ending("E1401", what)
+        return True
+    accounts = min(len({offer.account for offer in fitting}), wanted_seats(job))
+    check_ppm = market.check_ppm(job.spec, job.policy.links)
+    executions = trust.expected_executions_ppm(job.policy, volume.tasks, accounts, volume.forced, check_ppm)
+    checked = market.estimate_ucr(volume.units, executions, price)
+    if checked > budget and not volume.open_ended:
+        text = f"With checks the work costs about {format_money(checked)}: the budget may run out before it is done."
+        turn.warn_once(job, "tight", text)
+    return False
+
+
+def _best(job: Job, offers: list[Offer]) -> list[Offer]:
+    """By rank, but one node of every account before any account's second: only distinct accounts can check each
+    other."""
+    by_node = {offer.address.node: offer for offer in offers}
+    bids = [bid for bid in (market.bid_of(offer, job.kind) for offer in by_node.values()) if bid is not None]
+    seen = {job.seats[n].account for n in job.live}
+    first: list[Offer] = []
+    later: list[Offer] = []
+    for bid in market.rank(bids, job.spec.prefer):
+        (later if bid.account in seen else first).append(by_node[bid.node])
+        seen.add(bid.account)
+    return first + later
+
+
+def _ask(turn: Turn, job: Job, offer: Offer) -> None:
+    identity, now_ms, number = turn.state.identity, turn.now_ms, len(job.seats)
+    volume = market.volume(job.spec)
+    bid = market.bid_of(offer, job.kind)
+    assert bid is not None, "only offers of the kind are asked"
+    needs = _needs(job, identity.bank)
+    affordable = job.spec.budget_ucr * 1_000 // max(1, volume.largest)
+    latest = job.created_ms + job.spec.timeout_s * MS_PER_S + CLEAN_UP_MS
+    term_ms = sizes.lease_ms(job.spec.work, job.kind, volume.largest, turn.state.timing.lease_length)
+    order = Order(
+        requester=identity.account,
+        node=identity.node,
+        job=job.id,
+        kind=needs.kind,
+        numerics=needs.numerics,
+        cpu_millis=needs.cpu_millis,
+        ram_bytes=needs.ram_bytes,
+        disk_bytes=needs.disk_bytes,
+        gpus=needs.gpus,
+        gpu_ram_bytes=needs.gpu_ram_bytes,
+        units=2 * (_fair_units(job) + volume.largest),
+        max_price_ucr=min(needs.max_price_ucr or affordable, affordable),
+        min_stake_ucr=needs.min_stake_ucr,
+        verify=job.spec.verify,
+        ends_ms=min(now_ms + term_ms, latest),
+        bank=identity.bank,
+        nonce=blake3(b"order" + job.id + number.to_bytes(8, "big")).digest(),
+    )
+    deadline = now_ms + turn.state.timing.quote_within
+    seat = Seat(number, offer, order, hash_document(order, identity.bank), deadline, units_per_s=bid.units_per_s)
+    job.seats.append(seat)
+    job.live[number] = job.talks[number] = None
+    turn.ask(AskQuote(job.id, number, seat.peer, order))
+
+
+def _needs(job: Job, bank: bytes) -> market.Needs:
+    return market.needs_of(job.spec, bank, job.numerics, ram_bytes=sizes.ram_bytes(job.spec.work, job.kind))
+
+
+def _fair_units(job: Job) -> int:
+    volume = market.volume(job.spec)
+    check_ppm = market.check_ppm(job.spec, job.policy.links)
+    executions = trust.expected_executions_ppm(job.policy, volume.tasks, wanted_seats(job), volume.forced, check_ppm)
+    return -(-volume.units * executions // 1_000_000) // wanted_seats(job) + 1
+
+
+def quoted(turn: Turn, job: Job, event: PeerQuoted) -> None:
+    """Take the quote if it is for this order, from this provider, and not above the limit."""
+    seat = job.seats[event.seat]
+    if seat.stage is not Stage.ASKING:
+        return
+    quote, order = event.quote, seat.order
+    honest = (quote.order, quote.provider, quote.node) == (seat.order_hash, seat.account, seat.node)
+    if not honest or quote.price_ucr > order.max_price_ucr or quote.stake_ucr < order.min_stake_ucr:
+        drop(turn, job, seat, passing=False)
+        return
+    turn.state.roll.see(seat.node)
+    seat.stage, seat.quote, seat.price_ucr = Stage.QUOTED, quote, quote.price_ucr
+
+
+def declined(turn: Turn, job: Job, event: PeerDeclined) -> None:
+    """The provider said no, or nothing in time; what it lacks is remembered for people who ask why."""
+    seat = job.seats[event.seat]
+    if seat.stage in (Stage.ASKING, Stage.PROPOSED):
+        job.shortfalls = event.shortfalls or job.shortfalls
+        drop(turn, job, seat, passing=placement.will_pass(event.shortfalls))
+
+
+def drop(turn: Turn, job: Job, seat: Seat, *, passing: bool) -> None:
+    """End a negotiation and leave the node alone for a while."""
+    seat.stage = Stage.DROPPED
+    forget(job, seat)
+    leave_alone(turn, job, seat.node, passing=passing)
+
+
+def leave_alone(turn: Turn, job: Job, node: bytes, *, passing: bool) -> None:
+    """Do not ask the node again for a while. One that only had no room just now (`passing`) is asked again at the next
+    search, then after twice as long, and so on; while the job has no lease at all, so soon that it is asked again
+    before patience ends."""
+    wait_ms = REFUSED_MS
+    if passing:
+        timing, before = turn.state.timing, job.refusals.get(node, 0)
+        job.refusals[node] = before + 1
+        soonest = min(timing.search_every << min(before, 16), REFUSED_MS)
+        wait_ms = min(soonest, timing.patience // 3) if job.phase is Phase.STARTING else soonest
+    job.refused[node] = turn.now_ms + wait_ms
+
+
+def forget(job: Job, seat: Seat) -> None:
+    """The seat is neither live nor negotiating any more."""
+    job.live.pop(seat.number, None)
+    job.talks.pop(seat.number, None)
+
+
+def choose(turn: Turn, job: Job) -> None:
+    """When all quotes are in: propose to the best, let the others go (their reservations expire)."""
+    if not job.talks:
+        return
+    seats = [job.seats[n] for n in job.talks]
+    rivals = {seat.node: seat for seat in seats if seat.stage is Stage.QUOTED}
+    if not rivals or any(seat.stage is Stage.ASKING for seat in seats):
+        return
+    free = missing_seats(job) + len(rivals)
+    bids = [market.Bid(s.node, s.account, s.price_ucr, s.units_per_s) for s in rivals.values()]
+    accounts = {job.seats[n].account for n in job.live if job.seats[n].node not in rivals}
+    ranked = market.rank(bids, job.spec.prefer)
+    fresh: list[market.Bid] = []
+    later: list[market.Bid] = []
+    for bid in ranked:
+        (later if bid.account in accounts else fresh).append(bid)
+        accounts.add(bid.account)
+    for place, bid in enumerate(fresh + later):
+        seat = rivals[bid.node]
+        if place < free and _propose(turn, job, seat, free - place):
+            continue
+        seat.stage = Stage.DROPPED
+        forget(job, seat)
+
+
+def _propose(turn: Turn, job: Job, seat: Seat, missing: int) -> bool:
+    largest = market.volume(job.spec).largest
+    fair = job.spec.budget_ucr if job.lanes is not None else _fair_units(job)
+    smallest = job.spec.budget_ucr // (SMALLEST_SHARE * wanted_seats(job)) if job.lanes is not None else 0
+    cap = market.cap_for(job.left_ucr(), missing, seat.price_ucr, fair, largest, smallest)
+    if cap <= 0 and seat.price_ucr > 0:
+        job.dry = True
+        return False
+    assert seat.quote is not None, "only quoted seats are proposed to"
+    identity, order = turn.state.identity, seat.order
+    seat.terms = Lease(
+        order=seat.order_hash,
+        quote=hash_document(seat.quote, identity.bank),
+        requester=identity.account,
+        provider=seat.account,
+        requester_node=identity.node,
+        provider_node=seat.node,
+        kind=order.kind,
+        price_ucr=seat.price_ucr,
+        cap_ucr=cap,
+        stake_ucr=seat.quote.stake_ucr,
+        starts_ms=turn.now_ms,
+        ends_ms=max(order.ends_ms, turn.now_ms + 1),
+        bank=identity.bank,
+    )
+    seat.stage, seat.deadline_ms = Stage.PROPOSED, turn.now_ms + turn.state.timing.quote_within
+    turn.ask(ProposeLease(job.id, seat.number, seat.peer, seat.terms))
+    return True
+
+
+def signed(turn: Turn, job: Job, event: PeerSigned) -> None:
+    """Both have signed the very terms that were proposed: the money is locked next."""
+    seat = job.seats[event.seat]
+    if seat.stage is not Stage.PROPOSED or event.terms != seat.terms or event.lease in turn.state.leases:
+        return
+    seat.stage, seat.lease, seat.ours, seat.theirs = Stage.OPENING, event.lease, event.ours, event.theirs
+    turn.state.leases[event.lease] = (job.id, seat.number)
+    turn.state.accounts.setdefault(seat.account, {})[job.id, seat.number] = None
+    turn.ask(open_effect(seat))
+
+
+def open_effect(seat: Seat) -> OpenEscrow:
+    """Lock the money of a signed lease."""
+    assert seat.ours is not None, "both have signed"
+    assert seat.theirs is not None, "both have signed"
+    return OpenEscrow(seat.lease, seat.ours, seat.theirs, seat.offer.certificate)
+
+
+def opened(turn: Turn, job: Job, seat: Seat) -> None:
+    """The money is locked: work may begin."""
+    if seat.stage is not Stage.OPENING:
+        return
+    seat.stage = Stage.OPEN
+    job.refusals.pop(seat.node, None)
+    job.talks.pop(seat.number, None)
+    job.seat_due_ms = min(job.seat_due_ms, last_call_ms(seat))
+    turn.state.lapse_ms = min(turn.state.lapse_ms, decide_by_ms(seat))
+    turn.effects.extend(standing_effects(job, seat))
+    if turn.state.standing(seat.account).banned:
+        seat.mark = Mark.BANNED
+    cap = format_money(seat.leased.cap_ucr)
+    turn.note(job, "lease", f"Leased at {format_money(seat.price_ucr)} per 1,000 units, at most {cap}.", seat.node)
+    if job.phase is Phase.STARTING:
+        job.phase = Phase.RUNNING
+        turn.note(job, "phase", "The job is running.")
+
+
+def standing_effects(job: Job, seat: Seat) -> list[StewardEffect]:
+    """What an open lease needs all the time."""
+    effects: list[StewardEffect] = [WatchLease(seat.lease, seat.peer, seat.sequence)]
+    if job.lanes is not None and not seat.ready and seat.usable:
+        effects.append(PrepareLane(seat.lease, seat.peer, job.lanes))
+    return effects
+
+
+def escrow_refused(turn: Turn, job: Job, seat: Seat, event: LedgerRefusedEscrow) -> None:
+    """Our own purse is empty: the job ends. Otherwise it is the provider's stake: look for another."""
+    if seat.stage is not Stage.OPENING:
+        return
+    drop(turn, job, seat, passing=False)
+    turn.note(job, "warning", f"The bank refused a lease: {event.what}", seat.node)
+    if event.code == "E1301" and job.ending is None:
+        job.ending = Ending("E1301", event.what)
+
+
+def overdue(turn: Turn, job: Job) -> None:
+    """Negotiations that nobody answered in time, and leases that are about to end."""
+    for number in list(job.talks):
+        seat = job.seats[number]
+        if seat.stage is not Stage.OPENING and turn.now_ms >= seat.deadline_ms:
+            drop(turn, job, seat, passing=True)
+    if turn.now_ms < job.seat_due_ms:
+        return
+    usable = [job.seats[number] for number in job.live if job.seats[number].usable]
+    for seat in usable:
+        if turn.now_ms >= last_call_ms(seat):
+            seat.mark = Mark.FULL
+    job.seat_due_ms = min((last_call_ms(seat) for seat in usable if seat.usable), default=NEVER_MS)
+
+
+def last_call_ms(seat: Seat) -> int:
+    """From when on a lease gets no more work: after nine tenths of its term, so that its claims can still be
+    settled."""
+    return seat.leased.ends_ms - (seat.leased.ends_ms - seat.leased.starts_ms) // 10
+
+
+def decide_by_ms(seat: Seat) -> int:
+    """When all claims under a lease must be decided: a twentieth of its term before its end, so that the last voucher
+    is at the bank before anybody can close the escrow."""
+    return seat.leased.ends_ms - (seat.leased.ends_ms - seat.leased.starts_ms) // 20
+
+
+def give_up(turn: Turn, job: Job) -> None:
+    """End a job that could not begin: nothing was leased for as long as patience lasts, while we were there to ask."""
+    if job.phase is not Phase.STARTING or any(job.seats[n].stage is Stage.OPENING for n in job.talks):
+        return
+    if turn.now_ms >= job.patient_ms + turn.state.timing.patience and job.searched_ms >= 0:
+        lacking = ", ".join(f"{s.resource} {s.have} of {s.wanted} {s.note}".strip() for s in job.shortfalls[:4])
+        job.ending = Ending(job.last_code, f"no provider took the job{': ' + lacking if lacking else ''}")

@@ -1,0 +1,257 @@
+"""The steward's brain: one pure, replayable machine for all jobs of an owner.
+
+    effects = transition(state, event)
+
+updates `state` in place and says what to do. `steward_types` defines events and effects and how to run them;
+`outstanding` gives what is still to be done after a restart, `due` says whether time alone would change anything,
+`view` (in `steward_view`) shows a job to people. Nothing here reads a clock, draws a number or touches the world, and
+no event, however stale, repeated or out of order, raises or is paid for twice."""
+
+from __future__ import annotations
+
+from fallow.rules import market, trust
+from fallow.rules.steward import dispatch, hiring, pay
+from fallow.rules.steward import events as t
+from fallow.rules.steward.checks import sample
+from fallow.rules.steward.end import (
+    complete,
+    lapse,
+    out_of_money,
+    out_of_time,
+    settle,
+    settle_marked,
+    wind_down,
+    wind_up,
+)
+from fallow.rules.steward.redo import next_due_ms, outstanding
+from fallow.rules.steward.shapes import lanes, rounds
+from fallow.rules.steward.slots import add_slot
+from fallow.rules.steward.specs import batch_spec
+from fallow.rules.steward.state import DEFAULT_DEPTH, DEPTH, Ending, Job, Seat, Stage, State, Turn
+from fallow.rules.steward.view import view
+from fallow.rules.trust import PolicyError
+from fallow.wire.local import BatchJob, JobSpec, TrainJob
+
+__all__ = ["State", "due", "next_due_ms", "outstanding", "transition", "view"]
+
+MAX_ROUNDS = 10_000
+
+
+def transition(state: State, event: t.StewardEvent) -> list[t.StewardEffect]:
+    """Apply one event; -> what to do now, in order."""
+    state.now_ms = max(state.now_ms, event.at_ms)
+    turn = Turn(state)
+    lapse(turn)
+    match event:
+        case t.StewardStarted():
+            _started(turn, event)
+        case t.ClockTicked() | t.PeerUnobserved() | t.PeerObserved():
+            if isinstance(event, t.PeerUnobserved):
+                dispatch.unobserved(turn, event.node)
+            elif isinstance(event, t.PeerObserved):
+                dispatch.observed(turn, event.node)
+            _touch_all(turn)
+        case t.UserSubmitted():
+            _submitted(turn, event)
+        case _:
+            _about_a_job(turn, event)
+    _look_after(turn)
+    return turn.effects
+
+
+def _about_a_job(turn: Turn, event: t.StewardEvent) -> None:
+    """Find the job (and the seat) that the event speaks of; one that speaks of nothing we know is dropped."""
+    state = turn.state
+    match event:
+        case t.UserCancelled() | t.OffersSeen() | t.BlobKept() | t.BlobMissing():
+            job = state.jobs.get(event.job)
+            if job is not None and not job.reported:
+                _on_job(turn, job, event)
+                turn.touch(job)
+        case t.PeerQuoted() | t.PeerDeclined() | t.PeerSigned():
+            job = state.jobs.get(event.job)
+            if job is not None and job.ending is None and event.seat < len(job.seats):
+                _on_negotiation(turn, job, event)
+                turn.touch(job)
+        case t.AuditorsDrawn() | t.LedgerRefusedDraw():
+            found = state.seat_of(state.claims.get(event.claim_hash, b""))
+            if found is not None:
+                lanes.drawn(turn, *found, event)
+                dispatch.drawn(turn, *found, event)
+                turn.touch(found[0])
+        case _:
+            found = state.seat_of(getattr(event, "lease", b""))
+            if found is not None:
+                _on_seat(turn, *found, event)
+                turn.touch(found[0])
+
+
+def _on_job(turn: Turn, job: Job, event: t.UserCancelled | t.OffersSeen | t.BlobKept | t.BlobMissing) -> None:
+    match event:
+        case t.UserCancelled():
+            if job.ending is None:
+                job.ending = Ending("E1402", "cancelled by its owner")
+        case t.OffersSeen():
+            hiring.offers_seen(turn, job, event)
+        case t.BlobKept():
+            dispatch.blob_kept(turn, job, event)
+        case t.BlobMissing():
+            dispatch.blob_missing(turn, job, event)
+
+
+def _on_negotiation(turn: Turn, job: Job, event: t.PeerQuoted | t.PeerDeclined | t.PeerSigned) -> None:
+    match event:
+        case t.PeerQuoted():
+            hiring.quoted(turn, job, event)
+        case t.PeerDeclined():
+            hiring.declined(turn, job, event)
+        case t.PeerSigned():
+            hiring.signed(turn, job, event)
+
+
+def _on_seat(turn: Turn, job: Job, seat: Seat, event: t.StewardEvent) -> None:
+    match event:
+        case t.LedgerOpened():
+            hiring.opened(turn, job, seat)
+        case t.LedgerRefusedEscrow():
+            hiring.escrow_refused(turn, job, seat, event)
+        case t.PeerClaimed():
+            dispatch.claimed(turn, job, seat, event)
+        case t.PeerFailed():
+            dispatch.failed(turn, job, seat, event)
+        case t.PeerLeaving():
+            dispatch.leaving(turn, job, seat, event)
+        case t.PeerPaid():
+            pay.paid(seat, event)
+        case t.LedgerSlashed() | t.LedgerRefusedCharge():
+            pay.charged(turn, job, seat, event)
+        case t.LedgerClosed():
+            pay.closed(turn, job, seat, event)
+            dispatch.closed(turn, job, seat)
+        case _:
+            lanes.on_seat(turn, job, seat, event)
+
+
+def _started(turn: Turn, event: t.StewardStarted) -> None:
+    state = turn.state
+    state.identity, state.timing = event.identity, event.timing
+    nodes = [job.seats[n].node for job in state.jobs.values() for n in job.live if job.seats[n].stage is Stage.OPEN]
+    state.roll.begin_anew(nodes, state.now_ms)
+    for job in state.jobs.values():
+        dispatch.extend_deadlines(turn, job)
+        job.patient_ms = state.now_ms
+        for number in job.live:
+            job.seats[number].deadline_ms = max(
+                job.seats[number].deadline_ms, state.now_ms + state.timing.quote_within
+            )  # fmt: skip
+        for key in job.checking:
+            job.slots[key].since_ms = state.now_ms
+        if job.log is not None:
+            job.log.began_ms = state.now_ms
+    _touch_all(turn)
+
+
+def _touch_all(turn: Turn) -> None:
+    for job in turn.state.jobs.values():
+        if not job.over or job.live:
+            turn.touch(job)
+
+
+def _submitted(turn: Turn, event: t.UserSubmitted) -> None:
+    if event.job in turn.state.jobs:
+        return
+    kind = market.kind_of(event.spec)
+    job = Job(event.job, event.spec, turn.now_ms, kind, DEPTH.get(kind, DEFAULT_DEPTH), patient_ms=turn.now_ms)
+    turn.state.jobs[event.job] = job
+    turn.touch(job)
+    turn.note(job, "phase", "The job is looking for providers.")
+    policy = trust.parse_policy(event.spec.verify, exact=market.in_links(event.spec))
+    wrong = _wrong_with(event.spec)
+    if isinstance(policy, PolicyError) or wrong:
+        job.ending = Ending("E2001", policy.what if isinstance(policy, PolicyError) else wrong)
+        return
+    job.policy = policy
+    match event.spec.work:
+        case TrainJob():
+            rounds.start(turn, job)
+        case BatchJob() as work:
+            for index in range(len(work.params)):
+                add_slot(job, batch_spec(work, index))
+        case _:
+            pass
+
+
+def _wrong_with(spec: JobSpec) -> str:
+    work = spec.work
+    if isinstance(work, BatchJob) and not work.params:
+        return "a batch without tasks"
+    if isinstance(work, TrainJob) and not 1 <= work.recipe.rounds <= MAX_ROUNDS:
+        return f"a training job has 1 to {MAX_ROUNDS} rounds"
+    return "" if spec.timeout_s > 0 else "a job without any time"
+
+
+def _look_after(turn: Turn) -> None:
+    """Everything that follows from what changed, until nothing more follows."""
+    done = 0
+    while turn.touched:
+        job_id = next(iter(turn.touched))
+        del turn.touched[job_id]
+        _look_after_job(turn, turn.state.jobs[job_id])
+        done += 1
+        assert done < 10_000, "jobs keep changing each other"
+    pay.pay_out(turn)
+
+
+def _look_after_job(turn: Turn, job: Job) -> None:
+    job.looked_ms = turn.now_ms
+    if job.ending is None:
+        hiring.overdue(turn, job)
+        dispatch.bury(turn, job)
+        dispatch.overdue_tasks(turn, job)
+        out_of_time(turn, job)
+    if job.ending is None:
+        _go_on(turn, job)
+    if job.ending is not None and not job.reported:
+        wind_down(turn, job)
+    sample.let_go(turn, job)
+    if job.reported:
+        settle(turn, job)
+
+
+def _go_on(turn: Turn, job: Job) -> None:
+    """A job that is under way."""
+    if job.lanes is not None:
+        lanes.fill_up(job)
+    else:
+        dispatch.fill_up(job)
+    if job.log is not None:
+        rounds.advance_log(turn, job)
+    dispatch.plan(turn, job)
+    if job.log is not None and job.log_dirty:
+        rounds.advance_log(turn, job)
+        dispatch.plan(turn, job)
+    if complete(job):
+        wind_up(turn, job)
+    if job.reported:
+        return
+    settle_marked(turn, job)
+    if job.lanes is not None or job.waiting or job.checking:
+        hiring.recruit(turn, job)
+        lanes.condemned(job)
+    hiring.give_up(turn, job)
+    out_of_money(turn, job)
+    _progress(turn, job)
+    if job.log_dirty:
+        turn.touch(job)
+
+
+def _progress(turn: Turn, job: Job) -> None:
+    if job.log is None and job.slots and job.finals != job.progressed:
+        job.progressed = job.finals
+        turn.note(job, "progress", "Tasks are final.", done=job.finals, total=len(job.slots))
+
+
+def due(state: State, now_ms: int) -> bool:
+    """Whether a ClockTicked at `now_ms` would do anything."""
+    moment = next_due_ms(state)
+    return moment is not None and now_ms >= moment

@@ -1,0 +1,148 @@
+"""What the steward would ask for again after a restart, and when time alone would make it act."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fallow.rules.steward import hiring, pay
+from fallow.rules.steward.checks import sample
+from fallow.rules.steward.checks.audit import assign_effect, sources_of
+from fallow.rules.steward.end import job_deadline_ms
+from fallow.rules.steward.events import (
+    AskQuote,
+    Draw,
+    FindOffers,
+    KeepBlob,
+    Pay,
+    ProposeLease,
+    StewardEffect,
+)
+from fallow.rules.steward.shapes import lanes
+from fallow.rules.steward.state import Job, Mark, Phase, Seat, Stage, State, Step
+
+
+def outstanding(state: State) -> list[StewardEffect]:
+    """What was asked for and is not answered yet, to be asked for again after a restart. Per lease in the right
+    order."""
+    effects: list[StewardEffect] = []
+    for job in state.jobs.values():
+        if job.searching:
+            effects.append(FindOffers(job.id, job.kind))
+        for number in job.live:
+            effects.extend(_on_seat(job, job.seats[number]))
+        effects.extend(_blobs(job))
+    return effects
+
+
+def _on_seat(job: Job, seat: Seat) -> list[StewardEffect]:
+    match seat.stage:
+        case Stage.ASKING:
+            return [AskQuote(job.id, seat.number, seat.peer, seat.order)]
+        case Stage.PROPOSED:
+            return [ProposeLease(job.id, seat.number, seat.peer, seat.leased)]
+        case Stage.OPENING:
+            return [hiring.open_effect(seat)]
+        case Stage.OPEN | Stage.CLOSING:
+            return _on_lease(job, seat)
+        case _:
+            return []
+
+
+def _on_lease(job: Job, seat: Seat) -> list[StewardEffect]:
+    effects = hiring.standing_effects(job, seat)
+    for key in dict.fromkeys(seat.running.values()):
+        votes = [vote for vote in job.slots[key].running() if vote.seat == seat.number]
+        effects.extend(assign_effect(job, seat, vote) for vote in votes)
+    effects.extend(_draws(job, seat))
+    if seat.voucher_ucr > seat.acked_ucr and seat.stage is Stage.OPEN:
+        effects.append(Pay(seat.lease, seat.peer, seat.voucher_ucr))
+    effects.extend(seat.charges.values())
+    if seat.stage is Stage.CLOSING:
+        effects.append(pay.close_effect(seat))
+    return effects
+
+
+def _draws(job: Job, seat: Seat) -> list[StewardEffect]:
+    effects: list[StewardEffect] = []
+    for claim_hash, key in seat.claims.items():
+        slot = job.slots[key]
+        for vote in slot.votes if slot.step is Step.KEEPING and job.policy.checks else ():
+            if vote.claim_hash == claim_hash and not vote.seed and vote.claim is not None:
+                effects.append(Draw(seat.lease, claim_hash, vote.claim))
+    for batch in seat.batches.values():
+        if not batch.seed:
+            effects.append(Draw(seat.lease, batch.claim_hash, batch.claim))
+        elif batch.checking:
+            effects.append(lanes.audit_effect(job, seat, batch))
+    return effects
+
+
+def _blobs(job: Job) -> list[StewardEffect]:
+    wanted: dict[bytes, StewardEffect] = {}
+    for key in job.keeping:
+        slot = job.slots[key]
+        for vote in slot.live():
+            for part in vote.output.parts if vote.output is not None else ():
+                if job.kept.get(part.blob) is False:
+                    wanted[part.blob] = KeepBlob(job.id, part, sources_of(slot, vote.answer))
+    for key in job.checking:
+        slot = job.slots[key]
+        for part in slot.spec.inputs:
+            if job.kept.get(part.blob) is False:
+                wanted[part.blob] = KeepBlob(job.id, part, job.holders.get(part.blob, ()))
+        for part in job.slots[slot.audit].spec.inputs if slot.audit >= 0 else ():
+            if job.kept.get(part.blob) is False:
+                wanted.setdefault(part.blob, KeepBlob(job.id, part, sample.sources(job, slot, part)))
+    return list(wanted.values())
+
+
+def next_due_ms(state: State) -> int | None:
+    """The earliest moment at which a ClockTicked would do something; None while nothing waits for time. What was due
+    when a job was last looked after was done then, or waits for something else than time."""
+    moments = (
+        moment
+        for job in state.jobs.values()
+        if job.live or not job.over
+        for moment in _moments(state, job)
+        if moment > job.looked_ms
+    )
+    return min(moments, default=None)
+
+
+def _moments(state: State, job: Job) -> Iterator[int]:
+    timing = state.timing
+    if job.reported:
+        if not job.over:
+            yield job.ended_ms + timing.lost_after
+        return
+    if job.ending is not None:
+        yield job.ended_ms + timing.audit_within
+        return
+    yield job_deadline_ms(job)
+    if not job.searching:
+        yield job.searched_ms + timing.search_every
+    if job.phase is Phase.STARTING:
+        yield job.patient_ms + timing.patience
+    if job.log is not None and not job.log.complete:
+        yield job.log.began_ms + timing.round_within
+    for key in job.checking:
+        yield job.slots[key].since_ms + timing.audit_within
+    for number in job.live:
+        yield from _seat_moments(state, job, job.seats[number])
+
+
+def _seat_moments(state: State, job: Job, seat: Seat) -> Iterator[int]:
+    if seat.negotiating:
+        yield seat.deadline_ms
+    if seat.usable:
+        yield hiring.last_call_ms(seat)
+    if seat.stage is Stage.OPEN:
+        yield hiring.decide_by_ms(seat)
+    if seat.stage is Stage.OPEN and seat.mark in (Mark.NONE, Mark.FULL):
+        dead = state.roll.dead_at_ms(seat.node, state.timing.lost_after)
+        if dead is not None:
+            yield dead
+    for key in dict.fromkeys(seat.running.values()):
+        for vote in job.slots[key].running():
+            if vote.seat == seat.number:
+                yield vote.deadline_ms

@@ -1,0 +1,192 @@
+"""Slots and the votes in them: the only place that moves them from step to step and keeps the counts true."""
+
+from __future__ import annotations
+
+from fallow.rules import jobs
+from fallow.rules.jobs import Attempt, Blame
+from fallow.rules.steward.events import CancelTask
+from fallow.rules.steward.specs import round_spec, train_log
+from fallow.rules.steward.state import Ending, Fate, Job, Mark, Seat, Slot, Step, Turn, Vote
+from fallow.wire.claims import task_id
+from fallow.wire.tasks import TaskSpec
+
+MAX_STRIKES = 3
+"""Failures in a row after which a seat is given up."""
+MAX_AUDIT_ATTEMPTS = 3
+SHUNNED_MS = 600_000
+"""How long a job does without a provider that failed too often."""
+
+
+def add_slot(
+    job: Job, spec: TaskSpec, *, number: int = -1, shard: int = -1, forced: bool = False, of: int = -1
+) -> Slot:
+    """A new slot that waits for a provider. An audit (`of` another slot) waits before all others: money and rounds wait
+    for it, and it is short."""
+    slot = Slot(len(job.slots), spec, b"", forced=forced, round=number, shard=shard, of=of)
+    job.slots.append(slot)
+    job.unusable += 1
+    job.waiting[slot.key] = None
+    if of >= 0:
+        job.waiting = {slot.key: None} | job.waiting
+    respec(job, slot, spec)
+    return slot
+
+
+def respec(job: Job, slot: Slot, spec: TaskSpec) -> None:
+    """Give the slot `spec` under an id of its own: where the id was used before (a provider that failed a task does not
+    start it again), the time limit is a second longer, which changes nothing but the id."""
+    task = bytes(task_id(spec))
+    while task in job.tasks:
+        spec = TaskSpec(
+            spec.kind, spec.params, spec.inputs, spec.seed, spec.units, spec.timeout_s + 1, spec.ram_bytes
+        )  # fmt: skip
+        task = bytes(task_id(spec))
+    job.tasks[task] = slot.key
+    slot.spec, slot.task = spec, task
+
+
+def set_step(job: Job, slot: Slot, step: Step) -> None:
+    """Move the slot; every count and queue of the job follows."""
+    if not slot.retired:
+        job.unusable += slot.usable - (step in (Step.PROVISIONAL, Step.FINAL))
+        job.finals += (step is Step.FINAL) - (slot.step is Step.FINAL)
+    job.waiting.pop(slot.key, None)
+    if step is not Step.CHECKING:
+        job.checking.pop(slot.key, None)
+        job.wanting.pop(slot.key, None)
+        slot.called = ()
+    slot.step = step
+    if step is Step.WAITING:
+        job.waiting[slot.key] = None
+    elif step is Step.CHECKING:
+        job.checking[slot.key] = job.wanting[slot.key] = None
+    if step is Step.KEEPING:
+        job.keeping[slot.key] = None
+    else:
+        job.keeping.pop(slot.key, None)
+    if slot.round >= 0 or slot.key == job.finish_slot:
+        job.log_dirty = True
+
+
+def end_vote(turn: Turn, job: Job, vote: Vote, *, cancel: bool) -> None:
+    """A running vote ends without an answer; nothing is owed for it."""
+    if vote.fate is not Fate.RUNNING:
+        return
+    seat = job.seats[vote.seat]
+    vote.fate = Fate.ENDED
+    seat.running.pop(vote.task, None)
+    seat.held_units -= vote.spec.units
+    if cancel:
+        turn.ask(CancelTask(seat.lease, seat.peer, vote.task))
+
+
+def void_vote(turn: Turn, job: Job, vote: Vote) -> None:
+    """A claim turned out to be worth nothing, or of nobody's use without being wrong; it will not be paid."""
+    if vote.fate is not Fate.CLAIMED:
+        return
+    seat = job.seats[vote.seat]
+    vote.fate = Fate.VOID
+    seat.held_units -= vote.spec.units
+    seat.claims.pop(vote.claim_hash, None)
+    seat.provisional.pop(vote.claim_hash, None)
+    turn.state.claims.pop(vote.claim_hash, None)
+
+
+def blame_vote(
+    turn: Turn, job: Job, slot: Slot, vote: Vote, code: str = "", blame: Blame = Blame.PLACE, what: str = ""
+) -> None:
+    """Remember a failed attempt, and hold it against the seat."""
+    slot.attempts.append(Attempt(vote.account, blame, code, what))
+    strike(turn, job, job.seats[vote.seat])
+
+
+def strike(turn: Turn, job: Job, seat: Seat) -> None:
+    """A seat that fails several times in a row gets no more work from this job for a while."""
+    seat.strikes += 1
+    if seat.strikes >= MAX_STRIKES and seat.usable:
+        seat.mark = Mark.LEAVING
+        job.refused[seat.node] = turn.now_ms + SHUNNED_MS
+        turn.note(job, "lease", "A provider failed too often; its work moves.", seat.node)
+
+
+def reslot(turn: Turn, job: Job, slot: Slot) -> None:
+    """After votes of the slot ended or were voided: go on with what is left, wait for another provider, or give up."""
+    if slot.step is Step.FINAL or slot.step is Step.DROPPED:
+        return
+    if slot.of >= 0 and job.slots[slot.of].audit != slot.key and job.slots[slot.of].dissent != slot.key:
+        retire(turn, job, slot)
+    live = slot.live()
+    if any(vote.answer == slot.answer for vote in live) and slot.usable:
+        return
+    if live and slot.step in (Step.CHECKING, Step.PROVISIONAL):
+        slot.answer = live[0].answer
+        set_step(job, slot, Step.CHECKING)
+        return
+    if live or (slot.running() and slot.step is Step.RUNNING):
+        return
+    slot.answer, slot.seed, slot.reason, slot.disputed, slot.dissent = b"", b"", None, False, -1
+    drop_audit(turn, job, slot)
+    if slot.retired:
+        for vote in slot.running():
+            end_vote(turn, job, vote, cancel=True)
+        set_step(job, slot, Step.DROPPED)
+        return
+    first, *others = slot.running() or [None]
+    if first is not None:
+        for vote in others:
+            if vote is not None:
+                end_vote(turn, job, vote, cancel=True)
+        set_step(job, slot, Step.RUNNING)
+        return
+    set_step(job, slot, Step.WAITING)
+    _give_up_or_respec(turn, job, slot)
+
+
+def drop_audit(turn: Turn, job: Job, slot: Slot) -> None:
+    """The check by sample is needed no more, or cannot be made."""
+    if slot.audit >= 0:
+        audit, slot.audit = job.slots[slot.audit], -1
+        retire(turn, job, audit)
+        if slot.step is Step.CHECKING:
+            job.wanting[slot.key] = None
+
+
+def _give_up_or_respec(turn: Turn, job: Job, slot: Slot) -> None:
+    if slot.of >= 0:
+        if len(slot.attempts) >= MAX_AUDIT_ATTEMPTS:  # then the whole task is done again
+            drop_audit(turn, job, job.slots[slot.of])
+        return
+    usable = {job.seats[n].account for n in job.live if job.seats[n].usable}
+    left = usable - {attempt.account for attempt in slot.attempts}
+    if jobs.judge(slot.attempts, len(left)) is jobs.Verdict.GIVE_UP and job.ending is None:
+        last = slot.attempts[-1]
+        why = f"{last.what[:200]} ({last.code})" if last.what else last.code or "providers were lost"
+        job.ending = Ending("E1403", f"task {slot.key} failed {len(slot.attempts)} times; last: {why}")
+        return
+    if slot.round >= 0 and slot.round in train_log(job).open_rounds():
+        spec = round_spec(job, slot.round, slot.shard)
+        if spec.inputs != slot.spec.inputs:
+            respec(job, slot, spec)
+
+
+def retire(turn: Turn, job: Job, slot: Slot) -> None:
+    """Nobody needs the slot's answer any more. What is running is stopped; what was claimed still gets its due."""
+    if slot.retired:
+        return
+    if not slot.usable:
+        job.unusable -= 1
+    job.finals -= slot.step is Step.FINAL
+    slot.retired = True
+    for vote in slot.running():
+        if slot.step is not Step.CHECKING:
+            end_vote(turn, job, vote, cancel=True)
+    if slot.step in (Step.WAITING, Step.RUNNING):
+        set_step(job, slot, Step.DROPPED)
+
+
+def vote_of(slot: Slot, seat: Seat, task: bytes) -> Vote | None:
+    """The seat's running vote on the task."""
+    for vote in reversed(slot.votes):
+        if vote.seat == seat.number and vote.task == task and vote.fate is Fate.RUNNING:
+            return vote
+    return None

@@ -1,0 +1,110 @@
+"""The steward's whole memory as one record, and what of a job is kept when nothing can happen to it any more.
+
+A record stands for all events up to a number: whoever has it replays only what came after. The state is plain structs
+without sharing, so what comes back is equal, and goes on in the same way. Jobs that are over leave the state first, so
+that a record is as large as what is under way, not as the history. docs/adr/0010 says why it is done so.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from fallow.errors import fail
+from fallow.rules.steward.events import Charge
+from fallow.rules.steward.state import Job, Seat, Stage, State
+from fallow.rules.steward.view import view
+from fallow.wire.codec import recall
+from fallow.wire.local import JobView
+from fallow.wire.tasks import TaskOutput
+
+FORM = 1
+"""Of the state, as a whole. Fields with defaults may come without a new one; what else changes needs a new number, and
+a reader of the old one."""
+REST_MS = 600_000
+"""How long a job that is over is still remembered as a whole: for calls that are on their way about it."""
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """`state` after the events up to `number`."""
+
+    form: int
+    number: int
+    state: State
+
+
+class RetiredSeat(msgspec.Struct, frozen=True):
+    """A lease of a job that has left the state. `refuted` is what its provider answered where it was caught."""
+
+    job: bytes
+    seat: Seat
+    refuted: TaskOutput | None = None
+
+
+class Retired(msgspec.Struct, frozen=True):
+    """All that is kept of a job that has left the state: as people see it, and the leases that its receipts are
+    about."""
+
+    view: JobView
+    seats: tuple[RetiredSeat, ...]
+
+
+def write_snapshot(state: State, number: int) -> bytes:
+    """The state after the events up to `number`. Not the canonical encoding, which would sort dicts: here their order
+    decides things."""
+    return _ENCODER.encode(Snapshot(FORM, number, state))
+
+
+def write_seat(seat: RetiredSeat) -> bytes:
+    """For `codec.recall`."""
+    return _ENCODER.encode(seat)
+
+
+def read_snapshot(raw: bytes) -> Snapshot:
+    """Raises UsageError E1810 for what cannot be read: damaged, or written by a newer Fallow."""
+    found = recall(Snapshot, raw)
+    if found.form != FORM:
+        raise fail("E1810", f"the steward's snapshot is of form {found.form}, this Fallow reads {FORM}")
+    return found
+
+
+def retire(state: State, before_ms: int, charges: dict[bytes, Charge]) -> list[Retired]:
+    """Take the jobs out of the state that were over before `before_ms` and whose leases are all closed; -> what is kept
+    of them, oldest first. Events that speak of them are dropped from now on, as events about strangers are; a job of
+    the same id must be refused by whoever keeps the outcomes. `charges` are the upheld ones by lease."""
+    done = [job for job in state.jobs.values() if job.over and not job.live and job.ended_ms < before_ms]
+    found: list[Retired] = []
+    for job in done:
+        seen = view(state, job.id)
+        assert seen is not None, "it was found there"
+        leased = [seat for seat in job.seats if seat.stage is Stage.CLOSED]
+        found.append(Retired(seen, tuple(_kept(job, seat, charges.get(seat.lease)) for seat in leased)))
+        _forget(state, job)
+    return found
+
+
+def _kept(job: Job, seat: Seat, charge: Charge | None) -> RetiredSeat:
+    if charge is None:
+        return RetiredSeat(job.id, seat)
+    return RetiredSeat(job.id, seat, refuted_output(job, charge))
+
+
+def refuted_output(job: Job, charge: Charge) -> TaskOutput | None:
+    """What the accused answered to the task of a charge; None for a lane's, and where it is not known."""
+    slots = (slot for slot in job.slots if any(vote.task == charge.task for vote in slot.votes))
+    votes = (vote for slot in slots for vote in slot.votes)
+    return next((v.output for v in votes if v.task == charge.task and v.answer == charge.accused.output), None)
+
+
+def _forget(state: State, job: Job) -> None:
+    del state.jobs[job.id]
+    for seat in job.seats:
+        state.leases.pop(seat.lease, None)
+        account = state.accounts.get(seat.account, {})
+        account.pop((job.id, seat.number), None)
+        if not account:
+            state.accounts.pop(seat.account, None)
+        for claim in (*seat.claims, *seat.batches):
+            state.claims.pop(claim, None)

@@ -1,0 +1,401 @@
+"""What the steward's brain remembers. Plain mutable structs, equal by value, so that a replay can be compared; all of
+it follows from the events alone. Dicts stand in for ordered sets where the order decides something."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+
+from fallow.rules import market
+from fallow.rules.jobs import Attempt
+from fallow.rules.membership import Roll
+from fallow.rules.rounds import Log
+from fallow.rules.steward.events import Charge, Identity, Note, StewardEffect, Timing
+from fallow.rules.trust import NO_CHECKS, Policy, Reason, Standing
+from fallow.units import cost_ucr
+from fallow.wire.documents import Lease, Order, Quote, Signed
+from fallow.wire.local import JobSpec, LaneJob, ServeJob
+from fallow.wire.messages import NodeAddress, Offer, Shortfall
+from fallow.wire.tasks import TaskOutput, TaskSpec
+
+NEVER_MS = 1 << 62
+DEPTH = {"train": 1, "generate": 2}
+DEFAULT_DEPTH = 4
+"""How many tasks of a kind are under way on one lease at a time: enough to hide the way there and back."""
+
+
+class Stage(Enum):
+    """How far a seat has come. The order matters: `OPEN` and later have a lease with money behind it."""
+
+    ASKING = 0
+    QUOTED = 1
+    PROPOSED = 2
+    OPENING = 3
+    OPEN = 4
+    CLOSING = 5
+    CLOSED = 6
+    DROPPED = 7
+
+
+class Mark(Enum):
+    """Why an open seat gets no more work."""
+
+    NONE = ""
+    FULL = "full"
+    LEAVING = "leaving"
+    LOST = "lost"
+    BANNED = "banned"
+
+
+_OPEN, _NONE = Stage.OPEN, Mark.NONE
+
+
+class Step(Enum):
+    """Where a slot stands. `PROVISIONAL` and `FINAL` have an answer that can be used."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    KEEPING = "keeping"
+    CHECKING = "checking"
+    PROVISIONAL = "provisional"
+    FINAL = "final"
+    DROPPED = "dropped"
+
+
+class Fate(Enum):
+    """What became of a vote (one seat's attempt at one task). Only `FINAL` ones are paid."""
+
+    RUNNING = "running"
+    CLAIMED = "claimed"
+    FINAL = "final"
+    VOID = "void"
+    ENDED = "ended"
+
+
+class Phase(Enum):
+    """A job's life, in the words that people see."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    SETTLING = "settling"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Vote(msgspec.Struct):
+    """One seat's attempt at a slot's task, under the task id of that time. The fields from `answer` on are set when
+    it is claimed; `seed` when it was drawn (b"" before)."""
+
+    seat: int
+    account: bytes
+    task: bytes
+    spec: TaskSpec
+    deadline_ms: int
+    fate: Fate = Fate.RUNNING
+    answer: bytes = b""
+    output: TaskOutput | None = None
+    claim: Signed | None = None
+    claim_hash: bytes = b""
+    holders: tuple[NodeAddress, ...] = ()
+    seed: bytes = b""
+
+
+class Slot(msgspec.Struct):
+    """A place for one accepted answer. `votes` are all attempts, `answer` the one that is believed (b"": none). A
+    slot is `called` are auditors that were drawn but are busy. A slot is `retired` when nobody needs its answer any
+    more (its round was rolled back) although its claims still await pay.
+
+    A slot whose claim is checked by sample has an `audit`, the key of another slot, which is the check `of` it: its
+    task is to do some links again, and `expected` is the answer that agrees with the claim, whose hash is `accused`.
+    `dissent` is the key of an audit that found something else, while it is decided who is right."""
+
+    key: int
+    spec: TaskSpec
+    task: bytes
+    step: Step = Step.WAITING
+    votes: list[Vote] = []
+    attempts: list[Attempt] = []
+    answer: bytes = b""
+    reason: Reason | None = None
+    disputed: bool = False
+    seed: bytes = b""
+    since_ms: int = 0
+    forced: bool = False
+    retired: bool = False
+    prefer: int = -1
+    round: int = -1
+    shard: int = -1
+    called: tuple[bytes, ...] = ()
+    audit: int = -1
+    of: int = -1
+    expected: bytes = b""
+    accused: bytes = b""
+    dissent: int = -1
+
+    @property
+    def usable(self) -> bool:
+        return self.step in (Step.PROVISIONAL, Step.FINAL)
+
+    def live(self) -> list[Vote]:
+        """Votes on the present task that count in its ballot."""
+        return [v for v in self.votes if v.task == self.task and v.fate in (Fate.CLAIMED, Fate.FINAL)]
+
+    def running(self) -> list[Vote]:
+        return [v for v in self.votes if v.fate is Fate.RUNNING]
+
+    def chosen(self) -> Vote | None:
+        """The vote whose answer is believed: the first of them."""
+        for vote in self.votes:
+            if vote.task == self.task and vote.answer == self.answer and vote.fate in (Fate.CLAIMED, Fate.FINAL):
+                return vote
+        return None
+
+    def leading(self) -> Vote | None:
+        """The vote that is believed or, before anything is, the first that was claimed."""
+        return self.chosen() if self.answer else next(iter(self.live()), None)
+
+
+class Batch(msgspec.Struct):
+    """Lane tasks under one claim root, until it is final."""
+
+    claim: Signed
+    claim_hash: bytes
+    first: int
+    count: int
+    units: int
+    seed: bytes = b""
+    checking: bool = False
+    indexes: tuple[int, ...] = ()
+    auditors: tuple[bytes, ...] = ()
+    since_ms: int = 0
+
+
+class Pending(msgspec.Struct):
+    """A provisional claim: how many checks its account had passed by then, and the randomness that was drawn for it.
+    One `on_trial` is right, and waits only for what its account claimed before it to be decided."""
+
+    passed: int
+    seed: bytes
+    on_trial: bool = False
+
+
+class Seat(msgspec.Struct):
+    """A provider's place in a job: first a negotiation, then a lease. Units: `final_units` of them are paid,
+    `held_units` are running or claimed and would have to be. `claims` maps the claim hash of each CLAIMED vote to its
+    slot; `provisional` those of them, and lane batches, that wait to be cleared, in the order of claiming. `strikes`
+    counts failures since the last good claim."""
+
+    number: int
+    offer: Offer
+    order: Order
+    order_hash: bytes
+    deadline_ms: int
+    stage: Stage = Stage.ASKING
+    mark: Mark = Mark.NONE
+    price_ucr: int = 0
+    units_per_s: int = 0
+    quote: Quote | None = None
+    terms: Lease | None = None
+    lease: bytes = b""
+    ours: Signed | None = None
+    theirs: Signed | None = None
+    sequence: int = 0
+    strikes: int = 0
+    running: dict[bytes, int] = {}
+    tasks_claimed: int = 0
+    units_claimed: int = 0
+    held_units: int = 0
+    final_units: int = 0
+    voucher_ucr: int = 0
+    acked_ucr: int = 0
+    claims: dict[bytes, int] = {}
+    provisional: dict[bytes, Pending] = {}
+    batches: dict[bytes, Batch] = {}
+    ready: bool = False
+    lane_next: int = 1
+    closing_check: bool = False
+    charges: dict[bytes, Charge] = {}
+    settled: tuple[int, int, int] = (0, 0, 0)
+    slashed_ucr: int = 0
+
+    @property
+    def account(self) -> bytes:
+        return self.offer.account
+
+    @property
+    def node(self) -> bytes:
+        return self.offer.address.node
+
+    @property
+    def peer(self) -> NodeAddress:
+        return self.offer.address
+
+    @property
+    def negotiating(self) -> bool:
+        return self.stage.value < Stage.OPEN.value
+
+    @property
+    def usable(self) -> bool:
+        """Gets new work."""
+        return self.stage is _OPEN and self.mark is _NONE
+
+    @property
+    def leased(self) -> Lease:
+        """The lease of a seat that has one."""
+        assert self.terms is not None, "the seat has no lease"
+        return self.terms
+
+    @property
+    def committed_ucr(self) -> int:
+        """What of the budget this seat may still cost or has cost."""
+        if self.stage in (Stage.PROPOSED, Stage.OPENING, Stage.OPEN, Stage.CLOSING):
+            return self.leased.cap_ucr
+        return min(self.settled[0], self.leased.cap_ucr) if self.stage is Stage.CLOSED else 0
+
+    def room_units(self) -> int:
+        """How many more units its cap allows."""
+        return market.room_units(self.leased.cap_ucr, self.price_ucr, self.final_units + self.held_units)
+
+    def owed_ucr(self) -> int:
+        """What its final units cost, never more than its cap."""
+        return min(cost_ucr(self.final_units, self.price_ucr), self.leased.cap_ucr)
+
+
+class Ending(msgspec.Struct):
+    """Why a job ends early. An empty code is success."""
+
+    code: str = ""
+    what: str = ""
+
+
+class Job(msgspec.Struct):
+    """A job and all that belongs to it. `live` holds the seats that are neither closed nor dropped,
+    `talks` those of them that are negotiating; no lease is about to end before `seat_due_ms`. `kept` maps blob
+    -> True (here) or False (asked for), `lent` those that are here for the check of a slot alone -> its key. `waiting`,
+    `checking` and `keeping` hold the keys of slots in these steps, in order, `wanting` those of `checking` that look
+    for auditors; no task is overdue before `task_due_ms`; `unusable` counts slots that a complete job still lacks. A
+    node in `refused` is not asked before the time there; `refusals` counts how often in a row it had no room. Patience
+    with a market without takers is counted from `patient_ms`."""
+
+    id: bytes
+    spec: JobSpec
+    created_ms: int
+    kind: str
+    depth: int
+    policy: Policy = NO_CHECKS
+    phase: Phase = Phase.STARTING
+    ending: Ending | None = None
+    reported: bool = False
+    ended_ms: int = 0
+    numerics: str = ""
+    seats: list[Seat] = []
+    live: dict[int, None] = {}
+    talks: dict[int, None] = {}
+    seat_due_ms: int = NEVER_MS
+    slots: list[Slot] = []
+    tasks: dict[bytes, int] = {}
+    waiting: dict[int, None] = {}
+    checking: dict[int, None] = {}
+    wanting: dict[int, None] = {}
+    keeping: dict[int, None] = {}
+    task_due_ms: int = NEVER_MS
+    unusable: int = 0
+    finals: int = 0
+    kept: dict[bytes, bool] = {}
+    lent: dict[bytes, int] = {}
+    missing: dict[bytes, None] = {}
+    accusers: dict[bytes, str] = {}
+    holders: dict[bytes, tuple[NodeAddress, ...]] = {}
+    log: Log | None = None
+    round_slots: dict[tuple[int, int], int] = {}
+    finish_slot: int = -1
+    round_state: dict[int, tuple[bytes, bool, str]] = {}
+    log_dirty: bool = False
+    searching: bool = False
+    searched_ms: int = -1
+    alone: bool = False
+    shortfalls: tuple[Shortfall, ...] = ()
+    last_code: str = "E1201"
+    refused: dict[bytes, int] = {}
+    refusals: dict[bytes, int] = {}
+    dry: bool = False
+    warned: dict[str, None] = {}
+    notes: int = 0
+    looked_ms: int = 0
+    progressed: int = -1
+    patient_ms: int = 0
+
+    @property
+    def lanes(self) -> ServeJob | LaneJob | None:
+        """The work of a job that lives on lanes; None for a job of tasks."""
+        return self.spec.work if isinstance(self.spec.work, (ServeJob, LaneJob)) else None
+
+    @property
+    def over(self) -> bool:
+        return self.phase in (Phase.DONE, Phase.FAILED, Phase.CANCELLED)
+
+    def committed_ucr(self) -> int:
+        """What all its leases may cost or have cost."""
+        return sum(seat.committed_ucr for seat in self.seats)
+
+    def left_ucr(self) -> int:
+        """What of the budget no lease may take yet."""
+        return self.spec.budget_ucr - self.committed_ucr()
+
+
+class State(msgspec.Struct):
+    """Everything. `leases` maps a lease to its job and seat, `claims` a claim that is not final to its lease,
+    `accounts` an account to its seats with a lease. No lease has to have its claims decided before `lapse_ms`."""
+
+    identity: Identity = Identity(bytes(20), bytes(32), bytes(20))
+    timing: Timing = Timing()
+    now_ms: int = 0
+    jobs: dict[bytes, Job] = {}
+    leases: dict[bytes, tuple[bytes, int]] = {}
+    claims: dict[bytes, bytes] = {}
+    accounts: dict[bytes, dict[tuple[bytes, int], None]] = {}
+    standings: dict[bytes, Standing] = {}
+    lapse_ms: int = NEVER_MS
+    roll: Roll = msgspec.field(default_factory=Roll)
+
+    def standing(self, account: bytes) -> Standing:
+        return self.standings.get(account, Standing())
+
+    def seat_of(self, lease: bytes) -> tuple[Job, Seat] | None:
+        found = self.leases.get(lease)
+        if found is None:
+            return None
+        job = self.jobs[found[0]]
+        return job, job.seats[found[1]]
+
+
+class Turn:
+    """One transition under way: the state, the effects so far, and the jobs that have to be looked at afterwards."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.effects: list[StewardEffect] = []
+        self.touched: dict[bytes, None] = {}
+        self.paying: dict[bytes, Seat] = {}
+
+    @property
+    def now_ms(self) -> int:
+        return self.state.now_ms
+
+    def ask(self, effect: StewardEffect) -> None:
+        self.effects.append(effect)
+
+    def touch(self, job: Job) -> None:
+        self.touched[job.id] = None
+
+    def note(self, job: Job, kind: str, text: str, node: bytes = b"", *, done: int = 0, total: int = 0) -> None:
+        """Tell people; bounded, since a peer may have written part of the text."""
+        job.notes += 1
+        self.ask(Note(job.id, job.notes, self.now_ms, kind, text[:1_000], node, done, total))
+
+    def warn_once(self, job: Job, key: str, text: str) -> None:
+        if key not in job.warned:
+            job.warned[key] = None
+            self.note(job, "warning", text)

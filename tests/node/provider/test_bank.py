@@ -1,0 +1,89 @@
+"""The provider and a real bank: stake, escrows that are not there, closed behind its back, or out of reach."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.node.provider.provider_net import Buyer, market
+
+from fallow.node.bank_client import BankClient
+from fallow.rules.provider.events import LedgerClosed, LedgerRefused, Redeem
+from fallow.units import UCR_PER_CR, NodeId
+from fallow.wire.documents import Voucher
+from fallow.wire.messages import CloseLease, LeaseLeaving, Ok
+
+
+def bank_of(buyer: Buyer) -> BankClient:
+    s = buyer.seller.services
+    return BankClient(s.rpc, s.bank, s.clock, s.entropy)
+
+
+async def until(buyer: Buyer, ready: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not ready():
+            await buyer.seller.provider.wait_change()
+
+
+async def test_the_owners_stake_is_deposited_once(tmp_path: Path) -> None:
+    async with market(tmp_path) as buyer:
+        me = buyer.seller.services.identity.account
+        assert (await bank_of(buyer).balance(me)).staked_ucr == 10 * UCR_PER_CR
+        await buyer.seller.kill()
+        await buyer.seller.start()
+        assert (await bank_of(buyer).balance(me)).staked_ucr == 10 * UCR_PER_CR
+        assert buyer.seller.provider.state.stake_ucr == 10 * UCR_PER_CR
+
+
+async def test_stake_stands_behind_the_lease(tmp_path: Path) -> None:
+    async with market(tmp_path) as buyer:
+        await buyer.open()
+        balance = await bank_of(buyer).balance(buyer.seller.services.identity.account)
+        assert balance.bonded_ucr == buyer.lease_doc.stake_ucr == UCR_PER_CR
+
+
+async def test_a_lease_without_escrow_is_closed_without_fuss(tmp_path: Path) -> None:
+    async with market(tmp_path) as buyer:
+        await buyer.sign()
+        assert isinstance(await buyer.ask(CloseLease(buyer.lease)), Ok)
+        assert buyer.seller.provider.state.leases[buyer.lease].phase == "closed"
+
+
+async def test_an_escrow_that_was_closed_elsewhere_ends_the_lease(tmp_path: Path) -> None:
+    async with market(tmp_path) as buyer:
+        await buyer.open()
+        await bank_of(buyer).close_escrow(buyer.lease)
+        signed = buyer.services.identity.sign(Voucher(buyer.lease, 5), buyer.services.bank_account)
+        event = await buyer.seller.provider._teller._event(Redeem(buyer.lease, 5, signed))
+        assert isinstance(event, LedgerClosed)
+
+
+async def test_a_voucher_that_the_bank_will_never_pay_is_told_to_the_machine(tmp_path: Path) -> None:
+    async with market(tmp_path) as buyer:
+        await buyer.open(cap_ucr=10)
+        signed = buyer.services.identity.sign(Voucher(buyer.lease, 11), buyer.services.bank_account)
+        event = await buyer.seller.provider._teller._event(Redeem(buyer.lease, 11, signed))
+        assert isinstance(event, LedgerRefused)
+        await buyer.seller.provider.tell(event)
+        (leaving,) = await buyer.events(0, lambda _: True)
+        assert isinstance(leaving.body, LeaseLeaving)
+        await until(buyer, lambda: buyer.seller.provider.state.leases[buyer.lease].phase == "closed")
+
+
+async def test_a_bank_that_is_away_is_asked_again(tmp_path: Path) -> None:
+    async with market(tmp_path) as buyer:
+        await buyer.open()
+        await buyer.pay(7)
+        bank = NodeId(buyer.services.bank.node)
+        network, mine = buyer.seller.pool.network, buyer.seller.services.identity.node
+        network.cut(mine, bank)
+        network.cut(bank, mine)
+        async with asyncio.TaskGroup() as group:
+            closing = group.create_task(buyer.ask(CloseLease(buyer.lease)))
+            await until(buyer, lambda: buyer.seller.provider.state.leases[buyer.lease].phase == "closing")
+            network.heal(mine, bank)
+            network.heal(bank, mine)
+            assert isinstance(await closing, Ok)
+        balance = await bank_of(buyer).balance(buyer.seller.services.identity.account)
+        assert balance.earned_ucr == 7

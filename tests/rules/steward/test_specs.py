@@ -1,0 +1,106 @@
+"""Task specs."""
+
+from __future__ import annotations
+
+import msgspec
+from tests.rules.steward.crowd import Crowd, batch_spec, honest_crowd, honest_output, train_spec, word
+
+from fallow.rules import sizes
+from fallow.rules.steward import events as t
+from fallow.rules.steward.specs import batch_spec as spec_of
+from fallow.rules.steward.specs import part_named, round_spec, train_log, train_value, well_formed
+from fallow.rules.steward.state import Job, Slot, Vote
+from fallow.units import GIB
+from fallow.wire import codec
+from fallow.wire.local import BatchJob, JobSpec, ModelSize
+from fallow.wire.tasks import Part, TaskOutput, TrainValue
+
+
+def test_batch_tasks() -> None:
+    work = batch_spec(3).work
+    assert isinstance(work, BatchJob)
+    first, second = spec_of(work, 0), spec_of(work, 1)
+    assert (first.params, first.seed, second.seed, first.units, first.kind) == (b"0", 0, 1, 10, "echo")
+
+
+def training() -> tuple[Crowd, Job]:
+    crowd = Crowd(honest_crowd(3), hold={t.Assign})
+    job = crowd.submit(train_spec())
+    crowd.run()
+    return crowd, crowd.state.jobs[job]
+
+
+def test_the_first_round_needs_model_and_data_only() -> None:
+    _, job = training()
+    spec = round_spec(job, train_log(job).current, 1)
+    assert [part.name for part in spec.inputs] == ["model", "data"]
+    assert (spec.units, round_spec(job, train_log(job).current, 0).units) == (40, 50)
+
+
+def vote(slot: Slot, output: TaskOutput | None) -> Vote:
+    return Vote(0, b"a" * 20, slot.task, slot.spec, 0, output=output)
+
+
+def test_what_a_training_claim_must_have() -> None:
+    _, job = training()
+    slot = job.slots[0]
+    honest = honest_output(slot.spec)
+    assert well_formed(job, slot, vote(slot, honest))
+    assert not well_formed(job, slot, vote(slot, None))
+    assert not well_formed(job, slot, vote(slot, TaskOutput(honest.value, ())))
+    assert not well_formed(job, slot, vote(slot, TaskOutput(b"\xc1", honest.parts)))
+    slot.round = -1  # as of a finishing task
+    assert well_formed(job, slot, vote(slot, TaskOutput(codec.encode(TrainValue(word("s"), "", 1)), ())))
+    assert not well_formed(job, slot, vote(slot, TaskOutput(b"", ())))
+
+
+def test_reading_outputs() -> None:
+    _, job = training()
+    slot = job.slots[0]
+    assert train_value(vote(slot, None)) is None
+    assert train_value(vote(slot, honest_output(slot.spec))) is not None
+    part = Part("update", word("u"), 1)
+    assert part_named(TaskOutput(b"", (part,)), "update") == part
+    assert part_named(TaskOutput(b"", (part,)), "carry") is None
+
+
+SIZE = ModelSize(8 * GIB, GIB, 10_000, 30, 1_024, 4_096, 50_000, 1_024, 16)
+
+
+def sized(size: ModelSize) -> JobSpec:
+    spec = train_spec(workers=2)
+    return msgspec.structs.replace(spec, work=msgspec.structs.replace(spec.work, size=size))
+
+
+def test_orders_tasks_and_leases_follow_the_models_size() -> None:
+    crowd = Crowd(honest_crowd(3), hold={t.Assign})
+    job = crowd.state.jobs[crowd.submit(sized(SIZE))]
+    crowd.run()
+    need = sizes.ram_bytes(job.spec.work, "train")
+    assert need > 4 * GIB
+    assert {effect.order.ram_bytes for effect in crowd.of(t.AskQuote)} == {need}
+    assert {effect.spec.ram_bytes for effect in crowd.of(t.Assign)} == {need}
+    longest_ms = 1_000 * max(effect.spec.timeout_s for effect in crowd.of(t.Assign))
+    assert all(effect.order.ends_ms - crowd.now_ms >= 2 * longest_ms for effect in crowd.of(t.AskQuote))
+
+
+def test_a_machine_that_cannot_hold_the_model_is_not_asked_and_why_is_said() -> None:
+    crowd = Crowd(honest_crowd(2))
+    job = crowd.submit(sized(msgspec.structs.replace(SIZE, parameters=100 * GIB)))
+    crowd.run()
+    crowd.pass_time(60_000)
+    assert not crowd.of(t.AskQuote)
+    assert crowd.outcome(job).code == "E1202"
+    assert "ram_bytes" in crowd.outcome(job).what
+
+
+def test_who_says_that_a_model_is_small_pays_nobody_and_gets_nothing() -> None:
+    """Its tasks run out of the memory that was asked for, wherever they go."""
+    crowd = Crowd(honest_crowd(3, fails="E1704"))
+    job = crowd.submit(sized(msgspec.structs.replace(SIZE, parameters=1)))
+    crowd.run()
+    for _ in range(60):
+        crowd.pass_time(60_000)
+    assert crowd.outcome(job).code == "E1403"
+    assert not crowd.of(t.KeepReceipt)
+    assert all(crowd.paid_to(provider) == 0 for provider in crowd.providers)
