@@ -18,15 +18,14 @@ from fallow.rules.steward import events as t
 from fallow.rules.steward.machine import State, transition, view
 from fallow.rules.steward.snapshot import (
     FORM,
-    RetiredSeat,
+    Papers,
     Snapshot,
     read_snapshot,
     refuted_output,
     retire,
-    write_seat,
     write_snapshot,
 )
-from fallow.wire.codec import recall
+from fallow.wire.codec import encode, recall
 from fallow.wire.local import JobSpec
 
 SPECS: dict[str, JobSpec] = {
@@ -98,10 +97,10 @@ def test_a_job_that_is_over_leaves_with_its_view_and_its_leases() -> None:
     (gone,) = retire(crowd.state, ended_ms + 1, {})
     assert retire(crowd.state, 1 << 60, {}) == []
     assert gone.view == shown
-    kept = {one.seat.lease for one in gone.seats}
+    kept = set(gone.leases)
     assert kept
     assert kept | set(crowd.state.leases) == leases
-    assert all(recall(RetiredSeat, write_seat(one)) == one and one.job == first for one in gone.seats)
+    assert all(recall(Papers, encode(one)) == one and one.job == first for one in gone.leases.values())
     assert list(crowd.state.jobs) == [second]
     assert all(job == second for seats in crowd.state.accounts.values() for job, _ in seats)
     assert len(write_snapshot(crowd.state, 1)) < len(before)
@@ -125,7 +124,7 @@ def test_what_a_caught_provider_answered_stays_with_its_lease() -> None:
     assert charges
     expected = {lease: refuted_output(crowd.state.jobs[first], charge) for lease, charge in charges.items()}
     (gone,) = retire(crowd.state, 1 << 60, charges)
-    assert {one.seat.lease: one.refuted for one in gone.seats if one.refuted is not None} == expected
+    assert {lease: one.refuted for lease, one in gone.leases.items() if one.refuted is not None} == expected
     assert {output.value for output in expected.values() if output is not None} == {b"no"}
 
 

@@ -13,11 +13,11 @@ from fallow.node.lanes.leg import Leg
 from fallow.node.services import Services
 from fallow.node.steward.records import Records, receipt_id, refuted_receipt_id
 from fallow.rules.steward.events import Charge, KeepReceipt, LaneAnswered
-from fallow.rules.steward.snapshot import refuted_output
-from fallow.rules.steward.state import Seat, Stage, State
+from fallow.rules.steward.snapshot import Papers, papers_of, refuted_output
+from fallow.rules.steward.state import Stage, State
 from fallow.wire.claims import MerkleTree, output_hash
 from fallow.wire.codec import decode
-from fallow.wire.documents import Lease, Signed, Voucher
+from fallow.wire.documents import Lease, Order, Signed, Voucher
 from fallow.wire.ledger import Evidence, GetSettlement, SettlementOf
 from fallow.wire.receipts import LaneWork, Receipt, TaskWork, Verdicts, seal
 
@@ -56,8 +56,7 @@ class Receipts:
         evidence = tuple(agreeing.values())[:8]
         verdict: Verdicts = "accepted" if evidence else "cleared"
         work = TaskWork(kept.spec, kept.output)
-        seat = self._seat(kept.lease)
-        receipt = await self._assemble(seat, kept.job, kept.claim, work, 0, ())
+        receipt = await self._assemble(kept.lease, self._papers(kept.lease), kept.claim, work, 0, ())
         return msgspec.structs.replace(receipt, verdict=verdict, evidence=evidence, notes=(kept.reason,))
 
     def of_job(self, job: bytes) -> tuple[bytes, ...]:
@@ -67,16 +66,16 @@ class Receipts:
 
     async def rejected(self, lease: bytes) -> bytes | None:
         """The receipt of a cheat: the claim that was refuted, who refuted it, and that nothing was paid for it."""
-        found, job = self._records.verdict(lease), self._job(lease)
-        if found is None or not job:
+        found = self._records.verdict(lease)
+        if found is None or not self._job(lease):
             return None
         charge, verdict = found
-        seat, work = self._seat(lease), self._claimed_work(charge)
+        papers, work = self._papers(lease), self._claimed_work(charge)
         if work is None:
             return None
         index, path = charge.accused.index, charge.accused.path
         words = ("Caught by re-execution.",)
-        receipt = await self._assemble(seat, job, charge.accused.claim, work, index, path)
+        receipt = await self._assemble(lease, papers, charge.accused.claim, work, index, path)
         receipt = msgspec.structs.replace(
             receipt, verdict="rejected", evidence=charge.others, notes=words, charge=verdict
         )  # fmt: skip
@@ -90,8 +89,8 @@ class Receipts:
                 return None
             return LaneWork(record.number, record.params, record.seed, record.value, record.units)
         found = self._state.seat_of(charge.lease)
-        retired = self._records.seat(charge.lease) if found is None else None
-        output = refuted_output(found[0], charge) if found is not None else retired.refuted if retired else None
+        kept = self._records.papers(charge.lease) if found is None else None
+        output = refuted_output(found[0], charge) if found is not None else kept.refuted if kept else None
         return TaskWork(charge.spec, output) if output is not None else None
 
     async def _of_lane(self, identifier: bytes) -> Receipt:
@@ -100,18 +99,20 @@ class Receipts:
         tree = MerkleTree(leaves)
         index = note.number - event.first
         work = LaneWork(record.number, record.params, record.seed, record.value, record.units)
-        seat = self._seat(note.lease)
-        verdict, words = self._verdict(seat, event)
-        receipt = await self._assemble(seat, note.job, event.claim, work, index, tree.path(index))
+        verdict, words = self._verdict(note.lease, event)
+        receipt = await self._assemble(note.lease, self._papers(note.lease), event.claim, work, index, tree.path(index))
         return msgspec.structs.replace(receipt, verdict=verdict, notes=words)
 
-    def _verdict(self, seat: Seat, event: LaneAnswered) -> tuple[Verdicts, tuple[str, ...]]:
+    def _verdict(self, lease: bytes, event: LaneAnswered) -> tuple[Verdicts, tuple[str, ...]]:
         """What became of a lane's claim. Raises UsageError E2002 while it lies here and is not decided on yet."""
-        if event.claim_hash in seat.batches:
+        found = self._state.seat_of(lease)
+        if found is not None and event.claim_hash in found[1].batches:
             return "provisional", ("Not final yet: a check may still come.",)
-        if self._records.receipt(receipt_id(seat.lease, event.claim_hash)) is not None:
+        if self._records.receipt(receipt_id(lease, event.claim_hash)) is not None:
             return "cleared", ()
-        if seat.stage is not Stage.CLOSED:  # what is paid for is on record before a lease is settled
+        if (
+            found is not None and found[1].stage is not Stage.CLOSED
+        ):  # what is paid for is on record before it is settled
             raise fail("E2002", "This answer's claim is not decided on yet.", next_step="Ask again in a second.")
         return "voided", ("It came too late, was never checked, or its provider was caught: nothing is owed for it.",)
 
@@ -127,36 +128,41 @@ class Receipts:
 
     # the common part ------------------------------------------------------------------------------------------------
 
-    def _seat(self, lease: bytes) -> Seat:
+    def _papers(self, lease: bytes) -> Papers:
         found = self._state.seat_of(lease)
-        if found is not None:
-            return found[1]
-        retired = self._records.seat(lease)
-        if retired is None:
+        papers = papers_of(*found) if found is not None else self._records.papers(lease)
+        if papers is None:
             raise fail("E2002", "The lease of this receipt is not known.")
-        return retired.seat
+        return papers
 
     def _job(self, lease: bytes) -> bytes:
         """The job of a lease; b"" for a lease that is not known."""
         place = self._state.leases.get(lease)
-        retired = self._records.seat(lease) if place is None else None
-        return place[0] if place is not None else retired.job if retired is not None else b""
+        kept = self._records.papers(lease) if place is None else None
+        return place[0] if place is not None else kept.job if kept is not None else b""
 
     async def _assemble(
-        self, seat: Seat, job: bytes, claim: Signed, work: TaskWork | LaneWork, index: int, path: tuple[bytes, ...]
+        self,
+        lease: bytes,
+        papers: Papers,
+        claim: Signed,
+        work: TaskWork | LaneWork,
+        index: int,
+        path: tuple[bytes, ...],
     ) -> Receipt:
         """All but how the work was judged: "cleared" until the caller says more."""
-        terms: Lease = seat.leased
+        terms = decode(Lease, papers.ours.body)
         order, quote = self._records.document(terms.order), self._records.document(terms.quote)
-        if order is None or quote is None or seat.ours is None or seat.theirs is None:
+        if order is None or quote is None:
             raise fail("E9001", "The papers of this lease are incomplete.")
-        now_ms, owed = self._s.clock.now_ms(), seat.owed_ucr()
-        voucher = self._s.identity.sign(Voucher(seat.lease, owed), self._s.bank_account) if owed else None
+        now_ms, owed = self._s.clock.now_ms(), papers.owed_ucr
+        voucher = self._s.identity.sign(Voucher(lease, owed), self._s.bank_account) if owed else None
         return Receipt(
-            made_ms=now_ms, job=job, order=order, quote=quote, lease=seat.ours, provider_signature=seat.theirs,
-            requester_certificate=self._s.identity.certificate(now_ms), provider_certificate=seat.offer.certificate,
-            claim=claim, work=work, index=index, path=path, policy=seat.order.verify, verdict="cleared",
-            units_final=seat.final_units, voucher=voucher, settlement=await self._settlement(seat.lease),
+            made_ms=now_ms, job=papers.job, order=order, quote=quote, lease=papers.ours,
+            provider_signature=papers.theirs, requester_certificate=self._s.identity.certificate(now_ms),
+            provider_certificate=papers.certificate, claim=claim, work=work, index=index, path=path,
+            policy=decode(Order, order.body).verify, verdict="cleared", units_final=papers.final_units, voucher=voucher,
+            settlement=await self._settlement(lease),
         )  # fmt: skip
 
     async def _settlement(self, lease: bytes) -> Signed | None:

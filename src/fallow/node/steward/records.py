@@ -19,7 +19,7 @@ from fallow.rules.steward.events import (
     Note,
     StewardEffect,
 )
-from fallow.rules.steward.snapshot import Retired, RetiredSeat, write_seat
+from fallow.rules.steward.snapshot import Papers, Retired
 from fallow.units import Digest
 from fallow.wire.codec import encode, recall
 from fallow.wire.documents import Signed
@@ -135,14 +135,14 @@ class Records:
         cells: dict[str, bytes] = {}
         for one in jobs:
             cells[f"job/{one.view.job.hex()}"] = encode(one.view)
-            cells |= {f"seat/{seat.seat.lease.hex()}": write_seat(seat) for seat in one.seats}
+            cells |= {f"lease/{lease.hex()}": encode(papers) for lease, papers in one.leases.items()}
         keys = [key for job in gone for key in (f"job/{job.hex()}", *self._log.keys(f"note/{job.hex()}/"))]
         return cells, keys
 
-    def seat(self, lease: bytes) -> RetiredSeat | None:
-        """A lease of a job that has left the state."""
-        raw = self._log.get(f"seat/{lease.hex()}")
-        return None if raw is None else recall(RetiredSeat, raw)
+    def papers(self, lease: bytes) -> Papers | None:
+        """Those of a lease whose job has left the state."""
+        raw = self._log.get(f"lease/{lease.hex()}")
+        return None if raw is None else recall(Papers, raw)
 
     # signed papers --------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from fallow.rules.steward.events import Charge
 from fallow.rules.steward.state import Job, Seat, Stage, State
 from fallow.rules.steward.view import view
 from fallow.wire.codec import recall
+from fallow.wire.documents import Signed, Word
 from fallow.wire.local import JobView
 from fallow.wire.tasks import TaskOutput
 
@@ -35,11 +36,17 @@ class Snapshot(msgspec.Struct, frozen=True):
     state: State
 
 
-class RetiredSeat(msgspec.Struct, frozen=True):
-    """A lease of a job that has left the state. `refuted` is what its provider answered where it was caught."""
+class Papers(msgspec.Struct, frozen=True, array_like=True):
+    """What receipts about a lease are made of, apart from its order and quote. `ours` and `theirs` are the signed lease,
+    `certificate` the provider's; `final_units` were found right, and `owed_ucr` was promised for them in all. `refuted`
+    is what its provider answered where it was caught."""
 
-    job: bytes
-    seat: Seat
+    job: Word
+    ours: Signed
+    theirs: Signed
+    certificate: Signed
+    final_units: int
+    owed_ucr: int
     refuted: TaskOutput | None = None
 
 
@@ -48,18 +55,13 @@ class Retired(msgspec.Struct, frozen=True):
     about."""
 
     view: JobView
-    seats: tuple[RetiredSeat, ...]
+    leases: dict[bytes, Papers]
 
 
 def write_snapshot(state: State, number: int) -> bytes:
     """The state after the events up to `number`. Not the canonical encoding, which would sort dicts: here their order
     decides things."""
     return _ENCODER.encode(Snapshot(FORM, number, state))
-
-
-def write_seat(seat: RetiredSeat) -> bytes:
-    """For `codec.recall`."""
-    return _ENCODER.encode(seat)
 
 
 def read_snapshot(raw: bytes) -> Snapshot:
@@ -80,15 +82,17 @@ def retire(state: State, before_ms: int, charges: dict[bytes, Charge]) -> list[R
         seen = view(state, job.id)
         assert seen is not None, "it was found there"
         leased = [seat for seat in job.seats if seat.stage is Stage.CLOSED]
-        found.append(Retired(seen, tuple(_kept(job, seat, charges.get(seat.lease)) for seat in leased)))
+        found.append(Retired(seen, {seat.lease: papers_of(job, seat, charges.get(seat.lease)) for seat in leased}))
         _forget(state, job)
     return found
 
 
-def _kept(job: Job, seat: Seat, charge: Charge | None) -> RetiredSeat:
-    if charge is None:
-        return RetiredSeat(job.id, seat)
-    return RetiredSeat(job.id, seat, refuted_output(job, charge))
+def papers_of(job: Job, seat: Seat, charge: Charge | None = None) -> Papers:
+    """The papers of a seat that has a lease; `charge` is the upheld one."""
+    assert seat.ours is not None, "both have signed"
+    assert seat.theirs is not None, "both have signed"
+    refuted = None if charge is None else refuted_output(job, charge)
+    return Papers(job.id, seat.ours, seat.theirs, seat.offer.certificate, seat.final_units, seat.owed_ucr(), refuted)
 
 
 def refuted_output(job: Job, charge: Charge) -> TaskOutput | None:
