@@ -22,6 +22,7 @@ from fallow.wire.ledger import Evidence, GetSettlement, SettlementOf
 from fallow.wire.receipts import LaneWork, Receipt, TaskWork, Verdicts, seal
 
 BANK_S = 5.0
+Work = TaskWork | LaneWork
 
 
 class Receipts:
@@ -81,7 +82,7 @@ class Receipts:
         )  # fmt: skip
         return seal(receipt, self._s.identity.account_secret)
 
-    def _claimed_work(self, charge: Charge) -> TaskWork | LaneWork | None:
+    def _claimed_work(self, charge: Charge) -> Work | None:
         """What the accused answered; None when it is no longer at hand."""
         if charge.accused.number:
             record = read_answers(self._s.log, Leg.log_name(charge.lease)).get(charge.accused.number)
@@ -110,9 +111,8 @@ class Receipts:
             return "provisional", ("Not final yet: a check may still come.",)
         if self._records.receipt(receipt_id(lease, event.claim_hash)) is not None:
             return "cleared", ()
-        if (
-            found is not None and found[1].stage is not Stage.CLOSED
-        ):  # what is paid for is on record before it is settled
+        # what is paid for is on record before a lease is settled
+        if found is not None and found[1].stage is not Stage.CLOSED:
             raise fail("E2002", "This answer's claim is not decided on yet.", next_step="Ask again in a second.")
         return "voided", ("It came too late, was never checked, or its provider was caught: nothing is owed for it.",)
 
@@ -142,13 +142,7 @@ class Receipts:
         return place[0] if place is not None else kept.job if kept is not None else b""
 
     async def _assemble(
-        self,
-        lease: bytes,
-        papers: Papers,
-        claim: Signed,
-        work: TaskWork | LaneWork,
-        index: int,
-        path: tuple[bytes, ...],
+        self, lease: bytes, papers: Papers, claim: Signed, work: Work, index: int, path: tuple[bytes, ...]
     ) -> Receipt:
         """All but how the work was judged: "cleared" until the caller says more."""
         terms = decode(Lease, papers.ours.body)

@@ -37,7 +37,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class Papers(msgspec.Struct, frozen=True, array_like=True):
-    """What receipts about a lease are made of, apart from its order and quote. `ours` and `theirs` are the signed lease,
+    """What receipts about a lease take, beside its order and quote. `ours` and `theirs` are the signed lease,
     `certificate` the provider's; `final_units` were found right, and `owed_ucr` was promised for them in all. `refuted`
     is what its provider answered where it was caught."""
 
