@@ -29,11 +29,8 @@ from _record import OURS, ROOT, Figure, Record
 from exact_cost import plain_step
 from exact_equality import converted, small_network
 from fallow.adapters.blobs_disk import DiskBlobs
-from fallow.units import GIB, BlobId
-from fallow.wire import codec
-from fallow.wire.blob_id import blob_id_of
-from fallow.wire.tasks import Part, Recipe, TaskOutput, TaskSpec, TrainRound
-from fallow.wire.traces import (
+from fallow.kinds.train.tasks import TrainRound
+from fallow.kinds.train.trace import (
     PREFIX,
     Trace,
     audit_task,
@@ -43,6 +40,10 @@ from fallow.wire.traces import (
     read_trace,
     trace_bytes_for,
 )
+from fallow.units import GIB, BlobId
+from fallow.wire import codec
+from fallow.wire.blob_id import blob_id_of
+from fallow.wire.tasks import Part, Recipe, TaskOutput, TaskSpec
 from fallow.workloads import exact, lora, state_files, train
 from fallow.workloads.data import load_dataset
 from fallow.workloads.model import load_model

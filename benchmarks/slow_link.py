@@ -307,7 +307,7 @@ def rounds_of(home: Path) -> list[dict[str, float]]:
     from fallow.rules.node import provider_types as t
 
     from fallow.adapters.event_log import SqliteEventLog
-    from fallow.wire.tasks import TrainParams, TrainRound
+    from fallow.kinds.train.tasks import TrainParams, TrainRound
 
     log = SqliteEventLog(home / "log.db")
     decoder = msgspec.msgpack.Decoder(t.ProviderEvent)

@@ -24,13 +24,15 @@ from blake3 import blake3
 from _record import OURS, RESULTS, ROOT, Figure, Record
 from exact_equality import converted, small_network
 from fallow.adapters.worker import Worker, WorkerLimits, held_bytes, open_worker
+from fallow.kinds.generate.tasks import Generate
+from fallow.kinds.train.tasks import RoundManifest, TrainFinish, TrainRound
 from fallow.rules import sizes
 from fallow.sdk.model_size import measure
 from fallow.units import MIB
 from fallow.wire import codec
 from fallow.wire.local import JobSpec, ServeJob, TrainJob
 from fallow.wire.messages import LaneResult, LaneTask
-from fallow.wire.tasks import Generate, Part, Recipe, RoundManifest, TaskSpec, TrainFinish, TrainRound
+from fallow.wire.tasks import Part, Recipe, TaskSpec
 from fallow.wire.worker import LaneAnswers, LaneBatch, Preload, RunTask, WorkerDone, WorkerFailed, WorkerReady
 
 sys.path.insert(0, str(ROOT))

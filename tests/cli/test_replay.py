@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.cli.terminal import Terminal
+from tests.kinds.train.test_trace import claimed, round_spec
 from tests.sdk.fake_node import RECEIPT
 from tests.wire.parties import (
     ORDER,
@@ -20,17 +21,17 @@ from tests.wire.parties import (
     receipt,
     sealed,
 )
-from tests.wire.test_traces import claimed, round_spec
 
 from fallow.adapters import hardware
 from fallow.cli.replay import _accusation, _data, _money, _text, _write_evidence
+from fallow.kinds.generate.tasks import Generate, GenerateValue
+from fallow.kinds.train.trace import Cut
 from fallow.node.replay import Done
 from fallow.rules.replay import Difference, Plan, plan, report
 from fallow.wire import codec, local
 from fallow.wire.claims import output_hash, task_id, task_leaf
 from fallow.wire.receipts import Receipt, TaskWork
-from fallow.wire.tasks import Generate, GenerateValue, Part, Recipe, TaskOutput, TaskSpec
-from fallow.wire.traces import Cut
+from fallow.wire.tasks import Part, Recipe, TaskOutput, TaskSpec
 
 SEED = b"\x05" * 32
 EXACT = Recipe("lora", inner_steps=10, batch_sequences=2, sequence_tokens=64, rounds=3, arithmetic="exact")

@@ -9,9 +9,10 @@ from tests.sdk.fake_node import RECEIPT, output
 
 from fallow.cli.results import output_text
 from fallow.errors import fail
+from fallow.kinds.generate.tasks import GenerateValue
 from fallow.wire.codec import encode
 from fallow.wire.local import ExportTree
-from fallow.wire.tasks import GenerateValue, Part
+from fallow.wire.tasks import Part
 
 
 def test_a_folder_is_written_only_when_asked(terminal: Terminal, tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from tests.cli.terminal import Terminal
 from tests.sdk.fake_node import TREE, output
 
 from fallow.cli.run import tasks_of
+from fallow.kinds.generate.tasks import Generate
 from fallow.wire.codec import decode
 from fallow.wire.local import SubmitJob
-from fallow.wire.tasks import Generate
 
 
 def test_inputs_become_tasks_and_outputs_are_printed(terminal: Terminal) -> None:

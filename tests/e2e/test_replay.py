@@ -14,12 +14,13 @@ from tests.e2e.kill_any import RECIPE, prepare, settled
 from tests.e2e.test_network import receipt, wait_until_served
 
 from fallow.cli.demo_net import COMMAND, Network
+from fallow.kinds.generate.tasks import ChatTurn, Generate
 from fallow.sdk.client import AsyncFallow
 from fallow.units import to_text
 from fallow.wire.codec import decode, encode
 from fallow.wire.documents import Lease
 from fallow.wire.receipts import TaskWork, read_receipt
-from fallow.wire.tasks import ChatTurn, Generate, Part
+from fallow.wire.tasks import Part
 
 EXACT = msgspec.structs.replace(RECIPE, arithmetic="exact", inner_steps=3, rounds=1)
 PROMPT = encode(Generate((ChatTurn("user", "The old farmer"),), "", 6))

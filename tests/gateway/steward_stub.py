@@ -11,6 +11,7 @@ from fallow.adapters.clock import SystemClock, SystemEntropy
 from fallow.adapters.event_log import SqliteEventLog
 from fallow.errors import FallowError, fail
 from fallow.gateway.server import claim_port, run_gateway
+from fallow.kinds.generate.tasks import Generate, GenerateValue
 from fallow.node.api_keys import ApiKeys, serve_api_keys
 from fallow.node.local_socket import local_socket
 from fallow.node.router import Caller, Router
@@ -19,7 +20,6 @@ from fallow.units import cost_ucr
 from fallow.wire import local
 from fallow.wire.codec import decode, encode
 from fallow.wire.messages import LaneItem, LaneResult, LaneStop, LaneTask, Message
-from fallow.wire.tasks import Generate, GenerateValue
 
 MODEL = local.ServedModel("countdown", bytes(32), 512, 1, 1_700_000_000_000, 1_000_000)
 WORDS = [f"{n} " for n in range(9, -1, -1)]

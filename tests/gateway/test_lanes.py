@@ -14,10 +14,10 @@ from tests.gateway.steward_stub import WORDS, Steward
 from fallow.errors import FallowError, fail
 from fallow.gateway import lanes
 from fallow.gateway.lanes import Answer, ModelLane
+from fallow.kinds.generate.tasks import Generate, GenerateValue
 from fallow.node.local_socket import local_socket
 from fallow.sdk.home import socket_path
 from fallow.sdk.link import Link
-from fallow.wire.tasks import Generate, GenerateValue
 
 JOB = bytes(32)
 SECRETS: list[str] = []

@@ -8,7 +8,7 @@ import pytest
 
 from fallow.errors import CODES, fail
 from fallow.gateway.replies import DONE, Shape, error_reply, usage
-from fallow.wire.tasks import GenerateValue
+from fallow.kinds.generate.tasks import GenerateValue
 
 VALUE = GenerateValue("Hello", "stop", 3, 2)
 

@@ -6,10 +6,12 @@ import msgspec
 import pytest
 
 from fallow.errors import FallowError
+from fallow.kinds.generate.tasks import Generate
+from fallow.kinds.train.tasks import TrainFinish, TrainParams, TrainRound
 from fallow.node.cheats import less_work, shirk_of, shirked_lane, shirked_task, worker_cheat
 from fallow.wire.codec import decode, encode
 from fallow.wire.messages import LaneTask
-from fallow.wire.tasks import Generate, Recipe, TaskSpec, TrainFinish, TrainParams, TrainRound
+from fallow.wire.tasks import Recipe, TaskSpec
 
 ROUND = TrainRound(Recipe("lora", inner_steps=8), 0, 0, 2, (), False, False)
 

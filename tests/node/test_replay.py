@@ -14,6 +14,8 @@ from tests.workloads.tiny import RECIPE, TEXT, make_model
 
 from fallow.adapters import hardware
 from fallow.errors import FallowError, fail
+from fallow.kinds.generate.tasks import Generate, GenerateValue
+from fallow.kinds.train.tasks import TrainFinish
 from fallow.node.folders import tree_id
 from fallow.node.replay import Bench, Done, Given, OnProgress, _limits, threads_for
 from fallow.rules.replay import Piece, Plan
@@ -22,7 +24,7 @@ from fallow.units import GIB
 from fallow.wire import codec, local
 from fallow.wire.blob_id import blob_id_of
 from fallow.wire.messages import EXACT
-from fallow.wire.tasks import Generate, GenerateValue, Part, TaskOutput, TaskSpec, TrainFinish
+from fallow.wire.tasks import Part, TaskOutput, TaskSpec
 from fallow.workloads.echo import MAX_SPINS
 
 HERE = hardware.numerics(1)

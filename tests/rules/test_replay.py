@@ -8,9 +8,12 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.kinds.train.test_trace import claimed, round_spec, word
 from tests.wire.parties import REQUESTER, lane_receipt, receipt
-from tests.wire.test_traces import claimed, round_spec, word
 
+from fallow.kinds.generate.tasks import CANCELLED, Generate, GenerateValue
+from fallow.kinds.train.tasks import TrainAudit, TrainChecked, TrainFinish, TrainParams, TrainRound
+from fallow.kinds.train.trace import Cut, moments_name, sum_name, theta_name
 from fallow.rules.replay import (
     ALL_LINKS,
     MAX_TOKENS,
@@ -26,21 +29,7 @@ from fallow.wire import codec
 from fallow.wire.documents import Order
 from fallow.wire.messages import EXACT
 from fallow.wire.receipts import LaneWork, Receipt, TaskWork
-from fallow.wire.tasks import (
-    CANCELLED,
-    Generate,
-    GenerateValue,
-    Part,
-    Recipe,
-    TaskOutput,
-    TaskSpec,
-    TrainAudit,
-    TrainChecked,
-    TrainFinish,
-    TrainParams,
-    TrainRound,
-)
-from fallow.wire.traces import Cut, moments_name, sum_name, theta_name
+from fallow.wire.tasks import Part, Recipe, TaskOutput, TaskSpec
 
 SEED = b"s" * 32
 RECIPE = Recipe("lora", inner_steps=100, batch_sequences=2, sequence_tokens=64, rounds=3, arithmetic="exact")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from fallow.kinds.train.tasks import RoundManifest, TrainFinish, TrainRound
 from fallow.rules import rounds
 from fallow.rules.rounds import CHECKPOINT_EVERY, Entry, Log
-from fallow.wire.tasks import Part, Recipe, RoundManifest, TrainFinish, TrainRound
+from fallow.wire.tasks import Part, Recipe
 
 RECIPE = Recipe("lora", rounds=20)
 

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from fallow.errors import FallowError, fail
+from fallow.kinds.generate.tasks import Generate, GenerateValue
 from fallow.node.local_socket import local_socket
 from fallow.node.router import Caller, Router
 from fallow.units import BlobId
@@ -35,7 +36,7 @@ from fallow.wire.messages import (
     Shortfall,
     SignedOffer,
 )
-from fallow.wire.tasks import Generate, GenerateValue, Part, TaskOutput
+from fallow.wire.tasks import Part, TaskOutput
 
 ME, BANK, PROVIDER = b"\x11" * 20, b"\x22" * 20, b"\x33" * 20
 NODE = b"\x44" * 32

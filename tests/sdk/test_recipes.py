@@ -9,12 +9,12 @@ import msgspec
 import pytest
 from tests.workloads.tiny import make_model
 
+from fallow.kinds.train.trace import cut_for, trace_bytes_for
 from fallow.numerics.exact.exactify import FORMS
 from fallow.numerics.exact.format import MAX_SEQUENCES
 from fallow.sdk.model_size import measure
 from fallow.sdk.recipes import EXACT_BATCH, EXACT_FORMS, Arithmetic, arithmetic_for, settled
 from fallow.wire.tasks import DEFAULT_TRACE_BYTES, Recipe
-from fallow.wire.traces import cut_for, trace_bytes_for
 from fallow.workloads import lora
 from fallow.workloads.model import load_model
 

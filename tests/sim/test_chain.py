@@ -5,13 +5,14 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from fallow.kinds.train.tasks import TrainAudit, TrainParams, TrainRound
+from fallow.kinds.train.trace import audit_task, cut_for, expected_answer, read_trace
 from fallow.rules.trust import draw_links
 from fallow.sim.chain import PARAMETERS, audited, committed
 from fallow.sim.work import honest_output
 from fallow.wire import codec
 from fallow.wire.claims import output_hash
-from fallow.wire.tasks import Part, Recipe, TaskOutput, TaskSpec, TrainAudit, TrainParams, TrainRound
-from fallow.wire.traces import audit_task, cut_for, expected_answer, read_trace
+from fallow.wire.tasks import Part, Recipe, TaskOutput, TaskSpec
 
 RECIPE = Recipe("lora", inner_steps=10, batch_sequences=3, arithmetic="exact")
 ROUND = TrainRound(RECIPE, 1, 0, 2, (), evaluate=False, checkpoint=False)

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import msgspec
 
+from fallow.kinds.train.tasks import TrainFinish, TrainRound, TrainValue
 from fallow.sim.people import digest
 from fallow.sim.work import honest_output, lane_value, wrong_output
 from fallow.wire import codec
-from fallow.wire.tasks import Part, Recipe, TaskSpec, TrainFinish, TrainRound, TrainValue
+from fallow.wire.tasks import Part, Recipe, TaskSpec
 
 ECHO = TaskSpec("echo", b"params", (), 3, 10, 60, 1)
 ROUND = TrainRound(Recipe("lora"), 8, 0, 2, (), evaluate=True, checkpoint=True)

@@ -12,9 +12,11 @@ import msgspec
 import msgspec.inspect as mi
 from hypothesis import strategies as st
 
+from fallow.kinds.generate import tasks as generate
+from fallow.kinds.train import tasks as train
 from fallow.wire import documents, ledger, local, messages, receipts, tasks, trees, worker
 
-MODULES: tuple[ModuleType, ...] = (documents, tasks, messages, ledger, local, worker, receipts, trees)
+MODULES: tuple[ModuleType, ...] = (documents, tasks, messages, ledger, local, worker, receipts, trees, train, generate)
 BASES = {documents.Document, messages.Message, worker.WorkerMessage}
 SOME = 3
 """How many items a made list has at most, where it need not have more."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.workloads.smol import smol_gguf
 
-from fallow.wire.tasks import ChatTurn, Generate
+from fallow.kinds.generate.tasks import ChatTurn, Generate
 from fallow.workloads import convert
 from fallow.workloads.generate import Opening, open_engine
 from fallow.workloads.model_files import inspect_model

@@ -14,10 +14,10 @@ import torch
 from tests.workloads.tiny import make_model, without_an_exact_form
 
 from fallow.errors import FallowError
+from fallow.kinds.generate.tasks import CANCELLED, ChatTurn, Generate, GenerateValue
 from fallow.numerics.exact import routes
 from fallow.numerics.exact.generation import Text
 from fallow.wire.codec import decode, encode
-from fallow.wire.tasks import CANCELLED, ChatTurn, Generate, GenerateValue
 from fallow.workloads import batching, engine_exact, lora
 from fallow.workloads.engine_exact import ExactEngine, exact_product
 from fallow.workloads.engine_torch import TorchEngine
@@ -131,7 +131,7 @@ ELSEWHERE = """
 import sys
 from pathlib import Path
 from fallow.wire.codec import decode, encode
-from fallow.wire.tasks import Generate
+from fallow.kinds.generate.tasks import Generate
 from fallow.workloads.engine_exact import ExactEngine
 from fallow.workloads.model import load_model
 model, adapter, threads, request = sys.argv[1:]

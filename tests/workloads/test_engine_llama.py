@@ -11,7 +11,7 @@ import pytest
 from tests.workloads.smol import smol_gguf
 
 from fallow.errors import FallowError
-from fallow.wire.tasks import CANCELLED, ChatTurn, Generate, GenerateValue
+from fallow.kinds.generate.tasks import CANCELLED, ChatTurn, Generate, GenerateValue
 from fallow.workloads.engine_llama import LlamaEngine
 
 CAPITAL = (ChatTurn("user", "What is the capital of France? Tell me about it."),)

@@ -10,7 +10,7 @@ import torch
 from tests.workloads.tiny import make_model
 
 from fallow.errors import FallowError
-from fallow.wire.tasks import CANCELLED, ChatTurn, Generate, GenerateValue
+from fallow.kinds.generate.tasks import CANCELLED, ChatTurn, Generate, GenerateValue
 from fallow.workloads import engine_torch, lora
 from fallow.workloads.engine_torch import TorchEngine, Turns, choose
 from fallow.workloads.engines import Sampling

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fallow.errors import FallowError
-from fallow.wire.tasks import ChatTurn, Generate
+from fallow.kinds.generate.tasks import ChatTurn, Generate
 from fallow.workloads.engines import Sampling, StopWatch, read_sampling, split_opening
 
 USER = ChatTurn("user", "Hi")

@@ -12,14 +12,8 @@ import pytest
 from tests.workloads.tiny import RECIPE, TEXT, make_model
 
 from fallow.errors import FallowError
-from fallow.wire import codec
-from fallow.wire.blob_id import blob_id_of
-from fallow.wire.tasks import (
-    Part,
-    Recipe,
+from fallow.kinds.train.tasks import (
     RoundManifest,
-    TaskOutput,
-    TaskSpec,
     TrainAudit,
     TrainChecked,
     TrainFinish,
@@ -27,7 +21,10 @@ from fallow.wire.tasks import (
     TrainRound,
     TrainValue,
 )
-from fallow.wire.traces import UNREADABLE, Cut, Trace, audit_task, expected_answer, read_trace, theta_name
+from fallow.kinds.train.trace import UNREADABLE, Cut, Trace, audit_task, expected_answer, read_trace, theta_name
+from fallow.wire import codec
+from fallow.wire.blob_id import blob_id_of
+from fallow.wire.tasks import Part, Recipe, TaskOutput, TaskSpec
 from fallow.wire.worker import WorkerFailed
 from fallow.workloads import train
 from fallow.workloads.task import Outcome, Work

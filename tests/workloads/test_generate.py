@@ -8,8 +8,9 @@ from tests.workloads.smol import smol_gguf
 from tests.workloads.tiny import make_model, without_an_exact_form
 
 from fallow.errors import FallowError
+from fallow.kinds.generate.tasks import Generate, GenerateValue
 from fallow.wire import codec
-from fallow.wire.tasks import Generate, GenerateValue, Part, TaskSpec
+from fallow.wire.tasks import Part, TaskSpec
 from fallow.workloads import generate
 from fallow.workloads.engine_exact import ExactEngine
 from fallow.workloads.engine_llama import LlamaEngine

@@ -7,8 +7,8 @@ import pytest
 from blake3 import blake3
 
 from fallow.errors import FallowError, fail
+from fallow.kinds.generate.tasks import Generate, GenerateValue
 from fallow.wire.messages import LaneItem, LaneResult, LaneTask
-from fallow.wire.tasks import Generate, GenerateValue
 from fallow.wire.worker import MAX_LANE_BATCH, LaneAnswers, Preload
 from fallow.workloads import lane as lanes
 from fallow.workloads.engines import Emit

@@ -7,7 +7,7 @@ from tests.workloads.tiny import make_model
 from transformers import AutoTokenizer
 
 from fallow.errors import FallowError
-from fallow.wire.tasks import CANCELLED, ChatTurn, Generate, GenerateValue
+from fallow.kinds.generate.tasks import CANCELLED, ChatTurn, Generate, GenerateValue
 from fallow.workloads.engines import StopWatch
 from fallow.workloads.speech import Speech, Telling, encode_prompt
 

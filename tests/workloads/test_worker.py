@@ -12,9 +12,11 @@ import pytest
 from tests.workloads.tiny import RECIPE, TEXT, make_model, without_an_exact_form
 
 from fallow.errors import FallowError, fail
+from fallow.kinds.generate.tasks import Generate, GenerateValue
+from fallow.kinds.train.tasks import TrainRound
 from fallow.wire import codec
 from fallow.wire.messages import LaneResult, LaneTask
-from fallow.wire.tasks import Generate, GenerateValue, TaskSpec, TrainRound
+from fallow.wire.tasks import TaskSpec
 from fallow.wire.worker import (
     NO_TASK,
     CancelTask,

@@ -14,12 +14,13 @@ from typing import Any
 from fallow.cli.options import positive
 from fallow.cli.output import Output
 from fallow.errors import fail
+from fallow.kinds.generate.tasks import ChatTurn, Generate, GenerateValue
 from fallow.sdk.client import AsyncFallow
 from fallow.sdk.lanes import Answer, AsyncLane
 from fallow.units import to_text
 from fallow.wire.codec import decode, encode
 from fallow.wire.local import ServedModel
-from fallow.wire.tasks import MAX_VALUE_BYTES, ChatTurn, Generate, GenerateValue
+from fallow.wire.tasks import MAX_VALUE_BYTES
 
 
 def options(parser: argparse.ArgumentParser) -> None:

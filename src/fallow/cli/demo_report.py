@@ -8,6 +8,7 @@ from typing import Any
 
 from fallow.cli.demo_net import Network
 from fallow.errors import FallowError, fail
+from fallow.kinds.train.tasks import TrainParams, TrainRound
 from fallow.node.config import load_config
 from fallow.sdk.client import AsyncFallow
 from fallow.sdk.jobs import AsyncJob
@@ -17,7 +18,6 @@ from fallow.wire.documents import Lease
 from fallow.wire.local import JobView, PoolBooks, SeeBooks
 from fallow.wire.receipt_checks import holds, verify
 from fallow.wire.receipts import Receipt, TaskWork, read_receipt
-from fallow.wire.tasks import TrainParams, TrainRound
 
 CHANCY = ("skip", "flip")
 """Cheats that a check of one round may miss."""

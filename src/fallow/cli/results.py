@@ -14,12 +14,13 @@ from typing import Any
 
 from fallow.cli.output import Output
 from fallow.errors import FallowError, RejectedError, fail
+from fallow.kinds.generate.tasks import GenerateValue
 from fallow.sdk.client import AsyncFallow
 from fallow.sdk.jobs import AsyncJob
 from fallow.units import format_size, to_text
 from fallow.wire.codec import recall
 from fallow.wire.local import JobResults
-from fallow.wire.tasks import GenerateValue, TaskOutput
+from fallow.wire.tasks import TaskOutput
 
 
 def options(parser: argparse.ArgumentParser) -> None:

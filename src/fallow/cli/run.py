@@ -20,11 +20,12 @@ from fallow.cli.output import Output
 from fallow.cli.results import output_data, output_text
 from fallow.cli.spending import dry_run, follow, submit, terms_of
 from fallow.errors import fail
+from fallow.kinds.generate.tasks import ChatTurn, Generate
 from fallow.sdk.client import AsyncFallow
 from fallow.sdk.terms import checked_by, spec_of
 from fallow.wire.codec import encode
 from fallow.wire.local import BatchJob
-from fallow.wire.tasks import ChatTurn, Generate, Part
+from fallow.wire.tasks import Part
 
 WORKLOADS = ("echo", "spin", "generate")
 TEMPLATE_TOKENS = 64

@@ -26,11 +26,11 @@ from fallow.gateway.requests import (
     parse_completion,
     prompt_bytes,
 )
+from fallow.kinds.generate.tasks import GenerateValue
 from fallow.ports import Clock, Entropy
 from fallow.sdk.link import Link
 from fallow.units import cost_ucr, to_text
 from fallow.wire.local import CheckKey, ListModels, ModelList, ServedModel
-from fallow.wire.tasks import GenerateValue
 
 CALL_S = 10.0
 FIRST_ANSWER_S = 600.0

@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 import msgspec
 
 from fallow.errors import FallowError, UnavailableError, fail
+from fallow.kinds.generate.tasks import Generate, GenerateValue
 from fallow.sdk.lanes import fail_safely
 from fallow.sdk.link import Link, LinkStream
 from fallow.wire.codec import decode, encode
 from fallow.wire.local import LaneReceipt, OpenJobLane, PaidTask
 from fallow.wire.messages import LaneItem, LaneResult, LaneStop, Message
-from fallow.wire.tasks import MAX_VALUE_BYTES, Generate, GenerateValue
+from fallow.wire.tasks import MAX_VALUE_BYTES
 
 MAX_WAITING_PIECES = 4096
 REOPEN_FOR_S = 60.0

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from fallow.errors import FallowError
-from fallow.wire.tasks import GenerateValue
+from fallow.kinds.generate.tasks import GenerateValue
 
 DONE = b"data: [DONE]\n\n"
 

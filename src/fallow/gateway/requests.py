@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fallow.errors import FallowError, fail
-from fallow.wire.tasks import ChatTurn, Generate
+from fallow.kinds.generate.tasks import ChatTurn, Generate
 
 MAX_BODY_BYTES = 1 << 20
 MAX_TURNS = 1024

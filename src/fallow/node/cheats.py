@@ -13,9 +13,11 @@ from collections.abc import Callable
 import msgspec
 
 from fallow.errors import FallowError, fail
+from fallow.kinds.generate.tasks import Generate
+from fallow.kinds.train.tasks import TrainParams, TrainRound
 from fallow.wire.codec import decode, encode
 from fallow.wire.messages import LaneTask
-from fallow.wire.tasks import MAX_PARAMS_BYTES, Generate, TaskSpec, TrainParams, TrainRound
+from fallow.wire.tasks import MAX_PARAMS_BYTES, TaskSpec
 
 Shirk = Callable[[str, bytes], bytes]
 """From a kind of work and its parameters to the parameters of less work."""

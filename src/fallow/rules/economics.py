@@ -3,8 +3,8 @@
 All of it is exact arithmetic with fractions. The page `docs/explanation/economics.md` prints what these functions give,
 and the simulator's tests hold the network to it.
 
-A committed round is a chain of links (`wire/traces.py`); whatever a cheat does differently breaks at least one link,
-and a link is either right or wrong: an auditor computes hashes and compares."""
+A committed round is a chain of links (`kinds/train/trace.py`); whatever a cheat does differently breaks at least one
+link, and a link is either right or wrong: an auditor computes hashes and compares."""
 
 from __future__ import annotations
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from fallow.kinds.train.trace import MAX_LINKS_DRAWN, Cut, link_at, room_bytes, unit_rows
 from fallow.units import GIB, Ucr, cost_ucr
 from fallow.wire.local import BatchJob, JobSpec, LaneJob, ServeJob, TrainJob
 from fallow.wire.messages import EXACT, Offer, Shortfall
 from fallow.wire.tasks import Recipe
-from fallow.wire.traces import MAX_LINKS_DRAWN, Cut, link_at, room_bytes, unit_rows
 
 CPU_MILLIS = 1_000
 GENERATE_UNITS = 2_048

@@ -1,8 +1,8 @@
 """What of a receipt's work its owner does again, and what it proves when it agrees.
 
-A round in exact arithmetic is a chain of links (`wire/traces.py`): some are drawn here, after the fact, by whoever
-doubts. A finishing task, a check, and an answer are done again whole. What each must give is in the receipt, so the
-verdict is a comparison of hashes, and this module says in words what was compared and what was not.
+A round in exact arithmetic is a chain of links (`kinds/train/trace.py`): some are drawn here, after the fact, by
+whoever doubts. A finishing task, a check, and an answer are done again whole. What each must give is in the receipt, so
+the verdict is a comparison of hashes, and this module says in words what was compared and what was not.
 
 Defends against: receipts that ask for work or memory without end, that name foreign programs, or one input twice.
 Whether a receipt's signatures hold is for `wire/receipt_checks.py`, before this. Does not defend against: a cheat in
@@ -17,27 +17,24 @@ from typing import NamedTuple
 import msgspec
 
 from fallow.errors import FallowError
+from fallow.kinds.generate.tasks import CANCELLED, Generate, GenerateValue
+from fallow.kinds.train.tasks import TrainAudit, TrainChecked, TrainFinish, TrainParams, TrainRound
+from fallow.kinds.train.trace import (
+    MAX_LINKS_DRAWN,
+    Link,
+    Trace,
+    audit_task,
+    expected_answer,
+    link_at,
+    read_trace,
+    unit_rows,
+)
 from fallow.rules import economics, sizes, trust
 from fallow.wire import codec
 from fallow.wire.documents import Order
 from fallow.wire.messages import EXACT
 from fallow.wire.receipts import LaneWork, Receipt
-from fallow.wire.tasks import (
-    CANCELLED,
-    MAX_PARAMS_BYTES,
-    MAX_VALUE_BYTES,
-    Generate,
-    GenerateValue,
-    Recipe,
-    TaskOutput,
-    TaskSpec,
-    TrainAudit,
-    TrainChecked,
-    TrainFinish,
-    TrainParams,
-    TrainRound,
-)
-from fallow.wire.traces import MAX_LINKS_DRAWN, Link, Trace, audit_task, expected_answer, link_at, read_trace, unit_rows
+from fallow.wire.tasks import MAX_PARAMS_BYTES, MAX_VALUE_BYTES, Recipe, TaskOutput, TaskSpec
 
 ALL_LINKS = 1 << 16
 """More links than any round has."""

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from fallow.wire.tasks import Part, Recipe, RoundManifest, TrainFinish, TrainRound
+from fallow.kinds.train.tasks import RoundManifest, TrainFinish, TrainRound
+from fallow.wire.tasks import Part, Recipe
 
 CHECKPOINT_EVERY = 8
 """Rounds between checkpoints: bounds what a late joiner must replay."""

@@ -10,10 +10,10 @@ Does not count: the memory of cards, and pages of files that are mapped, which t
 
 from __future__ import annotations
 
+from fallow.kinds.train.trace import cut_for
 from fallow.units import GIB, MIB
 from fallow.wire.local import BatchJob, LaneJob, ModelSize, ServeJob, TrainJob
 from fallow.wire.tasks import Recipe
-from fallow.wire.traces import cut_for
 
 Work = TrainJob | BatchJob | ServeJob | LaneJob
 

@@ -4,13 +4,13 @@ A claim is *provisional* until it is final; only final units are paid. Every acc
 claims are all checked, by doing the task again elsewhere until `quorum` equal answers of distinct accounts stand. Later
 claims are checked with probability `rate`. Whether and by whom follows from randomness that is drawn after the claim
 was committed. A provider cannot tell a check from ordinary work, so a cheat also betrays itself when it is asked to
-check others. Work in exact arithmetic is committed to link by link (`wire/traces.py`), and then a check is `links` of
-them, drawn from the same randomness, done again by one other: cheap enough for every claim. Where that finds a
-difference, the whole task is done again as above. Who checks others while its own claim is still being decided is paid
-for that once the claim has stood: a cheat does not earn by its audits until it is caught. A caught account is banned
-and all its unchecked claims are done again. What was never checked becomes final when `window` later checks of the same
-account passed, or when its job ends: then one last claim of every account with unchecked ones is checked, so that a
-cheat cannot leave with what the sampling missed.
+check others. Work in exact arithmetic is committed to link by link (`kinds/train/trace.py`), and then a check is
+`links` of them, drawn from the same randomness, done again by one other: cheap enough for every claim. Where that finds
+a difference, the whole task is done again as above. Who checks others while its own claim is still being decided is
+paid for that once the claim has stood: a cheat does not earn by its audits until it is caught. A caught account is
+banned and all its unchecked claims are done again. What was never checked becomes final when `window` later checks of
+the same account passed, or when its job ends: then one last claim of every account with unchecked ones is checked, so
+that a cheat cannot leave with what the sampling missed.
 
 Defends against: wrong answers from single accounts and from colluders who are a minority, cheats who wait until they
 are trusted, providers who know their auditors, a steward who picks friendly auditors, accusations by a single liar.

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import msgspec
 
+from fallow.kinds.train.trace import trace_bytes_for
 from fallow.sdk.model_size import measure
 from fallow.wire.local import ModelSize
 from fallow.wire.tasks import DEFAULT_TRACE_BYTES, Recipe
-from fallow.wire.traces import trace_bytes_for
 
 Arithmetic = Literal["auto", "exact", "fp32"]
 EXACT_FORMS = ("llama", "mistral", "qwen2")
@@ -26,8 +26,8 @@ def settled(
     """The recipe that a job is submitted with (LoRA with its defaults without one), and the model's size by it. "auto"
     is exact where the model has an exact form, so that any machine can check any other, and where the recipe asks for
     it in any case; "exact" and "fp32" are what they say. Of an exact recipe that does not say how much may be kept of a
-    round, it is as much as the model needs to be checked by micro-batches (`wire/traces.py`), so that no provider is
-    asked for more room."""
+    round, it is as much as the model needs to be checked by micro-batches (`kinds/train/trace.py`), so that no provider
+    is asked for more room."""
     recipe = recipe or Recipe(method="lora")
     if arithmetic == "auto":
         arithmetic = "exact" if recipe.exact else arithmetic_for(model, recipe.batch_sequences)

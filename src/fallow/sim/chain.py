@@ -1,15 +1,13 @@
-"""Committed rounds in the simulator: the chain of states of `wire/traces.py`, with hashes in the place of tensors. A
-link follows from what it starts from and from its place in the job, as the real one does, so auditors of the simulator
-find what real ones would."""
+"""Committed rounds in the simulator: the chain of states of `kinds/train/trace.py`, with hashes in the place of
+tensors. A link follows from what it starts from and from its place in the job, as the real one does, so auditors of the
+simulator find what real ones would."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-from fallow.sim.people import digest
-from fallow.wire import codec
-from fallow.wire.tasks import Part, TaskOutput, TaskSpec, TrainAudit, TrainChecked, TrainRound, TrainValue
-from fallow.wire.traces import (
+from fallow.kinds.train.tasks import TrainAudit, TrainChecked, TrainRound, TrainValue
+from fallow.kinds.train.trace import (
     PREFIX,
     Cut,
     Link,
@@ -18,6 +16,9 @@ from fallow.wire.traces import (
     moments_name,
     theta_name,
 )
+from fallow.sim.people import digest
+from fallow.wire import codec
+from fallow.wire.tasks import Part, TaskOutput, TaskSpec
 
 PARAMETERS = 1_000
 STATE_BYTES = 4_000

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from fallow.kinds.train.tasks import TrainParams, TrainRound
 from fallow.rules.provider import events as t
 from fallow.sim import chain
 from fallow.sim.people import digest
@@ -27,7 +28,7 @@ from fallow.wire.messages import (
     PayVoucher,
     WatchLease,
 )
-from fallow.wire.tasks import TaskOutput, TaskSpec, TrainParams, TrainRound
+from fallow.wire.tasks import TaskOutput, TaskSpec
 
 if TYPE_CHECKING:
     from fallow.sim.provider import Provider

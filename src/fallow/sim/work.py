@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from fallow.kinds.train.tasks import TrainAudit, TrainFinish, TrainParams, TrainRound, TrainValue
 from fallow.sim import chain
 from fallow.sim.people import digest
 from fallow.wire import codec
-from fallow.wire.tasks import Part, TaskOutput, TaskSpec, TrainAudit, TrainFinish, TrainParams, TrainRound, TrainValue
+from fallow.wire.tasks import Part, TaskOutput, TaskSpec
 
 OWNED = ("model", "data")
 """Inputs that the requester holds from the beginning."""

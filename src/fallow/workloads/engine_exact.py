@@ -12,12 +12,12 @@ from pathlib import Path
 from torch import Tensor
 
 from fallow.errors import fail
+from fallow.kinds.generate.tasks import Generate, GenerateValue
 from fallow.numerics.exact.cache import Cache
 from fallow.numerics.exact.exactify import exactify
 from fallow.numerics.exact.format import quantise
 from fallow.numerics.exact.generation import Sampling, Text
 from fallow.numerics.exact.product import product
-from fallow.wire.tasks import Generate, GenerateValue
 from fallow.workloads import lora
 from fallow.workloads.batching import Batch
 from fallow.workloads.engines import Emit, StopWatch, read_sampling, too_long

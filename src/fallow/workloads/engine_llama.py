@@ -16,7 +16,7 @@ from typing import Any, cast
 import xllamacpp as _xllamacpp
 
 from fallow.errors import FallowError, fail
-from fallow.wire.tasks import CANCELLED, Generate, GenerateValue
+from fallow.kinds.generate.tasks import CANCELLED, Generate, GenerateValue
 from fallow.workloads.engines import Emit, read_sampling, split_opening, too_long
 from fallow.workloads.model_files import not_a_model
 

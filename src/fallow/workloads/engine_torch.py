@@ -19,7 +19,7 @@ from blake3 import blake3
 from transformers import DynamicCache
 
 from fallow.errors import fail
-from fallow.wire.tasks import Generate, GenerateValue
+from fallow.kinds.generate.tasks import Generate, GenerateValue
 from fallow.workloads import lora
 from fallow.workloads.engines import Emit, Sampling, StopWatch, read_sampling, too_long
 from fallow.workloads.model import LoadedModel, be_reproducible

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fallow.errors import FallowError, fail
-from fallow.wire.tasks import ChatTurn, Generate, GenerateValue
+from fallow.kinds.generate.tasks import ChatTurn, Generate, GenerateValue
 
 Emit = Callable[[str], bool]
 """Called with each new piece of text as soon as it is sure; returns False when nobody wants more."""

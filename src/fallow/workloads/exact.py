@@ -1,5 +1,5 @@
 """Training rounds in exact arithmetic: a chain of links between states that are written down and named by their hashes
-(`wire/traces.py`), and the same links done again by whoever checks them.
+(`kinds/train/trace.py`), and the same links done again by whoever checks them.
 
 The round and its audit run the same code: `ExactRound.take` does one link from the state that is loaded.
 """
@@ -13,6 +13,8 @@ import numpy as np
 import torch
 
 from fallow.errors import fail
+from fallow.kinds.train.tasks import TrainRound
+from fallow.kinds.train.trace import UNREADABLE, Cut, Link, cut_for, link_at, moments_name, theta_name, unit_rows
 from fallow.numerics import layout
 from fallow.numerics.compress import Floats, pack, update_layout
 from fallow.numerics.exact.gradients import Gradients
@@ -21,8 +23,7 @@ from fallow.numerics.exact.losses import LOSS_BITS, total_loss
 from fallow.numerics.exact.optimizers import AdamW, Schedule
 from fallow.numerics.exact.training import Rules, Trainer
 from fallow.numerics.layout import Array, Layout, Shape
-from fallow.wire.tasks import Recipe, TrainRound
-from fallow.wire.traces import UNREADABLE, Cut, Link, cut_for, link_at, moments_name, theta_name, unit_rows
+from fallow.wire.tasks import Recipe
 from fallow.workloads.data import Dataset, Place, Tokens, batch
 from fallow.workloads.state_files import StateFiles, identity
 from fallow.workloads.task import Work

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fallow.errors import FallowError, fail
+from fallow.kinds.generate.tasks import Generate
 from fallow.wire import codec
-from fallow.wire.tasks import Generate
 from fallow.workloads.engines import Emit, Engine
 from fallow.workloads.model_files import inspect_model
 from fallow.workloads.task import Outcome, Work

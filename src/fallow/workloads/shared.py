@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from fallow.errors import fail
+from fallow.kinds.train.tasks import RoundManifest
 from fallow.numerics import layout
 from fallow.numerics.aggregate import MeanUpdate, SharedState
 from fallow.numerics.compress import Floats, read_update
 from fallow.numerics.layout import Array, Layout, Shape
-from fallow.wire.tasks import RoundManifest
 from fallow.workloads.task import Work
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from fallow.errors import fail
-from fallow.wire.tasks import CANCELLED, Generate, GenerateValue
+from fallow.kinds.generate.tasks import CANCELLED, Generate, GenerateValue
 from fallow.workloads.engines import Emit, StopWatch, split_opening
 
 

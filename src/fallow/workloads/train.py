@@ -18,15 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from fallow.errors import fail
-from fallow.numerics.aggregate import MeanUpdate, SharedState
-from fallow.numerics.compress import Floats, pack, read_update, write_update
-from fallow.numerics.exact.exactify import exactify
-from fallow.numerics.exact.format import MAX_SEQUENCES
-from fallow.numerics.exact.llama import ExactLlama
-from fallow.numerics.fingerprint import state_hash
-from fallow.wire import codec
-from fallow.wire.tasks import (
-    Recipe,
+from fallow.kinds.train.tasks import (
     RoundManifest,
     TrainAudit,
     TrainChecked,
@@ -35,7 +27,15 @@ from fallow.wire.tasks import (
     TrainRound,
     TrainValue,
 )
-from fallow.wire.traces import MAX_UNITS, UNREADABLE, Cut, moments_name, theta_name
+from fallow.kinds.train.trace import MAX_UNITS, UNREADABLE, Cut, moments_name, theta_name
+from fallow.numerics.aggregate import MeanUpdate, SharedState
+from fallow.numerics.compress import Floats, pack, read_update, write_update
+from fallow.numerics.exact.exactify import exactify
+from fallow.numerics.exact.format import MAX_SEQUENCES
+from fallow.numerics.exact.llama import ExactLlama
+from fallow.numerics.fingerprint import state_hash
+from fallow.wire import codec
+from fallow.wire.tasks import Recipe
 from fallow.workloads import exact, lora
 from fallow.workloads.data import Dataset, Place, Tokens, batch, load_dataset
 from fallow.workloads.inner import AdamW, Schedule

@@ -13,6 +13,7 @@ from tests.node.provider.provider_net import Pool, open_pool
 from tests.node.steward.steward_net import Rogue, Told, rogue
 
 from fallow.errors import fail
+from fallow.kinds.generate.tasks import Generate, GenerateValue
 from fallow.node.api_keys import ApiKeys
 from fallow.node.lanes import leg
 from fallow.node.lanes.lane import Lanes
@@ -29,7 +30,6 @@ from fallow.wire.documents import ClaimRoot, Lease, Signed
 from fallow.wire.eip712 import hash_document
 from fallow.wire.local import LaneJob, ServeJob
 from fallow.wire.messages import LaneItem, LaneReady, LaneResult, LaneStop, LaneTask, Message, OpenLane
-from fallow.wire.tasks import Generate, GenerateValue
 
 JOB = b"j" * 32
 WORDS = [f"{n} " for n in range(9, -1, -1)]

@@ -22,6 +22,7 @@ from tests.node.lanes.lane_stage import (
     lane_stage,
 )
 
+from fallow.kinds.generate.tasks import CANCELLED, GenerateValue
 from fallow.node.lanes import audit
 from fallow.node.lanes.journal import keep_leaves
 from fallow.rules.steward import events as t
@@ -31,7 +32,6 @@ from fallow.wire.codec import decode, encode
 from fallow.wire.documents import ClaimRoot
 from fallow.wire.local import OpenJobLane
 from fallow.wire.messages import LaneItem, LaneResult, LaneStop, LaneTask, Message
-from fallow.wire.tasks import CANCELLED, GenerateValue
 
 
 @pytest.fixture(autouse=True)

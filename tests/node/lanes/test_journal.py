@@ -12,11 +12,11 @@ import pytest
 
 from fallow.adapters.event_log import SqliteEventLog
 from fallow.errors import FallowError
+from fallow.kinds.generate.tasks import CANCELLED, GenerateValue
 from fallow.node.lanes.journal import Answered, Journal, claimed_to, find_claim, keep_claim, read_answers
 from fallow.rules.steward.events import LaneAnswered
 from fallow.wire.codec import encode
 from fallow.wire.documents import Signed
-from fallow.wire.tasks import CANCELLED, GenerateValue
 
 LEASE = b"l" * 32
 

@@ -11,6 +11,7 @@ import pytest
 from tests.node.lanes.lane_stage import JOB, SERVE, WORDS, LaneStage, Player, countdown, generate, impatient, lane_stage
 
 from fallow.errors import FallowError
+from fallow.kinds.generate.tasks import Generate
 from fallow.node.lanes import lane as lane_module
 from fallow.node.lanes.journal import claim_leaves, find_claim
 from fallow.node.router import Caller
@@ -19,7 +20,6 @@ from fallow.sdk.lanes import Answer, AsyncLane
 from fallow.wire.claims import merkle_root
 from fallow.wire.codec import decode
 from fallow.wire.messages import GetLaneLeaves, LaneLeaves, LaneResult, LaneTask, Message
-from fallow.wire.tasks import Generate
 
 
 @pytest.fixture(autouse=True)

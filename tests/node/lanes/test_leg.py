@@ -11,12 +11,12 @@ import pytest
 from tests.node.lanes.lane_stage import JOB, SERVE, Player, countdown, generate, impatient, lane_stage
 
 from fallow.errors import FallowError
+from fallow.kinds.generate.tasks import Generate, GenerateValue
 from fallow.node.lanes.leg import Ask, Leg, most_units
 from fallow.rules.steward import events as t
 from fallow.sdk.lanes import AsyncLane
 from fallow.wire.codec import decode, encode
 from fallow.wire.messages import LaneItem, LaneResult, LaneTask, Message
-from fallow.wire.tasks import Generate, GenerateValue
 
 
 @pytest.fixture(autouse=True)

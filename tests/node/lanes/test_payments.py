@@ -13,13 +13,13 @@ from tests.node.lanes.lane_stage import JOB, SERVE, LaneStage, Player, countdown
 from tests.node.test_api_keys import FullDisk
 
 from fallow.adapters.clock import SystemClock, SystemEntropy
+from fallow.kinds.generate.tasks import CANCELLED, GenerateValue
 from fallow.node.api_keys import ApiKeys
 from fallow.node.lanes.payments import Payments
 from fallow.sdk.link import LinkStream
 from fallow.wire.codec import encode
 from fallow.wire.local import LaneReceipt, OpenJobLane, PaidTask
 from fallow.wire.messages import LaneItem, LaneResult, LaneStop, Message
-from fallow.wire.tasks import CANCELLED, GenerateValue
 
 PRICE_UCR = 2_000_000
 

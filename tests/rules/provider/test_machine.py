@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from tests.rules.provider.provider_play import ANNA_NODE, EVE_NODE, Play, kinds, output, spec, terms
 
+from fallow.kinds.train.tasks import TrainRound
+from fallow.kinds.train.trace import MAX_TRACE_BYTES
 from fallow.rules.provider import events as t
 from fallow.units import GIB
 from fallow.wire.claims import merkle_root, output_hash, task_id, task_leaf
 from fallow.wire.codec import encode
 from fallow.wire.messages import LeaseLeaving, TaskFailed
-from fallow.wire.tasks import DEFAULT_TRACE_BYTES, Recipe, TaskSpec, TrainRound
-from fallow.wire.traces import MAX_TRACE_BYTES
+from fallow.wire.tasks import DEFAULT_TRACE_BYTES, Recipe, TaskSpec
 
 
 def test_a_task_runs_only_when_the_escrow_is_open() -> None:

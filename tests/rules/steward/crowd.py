@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from blake3 import blake3
 
+from fallow.kinds.train.tasks import TrainAudit, TrainFinish, TrainParams, TrainRound, TrainValue
 from fallow.rules.steward import events as t
 from fallow.rules.steward.machine import State, outstanding, transition
 from fallow.sim import work
@@ -20,17 +21,7 @@ from fallow.wire.eip712 import hash_document
 from fallow.wire.ledger import Evidence
 from fallow.wire.local import BatchJob, JobSpec, LaneJob, TrainJob
 from fallow.wire.messages import EXACT, Hardware, NodeAddress, Offer, Rate, Shortfall
-from fallow.wire.tasks import (
-    Part,
-    Recipe,
-    TaskOutput,
-    TaskSpec,
-    TrainAudit,
-    TrainFinish,
-    TrainParams,
-    TrainRound,
-    TrainValue,
-)
+from fallow.wire.tasks import Part, Recipe, TaskOutput, TaskSpec
 
 BANK = b"b" * 20
 IDENTITY = t.Identity(b"s" * 20, b"S" * 32, BANK)

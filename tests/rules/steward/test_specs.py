@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from tests.rules.steward.crowd import Crowd, batch_spec, honest_crowd, honest_output, train_spec, word
 
+from fallow.kinds.train.tasks import TrainValue
 from fallow.rules import sizes
 from fallow.rules.steward import events as t
 from fallow.rules.steward.specs import batch_spec as spec_of
@@ -13,7 +14,7 @@ from fallow.rules.steward.state import Job, Slot, Vote
 from fallow.units import GIB
 from fallow.wire import codec
 from fallow.wire.local import BatchJob, JobSpec, ModelSize
-from fallow.wire.tasks import Part, TaskOutput, TrainValue
+from fallow.wire.tasks import Part, TaskOutput
 
 
 def test_batch_tasks() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 from blake3 import blake3
 
+from fallow.kinds.generate.tasks import CANCELLED, GenerateValue
 from fallow.node.services import Services
 from fallow.ports import EventLog
 from fallow.rules.steward.events import LaneAnswered
@@ -17,7 +18,6 @@ from fallow.units import Digest
 from fallow.wire.claims import lane_leaf, params_hash, value_hash
 from fallow.wire.codec import encode, recall
 from fallow.wire.documents import Word
-from fallow.wire.tasks import CANCELLED, GenerateValue
 
 FLUSH_S = 0.05
 

@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from fallow.errors import CODES, FallowError, fail, first_of
+from fallow.kinds.generate.tasks import CANCELLED, Generate, GenerateValue
 from fallow.node.lanes.journal import Answered, Journal, claimed_to, read_answers
 from fallow.node.services import Services
 from fallow.rules.steward.events import PrepareLane
@@ -32,7 +33,7 @@ from fallow.wire.messages import (
     NodeAddress,
     OpenLane,
 )
-from fallow.wire.tasks import CANCELLED, MAX_VALUE_BYTES, Generate, GenerateValue, Part
+from fallow.wire.tasks import MAX_VALUE_BYTES, Part
 
 log = structlog.get_logger()
 

@@ -17,6 +17,7 @@ import structlog
 
 from fallow.adapters.worker import COMMAND, Worker, WorkerLimits, open_worker
 from fallow.errors import FallowError, PeerFault, UnavailableError, fail
+from fallow.kinds.train.trace import MAX_TRACES_KEPT, MIN_TRACES_KEPT, PREFIX
 from fallow.node.cheats import Shirk, shirked_task
 from fallow.node.folders import materialize
 from fallow.node.provider.feed import Feeds
@@ -26,7 +27,6 @@ from fallow.rules.sizes import READ_BYTES_PER_S
 from fallow.units import BlobId
 from fallow.wire.messages import LogLine, NodeAddress, Progress
 from fallow.wire.tasks import DEFAULT_TRACE_BYTES, Part, TaskOutput
-from fallow.wire.traces import MAX_TRACES_KEPT, MIN_TRACES_KEPT, PREFIX
 from fallow.wire.trees import MAX_TREE_BYTES, decode_tree, is_tree
 from fallow.wire.worker import (
     CancelTask,
@@ -80,7 +80,7 @@ def checks_owner(lease: bytes) -> str:
 
 def too_many(sizes: Sequence[int]) -> int:
     """How many rounds' states, of those that take `sizes` (oldest first), are given up to have what is left within the
-    room that the order asked for (`wire/traces.py`)."""
+    room that the order asked for (`kinds/train/trace.py`)."""
     gone = max(0, len(sizes) - MAX_TRACES_KEPT)
     while len(sizes) - gone > MIN_TRACES_KEPT and sum(sizes[gone:]) > DEFAULT_TRACE_BYTES:
         gone += 1

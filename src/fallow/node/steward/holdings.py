@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from fallow.errors import FallowError, fail
+from fallow.kinds.train.trace import PREFIX
 from fallow.node.directory import find_offers
 from fallow.node.folders import materialize
 from fallow.node.router import Caller, Router
@@ -26,7 +27,6 @@ from fallow.wire.messages import NodeAddress
 from fallow.wire.receipt_checks import holds, verify
 from fallow.wire.receipts import LaneWork, Receipt, read_receipt, receipt_id
 from fallow.wire.tasks import Part
-from fallow.wire.traces import PREFIX
 from fallow.wire.trees import MAX_TREE_BYTES, is_tree
 
 log = structlog.get_logger()

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from fallow.errors import FallowError
+from fallow.kinds.train.tasks import TrainParams, TrainRound
+from fallow.kinds.train.trace import room_bytes
 from fallow.rules.provider import events as t
 from fallow.rules.provider.money import bank_work, covered, may_start, on_paid, settling, unpaid_ucr
 from fallow.rules.provider.quotes import on_ordered, on_proposed
@@ -19,8 +21,7 @@ from fallow.wire import codec
 from fallow.wire.claims import merkle_root, output_hash, task_leaf
 from fallow.wire.documents import ClaimRoot
 from fallow.wire.messages import LeaseLeaving, TaskFailed
-from fallow.wire.tasks import DEFAULT_TRACE_BYTES, TaskSpec, TrainParams, TrainRound
-from fallow.wire.traces import room_bytes
+from fallow.wire.tasks import DEFAULT_TRACE_BYTES, TaskSpec
 
 Effects = list[t.ProviderEffect]
 UNKNOWN = t.ReplyFailure("E1204", "this provider has no such lease of yours")

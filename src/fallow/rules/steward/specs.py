@@ -7,12 +7,13 @@ from typing import Any
 import msgspec
 
 from fallow.errors import FallowError
+from fallow.kinds.train.tasks import TrainValue
+from fallow.kinds.train.trace import read_trace
 from fallow.rules import market, rounds, sizes
 from fallow.rules.steward.state import Job, Slot, Vote
 from fallow.wire import codec
 from fallow.wire.local import BatchJob, TrainJob
-from fallow.wire.tasks import Part, TaskOutput, TaskSpec, TrainValue
-from fallow.wire.traces import read_trace
+from fallow.wire.tasks import Part, TaskOutput, TaskSpec
 
 
 def batch_spec(work: BatchJob, index: int) -> TaskSpec:

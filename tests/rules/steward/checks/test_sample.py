@@ -7,11 +7,12 @@ from collections.abc import Callable
 import pytest
 from tests.rules.steward.crowd import Crowd, Provider, exact_spec, h, honest_crowd, honest_output, lie, train_spec
 
+from fallow.kinds.train.tasks import TrainAudit, TrainFinish, TrainParams, TrainRound
 from fallow.rules.steward import events as t
 from fallow.rules.steward.state import Fate, Seat, Slot, Step
 from fallow.sim import chain
 from fallow.wire import codec
-from fallow.wire.tasks import TaskOutput, TaskSpec, TrainAudit, TrainFinish, TrainParams, TrainRound
+from fallow.wire.tasks import TaskOutput, TaskSpec
 
 Answer = Callable[[TaskSpec, TaskOutput], TaskOutput | None]
 

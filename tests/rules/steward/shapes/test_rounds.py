@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 from tests.rules.steward.crowd import Crowd, Provider, h, honest_crowd, honest_output, lie, recipe, train_spec
 
+from fallow.kinds.train.tasks import TrainFinish, TrainParams, TrainRound, TrainValue
 from fallow.rules.rounds import CHECKPOINT_EVERY
 from fallow.rules.steward import events as t
 from fallow.rules.steward.machine import view
 from fallow.rules.steward.shapes.rounds import believed
 from fallow.rules.steward.state import Fate, Step
 from fallow.wire import codec
-from fallow.wire.tasks import TaskOutput, TaskSpec, TrainFinish, TrainParams, TrainRound, TrainValue
+from fallow.wire.tasks import TaskOutput, TaskSpec
 
 
 def settle(crowd: Crowd, times: int = 5) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fallow.kinds.train.trace import PREFIX
 from fallow.rules import trust
 from fallow.rules.jobs import Attempt, Blame, deadline_ms
 from fallow.rules.steward.checks import sample
@@ -24,7 +25,6 @@ from fallow.rules.trust import Reason
 from fallow.wire.ledger import Evidence
 from fallow.wire.messages import NodeAddress
 from fallow.wire.tasks import Part
-from fallow.wire.traces import PREFIX
 
 MAX_SOURCES = 16
 MAX_OTHERS = 8

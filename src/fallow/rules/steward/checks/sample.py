@@ -1,13 +1,15 @@
 """Checks by sample: some links of a claim's committed chain, drawn after the claim, are done again by one other
 account.
 
-The check is a slot of its own, whose task (`wire/traces.py`) starts from the states that were claimed and does not hold
-the answers. So an auditor that does not do it cannot say that all is well, and what it says needs no second opinion
-while it agrees. The steward fetches the states and hands them on: the accused does not learn who checks it.
+The check is a slot of its own, whose task (`kinds/train/trace.py`) starts from the states that were claimed and does
+not hold the answers. So an auditor that does not do it cannot say that all is well, and what it says needs no second
+opinion while it agrees. The steward fetches the states and hands them on: the accused does not learn who checks it.
 """
 
 from __future__ import annotations
 
+from fallow.kinds.train.tasks import TrainAudit, TrainParams, TrainRound
+from fallow.kinds.train.trace import PREFIX, audit_task, expected_answer, read_trace
 from fallow.rules import market, trust
 from fallow.rules.steward.events import KeepBlob, LetGo
 from fallow.rules.steward.slots import add_slot
@@ -16,8 +18,7 @@ from fallow.rules.steward.state import Job, Seat, Slot, Step, Turn, Vote
 from fallow.wire import codec
 from fallow.wire.claims import output_hash
 from fallow.wire.messages import NodeAddress
-from fallow.wire.tasks import Part, TrainAudit, TrainParams, TrainRound
-from fallow.wire.traces import PREFIX, audit_task, expected_answer, read_trace
+from fallow.wire.tasks import Part
 
 
 def begin(job: Job, slot: Slot) -> None:

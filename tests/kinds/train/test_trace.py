@@ -7,20 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fallow.wire import codec
-from fallow.wire.claims import output_hash
-from fallow.wire.tasks import (
-    DEFAULT_TRACE_BYTES,
-    Part,
-    Recipe,
-    TaskOutput,
-    TaskSpec,
-    TrainAudit,
-    TrainParams,
-    TrainRound,
-    TrainValue,
-)
-from fallow.wire.traces import (
+from fallow.kinds.train.tasks import TrainAudit, TrainParams, TrainRound, TrainValue
+from fallow.kinds.train.trace import (
     MAX_FILES,
     MAX_TRACE_BYTES,
     MAX_TRACES_KEPT,
@@ -42,6 +30,9 @@ from fallow.wire.traces import (
     trace_bytes_for,
     unit_rows,
 )
+from fallow.wire import codec
+from fallow.wire.claims import output_hash
+from fallow.wire.tasks import DEFAULT_TRACE_BYTES, Part, Recipe, TaskOutput, TaskSpec
 
 STEPS = st.integers(1, 400)
 BATCHES = st.integers(1, 40)

@@ -28,20 +28,11 @@ from typing import NamedTuple
 import msgspec
 
 from fallow.errors import FallowError
+from fallow.kinds.train.tasks import TrainAudit, TrainChecked, TrainRound, TrainValue
 from fallow.units import GIB
 from fallow.wire import codec
 from fallow.wire.blob_id import blob_id_of
-from fallow.wire.tasks import (
-    DEFAULT_TRACE_BYTES,
-    Part,
-    Recipe,
-    TaskOutput,
-    TaskSpec,
-    TrainAudit,
-    TrainChecked,
-    TrainRound,
-    TrainValue,
-)
+from fallow.wire.tasks import DEFAULT_TRACE_BYTES, Part, Recipe, TaskOutput, TaskSpec
 
 PREFIX = "trace/"
 MAX_UNITS = 8
