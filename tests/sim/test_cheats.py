@@ -21,7 +21,7 @@ def all_right(world: Played) -> bool:
 def rounds_of(world: Played, name: str) -> int:
     """How many rounds of the job somebody claimed as the first."""
     (job,) = world.pool.steward.state.jobs.values()
-    first = [slot.votes[0].account for slot in job.slots if slot.round >= 0]
+    first = [slot.runs[0].account for slot in job.slots if slot.round >= 0]
     return first.count(world.account(name))
 
 

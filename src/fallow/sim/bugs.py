@@ -85,7 +85,7 @@ def _no_witnesses() -> tuple[list[Patch], Spoil]:
     return [(verdicts, "_witnesses_stand", _agree)], _nothing
 
 
-def _first_vote_settles() -> tuple[list[Patch], Spoil]:
+def _first_answer_settles() -> tuple[list[Patch], Spoil]:
     def tally(votes: list[trust.Vote], _under_way: int, _quorum: int) -> trust.Settled:
         return trust.Settled(votes[0].answer, (votes[0].account,), ())
 
@@ -94,7 +94,7 @@ def _first_vote_settles() -> tuple[list[Patch], Spoil]:
 
 def _cheat_is_paid() -> tuple[list[Patch], Spoil]:
     def catch(turn: Any, job: Any, slot: Any, vote: Any, _agree: Any) -> None:
-        pay.finalise_vote(turn, job, slot, vote, "checked", "outvoted")
+        pay.finalise_run(turn, job, slot, vote, "checked", "outvoted")
 
     return [(audit, "_catch", catch)], _nothing
 
@@ -236,7 +236,7 @@ BUGS: dict[str, Bug] = {
     "escrow-not-released": _escrow_kept,
     "escrow-opened-twice": _opened_twice,
     "slash-without-evidence": _no_witnesses,
-    "final-without-check": _first_vote_settles,
+    "final-without-check": _first_answer_settles,
     "cheat-is-paid": _cheat_is_paid,
     "claim-counted-twice": _units_twice,
     "lane-claim-paid-again": _lane_claim_again,

@@ -165,8 +165,8 @@ def test_outputs_must_be_here_before_they_count() -> None:
     for _ in range(3):
         crowd.pass_time(6_000)
     assert crowd.outcome(job).code == ""
-    votes = [vote for slot in crowd.state.jobs[job].slots for vote in slot.votes]
-    assert any(vote.fate is Fate.VOID for vote in votes)
+    runs = [run for slot in crowd.state.jobs[job].slots for run in slot.runs]
+    assert any(run.fate is Fate.VOID for run in runs)
     assert crowd.paid_to(thief) == 0
 
 

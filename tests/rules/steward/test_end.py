@@ -89,9 +89,9 @@ def test_cancel_at_any_moment_pays_what_is_final_and_returns_the_rest(kind: str,
     assert set(crowd.escrow.values()) <= {"closed"}
     state = crowd.state.jobs[job]
     for seat in state.seats:
-        votes = [vote for slot in state.slots for vote in slot.votes if vote.seat == seat.number]
-        final = sum(vote.spec.units for vote in votes if vote.fate is Fate.FINAL)
-        assert not any(vote.fate in (Fate.RUNNING, Fate.CLAIMED) for vote in votes)
+        runs = [run for slot in state.slots for run in slot.runs if run.seat == seat.number]
+        final = sum(run.spec.units for run in runs if run.fate is Fate.FINAL)
+        assert not any(run.fate in (Fate.RUNNING, Fate.CLAIMED) for run in runs)
         if seat.lease:
             assert crowd.vouchers.get(seat.lease, 0) == final
     assert crowd.tell(t.UserCancelled(crowd.now_ms, job)) == []

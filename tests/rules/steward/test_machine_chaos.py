@@ -61,11 +61,11 @@ def never_more_than_is_owed(crowd: Crowd) -> None:
 def counts_are_true(job: Job) -> None:
     final, held = dict.fromkeys(range(len(job.seats)), 0), dict.fromkeys(range(len(job.seats)), 0)
     hashes: list[bytes] = []
-    for vote in (vote for slot in job.slots for vote in slot.votes):
-        if vote.fate is Fate.FINAL:
-            final[vote.seat] += vote.spec.units
-            hashes.append(vote.claim_hash)
-        held[vote.seat] += vote.spec.units if vote.fate in (Fate.RUNNING, Fate.CLAIMED) else 0
+    for run in (run for slot in job.slots for run in slot.runs):
+        if run.fate is Fate.FINAL:
+            final[run.seat] += run.spec.units
+            hashes.append(run.claim_hash)
+        held[run.seat] += run.spec.units if run.fate in (Fate.RUNNING, Fate.CLAIMED) else 0
     assert [seat.final_units for seat in job.seats] == list(final.values())
     assert [seat.held_units for seat in job.seats] == list(held.values())
     assert len(hashes) == len(set(hashes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.rules.steward.crowd import Crowd, Provider, batch_spec, honest_crowd
 
 from fallow.rules.steward import events as t
-from fallow.rules.steward.pay import finalise_vote
+from fallow.rules.steward.pay import finalise_run
 from fallow.rules.steward.state import Fate, Turn
 
 
@@ -34,10 +34,10 @@ def test_a_final_claim_is_final_once() -> None:
     job = crowd.submit(batch_spec(2, 1, verify="none"))
     crowd.run()
     state = crowd.state.jobs[job]
-    vote = state.slots[0].votes[0]
-    assert vote.fate is Fate.FINAL
+    run = state.slots[0].runs[0]
+    assert run.fate is Fate.FINAL
     turn = Turn(crowd.state)
-    finalise_vote(turn, state, state.slots[0], vote, "none", "again")
+    finalise_run(turn, state, state.slots[0], run, "none", "again")
     assert turn.effects == []
 
 

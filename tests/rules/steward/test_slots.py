@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.rules.steward.crowd import Crowd, batch_spec, honest_crowd, honest_output
 
 from fallow.rules.steward import events as t
-from fallow.rules.steward.slots import add_slot, end_vote, reslot, respec, retire, set_step, void_vote, vote_of
+from fallow.rules.steward.slots import add_slot, end_run, reslot, respec, retire, run_of, set_step, void_run
 from fallow.rules.steward.state import Fate, Job, Step, Turn
 from fallow.wire.claims import task_id
 
@@ -44,18 +44,18 @@ def test_steps_move_the_counts() -> None:
         assert (slot.key in job.checking, slot.key in job.keeping) == (step is Step.CHECKING, step is Step.KEEPING)
 
 
-def test_ended_and_voided_votes_give_their_room_back_once() -> None:
+def test_ended_and_voided_runs_give_their_room_back_once() -> None:
     crowd, job, turn = ready()
     slot = job.slots[0]
-    vote = slot.votes[0]
-    seat = job.seats[vote.seat]
+    run = slot.runs[0]
+    seat = job.seats[run.seat]
     held = seat.held_units
-    end_vote(turn, job, vote, cancel=True)
-    end_vote(turn, job, vote, cancel=True)
+    end_run(turn, job, run, cancel=True)
+    end_run(turn, job, run, cancel=True)
     assert (seat.held_units, len(turn.effects)) == (held - 10, 1)
-    void_vote(turn, job, vote)
-    assert vote.fate is Fate.ENDED
-    assert vote_of(slot, seat, vote.task) is None
+    void_run(turn, job, run)
+    assert run.fate is Fate.ENDED
+    assert run_of(slot, seat, run.task) is None
     assert crowd.state.claims == {}
 
 
@@ -73,4 +73,4 @@ def test_retiring_stops_what_runs_and_keeps_what_was_claimed() -> None:
     crowd.tell(crowd.claim(assign.lease, assign.task, honest_output(assign.spec), provider))
     retire(turn, job, job.slots[1])
     assert (job.finals, job.slots[1].step) == (0, Step.FINAL)
-    assert crowd.state.jobs[job.id].seats[job.slots[1].votes[0].seat].final_units == 10
+    assert crowd.state.jobs[job.id].seats[job.slots[1].runs[0].seat].final_units == 10

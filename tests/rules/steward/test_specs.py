@@ -10,7 +10,7 @@ from fallow.rules import sizes
 from fallow.rules.steward import events as t
 from fallow.rules.steward.specs import batch_spec as spec_of
 from fallow.rules.steward.specs import part_named, round_spec, train_log, train_value, well_formed
-from fallow.rules.steward.state import Job, Slot, Vote
+from fallow.rules.steward.state import Job, Run, Slot
 from fallow.units import GIB
 from fallow.wire import codec
 from fallow.wire.local import BatchJob, JobSpec, ModelSize
@@ -38,28 +38,28 @@ def test_the_first_round_needs_model_and_data_only() -> None:
     assert (spec.units, round_spec(job, train_log(job).current, 0).units) == (40, 50)
 
 
-def vote(slot: Slot, output: TaskOutput | None) -> Vote:
-    return Vote(0, b"a" * 20, slot.task, slot.spec, 0, output=output)
+def run(slot: Slot, output: TaskOutput | None) -> Run:
+    return Run(0, b"a" * 20, slot.task, slot.spec, 0, output=output)
 
 
 def test_what_a_training_claim_must_have() -> None:
     _, job = training()
     slot = job.slots[0]
     honest = honest_output(slot.spec)
-    assert well_formed(job, slot, vote(slot, honest))
-    assert not well_formed(job, slot, vote(slot, None))
-    assert not well_formed(job, slot, vote(slot, TaskOutput(honest.value, ())))
-    assert not well_formed(job, slot, vote(slot, TaskOutput(b"\xc1", honest.parts)))
+    assert well_formed(job, slot, run(slot, honest))
+    assert not well_formed(job, slot, run(slot, None))
+    assert not well_formed(job, slot, run(slot, TaskOutput(honest.value, ())))
+    assert not well_formed(job, slot, run(slot, TaskOutput(b"\xc1", honest.parts)))
     slot.round = -1  # as of a finishing task
-    assert well_formed(job, slot, vote(slot, TaskOutput(codec.encode(TrainValue(word("s"), "", 1)), ())))
-    assert not well_formed(job, slot, vote(slot, TaskOutput(b"", ())))
+    assert well_formed(job, slot, run(slot, TaskOutput(codec.encode(TrainValue(word("s"), "", 1)), ())))
+    assert not well_formed(job, slot, run(slot, TaskOutput(b"", ())))
 
 
 def test_reading_outputs() -> None:
     _, job = training()
     slot = job.slots[0]
-    assert train_value(vote(slot, None)) is None
-    assert train_value(vote(slot, honest_output(slot.spec))) is not None
+    assert train_value(run(slot, None)) is None
+    assert train_value(run(slot, honest_output(slot.spec))) is not None
     part = Part("update", word("u"), 1)
     assert part_named(TaskOutput(b"", (part,)), "update") == part
     assert part_named(TaskOutput(b"", (part,)), "carry") is None

@@ -27,7 +27,7 @@ Tell = Callable[[t.StewardEvent], Awaitable[None]]
 
 
 @dataclass(frozen=True)
-class Vote:
+class Witness:
     """One provider's answer to a task: where it stands in that provider's lane, and its hash."""
 
     lease: bytes
@@ -61,16 +61,16 @@ class LaneAudits:
                 return self._unchecked(effect, "What was answered is no longer at hand.")
             if not record.units or record.cancelled(leg.kind):
                 continue  # a refusal earns nothing, and is no lie; where an answer was cut short depends on the moment
-            claimed = Vote(effect.lease, record.number, value_hash(record.value), record.units)
-            votes = await self._votes(effect, record, claimed)
-            others = [vote for vote in votes if vote.lease != effect.lease]
-            winner = _winner(votes, others, effect)
+            claimed = Witness(effect.lease, record.number, value_hash(record.value), record.units)
+            witnesses = await self._witnesses(effect, record, claimed)
+            others = [witness for witness in witnesses if witness.lease != effect.lease]
+            winner = _winner(witnesses, others, effect)
             if winner is None:
                 return self._unchecked(effect, "Too few other providers answered.")
-            agreeing = [vote for vote in others if vote.answer == winner]
+            agreeing = [witness for witness in others if witness.answer == winner]
             if winner != claimed.answer:
                 return await self._caught(effect, leg, record, claimed, agreeing)
-            used.update(vote.lease for vote in agreeing)
+            used.update(witness.lease for witness in agreeing)
         if not used:
             return self._unchecked(effect, "Nothing in the sample could be compared.")
         auditors = tuple(sorted(used))[:64]
@@ -79,20 +79,20 @@ class LaneAudits:
     def _unchecked(self, effect: t.AuditLane, what: str) -> t.StewardEvent:
         return t.LaneUnchecked(self._s.clock.now_ms(), effect.lease, effect.claim_hash, what)
 
-    async def _votes(self, effect: t.AuditLane, record: Answered, claimed: Vote) -> list[Vote]:
-        votes = [claimed]
+    async def _witnesses(self, effect: t.AuditLane, record: Answered, claimed: Witness) -> list[Witness]:
+        witnesses = [claimed]
         for lease in effect.auditors:
             if (auditor := self._lanes.legs.get(lease)) is None or not auditor.ready:
                 continue
-            vote = await self._vote(auditor, record)
-            if vote is not None:
-                votes.append(vote)
-            others = [one for one in votes if one.lease != effect.lease]
-            if _winner(votes, others, effect) is not None:
+            witness = await self._witness(auditor, record)
+            if witness is not None:
+                witnesses.append(witness)
+            others = [one for one in witnesses if one.lease != effect.lease]
+            if _winner(witnesses, others, effect) is not None:
                 break
-        return votes
+        return witnesses
 
-    async def _vote(self, auditor: Leg, record: Answered) -> Vote | None:
+    async def _witness(self, auditor: Leg, record: Answered) -> Witness | None:
         answer: asyncio.Future[LaneResult] = asyncio.get_running_loop().create_future()
 
         def deliver(_ask: Ask, message: LaneItem | LaneResult) -> None:
@@ -113,13 +113,13 @@ class LaneAudits:
             return None
         if result.code:
             return None
-        return Vote(auditor.plan.lease, ask.number, value_hash(result.value), result.units)
+        return Witness(auditor.plan.lease, ask.number, value_hash(result.value), result.units)
 
     async def _caught(
-        self, effect: t.AuditLane, leg: Leg, record: Answered, claimed: Vote, others: list[Vote]
+        self, effect: t.AuditLane, leg: Leg, record: Answered, claimed: Witness, others: list[Witness]
     ) -> t.StewardEvent:
         accused = await self._evidence(claimed)
-        proofs = [proof for vote in others if (proof := await self._evidence(vote)) is not None]
+        proofs = [proof for witness in others if (proof := await self._evidence(witness)) is not None]
         if accused is None or len(proofs) < 2:
             return self._unchecked(effect, "Other providers answered differently, but have not signed for it.")
         task = TaskSpec(leg.kind, record.params, (), record.seed, record.units, 0, 0)
@@ -127,32 +127,32 @@ class LaneAudits:
             self._s.clock.now_ms(), effect.lease, effect.claim_hash, task, accused, tuple(proofs[:8])
         )  # fmt: skip
 
-    async def _evidence(self, vote: Vote) -> Evidence | None:
+    async def _evidence(self, witness: Witness) -> Evidence | None:
         """The provider's own signature under its answer; waits for its next claim, which covers it."""
-        leg = self._lanes.legs.get(vote.lease)
-        signed = self._lanes.facts.signed_lease(vote.lease)
+        leg = self._lanes.legs.get(witness.lease)
+        signed = self._lanes.facts.signed_lease(witness.lease)
         if leg is None or signed is None:
             return None
         until_s = self._s.clock.monotonic_s() + CLAIM_WAIT_S
-        while (claim := find_claim(self._s.log, vote.lease, vote.number)) is None:
+        while (claim := find_claim(self._s.log, witness.lease, witness.number)) is None:
             if self._s.clock.monotonic_s() >= until_s:
                 return None
             await self._s.clock.sleep(CLAIM_POLL_S)
         leaves = claim_leaves(self._s.log, claim, leg.answered)
         if leaves is None:
             return None
-        index = vote.number - claim.first
+        index = witness.number - claim.first
         path = MerkleTree(leaves).path(index)
-        return Evidence(signed, claim.claim, vote.digest, vote.units, index, path, vote.number)
+        return Evidence(signed, claim.claim, witness.digest, witness.units, index, path, witness.number)
 
 
-def _winner(votes: list[Vote], others: list[Vote], effect: t.AuditLane) -> tuple[bytes, int] | None:
+def _winner(witnesses: list[Witness], others: list[Witness], effect: t.AuditLane) -> tuple[bytes, int] | None:
     """The answer that stands: `quorum` equal ones, the claimed one counted, against none; or one that `quorum` (and 2)
     accounts other than the accused's gave. None while neither is so."""
-    answers = {vote.answer for vote in votes}
-    if len(answers) == 1 and len(votes) >= effect.quorum:
-        return votes[0].answer
+    answers = {witness.answer for witness in witnesses}
+    if len(answers) == 1 and len(witnesses) >= effect.quorum:
+        return witnesses[0].answer
     for answer in answers:
-        if sum(vote.answer == answer for vote in others) >= max(2, effect.quorum):
+        if sum(witness.answer == answer for witness in others) >= max(2, effect.quorum):
             return answer
     return None

@@ -28,7 +28,7 @@ from fallow.rules.steward.events import (
     Prefetch,
 )
 from fallow.rules.steward.hiring import leave_alone
-from fallow.rules.steward.slots import blame_vote, end_vote, reslot, respec, set_step, void_vote, vote_of
+from fallow.rules.steward.slots import blame_run, end_run, reslot, respec, run_of, set_step, void_run
 from fallow.rules.steward.specs import part_named, well_formed
 from fallow.rules.steward.state import NEVER_MS, Fate, Job, Mark, Seat, Slot, Stage, Step, Turn
 
@@ -74,7 +74,7 @@ def _usable(job: Job) -> list[Seat]:
 def _place(job: Job, slot: Slot, free: list[Seat]) -> Seat | None:
     """Where the slot's task goes now; None when it has to wait. A provider that failed the task does not get it again
     under the same id; where all have, it gets a new id."""
-    tried: frozenset[bytes] = frozenset(vote.account for vote in slot.votes if vote.task == slot.task)
+    tried: frozenset[bytes] = frozenset(run.account for run in slot.runs if run.task == slot.task)
     if tried and tried.issuperset(seat.account for seat in _usable(job)):
         respec(job, slot, slot.spec)
         tried = NOBODY
@@ -119,24 +119,24 @@ def claimed(turn: Turn, job: Job, seat: Seat, event: PeerClaimed) -> None:
     if key is None or event.claim_hash in turn.state.claims:
         return
     slot = job.slots[key]
-    vote = vote_of(slot, seat, event.task)
-    if vote is None:
+    run = run_of(slot, seat, event.task)
+    if run is None:
         return
     seat.running.pop(event.task)
-    vote.fate, vote.answer, vote.output, vote.claim = Fate.CLAIMED, event.digest, event.output, event.claim
-    vote.claim_hash, vote.holders = event.claim_hash, event.holders
+    run.fate, run.answer, run.output, run.claim = Fate.CLAIMED, event.digest, event.output, event.claim
+    run.claim_hash, run.holders = event.claim_hash, event.holders
     seat.tasks_claimed += 1
-    seat.units_claimed += vote.spec.units
+    seat.units_claimed += run.spec.units
     seat.claims[event.claim_hash] = slot.key
     turn.state.claims[event.claim_hash] = seat.lease
-    if not well_formed(job, slot, vote):
-        blame_vote(turn, job, slot, vote, "E1102")
-        void_vote(turn, job, vote)
+    if not well_formed(job, slot, run):
+        blame_run(turn, job, slot, run, "E1102")
+        void_run(turn, job, run)
         reslot(turn, job, slot)
         return
-    learn_holders(job, vote)
+    learn_holders(job, run)
     if slot.of >= 0 and slot.step is Step.RUNNING:
-        audited(turn, job, slot, vote)
+        audited(turn, job, slot, run)
     elif slot.step is Step.RUNNING:
         set_step(job, slot, Step.KEEPING)
         if job.policy.checks:
@@ -154,9 +154,9 @@ def drawn(turn: Turn, job: Job, seat: Seat, event: AuditorsDrawn | LedgerRefused
     if key is None:
         return
     slot = job.slots[key]
-    for vote in slot.votes:
-        if vote.claim_hash == event.claim_hash and not vote.seed:
-            vote.seed = event.seed if isinstance(event, AuditorsDrawn) else event.claim_hash
+    for run in slot.runs:
+        if run.claim_hash == event.claim_hash and not run.seed:
+            run.seed = event.seed if isinstance(event, AuditorsDrawn) else event.claim_hash
             slot.forced = slot.forced or isinstance(event, LedgerRefusedDraw)
     decide(turn, job, slot)
 
@@ -171,12 +171,12 @@ def failed(turn: Turn, job: Job, seat: Seat, event: PeerFailed) -> None:
     if key is None:
         return
     slot = job.slots[key]
-    vote = vote_of(slot, seat, event.task)
-    if vote is None:
+    run = run_of(slot, seat, event.task)
+    if run is None:
         return
-    end_vote(turn, job, vote, cancel=False)
+    end_run(turn, job, run, cancel=False)
     whose = blame(event.code, retryable=event.retryable)
-    blame_vote(turn, job, slot, vote, event.code, whose, event.what)
+    blame_run(turn, job, slot, run, event.code, whose, event.what)
     turn.note(job, "failed", f"Task {slot.key} failed: {event.what} ({event.code})", seat.node)
     reslot(turn, job, slot)
 
@@ -241,13 +241,13 @@ def overdue_tasks(turn: Turn, job: Job) -> None:
     running = [(seat, key) for seat in job.seats for key in dict.fromkeys(seat.running.values())]
     for seat, key in running:
         slot = job.slots[key]
-        for vote in slot.running():
-            if vote.seat == seat.number and turn.now_ms >= vote.deadline_ms:
-                end_vote(turn, job, vote, cancel=True)
-                blame_vote(turn, job, slot, vote, "E1802")
+        for run in slot.running():
+            if run.seat == seat.number and turn.now_ms >= run.deadline_ms:
+                end_run(turn, job, run, cancel=True)
+                blame_run(turn, job, slot, run, "E1802")
                 turn.note(job, "failed", f"Task {slot.key} took too long at a provider; it moves.", seat.node)
                 reslot(turn, job, slot)
-    left = (vote.deadline_ms for _, key in running for vote in job.slots[key].running())
+    left = (run.deadline_ms for _, key in running for run in job.slots[key].running())
     job.task_due_ms = min(left, default=NEVER_MS)
 
 
@@ -255,8 +255,8 @@ def extend_deadlines(turn: Turn, job: Job) -> None:
     """The steward was away: work went on meanwhile, only nobody listened."""
     for seat in job.seats:
         for key in seat.running.values():
-            for vote in job.slots[key].running():
-                vote.deadline_ms = jobs.after_absence_ms(vote.deadline_ms, turn.now_ms)
+            for run in job.slots[key].running():
+                run.deadline_ms = jobs.after_absence_ms(run.deadline_ms, turn.now_ms)
 
 
 def blob_kept(turn: Turn, job: Job, event: BlobKept) -> None:
@@ -275,12 +275,12 @@ def spread(turn: Turn, job: Job, blob: bytes) -> None:
     the round closes. One that proves false later was fetched in vain, and nothing else. Each goes over its maker's link
     once, however many workers there are."""
     for slot in _keeping(job):
-        vote = slot.leading()
-        part = part_named(vote.output, "update") if vote is not None and vote.output is not None else None
-        if vote is None or part is None or part.blob != blob:
+        run = slot.leading()
+        part = part_named(run.output, "update") if run is not None and run.output is not None else None
+        if run is None or part is None or part.blob != blob:
             continue
         for seat in _usable(job):
-            if seat.number != vote.seat:
+            if seat.number != run.seat:
                 turn.ask(Prefetch(seat.lease, seat.peer, part))
         return
 
@@ -292,8 +292,8 @@ def blob_missing(turn: Turn, job: Job, event: BlobMissing) -> None:
     del job.kept[event.blob]
     job.missing[event.blob] = None
     for slot in _keeping(job):
-        for vote in slot.live():
-            if vote.output is not None and any(part.blob == event.blob for part in vote.output.parts):
+        for run in slot.live():
+            if run.output is not None and any(part.blob == event.blob for part in run.output.parts):
                 _no_data(turn, job, slot)
                 break
     for key in list(job.checking):
@@ -307,9 +307,9 @@ def blob_missing(turn: Turn, job: Job, event: BlobMissing) -> None:
 def _no_data(turn: Turn, job: Job, slot: Slot) -> None:
     """Nobody who claimed the slot's answer delivers its blobs. Claims that were confirmed stay so; the work is done
     again."""
-    for vote in slot.live():
-        blame_vote(turn, job, slot, vote, "E1602")
-        void_vote(turn, job, vote)
+    for run in slot.live():
+        blame_run(turn, job, slot, run, "E1602")
+        void_run(turn, job, run)
     slot.answer = b""
     if not slot.retired:
         respec(job, slot, slot.spec)

@@ -6,10 +6,10 @@ from fallow.rules import market, trust
 from fallow.rules.steward.checks.audit import advance, begin_check
 from fallow.rules.steward.events import JobEnded
 from fallow.rules.steward.hiring import decide_by_ms, forget
-from fallow.rules.steward.pay import clear, close_seat, finalise_batch, finalise_vote, on_trial
+from fallow.rules.steward.pay import clear, close_seat, finalise_batch, finalise_run, on_trial
 from fallow.rules.steward.shapes import lanes
-from fallow.rules.steward.slots import end_vote, reslot, set_step, void_vote
-from fallow.rules.steward.state import NEVER_MS, Ending, Fate, Job, Mark, Phase, Seat, Stage, Step, Turn, Vote
+from fallow.rules.steward.slots import end_run, reslot, set_step, void_run
+from fallow.rules.steward.state import NEVER_MS, Ending, Fate, Job, Mark, Phase, Run, Seat, Stage, Step, Turn
 from fallow.rules.trust import Reason
 from fallow.units import MS_PER_S, format_money
 from fallow.wire.tasks import TaskOutput
@@ -123,31 +123,31 @@ def _decide_all(turn: Turn, job: Job, seat: Seat) -> None:
     if seat.mark is Mark.NONE:
         seat.mark = Mark.FULL
     for key in dict.fromkeys(seat.running.values()):
-        for vote in job.slots[key].running():
-            if vote.seat == seat.number:
-                end_vote(turn, job, vote, cancel=True)
+        for run in job.slots[key].running():
+            if run.seat == seat.number:
+                end_run(turn, job, run, cancel=True)
         reslot(turn, job, job.slots[key])
     believed = turn.now_ms < seat.leased.ends_ms and _proven(turn, job, seat)
     for claim_hash, key in list(seat.claims.items()):
-        for vote in job.slots[key].votes:
-            if vote.claim_hash == claim_hash and vote.fate is Fate.CLAIMED:
-                _decide_vote(turn, job, vote, believed=believed)
+        for run in job.slots[key].runs:
+            if run.claim_hash == claim_hash and run.fate is Fate.CLAIMED:
+                _decide_run(turn, job, run, believed=believed)
     for batch in list(seat.batches.values()):
         if believed:
             finalise_batch(turn, job, seat, batch, "cleared", _IN_TIME)
     _drop_batches(turn, seat)
 
 
-def _decide_vote(turn: Turn, job: Job, vote: Vote, *, believed: bool) -> None:
-    slot = job.slots[job.tasks[vote.task]]
+def _decide_run(turn: Turn, job: Job, run: Run, *, believed: bool) -> None:
+    slot = job.slots[job.tasks[run.task]]
     if not believed or slot.disputed or slot.step is Step.KEEPING:
-        void_vote(turn, job, vote)
+        void_run(turn, job, run)
         reslot(turn, job, slot)
         return
-    finalise_vote(turn, job, slot, vote, "cleared", _IN_TIME)
+    finalise_run(turn, job, slot, run, "cleared", _IN_TIME)
     if not any(other.fate is Fate.CLAIMED for other in slot.live()) and slot.step is not Step.FINAL:
         for other in slot.running():
-            end_vote(turn, job, other, cancel=True)
+            end_run(turn, job, other, cancel=True)
         set_step(job, slot, Step.FINAL)
 
 
@@ -178,8 +178,8 @@ def wind_down(turn: Turn, job: Job) -> None:
     for key in list(job.checking):
         slot = job.slots[key]
         audits = job.slots[slot.audit].running() if slot.audit >= 0 else []
-        for vote in (*slot.running(), *audits) if late else ():
-            end_vote(turn, job, vote, cancel=True)
+        for run in (*slot.running(), *audits) if late else ():
+            end_run(turn, job, run, cancel=True)
         advance(turn, job, slot, recruit=False)
     if job.checking or (not late and _settled_but_fetching(job)):
         return
@@ -199,8 +199,8 @@ def _stop(turn: Turn, job: Job) -> None:
     """Cancel everything that is not a check."""
     for slot in job.slots:
         if slot.step is Step.RUNNING and slot.of < 0:
-            for vote in slot.running():
-                end_vote(turn, job, vote, cancel=True)
+            for run in slot.running():
+                end_run(turn, job, run, cancel=True)
     job.searching = False
     for seat in job.seats:
         if seat.negotiating and seat.stage is not Stage.OPENING:
@@ -214,9 +214,9 @@ def _clear_or_void(turn: Turn, job: Job, seat: Seat) -> None:
         if proven and claim_hash in seat.provisional:
             clear(turn, job, seat, claim_hash)
     for key in list(seat.claims.values()):
-        for vote in job.slots[key].votes:
-            if vote.seat == seat.number and vote.fate is Fate.CLAIMED:
-                void_vote(turn, job, vote)
+        for run in job.slots[key].runs:
+            if run.seat == seat.number and run.fate is Fate.CLAIMED:
+                void_run(turn, job, run)
     _drop_batches(turn, seat)
     seat.provisional.clear()
 
@@ -258,8 +258,8 @@ def outputs(job: Job) -> tuple[TaskOutput | None, ...]:
     keys = [job.finish_slot] if job.log is not None else [slot.key for slot in job.slots]
     found: list[TaskOutput | None] = []
     for key in keys:
-        vote = job.slots[key].chosen() if key >= 0 and job.slots[key].step is Step.FINAL else None
-        found.append(vote.output if vote is not None else None)
+        run = job.slots[key].chosen() if key >= 0 and job.slots[key].step is Step.FINAL else None
+        found.append(run.output if run is not None else None)
     return tuple(found)
 
 

@@ -433,7 +433,7 @@ class Draw(StewardEffect, frozen=True):
 class AuditLane(StewardEffect, frozen=True):
     """Do the lane tasks at `indexes` of the batch (0 is number `first`) again on the lanes of `auditors`, in that
     order of preference, as ordinary tasks among others, until `quorum` equal answers, the claimed one counted, stand
-    against none, or an answer has `quorum` (and 2) votes of accounts other than the accused's. The interpreter must
+    against none, or an answer has the word of `quorum` (and 2) accounts other than the accused's. The interpreter must
     keep the params and answers of batches until LedgerClosed. -> LaneAudited, LaneCaught or LaneUnchecked."""
 
     lease: Word

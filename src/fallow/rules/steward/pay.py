@@ -16,7 +16,7 @@ from fallow.rules.steward.events import (
     PeerPaid,
 )
 from fallow.rules.steward.slots import set_step
-from fallow.rules.steward.state import Batch, Fate, Job, Mark, Pending, Seat, Slot, Stage, State, Step, Turn, Vote
+from fallow.rules.steward.state import Batch, Fate, Job, Mark, Pending, Run, Seat, Slot, Stage, State, Step, Turn
 from fallow.units import format_money
 from fallow.wire.documents import Signed
 from fallow.wire.tasks import TaskOutput, TaskSpec
@@ -26,20 +26,20 @@ SAME = "what it found is what another had claimed"
 """Why an audit's claim is final."""
 
 
-def finalise_vote(turn: Turn, job: Job, slot: Slot, vote: Vote, check: str, reason: str) -> None:
+def finalise_run(turn: Turn, job: Job, slot: Slot, run: Run, check: str, reason: str) -> None:
     """The claim is final: its units are owed, its receipt is kept."""
-    if vote.fate is not Fate.CLAIMED or vote.claim is None:
+    if run.fate is not Fate.CLAIMED or run.claim is None:
         return
-    seat = job.seats[vote.seat]
-    vote.fate = Fate.FINAL
-    seat.held_units -= vote.spec.units
-    seat.claims.pop(vote.claim_hash, None)
-    seat.provisional.pop(vote.claim_hash, None)
-    turn.state.claims.pop(vote.claim_hash, None)
-    agreeing = _agreeing(job, slot, vote) if check == "checked" else ()
-    done = _Done(vote.claim_hash, vote.claim, vote.spec.units, check, reason, vote.spec, vote.output, agreeing)
+    seat = job.seats[run.seat]
+    run.fate = Fate.FINAL
+    seat.held_units -= run.spec.units
+    seat.claims.pop(run.claim_hash, None)
+    seat.provisional.pop(run.claim_hash, None)
+    turn.state.claims.pop(run.claim_hash, None)
+    agreeing = _agreeing(job, slot, run) if check == "checked" else ()
+    done = _Done(run.claim_hash, run.claim, run.spec.units, check, reason, run.spec, run.output, agreeing)
     _owe(turn, job, seat, done)
-    vote.seed = b""
+    run.seed = b""
 
 
 class _Done(NamedTuple):
@@ -55,11 +55,11 @@ class _Done(NamedTuple):
     agreeing: tuple[Agreeing, ...] = ()
 
 
-def _agreeing(job: Job, slot: Slot, vote: Vote) -> tuple[Agreeing, ...]:
+def _agreeing(job: Job, slot: Slot, run: Run) -> tuple[Agreeing, ...]:
     found: list[Agreeing] = []
     for other in slot.live():
         theirs = job.seats[other.seat].theirs
-        if other is not vote and other.answer == vote.answer and other.claim is not None and theirs is not None:
+        if other is not run and other.answer == run.answer and other.claim is not None and theirs is not None:
             found.append(Agreeing(other.account, theirs, other.claim))
     return tuple(found[:MAX_AGREEING])
 
@@ -127,9 +127,9 @@ def hold(state: State, seat: Seat, claim_hash: bytes, seed: bytes, *, fresh: boo
 def on_trial(job: Job, account: bytes) -> bool:
     """Whether it is still to be decided what something that the account claimed in this job is worth."""
     return any(
-        vote.account == account and vote.fate is Fate.CLAIMED
+        run.account == account and run.fate is Fate.CLAIMED
         for key in (*job.checking, *job.keeping)
-        for vote in job.slots[key].live()
+        for run in job.slots[key].live()
     )
 
 
@@ -162,9 +162,9 @@ def clear(turn: Turn, job: Job, seat: Seat, claim_hash: bytes) -> None:
         finalise_batch(turn, job, seat, batch, check, reason)
         return
     slot = job.slots[seat.claims[claim_hash]]
-    for vote in slot.votes:
-        if vote.claim_hash == claim_hash and vote.fate is Fate.CLAIMED:
-            finalise_vote(turn, job, slot, vote, check, reason)
+    for run in slot.runs:
+        if run.claim_hash == claim_hash and run.fate is Fate.CLAIMED:
+            finalise_run(turn, job, slot, run, check, reason)
     if slot.step is Step.PROVISIONAL:
         set_step(job, slot, Step.FINAL)
     if check == "unchecked":

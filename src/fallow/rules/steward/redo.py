@@ -51,8 +51,8 @@ def _on_seat(job: Job, seat: Seat) -> list[StewardEffect]:
 def _on_lease(job: Job, seat: Seat) -> list[StewardEffect]:
     effects = hiring.standing_effects(job, seat)
     for key in dict.fromkeys(seat.running.values()):
-        votes = [vote for vote in job.slots[key].running() if vote.seat == seat.number]
-        effects.extend(assign_effect(job, seat, vote) for vote in votes)
+        runs = [run for run in job.slots[key].running() if run.seat == seat.number]
+        effects.extend(assign_effect(job, seat, run) for run in runs)
     effects.extend(_draws(job, seat))
     if seat.voucher_ucr > seat.acked_ucr and seat.stage is Stage.OPEN:
         effects.append(Pay(seat.lease, seat.peer, seat.voucher_ucr))
@@ -66,9 +66,9 @@ def _draws(job: Job, seat: Seat) -> list[StewardEffect]:
     effects: list[StewardEffect] = []
     for claim_hash, key in seat.claims.items():
         slot = job.slots[key]
-        for vote in slot.votes if slot.step is Step.KEEPING and job.policy.checks else ():
-            if vote.claim_hash == claim_hash and not vote.seed and vote.claim is not None:
-                effects.append(Draw(seat.lease, claim_hash, vote.claim))
+        for run in slot.runs if slot.step is Step.KEEPING and job.policy.checks else ():
+            if run.claim_hash == claim_hash and not run.seed and run.claim is not None:
+                effects.append(Draw(seat.lease, claim_hash, run.claim))
     for batch in seat.batches.values():
         if not batch.seed:
             effects.append(Draw(seat.lease, batch.claim_hash, batch.claim))
@@ -81,10 +81,10 @@ def _blobs(job: Job) -> list[StewardEffect]:
     wanted: dict[bytes, StewardEffect] = {}
     for key in job.keeping:
         slot = job.slots[key]
-        for vote in slot.live():
-            for part in vote.output.parts if vote.output is not None else ():
+        for run in slot.live():
+            for part in run.output.parts if run.output is not None else ():
                 if job.kept.get(part.blob) is False:
-                    wanted[part.blob] = KeepBlob(job.id, part, sources_of(slot, vote.answer))
+                    wanted[part.blob] = KeepBlob(job.id, part, sources_of(slot, run.answer))
     for key in job.checking:
         slot = job.slots[key]
         for part in slot.spec.inputs:
@@ -143,6 +143,6 @@ def _seat_moments(state: State, job: Job, seat: Seat) -> Iterator[int]:
         if dead is not None:
             yield dead
     for key in dict.fromkeys(seat.running.values()):
-        for vote in job.slots[key].running():
-            if vote.seat == seat.number:
-                yield vote.deadline_ms
+        for run in job.slots[key].running():
+            if run.seat == seat.number:
+                yield run.deadline_ms

@@ -1,4 +1,4 @@
-"""Slots and the votes in them: the only place that moves them from step to step and keeps the counts true."""
+"""Slots and the runs in them: the only place that moves them from step to step and keeps the counts true."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fallow.rules import jobs
 from fallow.rules.jobs import Attempt, Blame
 from fallow.rules.steward.events import CancelTask
 from fallow.rules.steward.specs import round_spec, train_log
-from fallow.rules.steward.state import Ending, Fate, Job, Mark, Seat, Slot, Step, Turn, Vote
+from fallow.rules.steward.state import Ending, Fate, Job, Mark, Run, Seat, Slot, Step, Turn
 from fallow.wire.claims import task_id
 from fallow.wire.tasks import TaskSpec
 
@@ -68,36 +68,36 @@ def set_step(job: Job, slot: Slot, step: Step) -> None:
         job.log_dirty = True
 
 
-def end_vote(turn: Turn, job: Job, vote: Vote, *, cancel: bool) -> None:
-    """A running vote ends without an answer; nothing is owed for it."""
-    if vote.fate is not Fate.RUNNING:
+def end_run(turn: Turn, job: Job, run: Run, *, cancel: bool) -> None:
+    """A run that is under way ends without an answer; nothing is owed for it."""
+    if run.fate is not Fate.RUNNING:
         return
-    seat = job.seats[vote.seat]
-    vote.fate = Fate.ENDED
-    seat.running.pop(vote.task, None)
-    seat.held_units -= vote.spec.units
+    seat = job.seats[run.seat]
+    run.fate = Fate.ENDED
+    seat.running.pop(run.task, None)
+    seat.held_units -= run.spec.units
     if cancel:
-        turn.ask(CancelTask(seat.lease, seat.peer, vote.task))
+        turn.ask(CancelTask(seat.lease, seat.peer, run.task))
 
 
-def void_vote(turn: Turn, job: Job, vote: Vote) -> None:
+def void_run(turn: Turn, job: Job, run: Run) -> None:
     """A claim turned out to be worth nothing, or of nobody's use without being wrong; it will not be paid."""
-    if vote.fate is not Fate.CLAIMED:
+    if run.fate is not Fate.CLAIMED:
         return
-    seat = job.seats[vote.seat]
-    vote.fate = Fate.VOID
-    seat.held_units -= vote.spec.units
-    seat.claims.pop(vote.claim_hash, None)
-    seat.provisional.pop(vote.claim_hash, None)
-    turn.state.claims.pop(vote.claim_hash, None)
+    seat = job.seats[run.seat]
+    run.fate = Fate.VOID
+    seat.held_units -= run.spec.units
+    seat.claims.pop(run.claim_hash, None)
+    seat.provisional.pop(run.claim_hash, None)
+    turn.state.claims.pop(run.claim_hash, None)
 
 
-def blame_vote(
-    turn: Turn, job: Job, slot: Slot, vote: Vote, code: str = "", blame: Blame = Blame.PLACE, what: str = ""
+def blame_run(
+    turn: Turn, job: Job, slot: Slot, run: Run, code: str = "", blame: Blame = Blame.PLACE, what: str = ""
 ) -> None:
     """Remember a failed attempt, and hold it against the seat."""
-    slot.attempts.append(Attempt(vote.account, blame, code, what))
-    strike(turn, job, job.seats[vote.seat])
+    slot.attempts.append(Attempt(run.account, blame, code, what))
+    strike(turn, job, job.seats[run.seat])
 
 
 def strike(turn: Turn, job: Job, seat: Seat) -> None:
@@ -110,13 +110,13 @@ def strike(turn: Turn, job: Job, seat: Seat) -> None:
 
 
 def reslot(turn: Turn, job: Job, slot: Slot) -> None:
-    """After votes of the slot ended or were voided: go on with what is left, wait for another provider, or give up."""
+    """After runs of the slot ended or were voided: go on with what is left, wait for another provider, or give up."""
     if slot.step is Step.FINAL or slot.step is Step.DROPPED:
         return
     if slot.of >= 0 and job.slots[slot.of].audit != slot.key and job.slots[slot.of].dissent != slot.key:
         retire(turn, job, slot)
     live = slot.live()
-    if any(vote.answer == slot.answer for vote in live) and slot.usable:
+    if any(run.answer == slot.answer for run in live) and slot.usable:
         return
     if live and slot.step in (Step.CHECKING, Step.PROVISIONAL):
         slot.answer = live[0].answer
@@ -127,15 +127,15 @@ def reslot(turn: Turn, job: Job, slot: Slot) -> None:
     slot.answer, slot.seed, slot.reason, slot.disputed, slot.dissent = b"", b"", None, False, -1
     drop_audit(turn, job, slot)
     if slot.retired:
-        for vote in slot.running():
-            end_vote(turn, job, vote, cancel=True)
+        for run in slot.running():
+            end_run(turn, job, run, cancel=True)
         set_step(job, slot, Step.DROPPED)
         return
     first, *others = slot.running() or [None]
     if first is not None:
-        for vote in others:
-            if vote is not None:
-                end_vote(turn, job, vote, cancel=True)
+        for run in others:
+            if run is not None:
+                end_run(turn, job, run, cancel=True)
         set_step(job, slot, Step.RUNNING)
         return
     set_step(job, slot, Step.WAITING)
@@ -177,16 +177,16 @@ def retire(turn: Turn, job: Job, slot: Slot) -> None:
         job.unusable -= 1
     job.finals -= slot.step is Step.FINAL
     slot.retired = True
-    for vote in slot.running():
+    for run in slot.running():
         if slot.step is not Step.CHECKING:
-            end_vote(turn, job, vote, cancel=True)
+            end_run(turn, job, run, cancel=True)
     if slot.step in (Step.WAITING, Step.RUNNING):
         set_step(job, slot, Step.DROPPED)
 
 
-def vote_of(slot: Slot, seat: Seat, task: bytes) -> Vote | None:
-    """The seat's running vote on the task."""
-    for vote in reversed(slot.votes):
-        if vote.seat == seat.number and vote.task == task and vote.fate is Fate.RUNNING:
-            return vote
+def run_of(slot: Slot, seat: Seat, task: bytes) -> Run | None:
+    """The seat's run of the task that is under way."""
+    for run in reversed(slot.runs):
+        if run.seat == seat.number and run.task == task and run.fate is Fate.RUNNING:
+            return run
     return None

@@ -97,9 +97,9 @@ def papers_of(job: Job, seat: Seat, charge: Charge | None = None) -> Papers:
 
 def refuted_output(job: Job, charge: Charge) -> TaskOutput | None:
     """What the accused answered to the task of a charge; None for a lane's, and where it is not known."""
-    slots = (slot for slot in job.slots if any(vote.task == charge.task for vote in slot.votes))
-    votes = (vote for slot in slots for vote in slot.votes)
-    return next((v.output for v in votes if v.task == charge.task and v.answer == charge.accused.output), None)
+    slots = (slot for slot in job.slots if any(run.task == charge.task for run in slot.runs))
+    runs = (run for slot in slots for run in slot.runs)
+    return next((v.output for v in runs if v.task == charge.task and v.answer == charge.accused.output), None)
 
 
 def _forget(state: State, job: Job) -> None:

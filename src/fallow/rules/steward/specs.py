@@ -10,7 +10,7 @@ from fallow.errors import FallowError
 from fallow.kinds.train.tasks import TrainValue
 from fallow.kinds.train.trace import read_trace
 from fallow.rules import market, rounds, sizes
-from fallow.rules.steward.state import Job, Slot, Vote
+from fallow.rules.steward.state import Job, Run, Slot
 from fallow.wire import codec
 from fallow.wire.local import BatchJob, TrainJob
 from fallow.wire.tasks import Part, TaskOutput, TaskSpec
@@ -55,7 +55,7 @@ def _trees(work: TrainJob) -> tuple[Part, Part]:
     return Part("model", work.model, 0), Part("data", work.data, work.data_bytes)
 
 
-def work_before(job: Job, number: int, shard: int) -> Vote | None:
+def work_before(job: Job, number: int, shard: int) -> Run | None:
     """What the shard did in the round before `number`, as far as it is known now: it may not be checked yet."""
     key = job.round_slots.get((number - 1, shard))
     return job.slots[key].leading() if key is not None else None
@@ -63,19 +63,19 @@ def work_before(job: Job, number: int, shard: int) -> Vote | None:
 
 def own_part(job: Job, number: int, shard: int) -> tuple[Part, ...]:
     """The shard's own update of the round before, where the manifests that `number` starts from end before it."""
-    vote = work_before(job, number, shard) if train_log(job).seen(number) < number else None
-    found = part_named(vote.output, "update") if vote is not None and vote.output is not None else None
+    run = work_before(job, number, shard) if train_log(job).seen(number) < number else None
+    found = part_named(run.output, "update") if run is not None and run.output is not None else None
     return () if found is None else (Part("own", found.blob, found.size_bytes),)
 
 
 def _carry(job: Job, number: int, shard: int) -> tuple[Part, ...]:
-    vote = work_before(job, number, shard)
-    if vote is None or vote.output is None:
+    run = work_before(job, number, shard)
+    if run is None or run.output is None:
         return ()
-    found = part_named(vote.output, "carry")
+    found = part_named(run.output, "carry")
     if found is None or found.blob in job.missing:
         return ()
-    return (found,) if job.kept.get(found.blob) or job.seats[vote.seat].usable else ()
+    return (found,) if job.kept.get(found.blob) or job.seats[run.seat].usable else ()
 
 
 def _spec(
@@ -90,26 +90,26 @@ def part_named(output: TaskOutput, name: str) -> Part | None:
     return next((part for part in output.parts if part.name == name), None)
 
 
-def train_value(vote: Vote) -> TrainValue | None:
+def train_value(run: Run) -> TrainValue | None:
     """The value of a train claim; None when a provider wrote something else there."""
-    if vote.output is None:
+    if run.output is None:
         return None
     try:
-        return codec.decode(TrainValue, vote.output.value)
+        return codec.decode(TrainValue, run.output.value)
     except FallowError:
         return None
 
 
-def well_formed(job: Job, slot: Slot, vote: Vote) -> bool:
+def well_formed(job: Job, slot: Slot, run: Run) -> bool:
     """Whether a claim's output has what its kind must have. A round without an update is no contribution, whoever
     agrees."""
-    if job.log is None or vote.output is None or slot.of >= 0:
-        return vote.output is not None
-    value = train_value(vote)
+    if job.log is None or run.output is None or slot.of >= 0:
+        return run.output is not None
+    value = train_value(run)
     if slot.round < 0:
-        return value is not None or bool(vote.output.parts)
+        return value is not None or bool(run.output.parts)
     params: Any = msgspec.msgpack.decode(slot.spec.params)
     wants_checkpoint = bool(params[-1])
-    has = {part.name for part in vote.output.parts}
+    has = {part.name for part in run.output.parts}
     whole = value is not None and "update" in has and (not wants_checkpoint or "checkpoint" in has)
-    return whole and (not market.in_links(job.spec) or read_trace(train_work(job).recipe, vote.output) is not None)
+    return whole and (not market.in_links(job.spec) or read_trace(train_work(job).recipe, run.output) is not None)

@@ -64,7 +64,7 @@ class Step(Enum):
 
 
 class Fate(Enum):
-    """What became of a vote (one seat's attempt at one task). Only `FINAL` ones are paid."""
+    """What became of a run of a task. Only `FINAL` ones are paid."""
 
     RUNNING = "running"
     CLAIMED = "claimed"
@@ -84,8 +84,8 @@ class Phase(Enum):
     CANCELLED = "cancelled"
 
 
-class Vote(msgspec.Struct):
-    """One seat's attempt at a slot's task, under the task id of that time. The fields from `answer` on are set when
+class Run(msgspec.Struct):
+    """One seat's go at a slot's task, under the task id of that time. The fields from `answer` on are set when
     it is claimed; `seed` when it was drawn (b"" before)."""
 
     seat: int
@@ -103,9 +103,9 @@ class Vote(msgspec.Struct):
 
 
 class Slot(msgspec.Struct):
-    """A place for one accepted answer. `votes` are all attempts, `answer` the one that is believed (b"": none). A
-    slot is `called` are auditors that were drawn but are busy. A slot is `retired` when nobody needs its answer any
-    more (its round was rolled back) although its claims still await pay.
+    """A place for one accepted answer. `runs` are all there were of its task, `attempts` those that failed, `answer`
+    the one that is believed (b"": none). `called` are auditors that were drawn but are busy. A slot is `retired` when
+    nobody needs its answer any more (its round was rolled back) although its claims still await pay.
 
     A slot whose claim is checked by sample has an `audit`, the key of another slot, which is the check `of` it: its
     task is to do some links again, and `expected` is the answer that agrees with the claim, whose hash is `accused`.
@@ -115,7 +115,7 @@ class Slot(msgspec.Struct):
     spec: TaskSpec
     task: bytes
     step: Step = Step.WAITING
-    votes: list[Vote] = []
+    runs: list[Run] = []
     attempts: list[Attempt] = []
     answer: bytes = b""
     reason: Reason | None = None
@@ -138,22 +138,22 @@ class Slot(msgspec.Struct):
     def usable(self) -> bool:
         return self.step in (Step.PROVISIONAL, Step.FINAL)
 
-    def live(self) -> list[Vote]:
-        """Votes on the present task that count in its ballot."""
-        return [v for v in self.votes if v.task == self.task and v.fate in (Fate.CLAIMED, Fate.FINAL)]
+    def live(self) -> list[Run]:
+        """Runs of the present task whose answers count."""
+        return [v for v in self.runs if v.task == self.task and v.fate in (Fate.CLAIMED, Fate.FINAL)]
 
-    def running(self) -> list[Vote]:
-        return [v for v in self.votes if v.fate is Fate.RUNNING]
+    def running(self) -> list[Run]:
+        return [v for v in self.runs if v.fate is Fate.RUNNING]
 
-    def chosen(self) -> Vote | None:
-        """The vote whose answer is believed: the first of them."""
-        for vote in self.votes:
-            if vote.task == self.task and vote.answer == self.answer and vote.fate in (Fate.CLAIMED, Fate.FINAL):
-                return vote
+    def chosen(self) -> Run | None:
+        """The run whose answer is believed: the first of them."""
+        for run in self.runs:
+            if run.task == self.task and run.answer == self.answer and run.fate in (Fate.CLAIMED, Fate.FINAL):
+                return run
         return None
 
-    def leading(self) -> Vote | None:
-        """The vote that is believed or, before anything is, the first that was claimed."""
+    def leading(self) -> Run | None:
+        """The run that is believed or, before anything is, the first that was claimed."""
         return self.chosen() if self.answer else next(iter(self.live()), None)
 
 
@@ -183,7 +183,7 @@ class Pending(msgspec.Struct):
 
 class Seat(msgspec.Struct):
     """A provider's place in a job: first a negotiation, then a lease. Units: `final_units` of them are paid,
-    `held_units` are running or claimed and would have to be. `claims` maps the claim hash of each CLAIMED vote to its
+    `held_units` are running or claimed and would have to be. `claims` maps the claim hash of each CLAIMED run to its
     slot; `provisional` those of them, and lane batches, that wait to be cleared, in the order of claiming. `strikes`
     counts failures since the last good claim."""
 

@@ -175,7 +175,7 @@ def test_the_drawn_auditor_is_waited_for() -> None:
     spec = next(e.spec for e in crowd.of(t.Assign) if e.task == task)
     effects = crowd.tell(crowd.claim(busy.lease, task, honest_output(spec), crowd.leases[busy.lease][1]))
     assert t.Assign in {type(effect) for effect in effects}
-    assert [vote.account for vote in slot.votes if vote.fate is Fate.RUNNING] == [called]
+    assert [run.account for run in slot.runs if run.fate is Fate.RUNNING] == [called]
 
 
 def test_a_refused_draw_means_a_check() -> None:

@@ -61,15 +61,15 @@ def test_every_claim_of_an_honest_crowd_is_sampled_once_by_somebody_else() -> No
     checks = [slot for slot in slots(crowd, job) if slot.of >= 0]
     assert len(rounds) == len(checks) == len(audits(crowd)) == 9
     for check in checks:
-        (vote,) = check.votes
-        assert vote.account not in {other.account for other in slots(crowd, job)[check.of].votes}
-        assert (check.step, vote.fate, vote.answer) == (Step.FINAL, Fate.FINAL, check.expected)
+        (run,) = check.runs
+        assert run.account not in {other.account for other in slots(crowd, job)[check.of].runs}
+        assert (check.step, run.fate, run.answer) == (Step.FINAL, Fate.FINAL, check.expected)
         found = params(check.spec)
         assert isinstance(found, TrainAudit)
         assert len(found.links) == 2
     receipts = [effect for effect in crowd.of(t.KeepReceipt) if effect.check == "sampled"]
     assert len(receipts) == 18
-    assert all(len(slot.votes) == 1 for slot in rounds), "no round was done twice"
+    assert all(len(slot.runs) == 1 for slot in rounds), "no round was done twice"
 
 
 def test_an_audit_is_cheaper_than_the_round() -> None:
@@ -125,7 +125,7 @@ def test_states_are_let_go_when_their_check_is_over() -> None:
     assert not crowd.state.jobs[job].lent
     assert not fetched & kept_now(crowd, job).keys()
     rounds = [slot.chosen() for slot in slots(crowd, job) if slot.round >= 0]
-    outputs = [vote.output for vote in rounds if vote is not None and vote.output is not None]
+    outputs = [run.output for run in rounds if run is not None and run.output is not None]
     updates = {part.blob for output in outputs for part in output.parts if part.name == "update"}
     assert updates
     assert updates <= kept_now(crowd, job).keys()
@@ -171,8 +171,8 @@ def test_who_is_caught_with_its_first_claim_is_paid_nothing_not_even_for_honest_
         assert crowd.state.standing(cheat.account).banned
         assert crowd.paid_to(cheat) == 0
         assert all(crowd.paid_to(one) > 0 for one in crowd.providers[1:] if one.done)
-        votes = [vote for slot in slots(crowd, job) if slot.of >= 0 for vote in slot.votes]
-        audited += any(vote.account == cheat.account and vote.answer for vote in votes)
+        runs = [run for slot in slots(crowd, job) if slot.of >= 0 for run in slot.runs]
+        audited += any(run.account == cheat.account and run.answer for run in runs)
     assert audited, "none of the cheats was asked to check anybody before it was caught"
 
 
@@ -225,7 +225,7 @@ def test_to_say_that_a_claim_is_wrong_is_not_enough_to_be_paid() -> None:
         assert not any(crowd.state.standing(one.account).banned for one in crowd.providers[2:])
         for receipt in crowd.of(t.KeepReceipt):
             assert "cheat" in crowd.leases[receipt.lease][1].name or receipt.output == honest_output(receipt.spec)
-        found = [slot for slot in slots(crowd, job) if slot.of >= 0 and any(v.fate is Fate.FINAL for v in slot.votes)]
+        found = [slot for slot in slots(crowd, job) if slot.of >= 0 and any(v.fate is Fate.FINAL for v in slot.runs)]
         judged += sum(slot.answer != slot.expected for slot in found)
     assert judged, "somebody found a false claim and was paid for that"
 
@@ -236,7 +236,7 @@ def test_whole_rounds_are_done_again_where_that_is_asked_for() -> None:
     settle(crowd)
     assert crowd.outcome(job).code == ""
     assert not audits(crowd)
-    assert all(len(slot.votes) == 2 for slot in slots(crowd, job))
+    assert all(len(slot.runs) == 2 for slot in slots(crowd, job))
 
 
 def test_other_arithmetic_is_checked_as_ever() -> None:
@@ -320,7 +320,7 @@ def test_a_restart_in_the_middle_of_an_audit_loses_nothing() -> None:
         crowd.pass_time(1_000)
     settle(crowd)
     assert crowd.outcome(job).code == ""
-    assert all(len(slot.votes) == 1 for slot in slots(crowd, job) if slot.round >= 0)
+    assert all(len(slot.runs) == 1 for slot in slots(crowd, job) if slot.round >= 0)
 
 
 @pytest.mark.parametrize("salt", range(3))

@@ -116,7 +116,7 @@ def test_work_on_an_update_that_turns_out_to_be_missing_is_dropped() -> None:
     crowd.run()
     state = crowd.state.jobs[job]
     first, onward = (state.slots[state.round_slots[number, 0]] for number in (0, 1))
-    update = next(part for part in first.votes[0].output.parts if part.name == "update")  # pyright: ignore[reportOptionalMemberAccess]
+    update = next(part for part in first.runs[0].output.parts if part.name == "update")  # pyright: ignore[reportOptionalMemberAccess]
     crowd.hold.clear()
     crowd.tell(t.BlobMissing(crowd.now_ms, job, update.blob))
     assert onward.retired
@@ -175,8 +175,8 @@ def test_a_later_cheat_is_rolled_back(honest_claims: int, ahead: int) -> None:
             assert entry.update in honest_output(state.slots[state.round_slots[number, shard]].spec).parts
     retired = [slot for slot in state.slots if slot.retired]
     for slot in retired:  # honest work on what turned out to be false ground is paid
-        for vote in slot.votes:
-            if vote.account != cheat.account and vote.fate is Fate.CLAIMED:
+        for run in slot.runs:
+            if run.account != cheat.account and run.fate is Fate.CLAIMED:
                 raise AssertionError("an honest claim was left unpaid")
 
 

@@ -8,19 +8,19 @@ from fallow.rules.jobs import Attempt, Blame, deadline_ms
 from fallow.rules.steward.checks import sample
 from fallow.rules.steward.events import Assign, Charge, KeepBlob
 from fallow.rules.steward.hiring import can_recruit, same_everywhere
-from fallow.rules.steward.pay import SAME, clear, finalise_vote, hold, on_trial, passed
+from fallow.rules.steward.pay import SAME, clear, finalise_run, hold, on_trial, passed
 from fallow.rules.steward.slots import (
-    blame_vote,
+    blame_run,
     drop_audit,
-    end_vote,
+    end_run,
     reslot,
     respec,
     set_step,
     strike,
-    void_vote,
+    void_run,
 )
 from fallow.rules.steward.specs import part_named
-from fallow.rules.steward.state import Fate, Job, Mark, Seat, Slot, Stage, Step, Turn, Vote
+from fallow.rules.steward.state import Fate, Job, Mark, Run, Seat, Slot, Stage, Step, Turn
 from fallow.rules.trust import Reason
 from fallow.wire.ledger import Evidence
 from fallow.wire.messages import NodeAddress
@@ -34,27 +34,27 @@ def decide(turn: Turn, job: Job, slot: Slot) -> None:
     """A slot in KEEPING whose claim is drawn and whose outputs are here: check it, or let it stand for now."""
     if slot.step is not Step.KEEPING:
         return
-    vote = slot.leading()
-    if vote is None or vote.output is None or not keep_parts(turn, job, slot, vote):
+    run = slot.leading()
+    if run is None or run.output is None or not keep_parts(turn, job, slot, run):
         return
-    if vote.fate is Fate.FINAL:
+    if run.fate is Fate.FINAL:
         set_step(job, slot, Step.FINAL)
         return
-    slot.answer = vote.answer
-    job.seats[vote.seat].strikes = 0
+    slot.answer = run.answer
+    job.seats[run.seat].strikes = 0
     if not job.policy.checks:
-        finalise_vote(turn, job, slot, vote, "none", "the job asked for no checks")
+        finalise_run(turn, job, slot, run, "none", "the job asked for no checks")
         set_step(job, slot, Step.FINAL)
         return
-    if not vote.seed:
+    if not run.seed:
         return
-    slot.seed = vote.seed
-    standing = turn.state.standing(vote.account)
-    if not probing(job, vote.account) < job.policy.probation - standing.passed:
+    slot.seed = run.seed
+    standing = turn.state.standing(run.account)
+    if not probing(job, run.account) < job.policy.probation - standing.passed:
         standing = standing._replace(passed=job.policy.probation)
-    reason = trust.must_check(job.policy, standing, vote.seed, forced=slot.forced)
+    reason = trust.must_check(job.policy, standing, run.seed, forced=slot.forced)
     if reason is None:
-        hold(turn.state, job.seats[vote.seat], vote.claim_hash, vote.seed, fresh=True)
+        hold(turn.state, job.seats[run.seat], run.claim_hash, run.seed, fresh=True)
         set_step(job, slot, Step.PROVISIONAL)
         return
     begin_check(turn, job, slot, reason)
@@ -68,14 +68,14 @@ def probing(job: Job, account: bytes) -> int:
 
 
 def _first(slot: Slot) -> bytes:
-    return next((vote.account for vote in slot.live()), b"")
+    return next((run.account for run in slot.live()), b"")
 
 
 def begin_check(turn: Turn, job: Job, slot: Slot, reason: Reason) -> None:
-    """Have the slot's claim done again elsewhere, or a sample of it where that is what the policy says. Its votes are
+    """Have the slot's claim done again elsewhere, or a sample of it where that is what the policy says. Its runs are
     no longer waiting to be cleared."""
-    for vote in slot.live():
-        job.seats[vote.seat].provisional.pop(vote.claim_hash, None)
+    for run in slot.live():
+        job.seats[run.seat].provisional.pop(run.claim_hash, None)
     slot.reason, slot.since_ms = reason, turn.now_ms
     set_step(job, slot, Step.CHECKING)
     if reason in (Reason.PROBATION, Reason.SAMPLED):
@@ -83,12 +83,12 @@ def begin_check(turn: Turn, job: Job, slot: Slot, reason: Reason) -> None:
     advance(turn, job, slot, recruit=True)
 
 
-def keep_parts(turn: Turn, job: Job, slot: Slot, vote: Vote) -> bool:
+def keep_parts(turn: Turn, job: Job, slot: Slot, run: Run) -> bool:
     """Whether the claim's outputs are in our own store; asks for what is not. An optimiser's state ("carry") and the
     states on the way stay with their provider until somebody needs them: they are large and seldom used by another."""
-    assert vote.output is not None, "a claim has an output"
-    parts = [part for part in vote.output.parts if part.name != "carry" and not part.name.startswith(PREFIX)]
-    return _keep(turn, job, parts, sources_of(slot, vote.answer))
+    assert run.output is not None, "a claim has an output"
+    parts = [part for part in run.output.parts if part.name != "carry" and not part.name.startswith(PREFIX)]
+    return _keep(turn, job, parts, sources_of(slot, run.answer))
 
 
 def _keep(turn: Turn, job: Job, parts: list[Part], sources: tuple[NodeAddress, ...]) -> bool:
@@ -103,15 +103,15 @@ def _keep(turn: Turn, job: Job, parts: list[Part], sources: tuple[NodeAddress, .
 def sources_of(slot: Slot, answer: bytes) -> tuple[NodeAddress, ...]:
     """Who says to hold the outputs of this answer."""
     found: dict[bytes, NodeAddress] = {}
-    for vote in slot.live():
-        if vote.answer == answer:
-            for address in vote.holders:
+    for run in slot.live():
+        if run.answer == answer:
+            for address in run.holders:
                 found.setdefault(address.node, address)
     return tuple(found.values())[:MAX_SOURCES]
 
 
 def advance(turn: Turn, job: Job, slot: Slot, *, recruit: bool) -> None:
-    """Count the votes of a slot that is being checked. Ask further auditors, settle, or give the check up; without
+    """Count the runs of a slot that is being checked. Ask further auditors, settle, or give the check up; without
     `recruit` nobody new is asked (the job is ending)."""
     if slot.step is not Step.CHECKING:
         return
@@ -121,8 +121,8 @@ def advance(turn: Turn, job: Job, slot: Slot, *, recruit: bool) -> None:
     if slot.audit >= 0:
         _advance_sample(turn, job, slot, recruit=recruit)
         return
-    under_way = sum(1 for vote in slot.running() if vote.task == slot.task)
-    ballot = [trust.Vote(vote.account, vote.answer) for vote in live]
+    under_way = sum(1 for run in slot.running() if run.task == slot.task)
+    ballot = [trust.Vote(run.account, run.answer) for run in live]
     match trust.tally(ballot, under_way, job.policy.quorum):
         case trust.Settled(answer=answer, right=right):
             _settle(turn, job, slot, answer, right)
@@ -163,7 +163,7 @@ def _ask_auditors(turn: Turn, job: Job, slot: Slot, more: int, under_way: int) -
 def _out_of_room(job: Job, slot: Slot) -> bool:
     """Whether others could check the slot if only their leases had money left. They get no more work under these:
     either new leases take their place, or the job has run out of money."""
-    tried = {vote.account for vote in slot.votes if vote.task == slot.task}
+    tried = {run.account for run in slot.runs if run.task == slot.task}
     found = False
     for number in job.live:
         seat = job.seats[number]
@@ -192,7 +192,7 @@ def _carry_kept(turn: Turn, job: Job, slot: Slot) -> bool:
 def _seats_for(turn: Turn, job: Job, slot: Slot, account: bytes) -> list[Seat]:
     """The account's seats that can check the slot: of the same class of machine, with room, and none of them in it
     yet."""
-    if any(vote.account == account and vote.task == slot.task for vote in slot.votes):
+    if any(run.account == account and run.task == slot.task for run in slot.runs):
         return []
     first = job.seats[slot.live()[0].seat].offer.hardware.numerics
     seats = (job.seats[number] for job_id, number in turn.state.accounts.get(account, {}) if job_id == job.id)
@@ -208,44 +208,44 @@ def _seats_for(turn: Turn, job: Job, slot: Slot, account: bytes) -> list[Seat]:
 def assign(turn: Turn, job: Job, slot: Slot, seat: Seat) -> None:
     """Give the slot's task to a seat, as original or as hidden duplicate: it looks the same to the provider."""
     deadline = deadline_ms(turn.now_ms, slot.spec.timeout_s)
-    vote = Vote(seat.number, seat.account, slot.task, slot.spec, deadline)
-    slot.votes.append(vote)
+    run = Run(seat.number, seat.account, slot.task, slot.spec, deadline)
+    slot.runs.append(run)
     job.task_due_ms = min(job.task_due_ms, deadline)
     seat.running[slot.task] = slot.key
     seat.held_units += slot.spec.units
-    turn.ask(assign_effect(job, seat, vote))
+    turn.ask(assign_effect(job, seat, run))
 
 
-def assign_effect(job: Job, seat: Seat, vote: Vote) -> Assign:
-    """Send the vote's task, and say who holds the inputs that other providers made."""
+def assign_effect(job: Job, seat: Seat, run: Run) -> Assign:
+    """Send the run's task, and say who holds the inputs that other providers made."""
     sources: dict[bytes, NodeAddress] = {}
-    for part in vote.spec.inputs:
+    for part in run.spec.inputs:
         for address in job.holders.get(part.blob, ()):
             sources.setdefault(address.node, address)
     known = tuple(address for address in sources.values() if address.node != seat.node)
-    return Assign(seat.lease, seat.peer, vote.task, vote.spec, known[:MAX_SOURCES])
+    return Assign(seat.lease, seat.peer, run.task, run.spec, known[:MAX_SOURCES])
 
 
 def _settle(turn: Turn, job: Job, slot: Slot, answer: bytes, right: tuple[bytes, ...]) -> None:
-    votes = slot.live()
+    runs = slot.live()
     slot.answer = answer
-    agree = [vote for vote in votes if vote.answer == answer]
-    text = f"{len(agree)} equal answers of {len(votes)}"
-    for vote in slot.running():
-        end_vote(turn, job, vote, cancel=True)
-    for vote in agree:
-        job.seats[vote.seat].strikes = 0
-        finalise_vote(turn, job, slot, vote, "checked", text)
+    agree = [run for run in runs if run.answer == answer]
+    text = f"{len(agree)} equal answers of {len(runs)}"
+    for run in slot.running():
+        end_run(turn, job, run, cancel=True)
+    for run in agree:
+        job.seats[run.seat].strikes = 0
+        finalise_run(turn, job, slot, run, "checked", text)
     set_step(job, slot, Step.KEEPING)
     for account in right:
         passed(turn, account)
     dissent, slot.dissent = slot.dissent, -1
-    for vote in votes:
-        if vote.answer != answer:
-            _catch(turn, job, slot, vote, agree)
+    for run in runs:
+        if run.answer != answer:
+            _catch(turn, job, slot, run, agree)
     if dissent >= 0:
         accused = job.slots[dissent].accused
-        _judge_dissent(turn, job, job.slots[dissent], right=all(vote.claim_hash != accused for vote in agree))
+        _judge_dissent(turn, job, job.slots[dissent], right=all(run.claim_hash != accused for run in agree))
     decide(turn, job, slot)
 
 
@@ -264,30 +264,30 @@ def _advance_sample(turn: Turn, job: Job, slot: Slot, *, recruit: bool) -> None:
         _unchecked(turn, job, slot)
 
 
-def audited(turn: Turn, job: Job, audit: Slot, vote: Vote) -> None:
+def audited(turn: Turn, job: Job, audit: Slot, run: Run) -> None:
     """The drawn links were done again. Equal hashes: the claim stands. Else the whole task is done again by others,
     which decides who is right: one account's word is not enough to accuse another."""
     slot = job.slots[audit.of]
-    audit.answer = vote.answer
-    job.seats[vote.seat].strikes = 0
+    audit.answer = run.answer
+    job.seats[run.seat].strikes = 0
     if slot.audit == audit.key:
         slot.audit = -1
     # else it is gone: its account was banned meanwhile
     there = any(claimed.claim_hash == audit.accused for claimed in slot.live())
-    if vote.answer == audit.expected:
-        if on_trial(job, vote.account):  # a cheat that does its audits is not to earn by them until it is caught
-            hold(turn.state, job.seats[vote.seat], vote.claim_hash, audit.seed, trial=True)
+    if run.answer == audit.expected:
+        if on_trial(job, run.account):  # a cheat that does its audits is not to earn by them until it is caught
+            hold(turn.state, job.seats[run.seat], run.claim_hash, audit.seed, trial=True)
             set_step(job, audit, Step.PROVISIONAL)
         else:
-            finalise_vote(turn, job, audit, vote, "sampled", SAME)
+            finalise_run(turn, job, audit, run, "sampled", SAME)
             set_step(job, audit, Step.FINAL)
-        passed(turn, vote.account)
+        passed(turn, run.account)
         if there:
-            _stands(turn, job, slot, sample.words(audit, vote))
+            _stands(turn, job, slot, sample.words(audit, run))
         else:
             advance(turn, job, slot, recruit=job.ending is None)
         return
-    hold(turn.state, job.seats[vote.seat], vote.claim_hash, audit.seed)
+    hold(turn.state, job.seats[run.seat], run.claim_hash, audit.seed)
     set_step(job, audit, Step.PROVISIONAL)
     if not there:
         _confirm(turn, job, audit)
@@ -305,7 +305,7 @@ def _stands(turn: Turn, job: Job, slot: Slot, text: str) -> None:
     """The check by sample found what was claimed."""
     for claimed in slot.live():
         job.seats[claimed.seat].strikes = 0
-        finalise_vote(turn, job, slot, claimed, "sampled", text)
+        finalise_run(turn, job, slot, claimed, "sampled", text)
         passed(turn, claimed.account)
     set_step(job, slot, Step.KEEPING)
     decide(turn, job, slot)
@@ -316,10 +316,10 @@ def _judge_dissent(turn: Turn, job: Job, audit: Slot, *, right: bool) -> None:
     if right:
         _confirm(turn, job, audit)
         return
-    for vote in audit.live():
-        turn.note(job, "caught", f"Task {audit.key}: a false alarm.", job.seats[vote.seat].node)
-        void_vote(turn, job, vote)
-        ban(turn, vote.account)
+    for run in audit.live():
+        turn.note(job, "caught", f"Task {audit.key}: a false alarm.", job.seats[run.seat].node)
+        void_run(turn, job, run)
+        ban(turn, run.account)
 
 
 def _confirm(turn: Turn, job: Job, audit: Slot) -> None:
@@ -335,11 +335,11 @@ def _undecided(turn: Turn, job: Job, slot: Slot) -> None:
     """No quorum for any answer: nobody is paid, nobody is accused, somebody else has to do it."""
     turn.note(job, "audit", f"Task {slot.key}: the answers differ and nobody can decide; it is done again.")
     slot.dissent = -1
-    for vote in slot.running():
-        end_vote(turn, job, vote, cancel=True)
-    for vote in slot.live():
-        slot.attempts.append(Attempt(vote.account, Blame.PLACE, "E1502"))
-        void_vote(turn, job, vote)
+    for run in slot.running():
+        end_run(turn, job, run, cancel=True)
+    for run in slot.live():
+        slot.attempts.append(Attempt(run.account, Blame.PLACE, "E1502"))
+        void_run(turn, job, run)
     if not slot.retired:
         respec(job, slot, slot.spec)
     reslot(turn, job, slot)
@@ -349,51 +349,51 @@ def _unchecked(turn: Turn, job: Job, slot: Slot) -> None:
     """Nobody is there to check it: the claims stay provisional till the end."""
     text = "Results cannot be checked now: there is no other provider that could. They stay provisional."
     turn.warn_once(job, "no auditor", text)
-    for vote in slot.live():
-        if vote.fate is Fate.CLAIMED:
-            hold(turn.state, job.seats[vote.seat], vote.claim_hash, vote.seed)
+    for run in slot.live():
+        if run.fate is Fate.CLAIMED:
+            hold(turn.state, job.seats[run.seat], run.claim_hash, run.seed)
     set_step(job, slot, Step.PROVISIONAL)
 
 
 def _abandon(turn: Turn, job: Job, slot: Slot) -> None:
     """The job is ending and nobody is asked any more: who has proved itself is believed, if nobody objects."""
-    for vote in [vote for vote in slot.live() if vote.fate is Fate.CLAIMED]:
-        standing = turn.state.standing(vote.account)
+    for run in [run for run in slot.live() if run.fate is Fate.CLAIMED]:
+        standing = turn.state.standing(run.account)
         if slot.disputed or standing.passed < max(1, job.policy.probation):
-            void_vote(turn, job, vote)
+            void_run(turn, job, run)
         else:
-            hold(turn.state, job.seats[vote.seat], vote.claim_hash, vote.seed)
-            clear(turn, job, job.seats[vote.seat], vote.claim_hash)
+            hold(turn.state, job.seats[run.seat], run.claim_hash, run.seed)
+            clear(turn, job, job.seats[run.seat], run.claim_hash)
     if slot.chosen() is not None:
         set_step(job, slot, Step.FINAL)
     else:
         reslot(turn, job, slot)
 
 
-def _catch(turn: Turn, job: Job, slot: Slot, vote: Vote, agree: list[Vote]) -> None:
-    """`vote` was outvoted by a quorum: its account is charged where the evidence is enough for a ledger, and banned."""
-    seat = job.seats[vote.seat]
+def _catch(turn: Turn, job: Job, slot: Slot, run: Run, agree: list[Run]) -> None:
+    """`run` was outvoted by a quorum: its account is charged where the evidence is enough for a ledger, and banned."""
+    seat = job.seats[run.seat]
     turn.note(job, "caught", f"Task {slot.key}: a wrong result; {len(agree)} others agree on another.", seat.node)
     stake = seat.leased.stake_ucr
     if (
         stake
         and seat.stage in (Stage.OPEN, Stage.CLOSING)
-        and trust.may_charge([v.account for v in agree], vote.account)
+        and trust.may_charge([v.account for v in agree], run.account)
     ):
         others = tuple(evidence(job, other) for other in agree[:MAX_OTHERS])
-        charge = Charge(seat.lease, vote.task, vote.spec, evidence(job, vote), others, stake)
-        seat.charges[vote.task] = charge
+        charge = Charge(seat.lease, run.task, run.spec, evidence(job, run), others, stake)
+        seat.charges[run.task] = charge
         turn.ask(charge)
-    void_vote(turn, job, vote)
-    ban(turn, vote.account)
+    void_run(turn, job, run)
+    ban(turn, run.account)
 
 
-def evidence(job: Job, vote: Vote) -> Evidence:
+def evidence(job: Job, run: Run) -> Evidence:
     """A single task's claim as a ledger wants it: one leaf, no path."""
-    theirs = job.seats[vote.seat].theirs
+    theirs = job.seats[run.seat].theirs
     assert theirs is not None, "a claim comes under a lease"
-    assert vote.claim is not None, "only claims are evidence"
-    return Evidence(theirs, vote.claim, vote.answer, vote.spec.units, 0, ())
+    assert run.claim is not None, "only claims are evidence"
+    return Evidence(theirs, run.claim, run.answer, run.spec.units, 0, ())
 
 
 def ban(turn: Turn, account: bytes) -> None:
@@ -410,9 +410,9 @@ def ban(turn: Turn, account: bytes) -> None:
         turn.touch(job)
         stop_seat(turn, job, seat, cancel=True)
         for key in dict.fromkeys(seat.claims.values()):
-            for vote in job.slots[key].votes:
-                if vote.seat == seat.number:
-                    void_vote(turn, job, vote)
+            for run in job.slots[key].runs:
+                if run.seat == seat.number:
+                    void_run(turn, job, run)
             reslot(turn, job, job.slots[key])
         for claim_hash, batch in list(seat.batches.items()):
             seat.held_units -= batch.units
@@ -425,10 +425,10 @@ def stop_seat(turn: Turn, job: Job, seat: Seat, *, cancel: bool) -> None:
     """All that runs on the seat moves elsewhere."""
     for key in dict.fromkeys(seat.running.values()):
         slot = job.slots[key]
-        for vote in slot.running():
-            if vote.seat == seat.number:
-                end_vote(turn, job, vote, cancel=cancel)
-                blame_vote(turn, job, slot, vote)
+        for run in slot.running():
+            if run.seat == seat.number:
+                end_run(turn, job, run, cancel=cancel)
+                blame_run(turn, job, slot, run)
         reslot(turn, job, slot)
 
 
@@ -439,19 +439,19 @@ def carry_lost(turn: Turn, job: Job, slot: Slot) -> None:
     maker = job.slots[before].chosen() if before is not None else None
     if maker is not None:
         strike(turn, job, job.seats[maker.seat])
-    for vote in slot.running():
-        end_vote(turn, job, vote, cancel=True)
-    for vote in slot.live():
-        slot.attempts.append(Attempt(vote.account, Blame.PLACE, "E1602"))
-        void_vote(turn, job, vote)
+    for run in slot.running():
+        end_run(turn, job, run, cancel=True)
+    for run in slot.live():
+        slot.attempts.append(Attempt(run.account, Blame.PLACE, "E1602"))
+        void_run(turn, job, run)
     reslot(turn, job, slot)
 
 
-def learn_holders(job: Job, vote: Vote) -> None:
+def learn_holders(job: Job, run: Run) -> None:
     """Remember who can serve what later tasks take as input."""
-    if vote.output is None:
+    if run.output is None:
         return
     for name in ("update", "checkpoint", "carry"):
-        part = part_named(vote.output, name)
+        part = part_named(run.output, name)
         if part is not None:
-            job.holders.setdefault(part.blob, vote.holders[:2])
+            job.holders.setdefault(part.blob, run.holders[:2])

@@ -14,7 +14,7 @@ from fallow.rules import market, trust
 from fallow.rules.steward.events import KeepBlob, LetGo
 from fallow.rules.steward.slots import add_slot
 from fallow.rules.steward.specs import train_work
-from fallow.rules.steward.state import Job, Seat, Slot, Step, Turn, Vote
+from fallow.rules.steward.state import Job, Run, Seat, Slot, Step, Turn
 from fallow.wire import codec
 from fallow.wire.claims import output_hash
 from fallow.wire.messages import NodeAddress
@@ -24,26 +24,26 @@ from fallow.wire.tasks import Part
 def begin(job: Job, slot: Slot) -> None:
     """Draw links of the slot's claim and ask for them to be done again. Does nothing where the claim has no chain, or
     the policy wants whole tasks done again."""
-    vote = slot.chosen()
-    if not job.policy.links or slot.round < 0 or vote is None or vote.output is None or not market.in_links(job.spec):
+    run = slot.chosen()
+    if not job.policy.links or slot.round < 0 or run is None or run.output is None or not market.in_links(job.spec):
         return
     recipe, params = train_work(job).recipe, codec.recall(TrainParams, slot.spec.params)
-    trace = read_trace(recipe, vote.output)
+    trace = read_trace(recipe, run.output)
     if trace is None or not isinstance(params, TrainRound):
         return
     drawn = trust.draw_links(slot.seed, trace.links, job.policy.links)
     units = market.audit_units(recipe, trace.cut, drawn)
     audit = add_slot(job, audit_task(slot.spec, params, trace, drawn, units), of=slot.key)
     audit.expected = output_hash(expected_answer(trace, drawn))
-    audit.seed, audit.since_ms, audit.accused = slot.seed, slot.since_ms, vote.claim_hash
+    audit.seed, audit.since_ms, audit.accused = slot.seed, slot.since_ms, run.claim_hash
     slot.audit = audit.key
 
 
 def auditors(job: Job, audit: Slot) -> list[bytes]:
     """The accounts that can do it, in the order in which they were drawn: not those whose claim it is about, and nobody
     twice."""
-    parties = {vote.account for vote in job.slots[audit.of].votes if vote.task == job.slots[audit.of].task}
-    parties |= {vote.account for vote in audit.votes if vote.task == audit.task}
+    parties = {run.account for run in job.slots[audit.of].runs if run.task == job.slots[audit.of].task}
+    parties |= {run.account for run in audit.runs if run.task == audit.task}
     usable = (job.seats[number] for number in job.live)
     able = {seat.account for seat in usable if seat.usable and seat.room_units() >= audit.spec.units}
     return trust.auditor_order(audit.seed, able - parties)
@@ -85,11 +85,11 @@ def sources(job: Job, slot: Slot, part: Part) -> tuple[NodeAddress, ...]:
     """Who should have a state that the check of `slot` starts from: who claimed it, or carried it in."""
     if not part.name.startswith(PREFIX):
         return job.holders.get(part.blob, ())
-    return tuple(address for vote in slot.live() for address in vote.holders)[:16]
+    return tuple(address for run in slot.live() for address in run.holders)[:16]
 
 
-def words(audit: Slot, vote: Vote) -> str:
+def words(audit: Slot, run: Run) -> str:
     """What a receipt says of a claim that stood the check."""
     params = codec.recall(TrainParams, audit.spec.params)
     assert isinstance(params, TrainAudit), "it was made here"
-    return f"links {', '.join(map(str, params.links))} of it, done again by 0x{vote.account.hex()[:10]}, gave the same"
+    return f"links {', '.join(map(str, params.links))} of it, done again by 0x{run.account.hex()[:10]}, gave the same"

@@ -58,8 +58,8 @@ def believed(job: Job, slot: Slot) -> bool:
     """Whether later work may build on the slot's answer now. Not on that of an account whose probation is being
     decided."""
     if slot.step is Step.PROVISIONAL:
-        vote = slot.chosen()
-        return vote is not None and not probing(job, vote.account)
+        run = slot.chosen()
+        return run is not None and not probing(job, run.account)
     if slot.usable:
         return True
     return slot.step is Step.CHECKING and slot.reason in OPTIMISTIC and not slot.disputed and not slot.forced
@@ -143,8 +143,8 @@ def _close_round(turn: Turn, job: Job, log: Log) -> bool:
     for shard, slot in slots.items():
         if shard not in entries:
             turn.note(job, "round", f"Round {log.current} goes on without shard {shard}, which came too late.")
-            for vote in slot.running():
-                strike(turn, job, job.seats[vote.seat])
+            for run in slot.running():
+                strike(turn, job, job.seats[run.seat])
             retire(turn, job, slot)
             del job.round_slots[log.current, shard]
     _sign_off(turn, job, log, entries)
@@ -152,11 +152,11 @@ def _close_round(turn: Turn, job: Job, log: Log) -> bool:
 
 
 def _entry(slot: Slot) -> Entry | None:
-    vote = slot.chosen()
-    if vote is None or vote.output is None:
+    run = slot.chosen()
+    if run is None or run.output is None:
         return None
-    value, update = train_value(vote), part_named(vote.output, "update")
-    return None if value is None or update is None else Entry(vote.answer, update, value.state, value.loss[:40])
+    value, update = train_value(run), part_named(run.output, "update")
+    return None if value is None or update is None else Entry(run.answer, update, value.state, value.loss[:40])
 
 
 def _force_dissenters(turn: Turn, job: Job, slots: dict[int, Slot], entries: dict[int, Entry]) -> bool:
@@ -182,14 +182,9 @@ def _sign_off(turn: Turn, job: Job, log: Log, entries: dict[int, Entry]) -> None
     job.round_state[number] = (state, agreed, first.loss if first else "")
     log.close(entries, turn.now_ms)
     slot = job.slots[job.round_slots[number, 0]] if (number, 0) in job.round_slots else None
-    vote = slot.chosen() if slot is not None else None
-    if (
-        slot is not None
-        and vote is not None
-        and vote.output is not None
-        and (slot.step is Step.FINAL or _unaudited(job))
-    ):
-        point = part_named(vote.output, "checkpoint")
+    run = slot.chosen() if slot is not None else None
+    if slot is not None and run is not None and run.output is not None and (slot.step is Step.FINAL or _unaudited(job)):
+        point = part_named(run.output, "checkpoint")
         if point is not None:
             log.add_checkpoint(log.seen(number), point)
     loss = f", loss {first.loss}" if first and first.loss else ""
