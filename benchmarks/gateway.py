@@ -72,8 +72,8 @@ def play_engine(model: str) -> None:
     """llama.cpp's server with the settings that a provider's worker uses, yielding as that does."""
     import xllamacpp
 
-    from fallow.adapters.leash import leash
-    from fallow.adapters.worker import WorkerLimits
+    from fallow.adapters.runners.leash import leash
+    from fallow.ports import WorkerLimits
 
     os.setsid()
     leash(os.getppid(), WorkerLimits().nice, 0)

@@ -23,9 +23,10 @@ from blake3 import blake3
 
 from _record import OURS, RESULTS, ROOT, Figure, Record
 from exact_equality import converted, small_network
-from fallow.adapters.worker import Worker, WorkerLimits, held_bytes, open_worker
+from fallow.adapters.runners.process import ProcessRunner, held_bytes
 from fallow.kinds.generate.tasks import Generate
 from fallow.kinds.train.tasks import RoundManifest, TrainFinish, TrainRound
+from fallow.ports import Worker, WorkerLimits
 from fallow.rules import sizes
 from fallow.sdk.model_size import measure
 from fallow.units import MIB
@@ -132,7 +133,7 @@ async def measured(case: Case, temp: Path) -> tuple[int, str]:
 
     spec = codec.encode(JobSpec(work, 0, 0, 1)).hex()
     limits = WorkerLimits(ram_bytes=asked_bytes(spec), threads=THREADS)
-    async with open_worker(home, limits, hear, lambda _: None) as worker:
+    async with ProcessRunner().open(home, limits, hear, lambda _: None) as worker:
         watching = asyncio.ensure_future(watch(worker))
         await said.get()
         if case.recipe is None:

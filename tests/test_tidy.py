@@ -21,6 +21,7 @@ DECLARATIONS = {"documents", "tasks", "messages", "ledger", "local", "worker"}
 TESTED_ELSEWHERE = {
     "ports.py": "tests/contracts/",
     "cli/demo.py": "make demo",
+    "sim/runner.py": "tests/contracts/test_runner.py",
 }
 TEST_ROOMS_OF_THEIR_OWN = ("contracts", "docs", "e2e", "integration", "crash", "benchmarks")
 """Test folders that mirror no source folder."""

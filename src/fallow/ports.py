@@ -3,13 +3,18 @@ and one contract suite in `tests/contracts/` that both pass."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from fallow.rules.idle import Reading
 from fallow.units import BlobId, NodeId
 from fallow.wire.documents import Signed
-from fallow.wire.messages import Message, NodeAddress
+from fallow.wire.messages import Hardware, Message, NodeAddress
+from fallow.wire.worker import FromWorker, ToWorker
 
 
 class Clock(Protocol):
@@ -210,3 +215,102 @@ class EventLog(Protocol):
     def keys(self, prefix: str) -> Sequence[str]: ...
 
     def close(self) -> None: ...
+
+
+OnMessages = Callable[[list[FromWorker]], None]
+OnLine = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class WorkerLimits:
+    """What a worker may use. `ram_bytes` bounds what it holds for itself (files that it maps can be dropped at any time
+    and do not count); 0 means no bound. `cards` are the GPUs that it sees; none unless named."""
+
+    ram_bytes: int = 0
+    threads: int = 1
+    nice: int = 10
+    cards: tuple[str, ...] = ()
+
+
+class Worker(Protocol):
+    """What does the work of one lease, and speaks as `wire/worker.py` says: first of all that it is ready."""
+
+    @property
+    def pid(self) -> int:
+        """Which one it is among those that run; where workers are processes, their number and their group's."""
+        ...
+
+    @property
+    def ended(self) -> asyncio.Event:
+        """Set once it is gone, whoever ended it."""
+        ...
+
+    @property
+    def why(self) -> str:
+        """How it ended, in words, once it has."""
+        ...
+
+    def send(self, message: ToWorker) -> None:
+        """Put a message on its way; nothing happens when the worker is gone. Await `drain` now and then."""
+        ...
+
+    async def drain(self) -> None:
+        """Wait until the worker has taken most of what was sent, or is gone."""
+        ...
+
+    def pause_reading(self) -> None:
+        """Stop taking messages, and with that, soon, the worker; until `resume_reading`."""
+        ...
+
+    def resume_reading(self) -> None: ...
+
+    def kill(self, why: str) -> None:
+        """End it now; `why` is what `ended` will tell. Harmless when it is gone."""
+        ...
+
+    async def stop(self) -> None:
+        """Ask it to end, then insist; returns when it is gone, within two seconds."""
+        ...
+
+
+class Runner(Protocol):
+    """Where workers run: processes, containers, other machines."""
+
+    def open(
+        self, folder: Path, limits: WorkerLimits, on_messages: OnMessages, on_line: OnLine
+    ) -> AbstractAsyncContextManager[Worker]:
+        """A worker with `folder` as its home, for as long as the context lasts. What it says comes in lists, as many as
+        there were at once, through `on_messages`, and what it prints through `on_line`, line by line; neither may block
+        or raise, and neither is called from within `send`. Raises OSError when none can be started."""
+        ...
+
+    def kill_orphans(self, folder: Path) -> int:
+        """End the workers with homes in `folder` that an earlier process left behind; -> how many. Blocks."""
+        ...
+
+
+class Machine(Protocol):
+    """The computer that a node runs on: what it is, what it can do, and whether its owner is using it. `threads` is how
+    many CPU threads a task gets. All of it may block, and seconds the first time: call it in a thread."""
+
+    def measure(self, folder: Path, threads: int) -> Hardware:
+        """What this process may use of it; `folder` says which disk counts. `exact` is not tried."""
+        ...
+
+    def can_do(self, kind: str) -> bool:
+        """Whether what this kind of work needs is installed."""
+        ...
+
+    def speeds(self, folder: Path, threads: int) -> dict[str, int]:
+        """Units per second by kind of work, remembered in `folder`."""
+        ...
+
+    def exactness(self, threads: int) -> str:
+        """`messages.EXACT` where it reproduces the golden results of exact arithmetic, else why it does not, in
+        words."""
+        ...
+
+    def reading(self, ours: set[int]) -> Reading:
+        """What the owner's rule asks about. Use of the processor is since the reading before, without this process and
+        those with the numbers `ours`, and all that they started."""
+        ...

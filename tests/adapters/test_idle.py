@@ -32,10 +32,10 @@ class At:
 
 
 def test_reads_this_machine() -> None:
-    reader = IdleReader(SystemClock(), lambda: {os.getpid()})
-    assert reader.read().cpu_percent is None
+    reader = IdleReader(SystemClock())
+    assert reader.read({os.getpid()}).cpu_percent is None
     sum(range(2_000_000))
-    reading = reader.read()
+    reading = reader.read({os.getpid()})
     assert reading.cpu_percent is None or 0 <= reading.cpu_percent <= 100
     assert reading.input_s is None or reading.input_s >= 0
     assert 0 <= reading.day <= 6
@@ -55,13 +55,13 @@ def test_what_our_own_workers_use_does_not_count(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(psutil, "cpu_times", times)
     monkeypatch.setattr("fallow.adapters.idle._cpu_seconds", lambda pid: used[pid])
-    monkeypatch.setattr(IdleReader, "_family", lambda _self: set(used))
-    reader = IdleReader(At(1e9), set)
-    assert reader.read().cpu_percent is None
+    monkeypatch.setattr(IdleReader, "_family", lambda _self, ours: ours)
+    reader = IdleReader(At(1e9))
+    assert reader.read(set(used)).cpu_percent is None
     used[1] = 4.0
-    assert reader.read().cpu_percent == pytest.approx(10.0)
+    assert reader.read(set(used)).cpu_percent == pytest.approx(10.0)
     used[2] = 3.0
-    assert reader.read().cpu_percent == pytest.approx(0.0)
+    assert reader.read(set(used)).cpu_percent == pytest.approx(0.0)
 
 
 def test_our_family_includes_what_workers_started() -> None:
@@ -69,7 +69,7 @@ def test_our_family_includes_what_workers_started() -> None:
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         parent.stdout.readline()
-        family = IdleReader(SystemClock(), lambda: {parent.pid, 999_999_999})._family()
+        family = IdleReader(SystemClock())._family({parent.pid, 999_999_999})
         assert len(family) == 2
         parent.communicate(b"\n")
 
@@ -79,21 +79,21 @@ def test_the_latest_sign_of_a_person_counts(tmp_path: Path) -> None:
     for name, seconds in (("tty1", 500), ("pts/3", 40), ("ttyS0", 1), ("pts/ptmx", 1)):
         (tmp_path / "dev" / name).touch()
         os.utime(tmp_path / "dev" / name, (1_000_000 - seconds, 0))
-    assert IdleReader(At(1_000_000), set, tmp_path).read().input_s == 40
+    assert IdleReader(At(1_000_000), tmp_path).read(set()).input_s == 40
 
 
 def test_key_presses_count_from_the_second_look_on(tmp_path: Path) -> None:
     (tmp_path / "proc").mkdir()
     interrupts, clock = tmp_path / "proc/interrupts", At(1_000)
-    reader = IdleReader(clock, set, tmp_path)
+    reader = IdleReader(clock, tmp_path)
     for now_s, presses, idle_s in ((1_000, 7, None), (1_010, 7, None), (1_020, 9, 0), (1_050, 9, 30)):
         interrupts.write_text(f"   CPU0 CPU1\n  1:  {presses}  0  IO-APIC  1-edge  i8042\n  9: 55 55 acpi\n")
         clock.now_s = now_s
-        assert reader.read().input_s == idle_s
+        assert reader.read(set()).input_s == idle_s
 
 
 def test_a_machine_that_shows_nothing_says_so(tmp_path: Path) -> None:
-    assert IdleReader(At(0), set, tmp_path).read().input_s is None
+    assert IdleReader(At(0), tmp_path).read(set()).input_s is None
 
 
 @pytest.mark.parametrize(
@@ -125,10 +125,10 @@ def test_other_programs_on_the_gpu_are_seen(monkeypatch: pytest.MonkeyPatch) -> 
     }
     for name, fake in fakes.items():
         monkeypatch.setattr(pynvml, name, fake)
-    assert IdleReader(SystemClock(), lambda: {os.getpid()}).read().gpu_percent == 15
+    assert IdleReader(SystemClock()).read({os.getpid()}).gpu_percent == 15
 
 
 def test_the_session_manager_may_be_missing(tmp_path: Path) -> None:
     (tmp_path / "run/systemd/seats").mkdir(parents=True)
     (tmp_path / "run/systemd/seats/seat0").touch()
-    assert IdleReader(SystemClock(), set, tmp_path)._session_s() is None or sys.platform == "linux"
+    assert IdleReader(SystemClock(), tmp_path)._session_s() is None or sys.platform == "linux"

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tests.node.provider.provider_net import seeded
@@ -38,10 +38,10 @@ class Town:
         home.mkdir(exist_ok=True)
         transport = self.network.listen(identity.node)
         rpc = await self.stack.enter_async_context(Rpc(transport, router))
-        blobs: Any = MemoryBlobs(1 << 20)
+        blobs, nothing = MemoryBlobs(1 << 20), cast(Any, None)
         services = Services(
             home, Config(welcome="7"), identity, SystemClock(), SystemEntropy(), transport, rpc, MemoryEventLog(),
-            blobs, None,  # type: ignore[arg-type]
+            blobs, nothing, nothing, nothing,
         )  # fmt: skip
         assert rpc.server is not None
         if serve:

@@ -13,6 +13,9 @@ from tests.sdk.fake_node import FakeNode, running
 from tests.workloads.tiny import RECIPE, TEXT, make_model
 
 from fallow.adapters import hardware
+from fallow.adapters.clock import SystemClock
+from fallow.adapters.machine import ThisMachine
+from fallow.adapters.runners.process import ProcessRunner
 from fallow.errors import FallowError, fail
 from fallow.kinds.generate.tasks import Generate, GenerateValue
 from fallow.kinds.train.tasks import TrainFinish
@@ -29,6 +32,7 @@ from fallow.workloads.echo import MAX_SPINS
 
 HERE = hardware.numerics(1)
 """So that tests of the plumbing need no self-test."""
+MACHINE = ThisMachine(SystemClock())
 SPUN = TaskOutput(b"", ())
 
 
@@ -39,7 +43,7 @@ def quiet(_done: int, _total: int, _note: str) -> None:
 async def replay(client: AsyncFallow, receipt: bytes, plan: Plan, given: Given, tell: OnProgress) -> Done:
     """Of one receipt; a task may fail without breaking the bench."""
     failure = None
-    async with Bench(client) as bench:
+    async with Bench(client, ProcessRunner(), MACHINE) as bench:
         try:
             return await bench.replay(receipt, plan, given, tell)
         except FallowError as error:
@@ -159,17 +163,19 @@ async def test_another_class_of_machine_is_no_witness(tmp_path: Path, numerics: 
     assert error.code == "E1504"
 
 
-def test_threads_follow_the_class() -> None:
-    assert threads_for(hardware.numerics(3)) == 3
+def test_threads_follow_the_class(tmp_path: Path) -> None:
+    assert threads_for(hardware.numerics(3), MACHINE, tmp_path) == 3
 
 
-def test_a_machine_that_does_not_compute_exactly_accuses_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fallow.node.replay.exactness", lambda _threads: "other results for exp")
+def test_a_machine_that_does_not_compute_exactly_accuses_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ThisMachine, "exactness", lambda _self, _threads: "other results for exp")
     with pytest.raises(FallowError) as refused:
-        threads_for(EXACT)
+        threads_for(EXACT, MACHINE, tmp_path)
     assert (refused.value.code, refused.value.cause) == ("E1504", "It was tried: other results for exp.")
-    monkeypatch.setattr("fallow.node.replay.exactness", lambda _threads: EXACT)
-    assert threads_for(EXACT) >= 1
+    monkeypatch.setattr(ThisMachine, "exactness", lambda _self, _threads: EXACT)
+    assert threads_for(EXACT, MACHINE, tmp_path) >= 1
 
 
 # receipts made to hurt ------------------------------------------------------------------------------------------------
@@ -187,17 +193,15 @@ async def test_work_without_end_is_ended(tmp_path: Path) -> None:
 
 def test_a_receipt_cannot_ask_for_more_memory_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """A claimed need of an exbibyte becomes what the machine has, less what it needs itself."""
-    monkeypatch.setattr(hardware, "ram_bytes", lambda: 8 * GIB)
     plan = planned(task("train", b"", ram_bytes=1 << 60))
-    assert _limits(plan, 2, 0).ram_bytes == 7 * GIB
+    assert _limits(plan, 2, 0, 8 * GIB).ram_bytes == 7 * GIB
 
 
-def test_an_answer_of_a_large_model_gets_room_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "ram_bytes", lambda: 64 * GIB)
+def test_an_answer_of_a_large_model_gets_room_for_it() -> None:
     answer = planned(task("generate", b"", ram_bytes=GIB))
-    assert _limits(answer, 2, 0).ram_bytes == 2 * GIB
-    assert _limits(answer, 2, 3 * GIB).ram_bytes == 13 * GIB
-    assert _limits(planned(task("train", b"", ram_bytes=4 * GIB)), 2, 3 * GIB).ram_bytes == 4 * GIB
+    assert _limits(answer, 2, 0, 64 * GIB).ram_bytes == 2 * GIB
+    assert _limits(answer, 2, 3 * GIB, 64 * GIB).ram_bytes == 13 * GIB
+    assert _limits(planned(task("train", b"", ram_bytes=4 * GIB)), 2, 3 * GIB, 64 * GIB).ram_bytes == 4 * GIB
 
 
 async def test_contents_that_make_no_sense_are_told_as_such(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from fallow.wire.messages import LaneResult, LaneTask
 from fallow.wire.tasks import TaskSpec
 from fallow.wire.worker import (
     NO_TASK,
-    CancelTask,
+    DropTask,
     FromWorker,
     LaneAnswers,
     LaneBatch,
@@ -104,7 +104,7 @@ def test_busy_and_cancelled(provider: Provider, tmp_path: Path) -> None:
     provider.send(order(TWO, "echo", b"", tmp_path))
     busy = provider.outcome()
     assert (busy.task_id, getattr(busy, "code", "")) == (TWO, "E1803")
-    provider.send(CancelTask(TWO), CancelTask(ONE))
+    provider.send(DropTask(TWO), DropTask(ONE))
     cancelled = provider.outcome()
     assert (cancelled.task_id, getattr(cancelled, "code", "")) == (ONE, "E1402")
     provider.send(order(TWO, "echo", b"", tmp_path))

@@ -8,7 +8,6 @@ left out; with none, the answer is None and the rule says what that means.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
@@ -26,20 +25,20 @@ _KEYBOARD = ("i8042", "kbd", "ps/2")
 
 
 class IdleReader:
-    """Takes readings, each compared with the one before. `ours` gives the processes that count as ours, with all that
-    they started. Reading blocks for some milliseconds: call it in a thread."""
+    """Takes readings, each compared with the one before. Reading blocks for some milliseconds: call it in a thread."""
 
-    def __init__(self, clock: Clock, ours: Callable[[], set[int]], root: Path = Path("/")) -> None:
-        self._clock, self._ours, self._root = clock, ours, root
+    def __init__(self, clock: Clock, root: Path = Path("/")) -> None:
+        self._clock, self._root = clock, root
         self._cpu_before: tuple[float, float, dict[int, float]] | None = None
         self._presses: int | None = None
         self._pressed_s: float | None = None
         self._gpu_seen_us = 0
 
-    def read(self) -> Reading:
-        """What is so now; use of the processor is since the reading before."""
+    def read(self, ours: set[int]) -> Reading:
+        """What is so now; use of the processor is since the reading before. `ours` are the processes that count as
+        ours, with all that they started."""
         local = datetime.fromtimestamp(self._clock.now_ms() / MS_PER_S).astimezone()
-        ours = self._family()
+        ours = self._family(ours)
         return Reading(
             input_s=self._input_s(),
             cpu_percent=self._cpu_percent(ours),
@@ -48,9 +47,9 @@ class IdleReader:
             minute=local.hour * 60 + local.minute,
         )
 
-    def _family(self) -> set[int]:
+    def _family(self, ours: set[int]) -> set[int]:
         found: set[int] = set()
-        for pid in self._ours():
+        for pid in ours:
             try:
                 process = psutil.Process(pid)
                 found.update({pid, *(child.pid for child in process.children(recursive=True))})

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from fallow.adapters import leash
+from fallow.adapters.runners import leash
 from fallow.errors import FallowError, fail
 from fallow.sdk.client import AsyncFallow
 

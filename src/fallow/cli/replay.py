@@ -70,10 +70,13 @@ async def bench(args: argparse.Namespace) -> AsyncGenerator[Bench | None]:
     if not args.replay:
         yield None
         return
+    from fallow.adapters.clock import SystemClock
+    from fallow.adapters.machine import ThisMachine
+    from fallow.adapters.runners.process import ProcessRunner
     from fallow.node.replay import Bench
     from fallow.sdk.client import AsyncFallow
 
-    async with Bench(AsyncFallow(args.home)) as opened:
+    async with Bench(AsyncFallow(args.home), ProcessRunner(), ThisMachine(SystemClock())) as opened:
         yield opened
 
 

@@ -112,7 +112,7 @@ def start(home: Path, chosen: frozenset[str], args: argparse.Namespace, out: Out
 def _answer_at_once() -> None:
     """Before there are threads, which all take after this one: what this process says is waited for, and its workers
     compute on the same cores."""
-    from fallow.adapters.leash import SHORT_TURN_NS, ask_for_turns
+    from fallow.adapters.runners.leash import SHORT_TURN_NS, ask_for_turns
 
     ask_for_turns(SHORT_TURN_NS)
 

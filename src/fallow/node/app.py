@@ -21,6 +21,8 @@ from fallow.adapters.clock import SystemClock, SystemEntropy
 from fallow.adapters.event_log import SqliteEventLog
 from fallow.adapters.iroh_transport import IrohTransport
 from fallow.adapters.keys import open_identity
+from fallow.adapters.machine import ThisMachine
+from fallow.adapters.runners.process import ProcessRunner
 from fallow.errors import FallowError, fail, first_of
 from fallow.node import api
 from fallow.node.api_keys import ApiKeys, serve_api_keys
@@ -147,7 +149,8 @@ async def _open(stack: AsyncExitStack, home: Path, config: Config, options: Opti
     if options.ticket is not None:
         save_ticket(home, options.ticket)
     return Services(
-        home, config, identity, clock, entropy, transport, rpc, events, blobs, Fetcher(rpc, blobs, _bad_source), ticket,
+        home, config, identity, clock, entropy, transport, rpc, events, blobs, Fetcher(rpc, blobs, _bad_source),
+        ProcessRunner(), ThisMachine(clock), ticket,
         list(options.directories or (ticket.directories if ticket is not None else ())),
     )  # fmt: skip
 

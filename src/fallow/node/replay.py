@@ -19,12 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from fallow.adapters import hardware
 from fallow.adapters.blobs_files import measure
-from fallow.adapters.exactness import exactness
-from fallow.adapters.worker import Worker, WorkerLimits, open_worker
 from fallow.errors import CODES, FallowError, fail
 from fallow.node.folders import stored_bytes, tree_id
+from fallow.ports import Machine, Runner, Worker, WorkerLimits
 from fallow.rules import sizes
 from fallow.rules.replay import Difference, Piece, Plan, differences, served_with
 from fallow.sdk.client import LONG_CALL_S, AsyncFallow
@@ -64,10 +62,10 @@ class Done(NamedTuple):
 
 class Bench:
     """Where work is done again: a folder of its own, and a worker that is kept from one receipt to the next, since
-    loading its libraries is most of the time. `async with Bench(client) as bench`."""
+    loading its libraries is most of the time. `async with Bench(client, runner, machine) as bench`."""
 
-    def __init__(self, client: AsyncFallow) -> None:
-        self._client = client
+    def __init__(self, client: AsyncFallow, runner: Runner, machine: Machine) -> None:
+        self._client, self._runner, self._machine = client, runner, machine
         self._stack = ExitStack()
         self._folder = Path()
         self._life: AsyncExitStack | None = None
@@ -92,7 +90,7 @@ class Bench:
         """Do a plan again. Errors: RejectedError E1504 when this machine gives other bits; UnavailableError E1602 when
         inputs are nowhere, E1704 when the worker dies or takes longer than `given.timeout_s`; UsageError E2001 for a
         given folder that is not the one; and what the workload says of the task."""
-        threads = await asyncio.to_thread(threads_for, plan.numerics)
+        threads = await asyncio.to_thread(threads_for, plan.numerics, self._machine, self._folder)
         self._count += 1
         folder, inputs = self._folder / str(self._count), self._folder / "in"
         folder.mkdir()
@@ -115,7 +113,8 @@ class Bench:
         try:
             async with asyncio.timeout(timeout_s):
                 model_bytes = await asyncio.to_thread(stored_bytes, Path(paths["model"])) if "model" in paths else 0
-                desk = await self._ready(_limits(plan, threads, model_bytes))
+                here = await asyncio.to_thread(self._machine.measure, self._folder, threads)
+                desk = await self._ready(_limits(plan, threads, model_bytes, here.ram_bytes))
                 desk.listen(tell, plan.drawn)
                 for number, piece in enumerate(plan.pieces):
                     outputs.append(await desk.do(piece, paths, parts, folder / f"out-{number}", threads))
@@ -143,7 +142,7 @@ class Bench:
                 heard.put_nowait(message)
 
         self._life = AsyncExitStack()
-        worker = await self._life.enter_async_context(open_worker(home, limits, take, lambda _line: None))
+        worker = await self._life.enter_async_context(self._runner.open(home, limits, take, lambda _line: None))
         self._desk, self._limits = _Desk(worker, heard), limits
         await self._desk.ready()
         return self._desk
@@ -155,20 +154,21 @@ class Bench:
             await life.aclose()
 
 
-def threads_for(numerics: str) -> int:
-    """How many threads give the bits of this class here. The first time it takes seconds and blocks. Raises
-    RejectedError E1504 where none do."""
+def threads_for(numerics: str, machine: Machine, folder: Path) -> int:
+    """How many threads give the bits of this class here, where work is done in `folder`. Blocks. Raises RejectedError
+    E1504 where none do."""
     if numerics == EXACT:
-        threads = max(1, min(hardware.cpu_millis() // 1_000, MAX_THREADS))
-        why = exactness(threads)
+        threads = max(1, min(machine.measure(folder, 1).cpu_millis // 1_000, MAX_THREADS))
+        why = machine.exactness(threads)
         if why != EXACT:
             what = "This machine does not compute exactly, so a difference would say nothing."
             raise fail("E1504", what, cause=f"It was tried: {why}.", next_step="fallow doctor")
         return threads
     found = _THREADS.search(numerics)
     threads = int(found[1]) if found else 1
-    if hardware.numerics(threads) != numerics:
-        cause = f"The work was done as {numerics}, this machine computes as {hardware.numerics(threads)}."
+    ours = machine.measure(folder, threads).numerics
+    if ours != numerics:
+        cause = f"The work was done as {numerics}, this machine computes as {ours}."
         raise fail(
             "E1504", "The work gives the same bits only on machines of one class, and this is none of them.",
             cause=cause, next_step="Run the command on a machine of that class.",
@@ -290,15 +290,14 @@ def _only_file(path: Path) -> Path:
 # the worker -----------------------------------------------------------------------------------------------------------
 
 
-def _limits(plan: Plan, threads: int, model_bytes: int) -> WorkerLimits:
-    """What a provider's worker gets for such a task; never more than this machine has. An answer's receipt does not say
-    how large its model is: a file of 16-bit numbers is twice as large when it is loaded, and for a while on grids
-    too."""
-    here = hardware.ram_bytes()
+def _limits(plan: Plan, threads: int, model_bytes: int, here_bytes: int) -> WorkerLimits:
+    """What a provider's worker gets for such a task; never more than this machine has, which is `here_bytes`. An
+    answer's receipt does not say how large its model is: a file of 16-bit numbers is twice as large when it is loaded,
+    and for a while on grids too."""
     usual = [max(p.task.ram_bytes, sizes.RAM_BYTES.get(p.task.kind, sizes.DEFAULT_RAM_BYTES)) for p in plan.pieces]
     if any(piece.task.kind == "generate" for piece in plan.pieces):
         usual.append(GIB + 4 * model_bytes)
-    return WorkerLimits(min(max(usual), max(here - GIB, here // 2)), threads)
+    return WorkerLimits(min(max(usual), max(here_bytes - GIB, here_bytes // 2)), threads)
 
 
 class _Desk:

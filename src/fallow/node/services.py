@@ -9,7 +9,7 @@ from fallow.adapters.keys import Identity
 from fallow.node.blobs import Fetcher
 from fallow.node.config import Config, Ticket
 from fallow.node.rpc import Rpc
-from fallow.ports import Blobs, Clock, Entropy, EventLog, Transport
+from fallow.ports import Blobs, Clock, Entropy, EventLog, Machine, Runner, Transport
 from fallow.wire.messages import NodeAddress
 
 
@@ -27,6 +27,8 @@ class Services:
     log: EventLog
     blobs: Blobs
     fetcher: Fetcher
+    runner: Runner
+    machine: Machine
     ticket: Ticket | None = None
     directories: list[NodeAddress] = field(default_factory=list[NodeAddress])
 

@@ -50,7 +50,7 @@ class RunTask(WorkerMessage, frozen=True):
     cheat: Label = ""
 
 
-class CancelTask(WorkerMessage, frozen=True):
+class DropTask(WorkerMessage, frozen=True):
     """Stop the running task at its next step; answered by its WorkerFailed with code E1402 (or WorkerDone, when it was
     faster). A task that does not come to its next step in time must be killed with its worker."""
 
@@ -135,7 +135,7 @@ class LaneAnswers(WorkerMessage, frozen=True):
     answers: tuple[LaneItem | LaneResult, ...]
 
 
-ToWorker = RunTask | CancelTask | Preload | LaneBatch | LaneCancel
+ToWorker = RunTask | DropTask | Preload | LaneBatch | LaneCancel
 FromWorker = WorkerReady | WorkerProgress | WorkerLog | WorkerDone | WorkerFailed | LaneAnswers
 
 _to_worker = msgspec.msgpack.Decoder(ToWorker)

@@ -25,7 +25,7 @@ from fallow.errors import FallowError, fail
 from fallow.wire.messages import LaneTask
 from fallow.wire.worker import (
     NO_TASK,
-    CancelTask,
+    DropTask,
     FromWorker,
     LaneAnswers,
     LaneBatch,
@@ -65,7 +65,7 @@ class Outbox:
             self._link.sendall(frame)
 
 
-class Runner:
+class TaskThread:
     """Runs whole tasks, one at a time, on a thread of its own."""
 
     def __init__(self, outbox: Outbox) -> None:
@@ -164,7 +164,7 @@ class Worker:
     def __init__(self, link: socket.socket) -> None:
         self._link = link
         self._outbox = Outbox(link)
-        self._runner = Runner(self._outbox)
+        self._tasks = TaskThread(self._outbox)
         self._lane: Lane | None = None
 
     def serve(self) -> None:
@@ -182,9 +182,9 @@ class Worker:
             case LaneBatch(tasks):
                 self._on_lane_batch(tasks)
             case RunTask():
-                self._runner.start(message)
-            case CancelTask(task_id):
-                self._runner.cancel(task_id)
+                self._tasks.start(message)
+            case DropTask(task_id):
+                self._tasks.cancel(task_id)
             case Preload():
                 self._on_preload(message)
             case LaneCancel(numbers):

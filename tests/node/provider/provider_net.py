@@ -12,6 +12,8 @@ from typing import Any
 from fallow.adapters.clock import SystemClock, SystemEntropy
 from fallow.adapters.event_log import SqliteEventLog
 from fallow.adapters.keys import Identity
+from fallow.adapters.machine import ThisMachine
+from fallow.adapters.runners.process import ProcessRunner
 from fallow.node.bank import Bank, BankPolicy, open_books
 from fallow.node.bank_client import BankClient
 from fallow.node.blobs import Fetcher, serve_blobs
@@ -87,7 +89,7 @@ class Pool:
         self.spawn(rpc.server.run(transport, rpc))
         services = Services(
             home, config, identity, self.clock, SystemEntropy(), transport, rpc, log, blobs, Fetcher(rpc, blobs),
-            self.ticket, list(self.ticket.directories),
+            ProcessRunner(), ThisMachine(self.clock), self.ticket, list(self.ticket.directories),
         )  # fmt: skip
         bank = BankClient(rpc, self.ticket.bank, self.clock, services.entropy)
         await bank.open_account(identity.certificate(self.clock.now_ms()), self.ticket.token)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tests.node.provider.provider_net import CONFIG, Buyer, market, open_pool
@@ -76,7 +76,7 @@ class Script:
     def __init__(self, *readings: Reading) -> None:
         self.readings = list(readings)
 
-    def read(self) -> Reading:
+    def reading(self, _ours: set[int]) -> Reading:
         return self.readings.pop(0) if len(self.readings) > 1 else self.readings[0]
 
 
@@ -88,8 +88,9 @@ async def test_the_machine_hears_when_its_owner_comes_and_goes(tmp_path: Path, m
     monkeypatch.setattr("fallow.node.provider.offers.LOOK_EVERY_S", 0.001)
     async with open_pool(tmp_path) as pool:
         config = Config(provider=ProviderConfig(idle="input 1m and quiet 0s"))
-        watch = OwnerWatch(await pool.services("pat", Router(), config), set)
-        watch._reader = Script(QUIET, TYPING, TYPING, QUIET)  # type: ignore[assignment]
+        services = await pool.services("pat", Router(), config)
+        services.machine = cast(Any, Script(QUIET, TYPING, TYPING, QUIET))
+        watch = OwnerWatch(services, set)
         heard: list[Any] = []
 
         class Enough(Exception):

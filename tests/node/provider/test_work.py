@@ -11,11 +11,12 @@ from typing import Any
 
 from tests.node.provider.provider_net import Pool, open_pool
 
-from fallow.adapters.worker import WorkerLimits
+from fallow.adapters.runners.process import ProcessRunner
 from fallow.node.folders import import_path
 from fallow.node.provider.feed import Feeds
 from fallow.node.provider.work import MAX_PREFETCHES, Bench, LeaseWork, checks_owner, too_many
 from fallow.node.router import Router
+from fallow.ports import WorkerLimits
 from fallow.rules.provider.events import StartTask, WorkerFailed, WorkerFinished
 from fallow.units import GIB, MIB, BlobId
 from fallow.wire.claims import task_id
@@ -33,7 +34,7 @@ link.sendall(worker_frame(WorkerReady()))
 print("worker is up", flush=True)
 while data := link.recv(1 << 20):
     for order in frames.feed(data):
-        if isinstance(order, CancelTask):
+        if isinstance(order, DropTask):
             if os.environ.get("DEAF"): continue
             link.sendall(worker_frame(WorkerFailed(order.task_id, "E1402", "cancelled", False)))
             continue
@@ -90,10 +91,8 @@ async def rig(tmp_path: Path, ram_bytes: int = 0, disk_bytes: int = GIB) -> Asyn
         async with asyncio.TaskGroup() as group:
             folder = tmp_path / "pat" / "work"
             folder.mkdir()
-            bench = Bench(
-                services, group, told.put, Feeds(services), folder, 1, disk_bytes,
-                command=(sys.executable, "-c", WORKER),
-            )  # fmt: skip
+            services.runner = ProcessRunner((sys.executable, "-c", WORKER))
+            bench = Bench(services, group, told.put, Feeds(services), folder, 1, disk_bytes)
             work = LeaseWork(bench, LEASE, WorkerLimits(ram_bytes=ram_bytes))
             yield Rig(pool, work, source, told)
             await work.stop()

@@ -20,7 +20,7 @@ from fallow.node.bank_client import BankClient
 from fallow.node.router import Caller, Router
 from fallow.node.services import Services
 from fallow.node.steward import effects
-from fallow.node.steward.effects import Runner
+from fallow.node.steward.effects import Performer
 from fallow.node.steward.records import Records
 from fallow.rules.steward import events as t
 from fallow.units import BlobId
@@ -47,10 +47,10 @@ MALLORY = seeded("mallory")
 
 @dataclass
 class Stage:
-    """A steward's runner, and a provider that says what it likes."""
+    """What performs for a steward, and a provider that says what it likes."""
 
     pool: Pool
-    runner: Runner
+    performer: Performer
     us: Services
     rita: Rogue
     ends_ms: int
@@ -83,7 +83,7 @@ class Stage:
 async def stage(folder: Path, clock: Any = None) -> AsyncGenerator[Stage]:
     async with open_pool(folder, clock) as pool:
         us = await pool.services("sam", Router())
-        yield Stage(pool, Runner(us, Records(us)), us, await rogue(pool), us.clock.now_ms() + 600_000)
+        yield Stage(pool, Performer(us, Records(us)), us, await rogue(pool), us.clock.now_ms() + 600_000)
 
 
 def answering(s: Stage, kind: type[Message], answer: Callable[[Any], Message]) -> None:
@@ -121,7 +121,7 @@ QUOTES: dict[str, Callable[[Stage], Message]] = {
 async def test_what_is_no_quote_of_the_providers_own_is_none(tmp_path: Path, name: str) -> None:
     async with stage(tmp_path) as s:
         answering(s, RequestQuote, lambda request: QUOTES[name](s))
-        assert isinstance(await s.runner.run(s.ask()), t.PeerDeclined)
+        assert isinstance(await s.performer.run(s.ask()), t.PeerDeclined)
         assert s.us.log.keys("document/") == []
 
 
@@ -129,7 +129,7 @@ async def test_a_quote_is_kept_with_its_order(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
         asked = s.ask()
         answering(s, RequestQuote, lambda request: Quoted(sign_quote(s, s.quote(asked.order))))
-        event = await s.runner.run(asked)
+        event = await s.performer.run(asked)
         assert isinstance(event, t.PeerQuoted)
         assert (event.quote.provider, event.quote.price_ucr) == (s.rita.services.identity.account, 1_000)
         kept = Records(s.us)
@@ -144,7 +144,7 @@ async def test_a_provider_may_decline_and_say_why(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
         shortfall = Shortfall("ram", 2, 1)
         answering(s, RequestQuote, lambda request: Declined((shortfall,)))
-        event = await s.runner.run(s.ask())
+        event = await s.performer.run(s.ask())
         assert isinstance(event, t.PeerDeclined)
         assert event.shortfalls == (shortfall,)
 
@@ -167,7 +167,7 @@ async def test_a_provider_signs_these_terms_or_none(tmp_path: Path, name: str) -
     async with stage(tmp_path) as s:
         answering(s, SignLease, lambda request: LEASES[name](s, request))
         effect = t.ProposeLease(JOB, 1, s.rita.services.rpc.address(), s.terms())
-        assert isinstance(await s.runner.run(effect), t.PeerDeclined)
+        assert isinstance(await s.performer.run(effect), t.PeerDeclined)
 
 
 async def test_both_signatures_make_a_lease(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ async def test_both_signatures_make_a_lease(tmp_path: Path) -> None:
         terms, bank = s.terms(), s.us.bank_account
         theirs = s.rita.services.identity.sign(terms, bank)
         answering(s, SignLease, lambda request: LeaseSigned(theirs))
-        event = await s.runner.run(t.ProposeLease(JOB, 1, s.rita.services.rpc.address(), terms))
+        event = await s.performer.run(t.ProposeLease(JOB, 1, s.rita.services.rpc.address(), terms))
         assert isinstance(event, t.PeerSigned)
         assert (event.theirs, event.lease) == (theirs, hash_document(terms, bank))
 
@@ -192,7 +192,7 @@ async def test_a_refused_task_moves_and_a_lost_lease_is_left(tmp_path: Path, cod
         answering(s, AssignTask, refuse)
         spec = TaskSpec("echo", b"", (), 0, 1, 5, 0)
         assert isinstance(
-            await s.runner.run(t.Assign(b"l" * 32, s.rita.services.rpc.address(), b"t" * 32, spec, ())), kind
+            await s.performer.run(t.Assign(b"l" * 32, s.rita.services.rpc.address(), b"t" * 32, spec, ())), kind
         )  # fmt: skip
 
 
@@ -204,17 +204,17 @@ async def test_a_blob_is_kept_only_as_large_as_it_was_said_to_be(
         blob = s.rita.services.blobs.put(b"x" * 3_000_000)
         here = (s.rita.services.rpc.address(),)
         for size in (10, 4_000_000):
-            event = await s.runner.run(t.KeepBlob(JOB, Part("update", blob, size), here))
+            event = await s.performer.run(t.KeepBlob(JOB, Part("update", blob, size), here))
             assert isinstance(event, t.BlobMissing)
         assert s.us.blobs.has(BlobId(blob)) is True  # it came whole with the larger limit, and is not pinned
-        event = await s.runner.run(t.KeepBlob(JOB, Part("update", blob, 3_000_000), here))
+        event = await s.performer.run(t.KeepBlob(JOB, Part("update", blob, 3_000_000), here))
         assert isinstance(event, t.BlobKept)
         store = s.us.blobs
         assert isinstance(store, DiskBlobs)
         assert store._index.collectable() == []
-        assert await s.runner.run(t.LetGo(JOB, blob)) is None
+        assert await s.performer.run(t.LetGo(JOB, blob)) is None
         assert store._index.collectable() == [(blob, 3_000_000)]
-        missing = await s.runner.run(t.KeepBlob(JOB, Part("update", b"m" * 32, 1), here))
+        missing = await s.performer.run(t.KeepBlob(JOB, Part("update", b"m" * 32, 1), here))
         assert isinstance(missing, t.BlobMissing)
 
 
@@ -228,7 +228,7 @@ async def test_a_provider_is_told_where_to_fetch_from(tmp_path: Path) -> None:
 
         answering(s, PrefetchBlobs, answer)
         part = Part("update", b"u" * 32, 5)
-        assert await s.runner.run(t.Prefetch(b"l" * 32, s.rita.services.rpc.address(), part)) is None
+        assert await s.performer.run(t.Prefetch(b"l" * 32, s.rita.services.rpc.address(), part)) is None
         assert heard == [PrefetchBlobs(b"l" * 32, (part,), (s.us.rpc.address(),))]
 
 
@@ -259,14 +259,14 @@ async def test_a_provider_that_does_not_close_is_closed_without_after_the_lease(
         lease, terms = await open_lease(s)
         answering(s, CloseLease, lambda request: refusal() if silent else Ok())
         effect = t.CloseLease(lease, s.rita.services.rpc.address(), 500, terms.ends_ms)
-        assert (await error_of(s.runner.run(effect))).code == "E1801"
+        assert (await error_of(s.performer.run(effect))).code == "E1801"
         bank = BankClient(s.us.rpc, s.us.bank, s.us.clock, s.us.entropy)
         assert (await bank.balance(terms.provider)).earned_ucr == 500  # what is owed is there already
         clock.ahead_ms = 700_000
-        event = await s.runner.run(effect)
+        event = await s.performer.run(effect)
         assert isinstance(event, t.LedgerClosed)
         assert (event.paid_ucr, event.refunded_ucr) == (500, 9_500)
-        again = await s.runner.run(effect)  # after a crash
+        again = await s.performer.run(effect)  # after a crash
         assert isinstance(again, t.LedgerClosed)
         assert again.refunded_ucr == 9_500
         assert (await bank.balance(terms.provider)).earned_ucr == 500
@@ -277,14 +277,14 @@ async def open_lease(s: Stage) -> tuple[bytes, Lease]:
     lease = hash_document(terms, bank)
     certificate = them.certificate(s.us.clock.now_ms())
     effect = t.OpenEscrow(lease, s.us.identity.sign(terms, bank), them.sign(terms, bank), certificate)
-    assert isinstance(await s.runner.run(effect), t.LedgerOpened)
+    assert isinstance(await s.performer.run(effect), t.LedgerOpened)
     return lease, terms
 
 
 async def test_an_escrow_that_was_never_opened_is_closed(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
         effect = t.CloseLease(b"l" * 32, s.rita.services.rpc.address(), 0, 0)
-        event = await s.runner.run(effect)
+        event = await s.performer.run(effect)
         assert isinstance(event, t.LedgerClosed)
         assert (event.paid_ucr, event.refunded_ucr) == (0, 0)
 
@@ -300,8 +300,8 @@ async def test_what_the_bank_refuses_is_an_event(tmp_path: Path) -> None:
             effect = t.OpenEscrow(
                 hash_document(document, bank), signer.sign(document, bank), them.sign(document, bank), certificate
             )  # fmt: skip
-            event = await s.runner.run(effect)
+            event = await s.performer.run(effect)
             assert isinstance(event, t.LedgerRefusedEscrow)
             assert event.code == code
         unsigned = s.us.identity.sign(s.order(), bank)
-        assert isinstance(await s.runner.run(t.Draw(lease, b"c" * 32, unsigned)), t.LedgerRefusedDraw)
+        assert isinstance(await s.performer.run(t.Draw(lease, b"c" * 32, unsigned)), t.LedgerRefusedDraw)

@@ -18,8 +18,8 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, Protocol
 
-from fallow.adapters.worker import Worker
 from fallow.errors import FallowError, fail
+from fallow.ports import Worker
 from fallow.units import MIB
 from fallow.wire.claims import lane_leaf, merkle_root, params_hash, value_hash
 from fallow.wire.messages import LaneItem, LaneResult, LaneStop, LaneTask, Message

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fallow.adapters.worker import Worker
 from fallow.errors import fail
 from fallow.node.cheats import shirked_lane
 from fallow.node.folders import stored_bytes
 from fallow.node.provider.lane import Lane
 from fallow.node.provider.work import LeaseWork
+from fallow.ports import Worker
 from fallow.rules.provider.events import LaneAnswered
 from fallow.rules.provider.money import allowance_units
 from fallow.wire.messages import LaneTask, OpenLane

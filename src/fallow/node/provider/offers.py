@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import msgspec
 import structlog
 
-from fallow.adapters import hardware
-from fallow.adapters.idle import IdleReader
 from fallow.errors import fail
 from fallow.node.directory import publish
 from fallow.node.services import Services
@@ -35,7 +31,7 @@ RESERVED_RAM_BYTES = GIB
 def sold_hardware(services: Services) -> Hardware:
     """What is measured, less what the owner keeps. Raises nothing: limits above what there is are what there is. The
     blob store's quota is a limit too, since all that work leaves on the disk is kept there."""
-    config, found = services.config.provider, hardware.measure(services.home, threads_of(services))
+    config, found = services.config.provider, services.machine.measure(services.home, threads_of(services))
     ram = parse_size(config.ram) if config.ram else max(found.ram_bytes - RESERVED_RAM_BYTES, found.ram_bytes // 2)
     return msgspec.structs.replace(
         found,
@@ -55,7 +51,8 @@ def threads_of(services: Services) -> int:
 def terms_of(services: Services, sold: Hardware) -> Terms:
     """The machine's terms: who we are, what we sell, at which least prices. Kinds whose packages are missing are left
     out, so that nobody is sent away late."""
-    prices = {kind: price for kind, price in services.config.provider.prices.items() if hardware.can_do(kind)}
+    can_do = services.machine.can_do
+    prices = {kind: price for kind, price in services.config.provider.prices.items() if can_do(kind)}
     me = services.identity
     return Terms(
         me.account, me.node, services.bank_account, capacity_of(sold), sold.numerics, prices, exact=sold.exact == EXACT
@@ -72,7 +69,7 @@ class Herald:
 
     async def publish_regularly(self) -> None:
         """Until cancelled: tell every directory what is free. A directory that is gone misses nothing for long."""
-        self._speeds = await asyncio.to_thread(hardware.speeds, self._s.home, threads_of(self._s))
+        self._speeds = await asyncio.to_thread(self._s.machine.speeds, self._s.home, threads_of(self._s))
         while True:
             await publish(self._s.rpc, self._s.directories, sign_offer(self.offer(), self._s.identity.node_secret))
             await self._s.clock.sleep(OFFER_EVERY_S)
@@ -100,13 +97,12 @@ class Herald:
 class OwnerWatch:
     """Tells the machine when its owner comes and goes."""
 
-    def __init__(self, services: Services, workers: Callable[[], set[int]], root: Path = Path("/")) -> None:
-        self._s = services
+    def __init__(self, services: Services, workers: Callable[[], set[int]]) -> None:
+        self._s, self._workers = services, workers
         try:
             self.rule = parse(services.config.provider.idle)
         except ValueError as error:
             raise fail("E1001", f"[provider] idle: {error}.") from error
-        self._reader = IdleReader(services.clock, lambda: {os.getpid(), *workers()}, root)
 
     async def watch(self, tell: Callable[[ProviderEvent], Awaitable[object]]) -> None:
         """Until cancelled. A machine that was merely not quiet for long enough yet is not taken from whoever holds a
@@ -115,7 +111,7 @@ class OwnerWatch:
             return
         state, told = IdleState(), ""
         while True:
-            reading = await asyncio.to_thread(self._reader.read)
+            reading = await asyncio.to_thread(self._s.machine.reading, self._workers())
             state = decide(self.rule, state, reading, self._s.clock.monotonic_s())
             reason = self._reason(state, reading)
             if reason != told:

@@ -13,8 +13,6 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from fallow.adapters.exactness import exactness
-from fallow.adapters.worker import WorkerLimits, kill_orphans
 from fallow.node.cheats import shirk_of, worker_cheat
 from fallow.node.provider.bank import Teller
 from fallow.node.provider.calls import serve_provider
@@ -23,6 +21,7 @@ from fallow.node.provider.offers import Herald, OwnerWatch, sold_hardware, terms
 from fallow.node.provider.work import Bench, LeaseWork, checks_owner, state_owners
 from fallow.node.router import Router
 from fallow.node.services import Services
+from fallow.ports import Runner, WorkerLimits
 from fallow.rules.provider import events as t
 from fallow.rules.provider.machine import outstanding, recover, transition
 from fallow.wire.codec import recall
@@ -72,7 +71,7 @@ class Provider:
     async def run(self) -> None:
         """Recover, then work until cancelled."""
         folder = self.services.home / "work"
-        await asyncio.to_thread(_clear, folder)
+        await asyncio.to_thread(_clear, self.services.runner, folder)
         await self._prove()
         lost = await asyncio.to_thread(self._recover)
         await self.feeds.append([e for e in lost if isinstance(e, t.EmitEvent | t.SignClaim)])
@@ -95,7 +94,7 @@ class Provider:
         """Exact work is only offered to those who have shown that they can do it."""
         if "train" not in self._terms.rates:
             return
-        found = await asyncio.to_thread(exactness, self.threads)
+        found = await asyncio.to_thread(self.services.machine.exactness, self.threads)
         if found != EXACT:
             log.warning("no exact work will be offered to this machine", reason=found)
         self._sold = msgspec.structs.replace(self._sold, exact=found)
@@ -226,10 +225,10 @@ class Provider:
         return self._works[lease]
 
 
-def _clear(folder: Path) -> None:
+def _clear(runner: Runner, folder: Path) -> None:
     """Nothing of a process before survives but what is in the log: its workers are killed and its files removed."""
     folder.mkdir(mode=0o700, exist_ok=True)
-    killed = kill_orphans(folder)
+    killed = runner.kill_orphans(folder)
     for path in folder.iterdir():
         shutil.rmtree(path, ignore_errors=True)
     if killed:

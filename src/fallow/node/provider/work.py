@@ -15,13 +15,13 @@ from pathlib import Path
 
 import structlog
 
-from fallow.adapters.worker import COMMAND, Worker, WorkerLimits, open_worker
 from fallow.errors import FallowError, PeerFault, UnavailableError, fail
 from fallow.kinds.train.trace import MAX_TRACES_KEPT, MIN_TRACES_KEPT, PREFIX
 from fallow.node.cheats import Shirk, shirked_task
 from fallow.node.folders import materialize
 from fallow.node.provider.feed import Feeds
 from fallow.node.services import Services
+from fallow.ports import Worker, WorkerLimits
 from fallow.rules.provider.events import ProviderEvent, StartTask, WorkerFailed, WorkerFinished
 from fallow.rules.sizes import READ_BYTES_PER_S
 from fallow.units import BlobId
@@ -29,7 +29,7 @@ from fallow.wire.messages import LogLine, NodeAddress, Progress
 from fallow.wire.tasks import DEFAULT_TRACE_BYTES, Part, TaskOutput
 from fallow.wire.trees import MAX_TREE_BYTES, decode_tree, is_tree
 from fallow.wire.worker import (
-    CancelTask,
+    DropTask,
     FromWorker,
     LaneAnswers,
     RunTask,
@@ -65,7 +65,6 @@ class Bench:
     disk_bytes: int
     shirk: Shirk | None = None
     cheat: str = ""
-    command: tuple[str, ...] = COMMAND
 
 
 def state_owners(lease: bytes) -> list[str]:
@@ -211,7 +210,7 @@ class LeaseWork:
         if self._stopped.is_set():
             return
         answer = self._answer = asyncio.get_running_loop().create_future()
-        worker.send(CancelTask(order.task_id))
+        worker.send(DropTask(order.task_id))
         with suppress(_Died):
             await asyncio.wait({answer}, timeout=CANCEL_S)
         if not answer.done():
@@ -322,8 +321,8 @@ class LeaseWork:
         why = "stopped"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            opened = open_worker(self.folder, self._limits, self._on_messages, self._on_line, self._b.command)
-            async with opened as worker:
+            runner = self._b.services.runner
+            async with runner.open(self.folder, self._limits, self._on_messages, self._on_line) as worker:
                 self._worker = worker
                 self._announce()
                 if not self._stopped.is_set():

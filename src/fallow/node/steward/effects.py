@@ -58,7 +58,7 @@ KEEP_S = 600.0
 MAX_SOURCES = 64
 
 
-class Runner:
+class Performer:
     """Carries out effects of the types that are one exchange each."""
 
     def __init__(self, services: Services, records: Records) -> None:

@@ -13,7 +13,7 @@ from fallow.errors import FallowError, UnavailableError, fail
 from fallow.node.lanes.lane import Lanes
 from fallow.node.services import Services
 from fallow.node.steward.blobs import IMPORTED, forget, keep_results
-from fallow.node.steward.effects import Runner
+from fallow.node.steward.effects import Performer
 from fallow.node.steward.records import Records
 from fallow.node.steward.watch import LeaseFacts, Watches
 from fallow.rules.steward.end import ended_effect
@@ -66,7 +66,7 @@ class Steward:
         self.records = Records(services)
         self.lanes = Lanes(services, self.tell, self)
         self._watches = Watches(services, self.records, self.lanes, self.tell, self._tell_and_wait, self._facts)
-        self._runner = Runner(services, self.records)
+        self._performer = Performer(services, self.records)
         self._queue: asyncio.Queue[tuple[StewardEvent, asyncio.Future[None] | None]] = asyncio.Queue(QUEUE)
         self._running: set[bytes] = set()
         self._slots = asyncio.Semaphore(MAX_RUNNING)
@@ -304,7 +304,7 @@ class Steward:
             while True:
                 try:
                     async with self._slots:
-                        event = await self._runner.run(effect)
+                        event = await self._performer.run(effect)
                     if event is not None:
                         await self.tell(event)
                     return

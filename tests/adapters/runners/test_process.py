@@ -17,15 +17,15 @@ import psutil
 import pytest
 from tests.open_files import open_sockets
 
-from fallow.adapters.worker import (
+from fallow.adapters.runners.process import (
+    COMMAND,
     MAX_LOG_BYTES,
-    Worker,
-    WorkerLimits,
+    ProcessRunner,
+    ProcessWorker,
     held_bytes,
-    kill_orphans,
-    open_worker,
     worker_environment,
 )
+from fallow.ports import WorkerLimits
 from fallow.units import MIB
 from fallow.wire.claims import task_id
 from fallow.wire.messages import LaneResult, LaneTask
@@ -62,11 +62,11 @@ class Seen:
 
 
 @asynccontextmanager
-async def running(tmp_path: Path, seen: Seen, bad: str = "", **limits: Any) -> AsyncGenerator[Worker]:
+async def running(tmp_path: Path, seen: Seen, bad: str = "", **limits: Any) -> AsyncGenerator[ProcessWorker]:
     home = tmp_path / "w"
     home.mkdir()
-    extra = {"command": (sys.executable, "-c", BAD + bad)} if bad else {}
-    async with open_worker(home, WorkerLimits(**limits), seen.on_messages, seen.on_line, **extra) as worker:
+    runner = ProcessRunner((sys.executable, "-c", BAD + bad) if bad else COMMAND)
+    async with runner.open(home, WorkerLimits(**limits), seen.on_messages, seen.on_line) as worker:
         yield worker
 
 
@@ -83,7 +83,7 @@ def is_gone(pid: int) -> bool:
     return False
 
 
-async def ended(worker: Worker) -> str:
+async def ended(worker: ProcessWorker) -> str:
     async with asyncio.timeout(20):
         await worker.ended.wait()
     return worker.why
@@ -170,8 +170,8 @@ async def test_a_task_that_wants_more_than_was_leased_fails_by_its_code_and_the_
         await seen.until(lambda: any(isinstance(message, WorkerDone | WorkerFailed) for message in seen.messages))
         return seen.messages[-1]
 
-    command = (sys.executable, "-c", GREEDY)
-    async with open_worker(home, WorkerLimits(700 * MIB), seen.on_messages, seen.on_line, command) as worker:
+    runner = ProcessRunner((sys.executable, "-c", GREEDY))
+    async with runner.open(home, WorkerLimits(700 * MIB), seen.on_messages, seen.on_line) as worker:
         first, second, third = [await answer(order(floats)) for floats in (1 << 20, 1 << 30, 1 << 20)]
         assert not worker.ended.is_set()
     assert (first.value, third.value) == (b"1048576.0", b"1048576.0")
@@ -242,9 +242,9 @@ def test_workers_die_with_a_killed_provider(tmp_path: Path) -> None:
     home = tmp_path / "w"
     home.mkdir()
     program = (
-        "import asyncio, sys; from pathlib import Path; from fallow.adapters.worker import *\n"
+        "import asyncio, sys; from pathlib import Path; from fallow.adapters.runners.process import *\n"
         "async def main():\n"
-        f"    async with open_worker(Path({str(home)!r}), WorkerLimits(), lambda m: None, lambda l: None) as worker:\n"
+        f"    async with ProcessRunner().open(Path({str(home)!r}), WorkerLimits(), print, print) as worker:\n"
         "        print(worker.pid, flush=True); await asyncio.sleep(60)\n"
         "asyncio.run(main())"
     )
@@ -259,11 +259,11 @@ def test_orphans_are_killed_but_not_whoever_has_their_number_now(tmp_path: Path)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True) as orphan:
         born = psutil.Process(orphan.pid).create_time()
         (tmp_path / f"{orphan.pid}.worker").write_text(str(born - 5))
-        assert kill_orphans(tmp_path) == 0
+        assert ProcessRunner().kill_orphans(tmp_path) == 0
         (tmp_path / f"{orphan.pid}.worker").write_text(str(born))
         (tmp_path / "999999999.worker").write_text("1.0")
         (tmp_path / "x.worker").write_text("x")
-        assert kill_orphans(tmp_path) == 1
+        assert ProcessRunner().kill_orphans(tmp_path) == 1
         assert orphan.wait() == -signal.SIGKILL
     assert list(tmp_path.iterdir()) == []
 

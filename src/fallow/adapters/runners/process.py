@@ -16,13 +16,13 @@ import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 import fallow
-from fallow.adapters import leash
+from fallow.adapters.runners import leash
+from fallow.ports import OnLine, OnMessages, WorkerLimits
 from fallow.units import GIB, MIB, format_size
 from fallow.wire.worker import FromWorker, ToWorker, WorkerFrames, worker_frame
 
@@ -33,20 +33,6 @@ MAX_LOG_BYTES = 64 << 10
 MAX_LINE_BYTES = 2_000
 READ_PAUSE_BYTES = 4 * MIB
 KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "TZ")
-
-OnMessages = Callable[[list[FromWorker]], None]
-OnLine = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class WorkerLimits:
-    """What a worker may use. `ram_bytes` bounds what it holds for itself (files that it maps can be dropped at any time
-    and do not count); 0 means no bound. `cards` are the GPUs that it sees; none unless named."""
-
-    ram_bytes: int = 0
-    threads: int = 1
-    nice: int = 10
-    cards: tuple[str, ...] = ()
 
 
 def worker_environment(folder: Path, limits: WorkerLimits) -> dict[str, str]:
@@ -69,9 +55,8 @@ def worker_environment(folder: Path, limits: WorkerLimits) -> dict[str, str]:
     }  # fmt: skip
 
 
-class Worker:
-    """One running worker. `ended` is set when it is gone, and `why` then says how it ended. Messages come in lists, as
-    many as one read of the socket held, through `on_messages`; it must not block and must not raise."""
+class ProcessWorker:
+    """One running worker process. Its messages come as many at once as one read of the socket held."""
 
     def __init__(self, process: asyncio.subprocess.Process, link: _Link, limits: WorkerLimits) -> None:
         self._process, self._link, self._limits = process, link, limits
@@ -91,23 +76,18 @@ class Worker:
         return "\n".join(self._tail)
 
     def send(self, message: ToWorker) -> None:
-        """Put a message on its way; nothing happens when the worker is gone. Await `drain` now and then."""
         self._link.write(worker_frame(message))
 
     async def drain(self) -> None:
-        """Wait until the worker has taken most of what was sent, or is gone."""
         await self._link.writable.wait()
 
     def pause_reading(self) -> None:
-        """Stop taking messages, and with that, soon, the worker; until `resume_reading`."""
         self._link.pause(True)
 
     def resume_reading(self) -> None:
-        """The opposite of `pause_reading`."""
         self._link.pause(False)
 
     def kill(self, why: str) -> None:
-        """End it now; `why` is what `ended` will tell."""
         if not self.ended.is_set():
             self.why = self.why or why
             _signal_group(self.pid, signal.SIGKILL)
@@ -141,7 +121,7 @@ class Worker:
             on_line(text)
 
     async def stop(self) -> None:
-        """Close its socket, which asks it to end, then insist. Returns when it is gone: within two seconds."""
+        """Close its socket, which asks it to end, then insist."""
         self.why = self.why or "stopped"
         self._link.close()
         for number in (signal.SIGTERM, signal.SIGKILL):
@@ -152,41 +132,59 @@ class Worker:
         await self._process.wait()
 
 
-@asynccontextmanager
-async def open_worker(
-    folder: Path, limits: WorkerLimits, on_messages: OnMessages, on_line: OnLine,
-    command: tuple[str, ...] = COMMAND,
-) -> AsyncGenerator[Worker]:  # fmt: skip
-    """A worker with `folder` as its home, for as long as the context lasts. While it runs, a note in the folder above
-    says so, for `kill_orphans`. Raises OSError when no process can be started."""
-    ours, theirs = socket.socketpair()
-    try:
-        with theirs:
-            process = await _spawn((*command, "--fd", str(theirs.fileno())), folder, limits, theirs.fileno())
-    except BaseException:  # a cancelled start, too, must not leave the socket to the garbage collector
-        ours.close()
-        raise
-    note = folder.parent / f"{process.pid}.worker"
-    with suppress(psutil.Error, OSError):
-        note.write_text(str(psutil.Process(process.pid).create_time()), "ascii")
-    loop = asyncio.get_running_loop()
-    _, link = await loop.create_connection(lambda: _Link(on_messages), sock=ours)
-    worker = Worker(process, link, limits)
-    link.broken = worker.kill
-    try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(worker.wait(), name="worker wait")
-            group.create_task(worker.watch(), name="worker watch")
-            group.create_task(worker.read_log(on_line), name="worker log")
-            try:
-                yield worker
-            finally:
-                await _finish(worker)
-    finally:
-        note.unlink(missing_ok=True)
+class ProcessRunner:
+    """Starts workers as processes of this machine; `command` gets the number of a socket, as `--fd N`."""
+
+    def __init__(self, command: tuple[str, ...] = COMMAND) -> None:
+        self._command = command
+
+    @asynccontextmanager
+    async def open(
+        self, folder: Path, limits: WorkerLimits, on_messages: OnMessages, on_line: OnLine
+    ) -> AsyncGenerator[ProcessWorker]:
+        """While the worker runs, a note in the folder above says so, for `kill_orphans`."""
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                command = (*self._command, "--fd", str(theirs.fileno()))
+                process = await _spawn(command, folder, limits, theirs.fileno())
+        except BaseException:  # a cancelled start, too, must not leave the socket to the garbage collector
+            ours.close()
+            raise
+        note = folder.parent / f"{process.pid}.worker"
+        with suppress(psutil.Error, OSError):
+            note.write_text(str(psutil.Process(process.pid).create_time()), "ascii")
+        loop = asyncio.get_running_loop()
+        _, link = await loop.create_connection(lambda: _Link(on_messages), sock=ours)
+        worker = ProcessWorker(process, link, limits)
+        link.broken = worker.kill
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(worker.wait(), name="worker wait")
+                group.create_task(worker.watch(), name="worker watch")
+                group.create_task(worker.read_log(on_line), name="worker log")
+                try:
+                    yield worker
+                finally:
+                    await _finish(worker)
+        finally:
+            note.unlink(missing_ok=True)
+
+    def kill_orphans(self, folder: Path) -> int:
+        """A process counts as the worker of a note only if it was born when the note says, since process numbers are
+        used again."""
+        killed = 0
+        for note in folder.glob("*.worker"):
+            with suppress(psutil.Error, OSError, ValueError):
+                pid, born = int(note.stem), float(note.read_text("ascii"))
+                if psutil.Process(pid).create_time() == born:
+                    _signal_group(pid, signal.SIGKILL)
+                    killed += 1
+            note.unlink(missing_ok=True)
+        return killed
 
 
-async def _finish(worker: Worker) -> None:
+async def _finish(worker: ProcessWorker) -> None:
     """Stop the worker even when we are being cancelled: first ask, and if there is no time for that, kill."""
     try:
         await worker.stop()
@@ -302,20 +300,6 @@ def _private_bytes(pid: int) -> int:
         return 0
     rows = dict(line.split(":", 1) for line in status.splitlines() if line.startswith(("RssAnon", "RssShmem")))
     return sum(int(value.split()[0]) * 1024 for value in rows.values())
-
-
-def kill_orphans(folder: Path) -> int:
-    """End workers that an earlier process of this home left behind; -> how many. A process counts as that worker only
-    if it was born when the note says, since process numbers are used again."""
-    killed = 0
-    for note in folder.glob("*.worker"):
-        with suppress(psutil.Error, OSError, ValueError):
-            pid, born = int(note.stem), float(note.read_text("ascii"))
-            if psutil.Process(pid).create_time() == born:
-                _signal_group(pid, signal.SIGKILL)
-                killed += 1
-        note.unlink(missing_ok=True)
-    return killed
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

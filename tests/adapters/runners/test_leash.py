@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from fallow.adapters import leash
+from fallow.adapters.runners import leash
 from fallow.units import GIB
 
 TELL = "import os, resource; print(os.nice(0), *resource.getrlimit(resource.RLIMIT_DATA), *resource.getrlimit(4))"
@@ -74,7 +74,9 @@ print(os.nice(0), struct.unpack("=IIQiIQQQ", found.raw)[5])
 
 def test_short_turns_are_for_who_asks_and_not_for_its_workers() -> None:
     def told(before: str, command: list[str]) -> str:
-        program = f"import os; from fallow.adapters import leash; {before}; os.execv({command[0]!r}, {command!r})"
+        program = (
+            f"import os; from fallow.adapters.runners import leash; {before}; os.execv({command[0]!r}, {command!r})"
+        )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True)
         return done.stdout.strip()
 
@@ -83,7 +85,7 @@ def test_short_turns_are_for_who_asks_and_not_for_its_workers() -> None:
     usual, short = told("leash.ask_for_turns(0)", bare), told(ask, bare)
     leashed = [sys.executable, "-I", "-S", leash.__file__]
     program = (
-        f"import os, subprocess; from fallow.adapters import leash; {ask};"
+        f"import os, subprocess; from fallow.adapters.runners import leash; {ask};"
         f"subprocess.run([*{leashed!r}, str(os.getpid()), '0', '0', *{bare!r}], check=True)"
     )
     worker = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True)
