@@ -76,7 +76,15 @@ SUBJECTS = {"tiny": (4, 16), "small": (4, 64), "smol": (4, 24)}
 
 def ways_for(subject: str) -> list[str]:
     """What is run unless somebody chooses."""
-    return [n for n, w in WAYS.items() if w.device == "cpu" and (w.matrix != "integers" or subject == "tiny")]
+    wanted = [n for n, w in WAYS.items() if w.device == "cpu" and (w.matrix != "integers" or subject == "tiny")]
+    return [name for name in wanted if can_run(WAYS[name])]
+
+
+def can_run(way: Way) -> bool:
+    """Whether the processor has what the way holds torch to: torch does not ask, and dies of what is not there."""
+    held = way.environment.get("ATEN_CPU_CAPABILITY")
+    flags = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")]
+    return held is None or (bool(flags) and held in flags[0].split())
 
 
 def main() -> int:
@@ -123,6 +131,8 @@ def verdict(record: list[dict[str, Any]]) -> int:
 def run(name: str, options: argparse.Namespace) -> dict[str, str]:
     """One way, in one process or several that exchange gradients through files."""
     way = WAYS[name]
+    if not can_run(way):
+        raise SystemExit(f"{name}: this processor lacks {way.environment['ATEN_CPU_CAPABILITY']}")
     command = [sys.executable, __file__, options.subject, "--child", name, "--steps", str(options.steps)]
     command += ["--model", options.model] if options.model else []
     threads = {"OMP_NUM_THREADS": str(way.threads), "MKL_NUM_THREADS": str(way.threads)}

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from tests.numerics.exact import make_operator_vectors as made
+from tests.numerics.exact import processor
 from tests.numerics.exact import reference_ops as ref
 
 from fallow.numerics.exact import kernels
@@ -69,15 +70,14 @@ def test_the_files_are_what_the_script_writes(name: str, route: str) -> None:
             assert (made.FOLDER / f"{name}.json").read_text("utf-8") == made.text(name)
 
 
-@pytest.mark.parametrize("capability", ["default", "avx2", "avx512"])
+@pytest.mark.parametrize("capability", processor.capabilities())
 def test_torch_s_own_kernels_agree_under_every_instruction_set(capability: str) -> None:
-    """What torch falls back to, in a process of its own: the choice is made when it starts. A processor that lacks
-    one takes the best below."""
+    """What torch falls back to, in a process of its own: the choice is made when it starts."""
     script = (
         "from tests.numerics.exact import make_operator_vectors as made; import hashlib;"
         "print(hashlib.sha256(''.join(map(made.text, made.FILES)).encode()).hexdigest())"
     )
-    settings = {"ATEN_CPU_CAPABILITY": capability, "FALLOW_EXACT_NATIVE": "0", "OMP_NUM_THREADS": "1"}
+    settings = processor.held_to(capability) | {"FALLOW_EXACT_NATIVE": "0", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", script], env=os.environ | settings, cwd=made.FOLDER.parents[2], check=True,
         capture_output=True, text=True, timeout=120,

@@ -101,3 +101,20 @@ def test_instruction_sets_can_be_capped(monkeypatch: pytest.MonkeyPatch) -> None
     assert native.cap() == native.ISAS.index("avx2")
     with pytest.raises(ValueError, match="sse9"), native.isa("sse9"):
         pass
+
+
+def test_no_cap_reaches_instructions_that_the_processor_lacks() -> None:
+    """Asked for more than is there, the library takes the best that is. Each set by the flags that its file is compiled
+    with."""
+    needs = {
+        "avx2": {"avx2"},
+        "avx512bw": {"avx512f", "avx512bw", "avx512dq", "avx512vl"},
+        "avx512vnni": {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"},
+    }
+    info = Path("/proc/cpuinfo").read_text().splitlines()
+    flags = next((set(line.split()) for line in info if line.startswith("flags")), set[str]())
+    found = native.kernels()
+    assert found is not None
+    for cap in range(len(native.ISAS)):
+        there = [name for name in native.ISAS[: cap + 1] if needs.get(name, set()) <= flags]
+        assert found.isa(cap) == there[-1]

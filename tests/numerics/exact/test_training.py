@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.numerics.exact.processor import held_to
 from tests.numerics.exact.small_llama import small_llama, some_tokens
 
 from fallow.numerics.exact import native, routes
@@ -67,7 +68,7 @@ def test_a_run_continues_from_its_saved_state() -> None:
 
 
 def test_another_process_with_older_instructions_and_without_a_compiler_agrees() -> None:
-    older = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
+    older = held_to("avx2") | {"ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
     older |= {"FALLOW_EXACT_NATIVE": "0", "FALLOW_EXACT_ROUTE": "int8"}
     script = (
         "from tests.numerics.exact.test_training import trained;"
