@@ -12,8 +12,10 @@ import pytest
 from tests.node.provider.provider_net import seeded
 
 from fallow.adapters.clock import SystemClock, SystemEntropy
+from fallow.adapters.ledger_sql import SqlLedger
 from fallow.errors import FallowError
 from fallow.node import pool as module
+from fallow.node.bank import BankPolicy, open_books
 from fallow.node.config import Config, load_ticket
 from fallow.node.pool import Pool
 from fallow.node.router import Router
@@ -49,7 +51,12 @@ class Town:
         return services, router
 
     def pool(self, services: Services) -> Pool:
-        return Pool(services, (), self.books)
+        def books(policy: BankPolicy) -> SqlLedger:
+            opened = open_books(services.home / "ledger.db", services.identity, services.entropy, policy)
+            self.books.callback(opened.close)
+            return opened
+
+        return Pool(services, (), books)
 
 
 @pytest.fixture

@@ -23,10 +23,9 @@ from fallow.adapters.iroh_transport import IrohTransport
 from fallow.adapters.keys import open_identity
 from fallow.adapters.machine import ThisMachine
 from fallow.adapters.runners.process import ProcessRunner
-from fallow.errors import FallowError, fail, first_of
-from fallow.node import api
-from fallow.node.api_keys import ApiKeys, serve_api_keys
-from fallow.node.blobs import Fetcher, serve_blobs
+from fallow.errors import FallowError, first_of
+from fallow.node.bank import BankPolicy, open_books
+from fallow.node.blobs import Fetcher
 from fallow.node.config import (
     Config,
     Ticket,
@@ -36,23 +35,19 @@ from fallow.node.config import (
     remember_port,
     remembered_port,
     save_ticket,
-    write_ticket,
 )
-from fallow.node.lanes.session import serve_lanes
 from fallow.node.local_socket import local_socket, lock_home
 from fallow.node.neighbours import announce, beyond_loopback
 from fallow.node.pool import Pool
+from fallow.node.roles import Roles, take_up
 from fallow.node.router import Router
 from fallow.node.rpc import Rpc
 from fallow.node.services import Services
-from fallow.node.steward.holdings import serve_holdings
-from fallow.node.steward.receipts import Receipts
-from fallow.node.steward.role import Steward
+from fallow.ports import Ledger
 from fallow.rules.steward.events import Timing
 from fallow.sdk.home import socket_path
 from fallow.units import NodeId, to_text
 from fallow.wire.codec import encode
-from fallow.wire.local import LaneJob, ServeJob
 from fallow.wire.messages import NodeAddress
 
 log = structlog.get_logger()
@@ -178,43 +173,29 @@ async def _bind(seed: bytes, home: Path, bind: str, relay: str) -> IrohTransport
 
 
 async def _work(services: Services, options: Options, remote: Router) -> None:
-    owner = Router()
-    serve_blobs(remote, services.blobs)
-    with ExitStack() as books:
-        pool = Pool(services, options.directories, books)
-        await _play(services, options, remote, owner, pool)
+    with ExitStack() as stack:
+
+        def books(policy: BankPolicy) -> Ledger:
+            where = services.config.ledger or services.home / "ledger.db"
+            opened = open_books(where, services.identity, services.entropy, policy)
+            stack.callback(opened.close)
+            return opened
+
+        roles = Roles(options.roles, options.timing, remote, Router())
+        await _play(services, options, roles, Pool(services, options.directories, books))
 
 
-async def _play(services: Services, options: Options, remote: Router, owner: Router, pool: Pool) -> None:
-    roles = options.roles
+async def _play(services: Services, options: Options, roles: Roles, pool: Pool) -> None:
     async with asyncio.TaskGroup() as group:
-        if "bank" in roles:
-            pool.open_bank(remote)
-        if "directory" in roles:
-            pool.open_directory(remote)
-        assert services.rpc.server is not None
-        group.create_task(services.rpc.server.run(services.transport, services.rpc), name="serve peers")
-        await pool.join()
-        if "steward" in roles:
-            await _steward(services, options, owner, group)
-        if "provider" in roles:
-            from fallow.node.provider.role import run_provider
-
-            group.create_task(run_provider(services, remote), name="provider")
-        ticket = write_ticket(services.ticket) if services.ticket is not None else ""
-        api.serve_node(owner, services, tuple(sorted(roles)), ticket if "bank" in roles else "")
-        if services.ticket is not None:
-            api.serve_wallet(owner, services)
-            api.serve_offers(owner, services)
-        api.serve_files(owner, services)
+        await take_up(roles, services, pool, group)
         here = services.rpc.address()
         if services.ticket is not None and services.config.mdns and beyond_loopback(here):
-            group.create_task(announce(here, roles, services.bank_account), name="mdns")
+            group.create_task(announce(here, roles.names, services.bank_account), name="mdns")
         if options.beside is not None:
             group.create_task(options.beside(socket_path(services.home)), name="beside")
-        async with local_socket(services.home, owner, locked=True):
-            options.ready(_announcement(services, ticket))
-            log.info("node ready", roles=",".join(sorted(roles)), node=services.identity.node.hex()[:12])
+        async with local_socket(services.home, roles.owner, locked=True):
+            options.ready(_announcement(services, roles.ticket))
+            log.info("node ready", roles=",".join(sorted(roles.names)), node=services.identity.node.hex()[:12])
             await asyncio.Event().wait()
 
 
@@ -223,24 +204,3 @@ def _announcement(services: Services, ticket: str) -> dict[str, str]:
     address = base64.b32encode(encode(services.rpc.address())).decode().rstrip("=").lower()
     account = to_text("account", services.identity.account)
     return {"ticket": ticket, "address": address, "account": account, "node": services.identity.node.hex()}
-
-
-async def _steward(services: Services, options: Options, owner: Router, group: asyncio.TaskGroup) -> Steward:
-    if services.ticket is None:
-        raise fail("E2001", "A steward needs a pool.", next_step="fallow join TICKET")
-    steward = Steward(services, options.timing)
-
-    def known(job: bytes) -> None:
-        if not isinstance(steward.spec(job).work, (ServeJob, LaneJob)):
-            raise fail("E2001", "This job has no lane.")
-
-    ready = asyncio.Event()
-    group.create_task(steward.run(ready), name="steward")
-    await ready.wait()
-    api.serve_jobs(owner, services, steward)
-    api.serve_receipts(owner, steward, Receipts(services, steward.records, steward.state))
-    serve_holdings(owner, services, steward)
-    keys = ApiKeys(services.log, services.clock, services.entropy)
-    serve_lanes(owner, steward.lanes, keys, known)
-    serve_api_keys(owner, keys)
-    return steward

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Callable
 
 import structlog
 
 from fallow.errors import UnavailableError, fail
-from fallow.node.bank import Bank, BankPolicy, open_books
+from fallow.node.bank import Bank, BankPolicy
 from fallow.node.config import Ticket, save_ticket
 from fallow.node.directory import Directory
 from fallow.node.router import Router
 from fallow.node.services import Services
+from fallow.ports import Ledger
 from fallow.units import parse_money
 from fallow.wire.ledger import LedgerRefused, OpenAccount
 from fallow.wire.messages import NodeAddress
@@ -24,19 +25,18 @@ RETRY_MOST_S = 5.0
 
 
 class Pool:
-    """What ties one node to its pool. Close with the stack that it was given."""
+    """What ties one node to its pool. `books` opens those of a bank, and whoever gave it closes them."""
 
-    def __init__(self, services: Services, directories: tuple[NodeAddress, ...], stack: ExitStack) -> None:
-        self._s, self._directories, self._stack = services, directories, stack
+    def __init__(
+        self, services: Services, directories: tuple[NodeAddress, ...], books: Callable[[BankPolicy], Ledger]
+    ) -> None:
+        self._s, self._directories, self._books = services, directories, books
         self._bank: Bank | None = None
 
     def open_bank(self, router: Router) -> None:
         """Keep the books of a pool here. Raises UnavailableError E1305 or UsageError E1306 for books that cannot be
         used."""
-        policy = BankPolicy(welcome_ucr=parse_money(self._s.config.welcome))
-        where = self._s.config.ledger or self._s.home / "ledger.db"
-        books = open_books(where, self._s.identity, self._s.entropy, policy)
-        self._stack.callback(books.close)
+        books = self._books(BankPolicy(welcome_ucr=parse_money(self._s.config.welcome)))
         self._bank = Bank(books, self._s.identity, self._s.clock)
         self._bank.register(router)
 

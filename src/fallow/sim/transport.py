@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 from fallow.errors import FallowError, fail
+from fallow.node.loopback import Pipe
 from fallow.units import NodeId
 from fallow.wire.messages import NodeAddress
 
-WINDOW_BYTES = 1 << 18
-"""How much one direction of a stream holds before the writer waits."""
 MAX_STREAMS = 512
 KNOCK_S = 0.05
 MAX_WAITING = 256
@@ -26,72 +24,10 @@ def _gone(peer: NodeId) -> FallowError:
     return fail("E1801", f"The connection to node {peer.hex()[:12]} is gone.")
 
 
-class _Pipe:
-    """One direction of a stream: a bounded buffer of bytes with a reader and a writer that wait for each other."""
-
-    def __init__(self) -> None:
-        self.on_over: Callable[[], None] = lambda: None
-        self._pieces: deque[bytes] = deque()
-        self._size = 0
-        self._finished = False
-        self.broken = False
-        self._changed = asyncio.Event()
-
-    @property
-    def over(self) -> bool:
-        """Nothing will come out any more."""
-        return self.broken or (self._finished and not self._pieces)
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
-        if self.over:
-            self.on_over()
-
-    async def write(self, data: bytes) -> bool:
-        """Bytes go in as room appears; -> False when the pipe broke."""
-        view = memoryview(data)
-        while len(view) and not self.broken:
-            room = WINDOW_BYTES - self._size
-            if room <= 0:
-                await self._changed.wait()
-                continue
-            self._pieces.append(bytes(view[:room]))
-            self._size += len(self._pieces[-1])
-            view = view[room:]
-            self._wake()
-        return not self.broken
-
-    async def read(self, limit: int) -> bytes | None:
-        """-> b"" at the end, None when the pipe broke: what had not been read by then is lost."""
-        while not self.broken and not self._pieces:
-            if self._finished:
-                return b""
-            await self._changed.wait()
-        if self.broken:
-            return None
-        piece = self._pieces.popleft()
-        if len(piece) > limit:
-            self._pieces.appendleft(piece[limit:])
-            piece = piece[:limit]
-        self._size -= len(piece)
-        self._wake()
-        return piece
-
-    def finish(self) -> None:
-        self._finished = True
-        self._wake()
-
-    def break_(self) -> None:
-        self.broken = True
-        self._pieces.clear()
-        self._wake()
-
-
 class SimStream:
     """`ports.Stream` over two pipes."""
 
-    def __init__(self, network: SimNetwork, peer: NodeId, outgoing: _Pipe, incoming: _Pipe) -> None:
+    def __init__(self, network: SimNetwork, peer: NodeId, outgoing: Pipe, incoming: Pipe) -> None:
         self._network, self._peer = network, peer
         self._out, self._in = outgoing, incoming
 
@@ -144,7 +80,7 @@ class SimConnection:
         if self.closed or self._other is None:
             self._slots.release()  # the next one in line finds out too
             raise _gone(self._peer)
-        there, here = _Pipe(), _Pipe()
+        there, here = Pipe(), Pipe()
         stream = SimStream(self._network, self._peer, there, here)
         mirror = SimStream(self._network, self._other.peer, here, there)
         self._streams.add(stream)

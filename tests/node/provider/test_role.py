@@ -13,7 +13,7 @@ from tests.node.provider.provider_net import Buyer, Seller, market, open_pool, s
 from fallow.errors import FallowError
 from fallow.node.bank_client import BankClient
 from fallow.node.config import Config, ProviderConfig
-from fallow.node.provider.role import run_provider
+from fallow.node.provider.role import Provider
 from fallow.node.router import Router
 from fallow.wire.claims import merkle_root, output_hash, task_leaf
 from fallow.wire.documents import ClaimRoot
@@ -132,5 +132,5 @@ async def test_a_rule_or_cheat_that_cannot_be_read_is_told_at_once(tmp_path: Pat
         for provider in (ProviderConfig(idle="nonsense"), ProviderConfig(cheat="nonsense")):
             services = await pool.services("pat", Router(), Config(provider=provider))
             with pytest.raises(FallowError) as wrong:
-                await run_provider(services, Router())
+                Provider(services)
             assert wrong.value.code == "E1001"

@@ -15,11 +15,9 @@ import structlog
 
 from fallow.node.cheats import shirk_of, worker_cheat
 from fallow.node.provider.bank import Teller
-from fallow.node.provider.calls import serve_provider
 from fallow.node.provider.feed import Feeds
 from fallow.node.provider.offers import Herald, OwnerWatch, sold_hardware, terms_of, threads_of
 from fallow.node.provider.work import Bench, LeaseWork, checks_owner, state_owners
-from fallow.node.router import Router
 from fallow.node.services import Services
 from fallow.ports import Runner, WorkerLimits
 from fallow.rules.provider import events as t
@@ -40,16 +38,9 @@ _SAVED = tuple[int, t.ProviderState]
 _Item = tuple[t.ProviderEvent, "asyncio.Future[list[t.ProviderEffect]]"]
 
 
-async def run_provider(services: Services, router: Router) -> None:
-    """Sell this machine's capacity until cancelled; answers are registered at `router` before it returns to the loop.
-    Raises UsageError E1001 for an owner's rule or cheat that cannot be read."""
-    provider = Provider(services)
-    serve_provider(router, provider)
-    await provider.run()
-
-
 class Provider:
-    """The provider role of a node. `tell` may be called from any task of the node's loop."""
+    """The provider role of a node. `tell` may be called from any task of the node's loop. Raises UsageError E1001 for
+    an owner's rule or cheat that cannot be read."""
 
     def __init__(self, services: Services) -> None:
         self.services = services
