@@ -144,7 +144,7 @@ def test_the_last_of_a_lanes_budget_is_one_lease(left: int, cap: int) -> None:
 
 
 def test_exact_answers_are_asked_of_whoever_computes_exactly_and_are_checked_whole() -> None:
-    exact = msgspec.structs.replace(SERVE, work=msgspec.structs.replace(SERVE.work, arithmetic="exact"))
+    exact = msgspec.structs.replace(SERVE, work=msgspec.structs.replace(SERVE.work, arithmetic="exact"))  # pyright: ignore[reportArgumentType]
     assert market.is_exact(exact)
     assert not market.in_links(exact)
     assert not market.is_exact(SERVE)

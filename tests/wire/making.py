@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from fallow.kinds.generate import tasks as generate
 from fallow.kinds.train import tasks as train
 from fallow.wire import documents, ledger, local, messages, receipts, tasks, trees, worker
+from fallow.wire.codec import Family
 
 MODULES: tuple[ModuleType, ...] = (documents, tasks, messages, ledger, local, worker, receipts, trees, train, generate)
 BASES = {documents.Document, messages.Message, worker.WorkerMessage}
@@ -48,6 +49,8 @@ def _strategy(info: mi.Type) -> st.SearchStrategy[Any]:
     match info:
         case mi.StructType(cls=cls, fields=fields):
             return st.builds(cls, **{field.name: _strategy(field.type) for field in fields})
+        case mi.CustomType(cls=cls) if issubclass(cls, Family):
+            return st.one_of([structs(one) for one in cls.__subclasses__()])  # pyright: ignore[reportArgumentType]
         case mi.UnionType(types=types):
             return st.one_of([_strategy(one) for one in types])
         case mi.VarTupleType(item_type=item, min_length=least, max_length=most):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 from contextlib import suppress
 
 import msgspec
@@ -11,7 +12,7 @@ from tests.wire.making import structs
 from tests.wire.parties import RIGHT, receipt
 
 from fallow.errors import FallowError, PeerFault
-from fallow.wire.codec import MAX_MESSAGE_BYTES, decode, encode, recall
+from fallow.wire.codec import MAX_MESSAGE_BYTES, Family, decode, encode, recall
 from fallow.wire.documents import AnyDocument, Voucher
 from fallow.wire.messages import (
     BlobFound,
@@ -178,3 +179,49 @@ def test_what_the_node_cannot_read_of_its_own_is_said(written: bytes) -> None:
     with pytest.raises(FallowError) as refused:
         recall(Tagged, written)
     assert refused.value.code == "E1810"
+
+
+class Fruit(Family):
+    __slots__ = ()
+
+
+class Apple(Fruit, msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="apple"):
+    taste: bytes
+    inside: Fruit | None = None
+
+
+class Bowl(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    fruit: Fruit
+
+
+def test_a_family_is_open_and_its_members_travel_as_ever() -> None:
+    bowl = Bowl(Apple(b"sweet", Apple(b"sour")))
+    assert encode(bowl) == msgspec.msgpack.encode([["apple", b"sweet", ["apple", b"sour", None]]])
+    assert decode(Bowl, encode(bowl)) == recall(Bowl, encode(bowl)) == bowl
+    assert recall(Bowl, msgspec.msgpack.encode([["apple", b"sweet"]])) == Bowl(Apple(b"sweet"))
+
+
+def test_what_is_no_member_of_a_family_is_refused_by_name() -> None:
+    quince = msgspec.msgpack.encode([["quince", b""]])
+    assert "no fruit is called 'quince' here" in refusal(quince, Bowl)
+    with pytest.raises(FallowError) as refused:
+        recall(Bowl, quince)
+    assert refused.value.code == "E1810"
+    assert "quince" in refused.value.what
+    for fruit in (None, 5, [], {}, ["apple"], ["apple", "text"], ["apple", b"", None, 1], [None], [["apple"], b""]):
+        refusal(msgspec.msgpack.encode([fruit]), Bowl)
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(1_000)  # Python's own, which a library of the tests' raises
+    try:
+        refusal(b"\x91" * 100_000, Bowl)
+    finally:
+        sys.setrecursionlimit(before)
+    refusal(b"\x91\xdd\xff\xff\xff\xff", Bowl)
+    refusal(b"\x91\x81\x80\x00", Bowl)
+
+
+@given(st.binary(max_size=60))
+def test_noise_in_a_family_never_raises_anything_else(data: bytes) -> None:
+    for raw in (b"\x91" + data, b"\x91\x92\xa5apple" + data):
+        with suppress(PeerFault):
+            assert encode(decode(Bowl, raw)) == raw

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from fallow.errors import fail
 from fallow.kinds.train.trace import MAX_LINKS_DRAWN, Cut, link_at, room_bytes, unit_rows
 from fallow.units import GIB, Ucr, cost_ucr
 from fallow.wire.local import BatchJob, JobSpec, LaneJob, ServeJob, TrainJob
@@ -57,6 +58,8 @@ def kind_of(spec: JobSpec) -> str:
             return workload
         case ServeJob():
             return "generate"
+        case work:
+            raise fail("E2001", f"{type(work).__name__} is no form of a job.")
 
 
 def is_exact(spec: JobSpec) -> bool:
@@ -168,6 +171,8 @@ def volume(spec: JobSpec) -> Volume:
         case LaneJob(workload=workload):
             units = GENERATE_UNITS if workload == "generate" else 1
             return Volume(1, units, units, open_ended=True)
+        case _:
+            raise fail("E2001", f"{type(work).__name__} is no form of a job.")
 
 
 def train_units(recipe: Recipe, *, evaluate: bool) -> int:

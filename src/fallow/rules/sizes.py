@@ -12,10 +12,8 @@ from __future__ import annotations
 
 from fallow.kinds.train.trace import cut_for
 from fallow.units import GIB, MIB
-from fallow.wire.local import BatchJob, LaneJob, ModelSize, ServeJob, TrainJob
+from fallow.wire.local import ModelSize, ServeJob, TrainJob, Work
 from fallow.wire.tasks import Recipe
-
-Work = TrainJob | BatchJob | ServeJob | LaneJob
 
 RAM_BYTES = {"echo": 256 * MIB, "generate": 2 * GIB, "train": 3 * GIB}
 """What a worker of a kind is given where nothing is known of the model."""

@@ -8,16 +8,16 @@ from typing import Literal, Required, TypedDict
 
 import msgspec
 
-from fallow.errors import FallowError, fail
+from fallow.errors import FallowError, PeerFault, fail
 from fallow.units import MAX_UCR, Ucr, format_money, format_size, parse_money
-from fallow.wire.local import BatchJob, Candidate, Estimate, JobSpec, LaneJob, ServeJob, TrainJob
+from fallow.wire.codec import decode, encode
+from fallow.wire.local import Candidate, Estimate, JobSpec, Work
 from fallow.wire.messages import Shortfall
 
 GGUF_MAGIC = b"GGUF"
+ANY_SIZE = 1 << 40
 PRICE = "price_ucr"
 """The resource that a candidate is short of when it asks more than the limit."""
-
-Work = TrainJob | BatchJob | ServeJob | LaneJob
 
 
 class Terms(TypedDict, total=False):
@@ -79,8 +79,8 @@ def spec_of(work: Work, terms: Terms) -> JobSpec:
         name=terms.get("name", ""),
     )
     try:  # constructors check nothing; decoding does
-        return msgspec.msgpack.decode(msgspec.msgpack.encode(spec), type=JobSpec)
-    except (msgspec.ValidationError, OverflowError) as error:
+        return decode(JobSpec, encode(spec), ANY_SIZE)
+    except (PeerFault, OverflowError) as error:
         raise fail("E2001", f"The job's terms are out of range: {error}.") from error
 
 

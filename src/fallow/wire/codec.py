@@ -25,6 +25,14 @@ _MAX_CACHED = 1024
 _BY_TYPE: dict[object, msgspec.msgpack.Decoder[Any]] = {}
 _BY_IDENTITY: dict[int, tuple[object, msgspec.msgpack.Decoder[Any]]] = {}
 
+
+class Family:
+    """Base of a class that a field may be declared as when other files may add to what it can hold: every tagged,
+    array-like struct that inherits from that class. A tag that no loaded module has is refused by name."""
+
+    __slots__ = ()
+
+
 encode: Callable[[msgspec.Struct], bytes] = _ENCODER.encode
 """The canonical bytes of a struct. Checks no constraint: a struct that breaks one encodes here and is refused by
 whoever decodes it. Raises TypeError, OverflowError or UnicodeEncodeError for values that msgpack cannot hold."""
@@ -43,7 +51,7 @@ def decode(kind: object, data: bytes, limit_bytes: int = MAX_MESSAGE_BYTES) -> A
         raise fail("E1102", f"a message of {len(data)} bytes where at most {limit_bytes} are allowed")
     try:
         found = _decoder(kind).decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise fail("E1102", f"a message that cannot be read: {error}") from None
     if _ENCODER.encode(found) != data:
         raise fail("E1102", f"a {type(found).__name__} that is not in its canonical encoding")
@@ -60,7 +68,7 @@ def recall(kind: object, data: bytes) -> Any:
     file was damaged, or a newer Fallow wrote it. Not for bytes from a peer: it accepts what is not canonical."""
     try:
         return _decoder(kind).decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise fail("E1810", f"a record of this home cannot be read: {error}") from None
 
 
@@ -71,8 +79,19 @@ def _decoder(kind: object) -> msgspec.msgpack.Decoder[Any]:
         return cached[1]
     decoder = _BY_TYPE.get(kind)
     if decoder is None:
-        decoder = _BY_TYPE[kind] = msgspec.msgpack.Decoder(cast("type[Any]", kind), strict=True)
+        decoder = _BY_TYPE[kind] = msgspec.msgpack.Decoder(cast("type[Any]", kind), dec_hook=_member)
     if len(_BY_IDENTITY) >= _MAX_CACHED:  # unions written inside a function are new objects at every call
         _BY_IDENTITY.clear()
     _BY_IDENTITY[id(kind)] = (kind, decoder)
     return decoder
+
+
+def _member(family: type[Any], raw: object) -> object:
+    """The struct of an open family that `raw` (arrays and scalars) stands for."""
+    if not issubclass(family, Family):
+        raise NotImplementedError(f"{family} is no type of a message")
+    tag = cast("list[object]", raw)[0] if isinstance(raw, list) and raw else None
+    for member in family.__subclasses__():
+        if tag is not None and cast("type[msgspec.Struct]", member).__struct_config__.tag == tag:
+            return msgspec.convert(raw, member, builtin_types=(bytes,), dec_hook=_member)
+    raise ValueError(f"no {family.__name__.lower()} is called {str(tag)[:40]!r} here")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import msgspec
 
+from fallow.wire.codec import Family
 from fallow.wire.documents import U64, Address, Label, Word
 from fallow.wire.messages import Declined, Message, NodeAddress, Text
 from fallow.wire.tasks import MAX_PARAMS_BYTES, Part, Recipe, TaskOutput
@@ -29,7 +30,14 @@ class ModelSize(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_l
     heads: U64 = 0
 
 
-class TrainJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="train"):
+class Work(Family):
+    """What a job is about: its form, with all that the form must know. `rules/steward/shapes/registry.py` says how each
+    form is worked on."""
+
+    __slots__ = ()
+
+
+class TrainJob(Work, msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="train"):
     """Fine-tune the model in tree `model` on the data in tree `data`."""
 
     model: Word
@@ -39,7 +47,7 @@ class TrainJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_li
     size: ModelSize = ModelSize()
 
 
-class BatchJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="batch"):
+class BatchJob(Work, msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="batch"):
     """Independent tasks of one workload; each of `params` is one task. `inputs` go to all of them."""
 
     workload: Label
@@ -50,7 +58,7 @@ class BatchJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_li
     units_each: U64
 
 
-class ServeJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="serve"):
+class ServeJob(Work, msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="serve"):
     """Keep `replicas` providers holding the model (and the adapter, when given) under `name`, answering `generate`
     lanes until cancelled or out of budget. `context_tokens` bounds prompt and answer together. `arithmetic` is "exact"
     where every answer must be the same on any machine and commit to its logits, so that any may check any; a model
@@ -70,7 +78,7 @@ class ServeJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_li
         return self.arithmetic == "exact"
 
 
-class LaneJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="lane"):
+class LaneJob(Work, msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="lane"):
     """Keep `replicas` providers ready for many small tasks of one workload, sent over `OpenJobLane`."""
 
     workload: Label
@@ -81,7 +89,7 @@ class JobSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_lik
     """A job as its owner wants it. `budget_ucr` is the most it may ever cost; `workers` how many providers work side by
     side; `prefer` is "price" or "speed"; `verify` is "none", "audit" or "audit:probation=1,rate=0.1,quorum=2"."""
 
-    work: TrainJob | BatchJob | ServeJob | LaneJob
+    work: Work
     budget_ucr: U64
     max_price_ucr: U64
     workers: Annotated[int, msgspec.Meta(ge=1, le=1024)]

@@ -191,7 +191,7 @@ def test_a_closed_escrow_stops_the_work_there() -> None:
 def test_equal_params_are_two_tasks() -> None:
     crowd = Crowd(honest_crowd(1))
     spec = batch_spec(2, 1, verify="none")
-    twin = msgspec.structs.replace(spec.work, params=(b"same", b"same"))
+    twin = msgspec.structs.replace(spec.work, params=(b"same", b"same"))  # pyright: ignore[reportArgumentType]
     job = crowd.submit(msgspec.structs.replace(spec, work=twin))
     crowd.run()
     assert len({e.task for e in crowd.of(t.Assign)}) == 2

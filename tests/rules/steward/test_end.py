@@ -170,7 +170,7 @@ def test_the_closing_check_catches_who_was_never_sampled() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"verify": "zk"}, {"timeout_s": 0}, {"work": msgspec.structs.replace(batch_spec().work, params=())}],
+    [{"verify": "zk"}, {"timeout_s": 0}, {"work": msgspec.structs.replace(batch_spec().work, params=())}],  # pyright: ignore[reportArgumentType]
 )
 def test_jobs_that_make_no_sense_end_at_once(change: dict[str, object]) -> None:
     crowd = Crowd(honest_crowd(1))

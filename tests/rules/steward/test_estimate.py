@@ -31,7 +31,7 @@ def test_checks_cost_more_than_none() -> None:
 
 
 def test_checked_work_stays_on_one_class_of_machine() -> None:
-    spec = msgspec.structs.replace(BATCH, work=msgspec.structs.replace(BATCH.work, workload="train"), verify="audit")
+    spec = msgspec.structs.replace(BATCH, work=msgspec.structs.replace(BATCH.work, workload="train"), verify="audit")  # pyright: ignore[reportArgumentType]
     offers = [offer(1), offer(2), offer(3, numerics="arm")]
     found = estimate(spec, BANK, offers, 2_000)
     assert [bool(one.shortfalls.shortfalls) for one in found.candidates] == [False, False, True]

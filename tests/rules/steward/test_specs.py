@@ -70,7 +70,7 @@ SIZE = ModelSize(8 * GIB, GIB, 10_000, 30, 1_024, 4_096, 50_000, 1_024, 16)
 
 def sized(size: ModelSize) -> JobSpec:
     spec = train_spec(workers=2)
-    return msgspec.structs.replace(spec, work=msgspec.structs.replace(spec.work, size=size))
+    return msgspec.structs.replace(spec, work=msgspec.structs.replace(spec.work, size=size))  # pyright: ignore[reportArgumentType]
 
 
 def test_orders_tasks_and_leases_follow_the_models_size() -> None:

@@ -7,6 +7,7 @@ from tests.rules.steward.crowd import Crowd, batch_spec, honest_crowd, lane_spec
 
 from fallow.rules.steward.state import Job, Stage, State, Turn
 from fallow.rules.trust import Standing
+from fallow.wire.codec import recall
 
 
 def test_a_state_survives_being_written_down() -> None:
@@ -15,7 +16,7 @@ def test_a_state_survives_being_written_down() -> None:
     crowd.submit(train_spec(), "train")
     crowd.submit(lane_spec(), "lane")
     crowd.run(until=lambda: len(crowd.history) > 40)
-    copy = msgspec.msgpack.decode(msgspec.msgpack.encode(crowd.state), type=State)
+    copy = recall(State, msgspec.msgpack.encode(crowd.state))
     assert copy == crowd.state
 
 

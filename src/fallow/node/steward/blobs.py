@@ -11,7 +11,7 @@ from fallow.node.folders import with_files
 from fallow.ports import Blobs
 from fallow.rules.steward.events import JobEnded
 from fallow.units import BlobId
-from fallow.wire.local import BatchJob, LaneJob, ServeJob, TrainJob
+from fallow.wire.local import BatchJob, ServeJob, TrainJob, Work
 
 IMPORTED = "owner"
 """Whose name the owner's files are pinned in until a job takes them, or the node starts again: nobody says that they
@@ -27,14 +27,14 @@ def _results_owner(job: bytes) -> str:
     return f"result/{job.hex()}"
 
 
-def take_inputs(blobs: Blobs, job: bytes, work: TrainJob | BatchJob | ServeJob | LaneJob) -> None:
+def take_inputs(blobs: Blobs, job: bytes, work: Work) -> None:
     """From now on the owner's files that `work` is about are kept as the job's. What is not here stays a matter of the
     providers. Raises UnavailableError E1602 for what turns out to be damaged."""
     for blob in filter(blobs.has, _inputs(work)):
         blobs.hand_over(with_files(blobs, blob), IMPORTED, job_owner(job))
 
 
-def _inputs(work: TrainJob | BatchJob | ServeJob | LaneJob) -> list[BlobId]:
+def _inputs(work: Work) -> list[BlobId]:
     match work:
         case TrainJob(model, data):
             found = [model, data]
@@ -42,7 +42,7 @@ def _inputs(work: TrainJob | BatchJob | ServeJob | LaneJob) -> list[BlobId]:
             found = [model, adapter] if adapter else [model]
         case BatchJob(_, _, inputs):
             found = [part.blob for part in inputs]
-        case LaneJob():
+        case _:
             found = []
     return [BlobId(blob) for blob in found]
 
