@@ -15,6 +15,7 @@ from fallow.node.services import Services
 from fallow.node.steward.blobs import IMPORTED, forget, keep_results
 from fallow.node.steward.effects import Performer
 from fallow.node.steward.records import Records
+from fallow.node.steward.salvage import Salvage
 from fallow.node.steward.watch import LeaseFacts, Watches
 from fallow.rules.steward.end import ended_effect
 from fallow.rules.steward.events import (
@@ -35,7 +36,7 @@ from fallow.rules.steward.events import (
     WatchLease,
 )
 from fallow.rules.steward.machine import State, due, outstanding, transition, view
-from fallow.rules.steward.snapshot import REST_MS, read_snapshot, retire, write_snapshot
+from fallow.rules.steward.snapshot import REST_MS, is_former, read_snapshot, retire, write_snapshot
 from fallow.rules.steward.state import Stage
 from fallow.wire.codec import encode, recall
 from fallow.wire.documents import Signed
@@ -157,9 +158,12 @@ class Steward:
         again under their own keys, which changes nothing unless the process died between the log and them."""
         count, records = 0, list[StewardEffect]()
         saved = self._services.log.get(SNAPSHOT)
-        if saved is not None:
-            snapshot = read_snapshot(saved)
-            self.state, self._last, self._snapshot_bytes = snapshot.state, snapshot.number, len(saved)
+        if saved is None or is_former(saved):
+            saved = Salvage(self._services, self.records).run(STREAM, SNAPSHOT)
+        else:
+            self._snapshot_bytes = len(saved)
+        snapshot = read_snapshot(saved)
+        self.state, self._last = snapshot.state, snapshot.number
         self.records.load()
         for number, raw in self._services.log.read(STREAM, self._last):
             self._last = number

@@ -81,6 +81,8 @@ def _about_a_job(turn: Turn, event: t.StewardEvent) -> None:
                 turn.touch(found[0])
         case _:
             found = state.seat_of(getattr(event, "lease", b""))
+            if isinstance(event, t.LedgerClosed):
+                state.leftovers.pop(event.lease, None)
             if found is not None:
                 _on_seat(turn, *found, event)
                 turn.touch(found[0])

@@ -10,6 +10,7 @@ from fallow.rules.steward.checks.audit import assign_effect, sources_of
 from fallow.rules.steward.end import job_deadline_ms
 from fallow.rules.steward.events import (
     AskQuote,
+    CloseLease,
     Draw,
     FindOffers,
     KeepBlob,
@@ -24,7 +25,9 @@ from fallow.rules.steward.state import Job, Mark, Phase, Seat, Stage, State, Ste
 def outstanding(state: State) -> list[StewardEffect]:
     """What was asked for and is not answered yet, to be asked for again after a restart. Per lease in the right
     order."""
-    effects: list[StewardEffect] = []
+    effects: list[StewardEffect] = [
+        CloseLease(lease, left.peer, left.owed_ucr, left.ends_ms) for lease, left in state.leftovers.items()
+    ]
     for job in state.jobs.values():
         if job.searching:
             effects.append(FindOffers(job.id, job.kind))

@@ -18,9 +18,9 @@ from fallow.wire.documents import Signed, Word
 from fallow.wire.local import JobView
 from fallow.wire.tasks import TaskOutput
 
-FORM = 1
-"""Of the state, as a whole. Fields with defaults may come without a new one; what else changes needs a new number, and
-a reader of the old one."""
+FORM = 2
+"""Of the state, as a whole. Fields with defaults may come without a new one; what else changes needs a new number. What
+is of a former form is not read but salvaged (`remains.py`)."""
 REST_MS = 600_000
 """How long a job that is over is still remembered as a whole: for calls that are on their way about it."""
 
@@ -64,12 +64,21 @@ def write_snapshot(state: State, number: int) -> bytes:
     return _ENCODER.encode(Snapshot(FORM, number, state))
 
 
+class _Form(msgspec.Struct):
+    form: int
+
+
+def is_former(raw: bytes) -> bool:
+    """Whether a snapshot is of a form before this one. Raises UsageError E1810 for what is damaged."""
+    return recall(_Form, raw).form < FORM
+
+
 def read_snapshot(raw: bytes) -> Snapshot:
-    """Raises UsageError E1810 for what cannot be read: damaged, or written by a newer Fallow."""
-    found = recall(Snapshot, raw)
-    if found.form != FORM:
-        raise fail("E1810", f"the steward's snapshot is of form {found.form}, this Fallow reads {FORM}")
-    return found
+    """Raises UsageError E1810 for what cannot be read: damaged, or of another form."""
+    form = recall(_Form, raw).form
+    if form != FORM:
+        raise fail("E1810", f"the steward's snapshot is of form {form}, this Fallow reads {FORM}")
+    return recall(Snapshot, raw)
 
 
 def retire(state: State, before_ms: int, charges: dict[bytes, Charge]) -> list[Retired]:

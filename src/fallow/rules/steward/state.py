@@ -345,9 +345,18 @@ class Job(msgspec.Struct):
         return self.spec.budget_ucr - self.committed_ucr()
 
 
+class Leftover(msgspec.Struct, frozen=True):
+    """A lease that nothing is known of any more but how to settle it: `owed_ucr` in all were promised under it."""
+
+    peer: NodeAddress
+    owed_ucr: int
+    ends_ms: int
+
+
 class State(msgspec.Struct):
     """Everything. `leases` maps a lease to its job and seat, `claims` a claim that is not final to its lease,
-    `accounts` an account to its seats with a lease. No lease has to have its claims decided before `lapse_ms`."""
+    `accounts` an account to its seats with a lease; `leftovers`
+    are leases without a job, to be settled. No lease has to have its claims decided before `lapse_ms`."""
 
     identity: Identity = Identity(bytes(20), bytes(32), bytes(20))
     timing: Timing = Timing()
@@ -356,6 +365,7 @@ class State(msgspec.Struct):
     leases: dict[bytes, tuple[bytes, int]] = {}
     claims: dict[bytes, bytes] = {}
     accounts: dict[bytes, dict[tuple[bytes, int], None]] = {}
+    leftovers: dict[bytes, Leftover] = {}
     standings: dict[bytes, Standing] = {}
     lapse_ms: int = NEVER_MS
     roll: Roll = msgspec.field(default_factory=Roll)

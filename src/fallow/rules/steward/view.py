@@ -7,7 +7,7 @@ from typing import NamedTuple
 from fallow.rules.steward.shapes.lanes import lane_reserve
 from fallow.rules.steward.specs import train_value
 from fallow.rules.steward.state import Job, Mark, Seat, Stage, State
-from fallow.wire.local import JobView, LeaseView, RoundView, ServeJob
+from fallow.wire.local import JobSpec, JobView, LeaseView, RoundView, ServeJob
 from fallow.wire.messages import NodeAddress
 
 MAX_LEASES = 4096
@@ -27,7 +27,7 @@ def view(state: State, job_id: bytes) -> JobView | None:
     failed = job.ending if job.ending is not None and job.ending.code else None
     return JobView(
         job=job.id,
-        kind=KINDS[type(job.spec.work).__name__],
+        kind=word_of(job.spec),
         name=job.spec.name,
         phase=job.phase.value,
         done=done,
@@ -43,6 +43,11 @@ def view(state: State, job_id: bytes) -> JobView | None:
         rounds=_rounds(job),
         served_name=job.spec.work.name if isinstance(job.spec.work, ServeJob) else "",
     )
+
+
+def word_of(spec: JobSpec) -> str:
+    """What people call a job of that form."""
+    return KINDS[type(spec.work).__name__]
 
 
 def _progress(job: Job) -> tuple[int, int]:
