@@ -1,5 +1,5 @@
 """The demo's network: a bank, a directory, a steward, a gateway and four providers, each a process of its own with a
-home and keys of its own, speaking over real sockets. One provider is told to cheat."""
+home and keys of its own, speaking over real sockets. One provider is made to cheat."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from fallow.sdk.client import AsyncFallow
 START_S = 60.0
 STOP_S = 5.0
 COMMAND = (sys.executable, "-c", "import sys; from fallow.cli.main import main; sys.exit(main())")
+CHEAT = (sys.executable, "-m", "fallow.sim.cheating_node")
 REIN = (sys.executable, "-I", "-S", leash.__file__)
 """Whatever happens to the demo, its processes end with it."""
 CHEATS_PRICE = 450
@@ -32,10 +33,14 @@ class Member:
 
     name: str
     home: Path
-    words: tuple[str, ...]
+    command: tuple[str, ...]
     process: subprocess.Popen[str]
     announced: dict[str, Any] = field(default_factory=dict[str, Any])
-    within: tuple[str, ...] = ()
+
+    @property
+    def cheats(self) -> bool:
+        """Whether it is no `fallow`, but one that lies."""
+        return CHEAT[-1] in self.command
 
     async def wait_until_ready(self) -> None:
         """Read its first line. Raises UnavailableError E1801 with its last words when it ends instead."""
@@ -67,13 +72,24 @@ class Network:
     def start(self, name: str, *words: str, config: str = "", within: tuple[str, ...] = ()) -> Member:
         """Start `fallow WORDS` with a home of its own; `within` is a command (its first word a full path) that runs
         another one somewhere else, such as in a network namespace."""
+        return self._start(name, (*within, *COMMAND, *words, "--json"), config)
+
+    def _start(self, name: str, command: tuple[str, ...], config: str) -> Member:
         home = self.folder / name
         home.mkdir(parents=True, exist_ok=True)
         if config:
             (home / "config.toml").write_text(config, "utf-8")
-        member = Member(name, home, words, _spawn(home, words, within), within=within)
+        member = Member(name, home, command, _spawn(home, command))
         self.members.append(member)
         return member
+
+    def provide(self, number: int, ticket: str, threads: int = 1, cheat: str = "") -> Member:
+        """Start a provider with `threads` threads a task, one that cheats if `cheat` says how."""
+        config, words = f"[provider]\nthreads = {threads}\n", (ticket, "--bind", "127.0.0.1:0")
+        if not cheat:
+            return self.start(f"provider-{number}", "provide", *words, config=config)
+        config += f"[provider.prices]\ntrain = {CHEATS_PRICE}\n"
+        return self._start(f"provider-{number}", (*CHEAT, cheat, *words), config)
 
     def kill(self, member: Member) -> None:
         """`kill -9`: the process gets no chance to tidy up."""
@@ -84,7 +100,7 @@ class Network:
 
     async def restart(self, member: Member) -> None:
         """Start a member again, in the home and with the words of before, and wait until it is ready."""
-        member.process = _spawn(member.home, member.words, member.within)
+        member.process = _spawn(member.home, member.command)
         await member.wait_until_ready()
 
     def stop(self) -> None:
@@ -113,13 +129,7 @@ class Network:
         steward = self.start("steward", "up", "--roles", "steward", "--ticket", ticket, *local)
         gateway = self.start("gateway", "up", "--roles", "gateway", "--steward", str(steward.home), "--port", "0")
         workers = [
-            self.start(
-                f"provider-{n}",
-                "provide",
-                ticket,
-                *local,
-                config=_config(1 + n % threads, cheat if n > providers - cheats else ""),
-            )
+            self.provide(n, ticket, 1 + n % threads, cheat if n > providers - cheats else "")
             for n in range(1, providers + 1)
         ]
         for member in (steward, gateway, *workers):
@@ -143,18 +153,11 @@ class Network:
         return {member.name: member for member in self.members}[name]
 
 
-def _config(threads: int, cheat: str) -> str:
-    lines = ["[provider]", f"threads = {threads}"]
-    if cheat:
-        lines += [f'cheat = "{cheat}"', "[provider.prices]", f"train = {CHEATS_PRICE}"]
-    return "\n".join(lines) + "\n"
-
-
-def _spawn(home: Path, words: tuple[str, ...], within: tuple[str, ...]) -> subprocess.Popen[str]:
+def _spawn(home: Path, command: tuple[str, ...]) -> subprocess.Popen[str]:
     environment = os.environ | {"FALLOW_HOME": str(home), "TOKENIZERS_PARALLELISM": "false"}
     with (home / "log.txt").open("a", encoding="utf-8") as log:
         return subprocess.Popen(
-            [*REIN, str(os.getpid()), "0", "0", *within, *COMMAND, *words, "--json", "--log", "info"],
+            [*REIN, str(os.getpid()), "0", "0", *command, "--log", "info"],
             stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL, text=True, env=environment,
             start_new_session=True,
         )  # fmt: skip

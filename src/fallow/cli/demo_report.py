@@ -131,7 +131,7 @@ async def _providers(network: Network, view: JobView) -> list[dict[str, Any]]:
         found.append(
             {
                 "id": member.announced["account"],
-                "role": "cheat" if "cheat" in (member.home / "config.toml").read_text("utf-8") else "honest",
+                "role": "cheat" if member.cheats else "honest",
                 "threads": load_config(member.home).provider.threads,
                 "tasks": sum(lease.tasks_claimed for lease in leases),
                 "paid_ucr": sum(lease.paid_ucr for lease in leases),

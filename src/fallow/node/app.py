@@ -43,7 +43,7 @@ from fallow.node.roles import Roles, take_up
 from fallow.node.router import Router
 from fallow.node.rpc import Rpc
 from fallow.node.services import Services
-from fallow.ports import Ledger
+from fallow.ports import Ledger, Runner
 from fallow.rules.steward.events import Timing
 from fallow.sdk.home import socket_path
 from fallow.units import NodeId, to_text
@@ -58,7 +58,8 @@ class Options:
     """How a node is started. `ticket` joins a pool (otherwise the one remembered in the home, or a new one when the
     node is a bank); `directories` are put into the ticket of a new pool; `beside` runs along with the node and gets the
     path of its local socket (a gateway, which is a room above this one); `ready` is called once with the ticket
-    that others join with ("" without a pool), the node's address, account and node id."""
+    that others join with ("" without a pool), the node's address, account and node id; a provider's workers run in
+    `runner`."""
 
     roles: frozenset[str]
     ticket: Ticket | None = None
@@ -66,6 +67,7 @@ class Options:
     bind: str = ""
     beside: Callable[[Path], Coroutine[None, None, None]] | None = None
     timing: Timing = field(default_factory=Timing)
+    runner: Runner = field(default_factory=ProcessRunner)
     ready: Callable[[dict[str, str]], None] = lambda _about: None
 
 
@@ -145,7 +147,7 @@ async def _open(stack: AsyncExitStack, home: Path, config: Config, options: Opti
         save_ticket(home, options.ticket)
     return Services(
         home, config, identity, clock, entropy, transport, rpc, events, blobs, Fetcher(rpc, blobs, _bad_source),
-        ProcessRunner(), ThisMachine(clock), ticket,
+        options.runner, ThisMachine(clock), ticket,
         list(options.directories or (ticket.directories if ticket is not None else ())),
     )  # fmt: skip
 

@@ -85,8 +85,6 @@ class ProviderConfig:
     disk: str = "20G"
     threads: int = 0
     stake: str = "10"
-    cheat: str = ""
-    """Set by tests and demos only: makes this provider lie on purpose (see node/cheats.py)."""
 
 
 @dataclass(frozen=True)

@@ -39,15 +39,13 @@ class RunTask(WorkerMessage, frozen=True):
     """Run one task; answered by WorkerProgress and WorkerLog, then exactly one WorkerDone or WorkerFailed. `inputs`
     maps the names of the task's inputs to files (a tree: to a folder or, for a tree of one file, to that file);
     `outdir` is an empty folder for its output files; `threads` is how many CPU threads it may use, which is part of
-    what makes fp32 results comparable; `cheat` is for tests and demos, and "" otherwise. A second RunTask before the
-    answer is refused with E1803."""
+    what makes fp32 results comparable. A second RunTask before the answer is refused with E1803."""
 
     task_id: Word
     task: TaskSpec
     inputs: Paths
     outdir: FilePath
     threads: U64
-    cheat: Label = ""
 
 
 class DropTask(WorkerMessage, frozen=True):

@@ -28,8 +28,6 @@ from fallow.workloads.data import Dataset, Place, Tokens, batch
 from fallow.workloads.state_files import StateFiles, identity
 from fallow.workloads.task import Work
 
-FLIPPED = 1 << 36
-"""What a cheat adds to one element of one gradient, in counts of 2^-40."""
 COUNTS = ("loss", "tokens", "poisoned")
 
 
@@ -144,33 +142,13 @@ def run_chain(work: Work, chain: ExactRound, recipe: Recipe) -> dict[str, Path]:
         keep(moments_name(0, steps))
         for index in range(cut.links(steps)):
             link = link_at(index, steps, cut)
-            if not _cheat(work, chain, link, index, recipe):
-                chain.take(link, cut)
+            chain.take(link, cut)
             if not np.isfinite(chain.loss):
                 raise fail("E1706", f"The loss is {chain.loss} at step {link.last}.")
             for name in link.gives:
                 keep(name)
             work.progress(link.last if link.until == cut.units else link.first, steps, f"loss {chain.loss:.4f}")
     return files
-
-
-def _cheat(work: Work, chain: ExactRound, link: Link, index: int, recipe: Recipe) -> bool:
-    """What a worker that was told to cheat does instead of a link (`node/cheats.py`); False: nothing."""
-    cut = chain.cut
-    closes = link.until == cut.units
-    left_out = {"skip": -(-recipe.inner_steps // 10), "lazy": recipe.inner_steps - 1}.get(work.cheat, 0)
-    if link.first < left_out:
-        chain.sums = Gradients()
-        return True
-    if work.cheat == "flip" and index == 0:
-        if not closes:
-            chain.take(link, cut)
-        name, parameter = max(chain.model.trainable.items())
-        chain.sums.total(name, parameter).view(-1)[0] += FLIPPED
-        if closes:
-            chain.take(link, cut)
-        return True
-    return False
 
 
 def replay(work: Work, chain: ExactRound, index: int, steps: int, cut: Cut) -> tuple[bytes, ...]:

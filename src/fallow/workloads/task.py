@@ -14,8 +14,7 @@ from fallow.wire.tasks import TaskSpec
 @dataclass(frozen=True)
 class Work:
     """One task to run: its spec, its inputs as files or folders by name, an empty folder for its output files, the
-    number of CPU threads it may use, and two ways to be heard. `cheat` is "", or how a worker that was told to lies
-    (`node/cheats.py`). `progress(done, total, note)` is called at every step
+    number of CPU threads it may use, and two ways to be heard. `progress(done, total, note)` is called at every step
     and raises FallowError E1402 once the task is cancelled."""
 
     task: TaskSpec
@@ -24,7 +23,6 @@ class Work:
     threads: int
     progress: Callable[[int, int, str], None]
     log: Callable[[str], None]
-    cheat: str = ""
 
     def input(self, name: str) -> Path:
         """Where input `name` lies. Errors: E1707 when the task came without it."""

@@ -108,7 +108,7 @@ class TaskThread:
             self._outbox.send(WorkerLog(order.task_id, text[:4000]))
 
         inputs = {name: Path(path) for name, path in order.inputs.items()}
-        work = Work(order.task, inputs, Path(order.outdir), max(1, order.threads), progress, log, order.cheat)
+        work = Work(order.task, inputs, Path(order.outdir), max(1, order.threads), progress, log)
         outcome = attempt(order.task_id, lambda: self._run(work))
         if isinstance(outcome, WorkerFailed):
             return outcome

@@ -127,10 +127,9 @@ async def test_a_stranger_gets_nowhere(tmp_path: Path) -> None:
         assert seller.provider.state.leases[buyer.lease].voucher_ucr == 0
 
 
-async def test_a_rule_or_cheat_that_cannot_be_read_is_told_at_once(tmp_path: Path) -> None:
+async def test_a_rule_that_cannot_be_read_is_told_at_once(tmp_path: Path) -> None:
     async with open_pool(tmp_path) as pool:
-        for provider in (ProviderConfig(idle="nonsense"), ProviderConfig(cheat="nonsense")):
-            services = await pool.services("pat", Router(), Config(provider=provider))
-            with pytest.raises(FallowError) as wrong:
-                Provider(services)
-            assert wrong.value.code == "E1001"
+        services = await pool.services("pat", Router(), Config(provider=ProviderConfig(idle="nonsense")))
+        with pytest.raises(FallowError) as wrong:
+            Provider(services)
+        assert wrong.value.code == "E1001"

@@ -52,15 +52,15 @@ class Sleeper(Protocol):
 
 
 class Lane:
-    """One open lane. `allowance` tells how many units may still be answered before money comes; `claim` records a root.
-    `tamper` is the identity, except in a provider that cheats on purpose."""
+    """One open lane. `allowance` tells how many units may still be answered before money comes; `claim` records a
+    root."""
 
     def __init__(
         self, window: int, worker: Worker, clock: Sleeper, allowance: Callable[[], int], claim: Claim,
-        tamper: Callable[[LaneTask], LaneTask] | None = None, keep: Keep | None = None,
+        keep: Keep | None = None,
     ) -> None:  # fmt: skip
         self._window, self._worker, self._clock = window, worker, clock
-        self._allowance, self._claim, self._tamper, self._keep = allowance, claim, tamper, keep
+        self._allowance, self._claim, self._keep = allowance, claim, keep
         self._asked: dict[int, LaneTask] = {}
         self._held: list[LaneTask] = []
         self._starved_s: float | None = None
@@ -127,7 +127,7 @@ class Lane:
             size += len(task.params)
             if batch and size > MAX_BATCH_BYTES:
                 break
-            batch.append(task if self._tamper is None else self._tamper(task))
+            batch.append(task)
         del self._held[: len(batch)]
         self._flying += len(batch)
         self._worker.send(LaneBatch(tuple(batch)))

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fallow.errors import fail
-from fallow.node.cheats import shirked_lane
 from fallow.node.folders import stored_bytes
 from fallow.node.provider.lane import Lane
 from fallow.node.provider.work import LeaseWork
 from fallow.ports import Worker
 from fallow.rules.provider.events import LaneAnswered
 from fallow.rules.provider.money import allowance_units
-from fallow.wire.messages import LaneTask, OpenLane
+from fallow.wire.messages import OpenLane
 from fallow.wire.worker import FromWorker, Preload, WorkerFailed, WorkerReady
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ class Lanes:
             before.worker.kill("another model is wanted")
             await before.worker.ended.wait()
         worker = await work.worker()
-        lane = self._lane(request, kind, worker, provider)
+        lane = self._lane(request, worker, provider)
         if before is not None and before.worker is worker and before.key == key:
             work.on_lane, work.on_gone, ready = lane.on_worker, lane.end, before.ready
         else:
@@ -118,19 +117,16 @@ class Lanes:
             raise fail(said.code, said.what)
         raise fail("E1704", f"The worker died: {said}.")
 
-    def _lane(self, request: OpenLane, kind: str, worker: Worker, provider: Provider) -> Lane:
+    def _lane(self, request: OpenLane, worker: Worker, provider: Provider) -> Lane:
         lease = request.lease
 
         def claim(first: int, count: int, units: int, root: bytes) -> asyncio.Future[Any]:
             event = LaneAnswered(provider.services.clock.now_ms(), lease, first, count, units, root)
             return provider.tell_later(event)
 
-        def tamper(task: LaneTask) -> LaneTask:
-            return shirked_lane(provider.shirk, kind, task)
-
         return Lane(
             request.window, worker, provider.services.clock, lambda: allowance_units(provider.state, lease), claim,
-            tamper if provider.shirk is not None else None, lambda first, leaves: self._keep(lease, first, leaves),
+            lambda first, leaves: self._keep(lease, first, leaves),
         )  # fmt: skip
 
     def _keep(self, lease: bytes, first: int, leaves: tuple[bytes, ...]) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from fallow.node.cheats import shirk_of, worker_cheat
 from fallow.node.provider.bank import Teller
 from fallow.node.provider.feed import Feeds
 from fallow.node.provider.offers import Herald, OwnerWatch, sold_hardware, terms_of, threads_of
@@ -40,7 +39,7 @@ _Item = tuple[t.ProviderEvent, "asyncio.Future[list[t.ProviderEffect]]"]
 
 class Provider:
     """The provider role of a node. `tell` may be called from any task of the node's loop. Raises UsageError E1001 for
-    an owner's rule or cheat that cannot be read."""
+    an owner's rule that cannot be read."""
 
     def __init__(self, services: Services) -> None:
         self.services = services
@@ -48,7 +47,6 @@ class Provider:
         self._terms = terms_of(services, self._sold)
         self.state = t.ProviderState(self._terms)
         self.feeds = Feeds(services)
-        self.shirk = shirk_of(services.config.provider.cheat)
         self.ready = asyncio.Event()
         self._teller = Teller(services, self.tell)
         self._owner = OwnerWatch(services, self.worker_pids)
@@ -68,9 +66,8 @@ class Provider:
         await self.feeds.append([e for e in lost if isinstance(e, t.EmitEvent | t.SignClaim)])
         async with asyncio.TaskGroup() as group:
             self._bench = Bench(
-                self.services, group, self.tell, self.feeds, folder, self.threads, self._sold.disk_bytes,
-                self.shirk, worker_cheat(self.services.config.provider.cheat),
-            )  # fmt: skip
+                self.services, group, self.tell, self.feeds, folder, self.threads, self._sold.disk_bytes
+            )
             group.create_task(self._own(), name="provider owner")
             await self.tell(t.ProviderRestarted(self.services.clock.now_ms(), self._terms))
             self.ready.set()

@@ -17,7 +17,6 @@ import structlog
 
 from fallow.errors import FallowError, PeerFault, UnavailableError, fail
 from fallow.kinds.train.trace import MAX_TRACES_KEPT, MIN_TRACES_KEPT, PREFIX
-from fallow.node.cheats import Shirk, shirked_task
 from fallow.node.folders import materialize
 from fallow.node.provider.feed import Feeds
 from fallow.node.services import Services
@@ -63,8 +62,6 @@ class Bench:
     folder: Path
     threads: int
     disk_bytes: int
-    shirk: Shirk | None = None
-    cheat: str = ""
 
 
 def state_owners(lease: bytes) -> list[str]:
@@ -163,16 +160,14 @@ class LeaseWork:
         await self._b.tell(event)
 
     async def _output(self, effect: StartTask) -> tuple[TaskOutput, dict[str, int]]:
-        spec = shirked_task(self._b.shirk, effect.spec)
+        spec = effect.spec
         inputs = await self.inputs(spec.inputs, effect.sources)
         outdir = self.folder / f"out-{effect.task.hex()[:32]}"
         async with self._one_at_a_time:
             worker = await self._living_worker()
             await asyncio.to_thread(_fresh, outdir)
             try:
-                done = await self._ask(
-                    worker, RunTask(effect.task, spec, inputs, str(outdir), self._b.threads, self._b.cheat)
-                )
+                done = await self._ask(worker, RunTask(effect.task, spec, inputs, str(outdir), self._b.threads))
                 parts = await asyncio.to_thread(self._take_in, done, outdir)
             finally:
                 await asyncio.to_thread(shutil.rmtree, outdir, ignore_errors=True)
