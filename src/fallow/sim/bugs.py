@@ -16,7 +16,7 @@ from fallow.rules.escrow.facts import VoucherFacts
 from fallow.rules.escrow.rows import Book, Place
 from fallow.rules.membership import Presence, Roll
 from fallow.rules.provider import events, machine
-from fallow.rules.steward import pay
+from fallow.rules.steward import claims
 from fallow.rules.steward.checks import audit
 from fallow.rules.steward.shapes import lanes
 from fallow.rules.steward.snapshot import write_snapshot
@@ -93,20 +93,20 @@ def _first_answer_settles() -> tuple[list[Patch], Spoil]:
 
 
 def _cheat_is_paid() -> tuple[list[Patch], Spoil]:
-    def catch(turn: Any, job: Any, slot: Any, vote: Any, _agree: Any) -> None:
-        pay.finalise_run(turn, job, slot, vote, "checked", "outvoted")
+    def catch(turn: Any, job: Any, _slot: Any, run: Any, _agree: Any) -> None:
+        vars(audit)["_finalise"](turn, job, run, claims.Finding("checked", "outvoted"))
 
     return [(audit, "_catch", catch)], _nothing
 
 
 def _units_twice() -> tuple[list[Patch], Spoil]:
-    right = vars(pay)["_owe"]
+    right = vars(claims)["_owe"]
 
-    def owe(turn: Any, job: Any, seat: Any, done: Any) -> None:
-        right(turn, job, seat, done)
-        right(turn, job, seat, done)
+    def owe(*what: Any) -> None:
+        right(*what)
+        right(*what)
 
-    return [(pay, "_owe", owe)], _nothing
+    return [(claims, "_owe", owe)], _nothing
 
 
 def _lane_claim_again() -> tuple[list[Patch], Spoil]:

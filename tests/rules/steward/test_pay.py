@@ -5,8 +5,6 @@ from __future__ import annotations
 from tests.rules.steward.crowd import Crowd, Provider, batch_spec, honest_crowd
 
 from fallow.rules.steward import events as t
-from fallow.rules.steward.pay import finalise_run
-from fallow.rules.steward.state import Fate, Turn
 
 
 def test_vouchers_grow_with_final_units_and_receipts_add_up() -> None:
@@ -27,18 +25,6 @@ def test_free_work_needs_no_voucher() -> None:
     crowd.run()
     assert crowd.outcome(job).code == ""
     assert not crowd.of(t.Pay)
-
-
-def test_a_final_claim_is_final_once() -> None:
-    crowd = Crowd(honest_crowd(1))
-    job = crowd.submit(batch_spec(2, 1, verify="none"))
-    crowd.run()
-    state = crowd.state.jobs[job]
-    run = state.slots[0].runs[0]
-    assert run.fate is Fate.FINAL
-    turn = Turn(crowd.state)
-    finalise_run(turn, state, state.slots[0], run, "none", "again")
-    assert turn.effects == []
 
 
 def test_a_provider_that_closes_early_gets_no_more() -> None:

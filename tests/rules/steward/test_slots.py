@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.rules.steward.crowd import Crowd, batch_spec, honest_crowd, honest_output
 
 from fallow.rules.steward import events as t
-from fallow.rules.steward.slots import add_slot, end_run, reslot, respec, retire, run_of, set_step, void_run
+from fallow.rules.steward.slots import add_slot, end_run, reslot, respec, retire, run_of, set_step
 from fallow.rules.steward.state import Fate, Job, Step, Turn
 from fallow.wire.claims import task_id
 
@@ -44,7 +44,7 @@ def test_steps_move_the_counts() -> None:
         assert (slot.key in job.checking, slot.key in job.keeping) == (step is Step.CHECKING, step is Step.KEEPING)
 
 
-def test_ended_and_voided_runs_give_their_room_back_once() -> None:
+def test_ended_runs_give_their_room_back_once() -> None:
     crowd, job, turn = ready()
     slot = job.slots[0]
     run = slot.runs[0]
@@ -53,7 +53,6 @@ def test_ended_and_voided_runs_give_their_room_back_once() -> None:
     end_run(turn, job, run, cancel=True)
     end_run(turn, job, run, cancel=True)
     assert (seat.held_units, len(turn.effects)) == (held - 10, 1)
-    void_run(turn, job, run)
     assert run.fate is Fate.ENDED
     assert run_of(slot, seat, run.task) is None
     assert crowd.state.claims == {}

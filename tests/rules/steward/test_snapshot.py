@@ -71,6 +71,16 @@ def test_who_remembers_nothing_but_snapshots_decides_the_same(seed: int, ways: l
     assert forgetful.state == whole.state
 
 
+def test_a_check_that_nobody_needs_any_more_asks_for_no_states() -> None:
+    """It once waited for a seat for ever: states were kept for it, let go since its claim was decided, kept again."""
+    play(Crowd, 2790, ["withholder", "sometimes", "honest", "malformed"], ["batch", "lane", "exact"])
+
+
+def test_a_check_whose_auditors_were_all_caught_is_over() -> None:
+    ways = ["withholder", "failing", "withholder", "malformed", "honest"]
+    play(Crowd, 9193, ways, ["lane", "exact", "train"])
+
+
 def over(cheat: bool = False) -> tuple[Crowd, bytes, bytes]:
     """A crowd with a job that is over and one that is not."""
     crowd = Crowd(honest_crowd(3))

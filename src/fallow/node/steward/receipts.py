@@ -107,7 +107,7 @@ class Receipts:
     def _verdict(self, lease: bytes, event: LaneAnswered) -> tuple[Verdicts, tuple[str, ...]]:
         """What became of a lane's claim. Raises UsageError E2002 while it lies here and is not decided on yet."""
         found = self._state.seat_of(lease)
-        if found is not None and event.claim_hash in found[1].batches:
+        if found is not None and event.claim_hash in found[1].claims:
             return "provisional", ("Not final yet: a check may still come.",)
         if self._records.receipt(receipt_id(lease, event.claim_hash)) is not None:
             return "cleared", ()

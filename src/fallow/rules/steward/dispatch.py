@@ -14,8 +14,8 @@ from fallow.rules.steward.checks.audit import (
     carry_lost,
     decide,
     learn_holders,
-    stop_seat,
 )
+from fallow.rules.steward.claims import admit, void_run
 from fallow.rules.steward.events import (
     AuditorsDrawn,
     BlobKept,
@@ -28,9 +28,9 @@ from fallow.rules.steward.events import (
     Prefetch,
 )
 from fallow.rules.steward.hiring import leave_alone
-from fallow.rules.steward.slots import blame_run, end_run, reslot, respec, run_of, set_step, void_run
+from fallow.rules.steward.slots import blame_run, end_run, reslot, respec, run_of, set_step, stop_seat
 from fallow.rules.steward.specs import part_named, well_formed
-from fallow.rules.steward.state import NEVER_MS, Fate, Job, Mark, Seat, Slot, Stage, Step, Turn
+from fallow.rules.steward.state import NEVER_MS, Claim, Fate, Job, Mark, Seat, Slot, Stage, Step, Turn
 
 MAX_PASSED_OVER = 64
 """How many waiting tasks that nobody may take are looked past for one that somebody may."""
@@ -123,12 +123,9 @@ def claimed(turn: Turn, job: Job, seat: Seat, event: PeerClaimed) -> None:
     if run is None:
         return
     seat.running.pop(event.task)
-    run.fate, run.answer, run.output, run.claim = Fate.CLAIMED, event.digest, event.output, event.claim
+    run.fate, run.answer, run.output, run.root = Fate.CLAIMED, event.digest, event.output, event.claim
     run.claim_hash, run.holders = event.claim_hash, event.holders
-    seat.tasks_claimed += 1
-    seat.units_claimed += run.spec.units
-    seat.claims[event.claim_hash] = slot.key
-    turn.state.claims[event.claim_hash] = seat.lease
+    admit(turn, seat, Claim(event.claim_hash, event.claim, run.spec.units, slot.key))
     if not well_formed(job, slot, run):
         blame_run(turn, job, slot, run, "E1102")
         void_run(turn, job, run)
@@ -150,14 +147,13 @@ def claimed(turn: Turn, job: Job, seat: Seat, event: PeerClaimed) -> None:
 def drawn(turn: Turn, job: Job, seat: Seat, event: AuditorsDrawn | LedgerRefusedDraw) -> None:
     """The randomness of a claim. Where the bank refuses it, the claim's own hash stands in, and the claim is
     checked."""
-    key = seat.claims.get(event.claim_hash)
-    if key is None:
+    claim = seat.claims.get(event.claim_hash)
+    if claim is None or claim.slot is None:
         return
-    slot = job.slots[key]
-    for run in slot.runs:
-        if run.claim_hash == event.claim_hash and not run.seed:
-            run.seed = event.seed if isinstance(event, AuditorsDrawn) else event.claim_hash
-            slot.forced = slot.forced or isinstance(event, LedgerRefusedDraw)
+    slot = job.slots[claim.slot]
+    if not claim.seed:
+        claim.seed = event.seed if isinstance(event, AuditorsDrawn) else event.claim_hash
+        slot.forced = slot.forced or isinstance(event, LedgerRefusedDraw)
     decide(turn, job, slot)
 
 

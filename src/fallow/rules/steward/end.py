@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from fallow.rules import market, trust
 from fallow.rules.steward.checks.audit import advance, begin_check
+from fallow.rules.steward.checks.standing import clear, on_trial, proven
+from fallow.rules.steward.claims import Finding, finalise, void
 from fallow.rules.steward.events import JobEnded
 from fallow.rules.steward.hiring import decide_by_ms, forget
-from fallow.rules.steward.pay import clear, close_seat, finalise_batch, finalise_run, on_trial
+from fallow.rules.steward.pay import close_seat
 from fallow.rules.steward.shapes import lanes
-from fallow.rules.steward.slots import end_run, reslot, set_step, void_run
-from fallow.rules.steward.state import NEVER_MS, Ending, Fate, Job, Mark, Phase, Run, Seat, Stage, Step, Turn
+from fallow.rules.steward.slots import end_run, reslot, set_step
+from fallow.rules.steward.state import NEVER_MS, Ending, Fate, Job, Mark, Phase, Seat, Slot, Stage, Step, Turn
 from fallow.rules.trust import Reason
 from fallow.units import MS_PER_S, format_money
 from fallow.wire.tasks import TaskOutput
@@ -46,7 +48,7 @@ def out_of_money(turn: Turn, job: Job) -> None:
         return
     text = f"The budget of {format_money(job.spec.budget_ucr)} is used up; the job pauses and ends with what is done."
     turn.warn_once(job, "dry", text)
-    checking = any(batch.checking or not batch.seed for seat in seats for batch in seat.batches.values())
+    checking = any(c.slot is None and not c.provisional for seat in seats for c in seat.claims.values())
     if checking or job.keeping or any(seat.running for seat in seats) or _may_free_money(job, seats):
         return
     job.ending = Ending("E1401", "the budget was used up before the work was done")
@@ -57,7 +59,7 @@ def _may_free_money(job: Job, seats: list[Seat]) -> bool:
     back = sum(
         seat.leased.cap_ucr - seat.owed_ucr()
         for seat in seats
-        if seat.mark is not Mark.LOST and len(seat.claims) + len(seat.batches) <= len(seat.provisional)
+        if seat.mark is not Mark.LOST and all(claim.provisional for claim in seat.claims.values())
     )
     units = min((job.slots[key].spec.units for key in job.waiting), default=market.volume(job.spec).largest)
     price = min((seat.price_ucr for seat in seats), default=0)
@@ -75,30 +77,28 @@ def settle_marked(turn: Turn, job: Job) -> None:
 def settle_seat(turn: Turn, job: Job, seat: Seat) -> bool:
     """Whether nothing on the seat is undecided any more. Its unchecked claims get one last check among them, drawn by
     the randomness of them all; when that passes, or nobody can do it, they are final."""
-    if seat.running or len(seat.claims) + len(seat.batches) > len(seat.provisional):
+    if seat.running or not all(claim.provisional for claim in seat.claims.values()):
         return False
-    waiting = [claim for claim, pending in seat.provisional.items() if pending.on_trial]
+    waiting = [claim for claim in seat.claims.values() if claim.trial]
     if waiting and on_trial(job, seat.account):
         return False  # under another lease of the account
-    for claim_hash in waiting:
-        clear(turn, job, seat, claim_hash)
-    if seat.provisional and job.policy.checks and not seat.closing_check:
+    for claim in waiting:
+        clear(turn, job, seat, claim)
+    if seat.claims and job.policy.checks and not seat.closing_check:
         seat.closing_check = True
-        pick = trust.closing_pick({claim: pending.seed for claim, pending in seat.provisional.items()})
-        batch = seat.batches.get(pick)
-        if batch is not None:
-            index = trust.sample_indexes(job.policy, trust.Standing(), batch.seed, batch.count, 1)
-            lanes.check(turn, job, seat, batch, index or (0,))
-        elif job.slots[seat.claims[pick]].step is Step.PROVISIONAL:
-            begin_check(turn, job, job.slots[seat.claims[pick]], Reason.CLOSING)
+        pick = seat.claims[trust.closing_pick({claim.hash: claim.seed for claim in seat.claims.values()})]
+        if pick.slot is None:
+            index = trust.sample_indexes(job.policy, trust.Standing(), pick.seed, pick.count, 1)
+            lanes.check(turn, job, seat, pick, index or (0,))
+        elif job.slots[pick.slot].step is Step.PROVISIONAL:
+            begin_check(turn, job, job.slots[pick.slot], Reason.CLOSING)
         else:  # its answer was accepted with somebody else's claim
             clear(turn, job, seat, pick)
             seat.closing_check = False
         return settle_seat(turn, job, seat)
-    for claim_hash in list(seat.provisional):
-        if claim_hash in seat.provisional:
-            clear(turn, job, seat, claim_hash)
-    return not seat.claims and not seat.batches
+    for claim in list(seat.claims.values()):
+        clear(turn, job, seat, claim)
+    return not seat.claims
 
 
 def lapse(turn: Turn) -> None:
@@ -127,31 +127,27 @@ def _decide_all(turn: Turn, job: Job, seat: Seat) -> None:
             if run.seat == seat.number:
                 end_run(turn, job, run, cancel=True)
         reslot(turn, job, job.slots[key])
-    believed = turn.now_ms < seat.leased.ends_ms and _proven(turn, job, seat)
-    for claim_hash, key in list(seat.claims.items()):
-        for run in job.slots[key].runs:
-            if run.claim_hash == claim_hash and run.fate is Fate.CLAIMED:
-                _decide_run(turn, job, run, believed=believed)
-    for batch in list(seat.batches.values()):
-        if believed:
-            finalise_batch(turn, job, seat, batch, "cleared", _IN_TIME)
-    _drop_batches(turn, seat)
+    believed = turn.now_ms < seat.leased.ends_ms and proven(turn.state, job, seat.account)
+    for claim in list(seat.claims.values()):
+        slot = job.slots[claim.slot] if claim.slot is not None else None
+        if not believed or (slot is not None and (slot.disputed or slot.step is Step.KEEPING)):
+            void(turn, job, seat, claim)
+            if slot is not None:
+                reslot(turn, job, slot)
+            continue
+        finalise(turn, job, seat, claim, _IN_TIME)
+        if slot is not None:
+            _settle_slot(turn, job, slot)
 
 
-def _decide_run(turn: Turn, job: Job, run: Run, *, believed: bool) -> None:
-    slot = job.slots[job.tasks[run.task]]
-    if not believed or slot.disputed or slot.step is Step.KEEPING:
-        void_run(turn, job, run)
-        reslot(turn, job, slot)
-        return
-    finalise_run(turn, job, slot, run, "cleared", _IN_TIME)
+def _settle_slot(turn: Turn, job: Job, slot: Slot) -> None:
     if not any(other.fate is Fate.CLAIMED for other in slot.live()) and slot.step is not Step.FINAL:
         for other in slot.running():
             end_run(turn, job, other, cancel=True)
         set_step(job, slot, Step.FINAL)
 
 
-_IN_TIME = "its account passed other checks, and its lease ended before this one was done"
+_IN_TIME = Finding("cleared", "its account passed other checks, and its lease ended before this one was done")
 
 
 def wind_up(turn: Turn, job: Job) -> None:
@@ -183,7 +179,7 @@ def wind_down(turn: Turn, job: Job) -> None:
         advance(turn, job, slot, recruit=False)
     if job.checking or (not late and _settled_but_fetching(job)):
         return
-    if any(batch.checking for n in job.live for batch in job.seats[n].batches.values()) and not late:
+    if any(claim.asked is not None for n in job.live for claim in job.seats[n].claims.values()) and not late:
         return
     for seat in job.seats:
         _clear_or_void(turn, job, seat)
@@ -209,30 +205,12 @@ def _stop(turn: Turn, job: Job) -> None:
 
 
 def _clear_or_void(turn: Turn, job: Job, seat: Seat) -> None:
-    proven = _proven(turn, job, seat)
-    for claim_hash in list(seat.provisional):
-        if proven and claim_hash in seat.provisional:
-            clear(turn, job, seat, claim_hash)
-    for key in list(seat.claims.values()):
-        for run in job.slots[key].runs:
-            if run.seat == seat.number and run.fate is Fate.CLAIMED:
-                void_run(turn, job, run)
-    _drop_batches(turn, seat)
-    seat.provisional.clear()
-
-
-def _proven(turn: Turn, job: Job, seat: Seat) -> bool:
-    standing = turn.state.standing(seat.account)
-    return standing.passed >= max(1, job.policy.probation) and not standing.banned
-
-
-def _drop_batches(turn: Turn, seat: Seat) -> None:
-    """What is left of them is never paid."""
-    for batch in seat.batches.values():
-        seat.held_units -= batch.units
-        seat.provisional.pop(batch.claim_hash, None)
-        turn.state.claims.pop(batch.claim_hash, None)
-    seat.batches.clear()
+    believed = proven(turn.state, job, seat.account)
+    for claim in list(seat.claims.values()):
+        if believed and claim.provisional:
+            clear(turn, job, seat, claim)
+        else:
+            void(turn, job, seat, claim)
 
 
 def report(turn: Turn, job: Job, ending: Ending) -> None:

@@ -18,7 +18,6 @@ from fallow.rules.steward.events import (
     ProposeLease,
     StewardEffect,
 )
-from fallow.rules.steward.shapes import lanes
 from fallow.rules.steward.state import Job, Mark, Phase, Seat, Stage, State, Step
 
 
@@ -67,16 +66,12 @@ def _on_lease(job: Job, seat: Seat) -> list[StewardEffect]:
 
 def _draws(job: Job, seat: Seat) -> list[StewardEffect]:
     effects: list[StewardEffect] = []
-    for claim_hash, key in seat.claims.items():
-        slot = job.slots[key]
-        for run in slot.runs if slot.step is Step.KEEPING and job.policy.checks else ():
-            if run.claim_hash == claim_hash and not run.seed and run.claim is not None:
-                effects.append(Draw(seat.lease, claim_hash, run.claim))
-    for batch in seat.batches.values():
-        if not batch.seed:
-            effects.append(Draw(seat.lease, batch.claim_hash, batch.claim))
-        elif batch.checking:
-            effects.append(lanes.audit_effect(job, seat, batch))
+    for claim in seat.claims.values():
+        waits = claim.slot is None or (job.slots[claim.slot].step is Step.KEEPING and job.policy.checks)
+        if not claim.seed and waits:
+            effects.append(Draw(seat.lease, claim.hash, claim.root))
+        elif claim.asked is not None:
+            effects.append(claim.asked)
     return effects
 
 

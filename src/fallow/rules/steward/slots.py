@@ -80,18 +80,6 @@ def end_run(turn: Turn, job: Job, run: Run, *, cancel: bool) -> None:
         turn.ask(CancelTask(seat.lease, seat.peer, run.task))
 
 
-def void_run(turn: Turn, job: Job, run: Run) -> None:
-    """A claim turned out to be worth nothing, or of nobody's use without being wrong; it will not be paid."""
-    if run.fate is not Fate.CLAIMED:
-        return
-    seat = job.seats[run.seat]
-    run.fate = Fate.VOID
-    seat.held_units -= run.spec.units
-    seat.claims.pop(run.claim_hash, None)
-    seat.provisional.pop(run.claim_hash, None)
-    turn.state.claims.pop(run.claim_hash, None)
-
-
 def blame_run(
     turn: Turn, job: Job, slot: Slot, run: Run, code: str = "", blame: Blame = Blame.PLACE, what: str = ""
 ) -> None:
@@ -182,6 +170,17 @@ def retire(turn: Turn, job: Job, slot: Slot) -> None:
             end_run(turn, job, run, cancel=True)
     if slot.step in (Step.WAITING, Step.RUNNING):
         set_step(job, slot, Step.DROPPED)
+
+
+def stop_seat(turn: Turn, job: Job, seat: Seat, *, cancel: bool) -> None:
+    """All that runs on the seat moves elsewhere."""
+    for key in dict.fromkeys(seat.running.values()):
+        slot = job.slots[key]
+        for run in slot.running():
+            if run.seat == seat.number:
+                end_run(turn, job, run, cancel=cancel)
+                blame_run(turn, job, slot, run)
+        reslot(turn, job, slot)
 
 
 def run_of(slot: Slot, seat: Seat, task: bytes) -> Run | None:

@@ -119,5 +119,5 @@ def _forget(state: State, job: Job) -> None:
         account.pop((job.id, seat.number), None)
         if not account:
             state.accounts.pop(seat.account, None)
-        for claim in (*seat.claims, *seat.batches):
+        for claim in seat.claims:
             state.claims.pop(claim, None)

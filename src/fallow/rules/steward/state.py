@@ -11,7 +11,7 @@ from fallow.rules import market
 from fallow.rules.jobs import Attempt
 from fallow.rules.membership import Roll
 from fallow.rules.rounds import Log
-from fallow.rules.steward.events import Charge, Identity, Note, StewardEffect, Timing
+from fallow.rules.steward.events import AuditLane, Charge, Identity, Note, StewardEffect, Timing
 from fallow.rules.trust import NO_CHECKS, Policy, Reason, Standing
 from fallow.units import cost_ucr
 from fallow.wire.documents import Lease, Order, Quote, Signed
@@ -85,8 +85,8 @@ class Phase(Enum):
 
 
 class Run(msgspec.Struct):
-    """One seat's go at a slot's task, under the task id of that time. The fields from `answer` on are set when
-    it is claimed; `seed` when it was drawn (b"" before)."""
+    """One seat's go at a slot's task, under the task id of that time. The fields from `answer` on are set when it is
+    claimed: `root` is what was signed. While the fate is `CLAIMED`, the seat holds the Claim of that hash."""
 
     seat: int
     account: bytes
@@ -96,10 +96,9 @@ class Run(msgspec.Struct):
     fate: Fate = Fate.RUNNING
     answer: bytes = b""
     output: TaskOutput | None = None
-    claim: Signed | None = None
+    root: Signed | None = None
     claim_hash: bytes = b""
     holders: tuple[NodeAddress, ...] = ()
-    seed: bytes = b""
 
 
 class Slot(msgspec.Struct):
@@ -157,35 +156,34 @@ class Slot(msgspec.Struct):
         return self.chosen() if self.answer else next(iter(self.live()), None)
 
 
-class Batch(msgspec.Struct):
-    """Lane tasks under one claim root, until it is final."""
+class Claim(msgspec.Struct):
+    """Work that a seat has signed for and that is not decided yet: the answer to the task of `slot`, or (where that is
+    None) `count` lane tasks from number `first` on. Its units are held until it is final, and then owed. `seed` is the
+    randomness that was drawn for it (b"" before). It is provisional `since_ms` (None: it is not): it waits to be
+    cleared, by then its account had `passed` so many checks. One on `trial` is right, and waits only for what its
+    account claimed before it to be decided. `asked` is what its check has asked for and got no answer to."""
 
-    claim: Signed
-    claim_hash: bytes
-    first: int
-    count: int
+    hash: bytes
+    root: Signed
     units: int
+    slot: int | None = None
+    first: int = 0
+    count: int = 1
     seed: bytes = b""
-    checking: bool = False
-    indexes: tuple[int, ...] = ()
-    auditors: tuple[bytes, ...] = ()
-    since_ms: int = 0
+    since_ms: int | None = None
+    passed: int = 0
+    trial: bool = False
+    asked: AuditLane | None = None
 
-
-class Pending(msgspec.Struct):
-    """A provisional claim: how many checks its account had passed by then, and the randomness that was drawn for it.
-    One `on_trial` is right, and waits only for what its account claimed before it to be decided."""
-
-    passed: int
-    seed: bytes
-    on_trial: bool = False
+    @property
+    def provisional(self) -> bool:
+        return self.since_ms is not None
 
 
 class Seat(msgspec.Struct):
     """A provider's place in a job: first a negotiation, then a lease. Units: `final_units` of them are paid,
-    `held_units` are running or claimed and would have to be. `claims` maps the claim hash of each CLAIMED run to its
-    slot; `provisional` those of them, and lane batches, that wait to be cleared, in the order of claiming. `strikes`
-    counts failures since the last good claim."""
+    `held_units` are running or claimed and would have to be. `claims` are those that are not decided, by
+    their hashes, in the order of claiming. `strikes` counts failures since the last good claim."""
 
     number: int
     offer: Offer
@@ -210,9 +208,7 @@ class Seat(msgspec.Struct):
     final_units: int = 0
     voucher_ucr: int = 0
     acked_ucr: int = 0
-    claims: dict[bytes, int] = {}
-    provisional: dict[bytes, Pending] = {}
-    batches: dict[bytes, Batch] = {}
+    claims: dict[bytes, Claim] = {}
     ready: bool = False
     lane_next: int = 1
     closing_check: bool = False

@@ -187,8 +187,8 @@ def test_a_second_lease_of_an_account_on_trial_is_not_settled_meanwhile() -> Non
 
         def waiting(crowd: Crowd = crowd, node: bytes = checking.address.node, job: bytes = job) -> list[Seat]:
             seats = [seat for seat in crowd.state.jobs[job].seats if seat.node == node and not seat.running]
-            held = [seat for seat in seats if any(pending.on_trial for pending in seat.provisional.values())]
-            return [seat for seat in held if len(seat.claims) == len(seat.provisional)]
+            held = [seat for seat in seats if any(claim.trial for claim in seat.claims.values())]
+            return [seat for seat in held if all(claim.provisional for claim in seat.claims.values())]
 
         crowd.run(until=lambda waiting=waiting: bool(waiting()))
         for seat in waiting():

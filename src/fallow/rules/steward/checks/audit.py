@@ -6,28 +6,37 @@ from fallow.kinds.train.trace import PREFIX
 from fallow.rules import trust
 from fallow.rules.jobs import Attempt, Blame, deadline_ms
 from fallow.rules.steward.checks import sample
-from fallow.rules.steward.events import Assign, Charge, KeepBlob
+from fallow.rules.steward.checks.standing import SAME, clear, on_trial, passed
+from fallow.rules.steward.claims import (
+    MAX_OTHERS,
+    Finding,
+    Refuted,
+    claim_of,
+    evidence,
+    finalise,
+    hold,
+    refute,
+    void_run,
+)
+from fallow.rules.steward.events import Agreeing, Assign, KeepBlob
 from fallow.rules.steward.hiring import can_recruit, same_everywhere
-from fallow.rules.steward.pay import SAME, clear, finalise_run, hold, on_trial, passed
 from fallow.rules.steward.slots import (
-    blame_run,
     drop_audit,
     end_run,
     reslot,
     respec,
     set_step,
     strike,
-    void_run,
 )
 from fallow.rules.steward.specs import part_named
-from fallow.rules.steward.state import Fate, Job, Mark, Run, Seat, Slot, Stage, Step, Turn
+from fallow.rules.steward.state import Claim, Fate, Job, Mark, Run, Seat, Slot, Stage, Step, Turn
 from fallow.rules.trust import Reason
-from fallow.wire.ledger import Evidence
 from fallow.wire.messages import NodeAddress
 from fallow.wire.tasks import Part
 
 MAX_SOURCES = 16
-MAX_OTHERS = 8
+MAX_AGREEING = 16
+UNASKED = Finding("none", "the job asked for no checks")
 
 
 def decide(turn: Turn, job: Job, slot: Slot) -> None:
@@ -40,21 +49,24 @@ def decide(turn: Turn, job: Job, slot: Slot) -> None:
     if run.fate is Fate.FINAL:
         set_step(job, slot, Step.FINAL)
         return
+    claim = claim_of(job, run)
+    assert claim is not None, "it is claimed"
     slot.answer = run.answer
     job.seats[run.seat].strikes = 0
     if not job.policy.checks:
-        finalise_run(turn, job, slot, run, "none", "the job asked for no checks")
+        finalise(turn, job, job.seats[run.seat], claim, UNASKED)
         set_step(job, slot, Step.FINAL)
         return
-    if not run.seed:
+    if not claim.seed:
         return
-    slot.seed = run.seed
+    slot.seed = claim.seed
     standing = turn.state.standing(run.account)
     if not probing(job, run.account) < job.policy.probation - standing.passed:
         standing = standing._replace(passed=job.policy.probation)
-    reason = trust.must_check(job.policy, standing, run.seed, forced=slot.forced)
+    reason = trust.must_check(job.policy, standing, claim.seed, forced=slot.forced)
     if reason is None:
-        hold(turn.state, job.seats[run.seat], run.claim_hash, run.seed, fresh=True)
+        job.seats[run.seat].closing_check = False
+        hold(turn, job.seats[run.seat], claim)
         set_step(job, slot, Step.PROVISIONAL)
         return
     begin_check(turn, job, slot, reason)
@@ -74,8 +86,8 @@ def _first(slot: Slot) -> bytes:
 def begin_check(turn: Turn, job: Job, slot: Slot, reason: Reason) -> None:
     """Have the slot's claim done again elsewhere, or a sample of it where that is what the policy says. Its runs are
     no longer waiting to be cleared."""
-    for run in slot.live():
-        job.seats[run.seat].provisional.pop(run.claim_hash, None)
+    for claim in _claims(job, slot):
+        claim.since_ms = None
     slot.reason, slot.since_ms = reason, turn.now_ms
     set_step(job, slot, Step.CHECKING)
     if reason in (Reason.PROBATION, Reason.SAMPLED):
@@ -235,7 +247,7 @@ def _settle(turn: Turn, job: Job, slot: Slot, answer: bytes, right: tuple[bytes,
         end_run(turn, job, run, cancel=True)
     for run in agree:
         job.seats[run.seat].strikes = 0
-        finalise_run(turn, job, slot, run, "checked", text)
+        _finalise(turn, job, run, Finding("checked", text, _agreeing(job, slot, run)))
     set_step(job, slot, Step.KEEPING)
     for account in right:
         passed(turn, account)
@@ -267,8 +279,9 @@ def _advance_sample(turn: Turn, job: Job, slot: Slot, *, recruit: bool) -> None:
 def audited(turn: Turn, job: Job, audit: Slot, run: Run) -> None:
     """The drawn links were done again. Equal hashes: the claim stands. Else the whole task is done again by others,
     which decides who is right: one account's word is not enough to accuse another."""
-    slot = job.slots[audit.of]
-    audit.answer = run.answer
+    slot, claim = job.slots[audit.of], claim_of(job, run)
+    assert claim is not None, "it was claimed just now"
+    audit.answer, claim.seed = run.answer, audit.seed
     job.seats[run.seat].strikes = 0
     if slot.audit == audit.key:
         slot.audit = -1
@@ -276,10 +289,10 @@ def audited(turn: Turn, job: Job, audit: Slot, run: Run) -> None:
     there = any(claimed.claim_hash == audit.accused for claimed in slot.live())
     if run.answer == audit.expected:
         if on_trial(job, run.account):  # a cheat that does its audits is not to earn by them until it is caught
-            hold(turn.state, job.seats[run.seat], run.claim_hash, audit.seed, trial=True)
+            hold(turn, job.seats[run.seat], claim, trial=True)
             set_step(job, audit, Step.PROVISIONAL)
         else:
-            finalise_run(turn, job, audit, run, "sampled", SAME)
+            finalise(turn, job, job.seats[run.seat], claim, SAME)
             set_step(job, audit, Step.FINAL)
         passed(turn, run.account)
         if there:
@@ -287,7 +300,7 @@ def audited(turn: Turn, job: Job, audit: Slot, run: Run) -> None:
         else:
             advance(turn, job, slot, recruit=job.ending is None)
         return
-    hold(turn.state, job.seats[run.seat], run.claim_hash, audit.seed)
+    hold(turn, job.seats[run.seat], claim)
     set_step(job, audit, Step.PROVISIONAL)
     if not there:
         _confirm(turn, job, audit)
@@ -305,7 +318,7 @@ def _stands(turn: Turn, job: Job, slot: Slot, text: str) -> None:
     """The check by sample found what was claimed."""
     for claimed in slot.live():
         job.seats[claimed.seat].strikes = 0
-        finalise_run(turn, job, slot, claimed, "sampled", text)
+        _finalise(turn, job, claimed, Finding("sampled", text))
         passed(turn, claimed.account)
     set_step(job, slot, Step.KEEPING)
     decide(turn, job, slot)
@@ -317,9 +330,7 @@ def _judge_dissent(turn: Turn, job: Job, audit: Slot, *, right: bool) -> None:
         _confirm(turn, job, audit)
         return
     for run in audit.live():
-        turn.note(job, "caught", f"Task {audit.key}: a false alarm.", job.seats[run.seat].node)
-        void_run(turn, job, run)
-        ban(turn, run.account)
+        refute(turn, job, job.seats[run.seat], claim_of(job, run), f"Task {audit.key}: a false alarm.")
 
 
 def _confirm(turn: Turn, job: Job, audit: Slot) -> None:
@@ -350,20 +361,23 @@ def _unchecked(turn: Turn, job: Job, slot: Slot) -> None:
     text = "Results cannot be checked now: there is no other provider that could. They stay provisional."
     turn.warn_once(job, "no auditor", text)
     for run in slot.live():
-        if run.fate is Fate.CLAIMED:
-            hold(turn.state, job.seats[run.seat], run.claim_hash, run.seed)
+        claim = claim_of(job, run)
+        if claim is not None:
+            hold(turn, job.seats[run.seat], claim)
     set_step(job, slot, Step.PROVISIONAL)
 
 
 def _abandon(turn: Turn, job: Job, slot: Slot) -> None:
     """The job is ending and nobody is asked any more: who has proved itself is believed, if nobody objects."""
-    for run in [run for run in slot.live() if run.fate is Fate.CLAIMED]:
-        standing = turn.state.standing(run.account)
+    for run in slot.live():
+        claim, standing = claim_of(job, run), turn.state.standing(run.account)
+        if claim is None:
+            continue
         if slot.disputed or standing.passed < max(1, job.policy.probation):
             void_run(turn, job, run)
         else:
-            hold(turn.state, job.seats[run.seat], run.claim_hash, run.seed)
-            clear(turn, job, job.seats[run.seat], run.claim_hash)
+            hold(turn, job.seats[run.seat], claim)
+            clear(turn, job, job.seats[run.seat], claim)
     if slot.chosen() is not None:
         set_step(job, slot, Step.FINAL)
     else:
@@ -372,64 +386,32 @@ def _abandon(turn: Turn, job: Job, slot: Slot) -> None:
 
 def _catch(turn: Turn, job: Job, slot: Slot, run: Run, agree: list[Run]) -> None:
     """`run` was outvoted by a quorum: its account is charged where the evidence is enough for a ledger, and banned."""
-    seat = job.seats[run.seat]
-    turn.note(job, "caught", f"Task {slot.key}: a wrong result; {len(agree)} others agree on another.", seat.node)
-    stake = seat.leased.stake_ucr
-    if (
-        stake
-        and seat.stage in (Stage.OPEN, Stage.CLOSING)
-        and trust.may_charge([v.account for v in agree], run.account)
-    ):
-        others = tuple(evidence(job, other) for other in agree[:MAX_OTHERS])
-        charge = Charge(seat.lease, run.task, run.spec, evidence(job, run), others, stake)
-        seat.charges[run.task] = charge
-        turn.ask(charge)
-    void_run(turn, job, run)
-    ban(turn, run.account)
+    text = f"Task {slot.key}: a wrong result; {len(agree)} others agree on another."
+    proof = None
+    if trust.may_charge([other.account for other in agree], run.account):
+        proof = Refuted(run.spec, evidence(job, run), [evidence(job, other) for other in agree[:MAX_OTHERS]])
+    refute(turn, job, job.seats[run.seat], claim_of(job, run), text, proof)
 
 
-def evidence(job: Job, run: Run) -> Evidence:
-    """A single task's claim as a ledger wants it: one leaf, no path."""
-    theirs = job.seats[run.seat].theirs
-    assert theirs is not None, "a claim comes under a lease"
-    assert run.claim is not None, "only claims are evidence"
-    return Evidence(theirs, run.claim, run.answer, run.spec.units, 0, ())
+def _finalise(turn: Turn, job: Job, run: Run, finding: Finding) -> None:
+    claim = claim_of(job, run)
+    if claim is not None:
+        finalise(turn, job, job.seats[run.seat], claim, finding)
 
 
-def ban(turn: Turn, account: bytes) -> None:
-    """No more work and no more pay for the account, in any job; what it claimed and nobody checked is done again."""
-    state = turn.state
-    if state.standing(account).banned:
-        return
-    state.standings[account] = state.standing(account)._replace(banned=True)
-    for job_id, number in list(state.accounts.get(account, {})):
-        job = state.jobs[job_id]
-        seat = job.seats[number]
-        if seat.stage is Stage.OPEN:
-            seat.mark = Mark.BANNED
-        turn.touch(job)
-        stop_seat(turn, job, seat, cancel=True)
-        for key in dict.fromkeys(seat.claims.values()):
-            for run in job.slots[key].runs:
-                if run.seat == seat.number:
-                    void_run(turn, job, run)
-            reslot(turn, job, job.slots[key])
-        for claim_hash, batch in list(seat.batches.items()):
-            seat.held_units -= batch.units
-            seat.provisional.pop(claim_hash, None)
-            state.claims.pop(claim_hash, None)
-        seat.batches.clear()
+def _agreeing(job: Job, slot: Slot, run: Run) -> tuple[Agreeing, ...]:
+    found: list[Agreeing] = []
+    for other in slot.live():
+        theirs = job.seats[other.seat].theirs
+        if other is not run and other.answer == run.answer and other.root is not None and theirs is not None:
+            found.append(Agreeing(other.account, theirs, other.root))
+    return tuple(found[:MAX_AGREEING])
 
 
-def stop_seat(turn: Turn, job: Job, seat: Seat, *, cancel: bool) -> None:
-    """All that runs on the seat moves elsewhere."""
-    for key in dict.fromkeys(seat.running.values()):
-        slot = job.slots[key]
-        for run in slot.running():
-            if run.seat == seat.number:
-                end_run(turn, job, run, cancel=cancel)
-                blame_run(turn, job, slot, run)
-        reslot(turn, job, slot)
+def _claims(job: Job, slot: Slot) -> list[Claim]:
+    """Those of the slot that are not decided."""
+    found = (claim_of(job, run) for run in slot.live())
+    return [claim for claim in found if claim is not None]
 
 
 def carry_lost(turn: Turn, job: Job, slot: Slot) -> None:

@@ -12,7 +12,7 @@ from fallow.kinds.train.tasks import TrainAudit, TrainParams, TrainRound
 from fallow.kinds.train.trace import PREFIX, audit_task, expected_answer, read_trace
 from fallow.rules import market, trust
 from fallow.rules.steward.events import KeepBlob, LetGo
-from fallow.rules.steward.slots import add_slot
+from fallow.rules.steward.slots import add_slot, retire
 from fallow.rules.steward.specs import train_work
 from fallow.rules.steward.state import Job, Run, Seat, Slot, Step, Turn
 from fallow.wire import codec
@@ -52,6 +52,10 @@ def auditors(job: Job, audit: Slot) -> list[bytes]:
 def place(turn: Turn, job: Job, audit: Slot, free: list[Seat]) -> Seat | None:
     """Where it goes now: to the account that was drawn, once it has room and the states are here. Another is not asked
     because it is less busy, or a provider could choose whom it checks by being busy."""
+    about = job.slots[audit.of]
+    if audit.key not in (about.audit, about.dissent):  # decided without it, after its auditor was banned
+        retire(turn, job, audit)
+        return None
     if not _states_kept(turn, job, audit):
         return None
     for account in auditors(job, audit)[:1]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from fallow.rules import trust
-from fallow.rules.steward.checks.audit import ban
+from fallow.rules.steward.checks.audit import UNASKED
+from fallow.rules.steward.checks.standing import passed
+from fallow.rules.steward.claims import Finding, Refuted, admit, finalise, hold, refute
 from fallow.rules.steward.dispatch import fresh_sequence
 from fallow.rules.steward.events import (
     AuditLane,
     AuditorsDrawn,
-    Charge,
     Draw,
     LaneAnswered,
     LaneAudited,
@@ -20,9 +21,7 @@ from fallow.rules.steward.events import (
     StewardEvent,
 )
 from fallow.rules.steward.hiring import can_recruit, decide_by_ms, leave_alone
-from fallow.rules.steward.pay import finalise_batch, hold, passed
-from fallow.rules.steward.state import Batch, Ending, Job, Mark, Seat, Stage, Turn
-from fallow.wire.claims import task_id
+from fallow.rules.steward.state import Claim, Ending, Job, Mark, Seat, Stage, Turn
 
 MAX_INDEXES = 64
 """The most tasks of one batch that are done again: bounds the work that a large batch can cause."""
@@ -85,24 +84,21 @@ def answered(turn: Turn, job: Job, seat: Seat, event: LaneAnswered) -> None:
     if seat.stage is not Stage.OPEN or event.first < seat.lane_next or turn.now_ms >= decide_by_ms(seat):
         return
     seat.lane_next = event.first + event.count
-    batch = Batch(event.claim, event.claim_hash, event.first, event.count, event.units, since_ms=turn.now_ms)
-    seat.batches[event.claim_hash] = batch
-    turn.state.claims[event.claim_hash] = seat.lease
-    seat.tasks_claimed += event.count
-    seat.units_claimed += event.units
+    claim = Claim(event.claim_hash, event.claim, event.units, first=event.first, count=event.count)
     seat.held_units += event.units
+    admit(turn, seat, claim)
     if not job.policy.checks:
-        finalise_batch(turn, job, seat, batch, "none", "the job asked for no checks")
+        finalise(turn, job, seat, claim, UNASKED)
     else:
         turn.ask(Draw(seat.lease, event.claim_hash, event.claim))
-    if len(seat.batches) >= MAX_BATCHES:
+    if len(seat.claims) >= MAX_BATCHES:
         seat.mark = Mark.FULL
 
 
 def drawn(turn: Turn, job: Job, seat: Seat, event: AuditorsDrawn | LedgerRefusedDraw) -> None:
     """The randomness of a batch. Where the bank refuses it, the batch is checked as if its account were new."""
-    batch = seat.batches.get(event.claim_hash)
-    if batch is None or batch.seed:
+    batch = seat.claims.get(event.claim_hash)
+    if batch is None or batch.slot is not None or batch.seed:
         return
     standing = turn.state.standing(seat.account)
     if isinstance(event, AuditorsDrawn):
@@ -115,7 +111,7 @@ def drawn(turn: Turn, job: Job, seat: Seat, event: AuditorsDrawn | LedgerRefused
     check(turn, job, seat, batch, indexes)
 
 
-def check(turn: Turn, job: Job, seat: Seat, batch: Batch, indexes: tuple[int, ...]) -> None:
+def check(turn: Turn, job: Job, seat: Seat, batch: Claim, indexes: tuple[int, ...]) -> None:
     """Have the tasks at `indexes` done again; with none, or nobody to do so, the batch is provisional."""
     others: dict[bytes, bytes] = {}
     for number in job.live:
@@ -123,60 +119,46 @@ def check(turn: Turn, job: Job, seat: Seat, batch: Batch, indexes: tuple[int, ..
         if other.usable and other.ready and other.account != seat.account:
             others.setdefault(other.account, other.lease)
     if not indexes:
-        hold(turn.state, seat, batch.claim_hash, batch.seed)
+        hold(turn, seat, batch)
         return
     if not others:
         if not can_recruit(job):
             turn.warn_once(job, "no auditor", "Answers cannot be checked now: there is no other provider that could.")
-        hold(turn.state, seat, batch.claim_hash, batch.seed)
+        hold(turn, seat, batch)
         return
-    seat.provisional.pop(batch.claim_hash, None)
     order = trust.auditor_order(batch.seed, others)
-    batch.checking, batch.indexes, batch.since_ms = True, indexes, turn.now_ms
-    batch.auditors = tuple(others[account] for account in order)[:64]
-    turn.ask(audit_effect(job, seat, batch))
-
-
-def audit_effect(job: Job, seat: Seat, batch: Batch) -> AuditLane:
-    """The check of a batch that is under way."""
-    return AuditLane(
-        seat.lease, batch.claim_hash, batch.first, batch.indexes, batch.auditors, job.policy.quorum
-    )  # fmt: skip
+    auditors = tuple(others[account] for account in order)[:64]
+    batch.since_ms = None
+    batch.asked = AuditLane(seat.lease, batch.hash, batch.first, indexes, auditors, job.policy.quorum)
+    turn.ask(batch.asked)
 
 
 def audited(turn: Turn, job: Job, seat: Seat, event: LaneAudited) -> None:
     """The samples were right: the batch is final, and so is what is older than the window. Auditors learn nothing
     from it about themselves here: their own batches are sampled like anyone's."""
-    batch = seat.batches.get(event.claim_hash)
-    if batch is None or not batch.checking:
+    batch = seat.claims.get(event.claim_hash)
+    if batch is None or batch.asked is None:
         return
-    text = f"{len(batch.indexes)} of {batch.count} done again with equal answers"
-    finalise_batch(turn, job, seat, batch, "checked", text)
+    text = f"{len(batch.asked.indexes)} of {batch.count} done again with equal answers"
+    finalise(turn, job, seat, batch, Finding("checked", text))
     passed(turn, seat.account)
 
 
 def caught(turn: Turn, job: Job, seat: Seat, event: LaneCaught) -> None:
     """Two or more accounts agree on another answer: the account is charged and banned."""
-    batch = seat.batches.get(event.claim_hash)
-    if batch is None or not batch.checking:
+    batch = seat.claims.get(event.claim_hash)
+    if batch is None or batch.asked is None:
         return
-    turn.note(job, "caught", f"A wrong answer; {len(event.others)} others agree on another.", seat.node)
-    stake = seat.leased.stake_ucr
-    task = bytes(task_id(event.task))
-    if stake:
-        charge = Charge(seat.lease, task, event.task, event.accused, event.others, stake)
-        seat.charges[task] = charge
-        turn.ask(charge)
-    ban(turn, seat.account)
+    text = f"A wrong answer; {len(event.others)} others agree on another."
+    refute(turn, job, seat, batch, text, Refuted(event.task, event.accused, event.others))
 
 
 def unchecked(turn: Turn, job: Job, seat: Seat, event: LaneUnchecked) -> None:
     """Nobody could do it again: the batch stays provisional."""
-    batch = seat.batches.get(event.claim_hash)
-    if batch is None or not batch.checking:
+    batch = seat.claims.get(event.claim_hash)
+    if batch is None or batch.asked is None:
         return
-    batch.checking = False
-    hold(turn.state, seat, batch.claim_hash, batch.seed)
+    hold(turn, seat, batch)
     turn.warn_once(job, "no auditor", f"Answers could not be checked: {event.what}"[:300])
 
 

@@ -1,0 +1,53 @@
+"""What an account has shown decides what its unchecked claims are worth: later checks that it passed clear them."""
+
+from __future__ import annotations
+
+from fallow.rules import trust
+from fallow.rules.steward import claims
+from fallow.rules.steward.claims import Finding, claim_of
+from fallow.rules.steward.state import Claim, Job, Seat, State, Turn
+
+SAME = Finding("sampled", "what it found is what another had claimed")
+"""Why an audit's claim is final."""
+_CLEARED = Finding("cleared", "its account passed other checks")
+_UNCHECKED = Finding("unchecked", "no other provider could check it")
+
+
+def proven(state: State, job: Job, account: bytes) -> bool:
+    """Whether the account has passed its probation."""
+    standing = state.standing(account)
+    return standing.passed >= max(1, job.policy.probation) and not standing.banned
+
+
+def on_trial(job: Job, account: bytes) -> bool:
+    """Whether it is still to be decided what something that the account claimed in this job is worth."""
+    return any(
+        run.account == account and claim_of(job, run) is not None
+        for key in (*job.checking, *job.keeping)
+        for run in job.slots[key].live()
+    )
+
+
+def passed(turn: Turn, account: bytes) -> None:
+    """The account passed a check: its standing grows, and what is older than the window is cleared, as is what only
+    waited for this."""
+    state = turn.state
+    standing = state.standing(account)
+    state.standings[account] = standing._replace(passed=standing.passed + 1)
+    for job_id, number in state.accounts.get(account, {}):
+        job = state.jobs[job_id]
+        seat = job.seats[number]
+        for claim in [claim for claim in seat.claims.values() if claim.provisional]:
+            old = trust.clears(job.policy, standing.passed + 1 - claim.passed)
+            if not on_trial(job, account) if claim.trial else old:
+                clear(turn, job, seat, claim)
+
+
+def clear(turn: Turn, job: Job, seat: Seat, claim: Claim) -> None:
+    """Make a provisional claim final: without a check of its own, or the check that it stood before its account's trial
+    was over."""
+    known = turn.state.standing(seat.account).passed >= max(1, job.policy.probation)
+    finding = SAME if claim.trial else _CLEARED if known else _UNCHECKED
+    claims.clear(turn, job, seat, claim, finding)
+    if finding is _UNCHECKED and claim.slot is not None:
+        turn.warn_once(job, "unchecked", "Some results could not be checked: there was no other provider to do so.")
