@@ -52,7 +52,7 @@ class ApiKeys:
                 key.reserved.clear()  # of requests that ended with the process before this one
 
     def _save(self, *names: str) -> None:
-        self._log.put_all(self._cells(names))
+        self._log.put_all(self._cells(sorted(names)))
 
     def _cells(self, names: Iterable[str]) -> dict[str, bytes]:
         return {_CELL + name: msgspec.msgpack.encode(self._keys[name]) for name in names}
@@ -70,7 +70,7 @@ class ApiKeys:
             while self._dirty or self._then:
                 names, self._dirty = self._dirty, set()
                 then, self._then = self._then, []
-                error = await self._put(self._cells(names))
+                error = await self._put(self._cells(sorted(names)))
                 if error is not None:
                     self._dirty |= names
                 for call in then:

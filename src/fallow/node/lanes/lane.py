@@ -58,7 +58,7 @@ class Lanes:
         self._of_job: dict[bytes, dict[bytes, Leg]] = {}
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
         self._waiting: dict[bytes, deque[Ask]] = {}
-        self._clients: dict[bytes, set[Client]] = {}
+        self._clients: dict[bytes, dict[Client, None]] = {}
         self._ended: dict[bytes, FallowError] = {}
         self._plans: asyncio.Queue[t.PrepareLane] = asyncio.Queue()
         self._auditor = LaneAudits(services, self, tell)
@@ -152,7 +152,7 @@ class Lanes:
         error = self._ended[job] = fail(code, what)
         for ask in self._waiting.pop(job, deque()):
             _refuse(ask, error)
-        for client in list(self._clients.get(job, ())):
+        for client in tuple(self._clients.get(job, ())):
             client.end(error)
 
     async def _told(self, leg: Leg, error: FallowError | None) -> None:
@@ -169,12 +169,12 @@ class Lanes:
         """Somebody will ask. Raises the error that ended the job when it has ended."""
         if (ended := self._ended.get(job)) is not None:
             raise ended
-        self._clients.setdefault(job, set()).add(client)
+        self._clients.setdefault(job, {})[client] = None
 
     def leave(self, job: bytes, client: Client) -> None:
         """Nobody asks there any more."""
-        clients = self._clients.get(job, set())
-        clients.discard(client)
+        clients = self._clients.get(job, {})
+        clients.pop(client, None)
         if not clients:
             self._clients.pop(job, None)
 
