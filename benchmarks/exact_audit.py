@@ -29,9 +29,9 @@ from _record import OURS, ROOT, Figure, Record
 from exact_cost import plain_step
 from exact_equality import converted, small_network
 from fallow.adapters.blobs_disk import DiskBlobs
+from fallow.kinds.chain import PREFIX
 from fallow.kinds.train.tasks import TrainRound
 from fallow.kinds.train.trace import (
-    PREFIX,
     Trace,
     audit_task,
     cut_for,

@@ -1,4 +1,4 @@
-"""What a worker holds at its peak beside what `rules/sizes.py` asks for it: real worker processes that train and serve
+"""What a worker holds at its peak beside what its kind asks for it: real worker processes that train and serve
 a tiny model, one of 3.3 million parameters and SmolLM2-135M, within exactly the memory that is asked for, and what they
 hold read every 10 ms as the provider reads it.
 
@@ -25,9 +25,10 @@ from _record import OURS, RESULTS, ROOT, Figure, Record
 from exact_equality import converted, small_network
 from fallow.adapters.runners.process import ProcessRunner, held_bytes
 from fallow.kinds.generate.tasks import Generate
-from fallow.kinds.train.tasks import RoundManifest, TrainFinish, TrainRound
+from fallow.kinds.rounds import RoundManifest
+from fallow.kinds.train.tasks import TrainFinish, TrainRound
 from fallow.ports import Worker, WorkerLimits
-from fallow.rules import sizes
+from fallow.rules import market
 from fallow.sdk.model_size import measure
 from fallow.units import MIB
 from fallow.wire import codec
@@ -104,8 +105,8 @@ def main() -> int:
 
 def asked_bytes(spec: str) -> int:
     """What the order of a job, encoded in hex, asks for."""
-    work = codec.recall(JobSpec, bytes.fromhex(spec)).work
-    return sizes.ram_bytes(work, "train" if isinstance(work, TrainJob) else "generate")
+    job = codec.recall(JobSpec, bytes.fromhex(spec))
+    return market.kind_of(job).ram_bytes(job.work)
 
 
 async def measured(case: Case, temp: Path) -> tuple[int, str]:

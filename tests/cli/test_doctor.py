@@ -2,9 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from tests.cli.terminal import Terminal
 
-from fallow.cli.doctor import EXTRAS, Finding, examine
+from fallow.cli.doctor import Finding, examine
+from fallow.kinds.kind import Extra
+from fallow.kinds.registry import KINDS, kind_named
 
 
 def found(home: Path) -> dict[str, Finding]:
@@ -46,12 +49,12 @@ def test_a_broken_configuration(terminal: Terminal) -> None:
     assert "E1001" in finding.text
 
 
-def test_missing_extras_are_noted_with_the_remedy(tmp_path: Path, monkeypatch: object) -> None:
-    before = EXTRAS["llm"]
-    EXTRAS["llm"] = ("no-such-package",)
-    try:
-        finding = found(tmp_path)["llm"]
-    finally:
-        EXTRAS["llm"] = before
+def test_missing_extras_are_noted_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(kind_named("generate")), "extras", (Extra("llm", ("no-such-package",)),))
+    finding = found(tmp_path)["llm"]
     assert finding.state == "note"
     assert "pip install 'fallow[llm]'" in finding.text
+
+
+def test_the_extras_of_every_kind_are_looked_at(tmp_path: Path) -> None:
+    assert {extra.name for kind in KINDS.values() for extra in kind.extras} <= found(tmp_path).keys()

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from tests.cli.terminal import Terminal
-from tests.sdk.fake_node import RECEIPT, output
+from tests.sdk.fake_node import JOB, RECEIPT, job_view, output
 
 from fallow.cli.results import output_text
 from fallow.errors import fail
@@ -24,6 +24,7 @@ def test_a_folder_is_written_only_when_asked(terminal: Terminal, tmp_path: Path)
 
 def test_small_values_are_printed_and_files_go_to_a_folder_for_each_task(terminal: Terminal, tmp_path: Path) -> None:
     terminal.node.tree = b""
+    terminal.node.jobs[JOB] = job_view(kind="batch", workload="echo")
     terminal.node.outputs = (output(b"hello"), output(b"\xff", Part("log.txt", bytes(32), 3)))
     assert terminal.fallow("results", "notes").out == "hello\nlog.txt (3 B)\n"
     terminal.fallow("results", "notes", "--out", tmp_path / "out")

@@ -8,8 +8,8 @@ from tests.cli.files import hf_model
 from tests.cli.terminal import Terminal
 from tests.sdk.fake_node import TREE, output
 
-from fallow.cli.run import tasks_of
 from fallow.kinds.generate.tasks import Generate
+from fallow.kinds.registry import KINDS
 from fallow.wire.codec import decode
 from fallow.wire.local import SubmitJob
 
@@ -40,11 +40,27 @@ def test_to_generate_takes_the_model_along(terminal: Terminal, tmp_path: Path) -
     assert decode(Generate, request.spec.work.params[0]).turns[0].content == "Why?"
 
 
-def test_units_cover_the_longest_prompt_and_answer() -> None:
-    params, units = tasks_of("generate", ["a", "äöü"], 10)
-    assert len(params) == 2
-    assert units == 6 + 64 + 10
-    assert tasks_of("echo", ["a"], 10) == ((b"a",), 1)
+def test_all_tasks_are_metered_as_the_largest_of_them(terminal: Terminal, tmp_path: Path) -> None:
+    model = hf_model(tmp_path / "model")
+    terminal.json("run", "spin", "7000000", "1", "--budget", "1", "-y", "--detach")
+    terminal.json(
+        "run", "generate", "a", "äöü", "--model", model, "--max-tokens", "10", "--budget", "1", "-y", "--detach"
+    )
+    assert [request.spec.work.units_each for request in terminal.node.requests(SubmitJob)] == [7, 6 + 64 + 10]
+
+
+def test_an_unknown_kind_is_refused_by_name(terminal: Terminal) -> None:
+    said = terminal.fallow("run", "render", "a", "--budget", "1", "--yes")
+    assert said.error_code == "E2001"
+    assert "'render'" in said.err
+    assert all(name in said.err for name in KINDS)
+
+
+def test_every_kind_and_what_it_takes_is_in_the_help(terminal: Terminal) -> None:
+    said = terminal.fallow("run", "--help").out
+    for kind in KINDS.values():
+        assert kind.name in said
+        assert all(f"--{one.name.replace('_', '-')}" in said for one in (*kind.inputs, *kind.settings))
 
 
 @pytest.mark.parametrize(
@@ -54,6 +70,8 @@ def test_units_cover_the_longest_prompt_and_answer() -> None:
         (["spin", "fast"], "E2001"),
         (["generate", "Why?"], "E2001"),
         (["echo", "a", "--model", "."], "E2001"),
+        (["echo", "a", "--max-tokens", "3"], "E2001"),
+        (["train", "a"], "E2001"),
         (["echo", "--from", "/no/such"], "E2003"),
         (["generate", "Why?", "--model", "."], "E1701"),
     ],

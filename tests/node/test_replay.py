@@ -18,6 +18,7 @@ from fallow.adapters.machine import ThisMachine
 from fallow.adapters.runners.process import ProcessRunner
 from fallow.errors import FallowError, fail
 from fallow.kinds.generate.tasks import Generate, GenerateValue
+from fallow.kinds.spin import MAX_SPINS
 from fallow.kinds.train.tasks import TrainFinish
 from fallow.node.folders import tree_id
 from fallow.node.replay import Bench, Done, Given, OnProgress, _limits, threads_for
@@ -28,7 +29,6 @@ from fallow.wire import codec, local
 from fallow.wire.blob_id import blob_id_of
 from fallow.wire.messages import EXACT
 from fallow.wire.tasks import Part, TaskOutput, TaskSpec
-from fallow.workloads.echo import MAX_SPINS
 
 HERE = hardware.numerics(1)
 """So that tests of the plumbing need no self-test."""

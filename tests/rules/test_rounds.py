@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from fallow.kinds.train.tasks import RoundManifest, TrainFinish, TrainRound
+from fallow.kinds.rounds import Place, RoundManifest
 from fallow.rules import rounds
 from fallow.rules.rounds import CHECKPOINT_EVERY, Entry, Log
-from fallow.wire.tasks import Part, Recipe
-
-RECIPE = Recipe("lora", rounds=20)
+from fallow.wire.tasks import Part
 
 
 def entry(number: int, shard: int, answer: str = "a", state: bytes = b"s" * 32) -> Entry:
@@ -30,19 +28,18 @@ def test_manifests_are_ordered_by_shard() -> None:
 
 def test_params_carry_what_is_needed_to_rebuild_the_state() -> None:
     log = log_of(2)
-    assert rounds.round_params(log, RECIPE, 2, 1) == TrainRound(RECIPE, 2, 1, 2, log.manifests(2), False, False)
-    assert rounds.round_params(log, RECIPE, 2, 0).evaluate
+    assert rounds.place(log, 2, 1) == Place(2, 1, 2, log.manifests(2), evaluate=False, checkpoint=False)
+    assert rounds.place(log, 2, 0).evaluate
     assert [part.name for part in log.inputs(2)] == sorted(
         f"update/{(bytes([n, s]) * 16).hex()}" for n in (0, 1) for s in (0, 1)
     )
-    assert rounds.finish_params(log_of(20), RECIPE) == TrainFinish(RECIPE, log_of(20).manifests(20))
 
 
 def test_only_the_first_shard_writes_checkpoints_and_not_of_nothing() -> None:
-    assert not rounds.round_params(log_of(0), RECIPE, 0, 0).checkpoint
+    assert not rounds.place(log_of(0), 0, 0).checkpoint
     log = log_of(CHECKPOINT_EVERY)
-    assert rounds.round_params(log, RECIPE, CHECKPOINT_EVERY, 0).checkpoint
-    assert not rounds.round_params(log, RECIPE, CHECKPOINT_EVERY, 1).checkpoint
+    assert rounds.place(log, CHECKPOINT_EVERY, 0).checkpoint
+    assert not rounds.place(log, CHECKPOINT_EVERY, 1).checkpoint
 
 
 def test_from_a_checkpoint_only_later_rounds_are_replayed() -> None:
@@ -72,7 +69,7 @@ def test_a_job_that_runs_ahead_starts_a_round_without_the_manifest_before_it() -
     full = log_of(20)
     full.ahead = 1
     assert not full.open_rounds()
-    assert len(rounds.finish_params(full, RECIPE).manifests) == 20
+    assert len(full.manifests(20)) == 20
 
 
 def test_rolling_back_drops_rounds_and_later_checkpoints() -> None:

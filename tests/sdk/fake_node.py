@@ -68,7 +68,7 @@ def job_view(job: bytes = JOB, **changes: Any) -> local.JobView:
     )
     view = local.JobView(
         job, "train", "notes", "done", 2, 2, 2_000_000, 3_000, 0, 1_700_000_000_000, 1_700_000_060_000, "", "",
-        (lease, caught), rounds,
+        (lease, caught), rounds, workload="train",
     )  # fmt: skip
     return msgspec.structs.replace(view, **changes)
 

@@ -12,15 +12,8 @@ import pytest
 from tests.workloads.tiny import RECIPE, TEXT, make_model
 
 from fallow.errors import FallowError
-from fallow.kinds.train.tasks import (
-    RoundManifest,
-    TrainAudit,
-    TrainChecked,
-    TrainFinish,
-    TrainParams,
-    TrainRound,
-    TrainValue,
-)
+from fallow.kinds.rounds import RoundManifest
+from fallow.kinds.train.tasks import TrainAudit, TrainChecked, TrainFinish, TrainParams, TrainRound, TrainValue
 from fallow.kinds.train.trace import UNREADABLE, Cut, Trace, audit_task, expected_answer, read_trace, theta_name
 from fallow.wire import codec
 from fallow.wire.blob_id import blob_id_of

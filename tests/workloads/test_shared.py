@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fallow.errors import FallowError
-from fallow.kinds.train.tasks import RoundManifest
+from fallow.kinds.rounds import RoundManifest
 from fallow.numerics.aggregate import SharedState
 from fallow.numerics.fingerprint import state_hash
 from fallow.workloads.shared import Outer, Replica, read_checkpoint, write_checkpoint

@@ -14,7 +14,8 @@ from tests.workloads.tiny import RECIPE, TEXT, hashes_of, make_model, make_work,
 from transformers import AutoModelForCausalLM
 
 from fallow.errors import FallowError
-from fallow.kinds.train.tasks import RoundManifest, TrainFinish, TrainRound
+from fallow.kinds.rounds import RoundManifest
+from fallow.kinds.train.tasks import TrainFinish, TrainRound
 from fallow.wire.tasks import Recipe
 from fallow.workloads import train
 from fallow.workloads.model import load_model

@@ -9,7 +9,8 @@ from blake3 import blake3
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from fallow.kinds.train.tasks import RoundManifest, TrainFinish, TrainRound, TrainValue
+from fallow.kinds.rounds import RoundManifest
+from fallow.kinds.train.tasks import TrainFinish, TrainRound, TrainValue
 from fallow.wire import codec
 from fallow.wire.tasks import Part, Recipe, TaskSpec
 from fallow.workloads.task import Outcome, Work

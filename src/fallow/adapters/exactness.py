@@ -8,13 +8,15 @@ import os
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
 from blake3 import blake3
 
 import fallow
-from fallow.adapters.hardware import MAX_LABEL, can_do, numerics
+from fallow.adapters.hardware import MAX_LABEL, numerics
+from fallow.kinds.kind import TENSORS
 from fallow.wire.messages import EXACT
 
 SELF_TEST = ("-m", "fallow.numerics.exact.golden")
@@ -26,8 +28,8 @@ MAX_NAMES = 8
 def exactness(threads: int, folder: Path | None = None, program: tuple[str, ...] = SELF_TEST) -> str:
     """EXACT where this machine reproduces the golden results, else why it does not, in words. Remembered in `folder`
     (the owner's cache). The first time it takes seconds and blocks: call it in a thread."""
-    if not can_do("train"):
-        return "the packages for training are not installed (pip install 'fallow[train]')"
+    if any(find_spec(name) is None for name in TENSORS.packages):
+        return f"the packages for training are not installed (pip install 'fallow[{TENSORS.name}]')"
     path = (folder or _cache()) / "exact.json"
     key = f"{_sources()}/{_version('numpy')}/{numerics(threads)}/{' '.join(program)}"
     with contextlib.suppress(OSError, msgspec.DecodeError, KeyError):

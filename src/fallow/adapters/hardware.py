@@ -22,16 +22,11 @@ import msgspec
 import psutil
 import pynvml
 
+from fallow.kinds.registry import KINDS, kind_named
 from fallow.wire.messages import Gpu, Hardware
 
 MAX_LABEL = 200
 BENCH_TIMEOUT_S = 20
-REFERENCE_PARAMETERS = 135_000_000
-"""Speeds are told for a language model of this size."""
-TRAIN_FLOPS, GENERATE_FLOPS = 6, 2
-"""Floating-point operations per parameter and token."""
-FIXED_SPEEDS = {"echo": 5_000, "spin": 1_000}
-NEEDS_PACKAGE = {"train": ("torch", "transformers", "safetensors"), "generate": ("torch", "transformers")}
 _NVML = cast(Any, pynvml)
 _ISA = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd", "sve")
 _BENCH = """
@@ -117,10 +112,9 @@ def numerics(threads: int, root: Path = Path("/")) -> str:
 
 
 def can_do(kind: str) -> bool:
-    """Whether the packages that this kind of work needs are installed."""
-    if kind == "generate" and find_spec("xllamacpp") is not None:
-        return True
-    return all(find_spec(name) is not None for name in NEEDS_PACKAGE.get(kind, ()))
+    """Whether the packages that this kind of work needs are installed. Raises UsageError E2001 for an unknown kind."""
+    extras = kind_named(kind).extras
+    return not extras or any(all(find_spec(name) is not None for name in extra.packages) for extra in extras)
 
 
 def speeds(folder: Path, threads: int) -> dict[str, int]:
@@ -129,15 +123,12 @@ def speeds(folder: Path, threads: int) -> dict[str, int]:
     path, name = folder / "speeds.json", numerics(threads)
     try:
         known = msgspec.json.decode(path.read_bytes(), type=dict[str, int | str])
-        if known.get("class") == name:
+        if known.pop("class", "") == name and known.keys() == KINDS.keys():
             return {kind: speed for kind, speed in known.items() if isinstance(speed, int)}
     except (OSError, msgspec.DecodeError):
         pass
     flops = _flops(threads)
-    found = FIXED_SPEEDS | {
-        "train": max(flops // (TRAIN_FLOPS * REFERENCE_PARAMETERS), 1),
-        "generate": max(flops // (GENERATE_FLOPS * REFERENCE_PARAMETERS), 1),
-    }
+    found = {kind.name: kind.speed(flops) for kind in KINDS.values()}
     path.write_bytes(msgspec.json.encode(found | {"class": name}))
     return found
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, cast
 from fallow.adapters.exactness import exactness
 from fallow.cli.output import Output
 from fallow.errors import FallowError, fail
+from fallow.kinds.registry import KINDS
 from fallow.node.config import load_config, load_ticket
 from fallow.sdk.client import AsyncFallow
 from fallow.sdk.home import resolve_home
@@ -38,7 +39,6 @@ CORE = (
     "zeroconf",
     "rich",
 )
-EXTRAS = {"train": ("torch", "transformers", "safetensors", "gguf"), "llm": ("xllamacpp",)}
 SMALL_DISK_BYTES = 5 * GIB
 
 
@@ -74,8 +74,8 @@ def examine(home: Path) -> Iterator[Finding]:
     good = sys.version_info >= (3, 11)
     yield Finding("python", "ok" if good else "wrong", f"{version} at {sys.executable}")
     yield _packages("core", CORE, required=True)
-    for extra, names in EXTRAS.items():
-        yield _packages(extra, names, required=False)
+    for extra in dict.fromkeys(extra for kind in KINDS.values() for extra in kind.extras):
+        yield _packages(extra.name, extra.packages, required=False)
     yield from _home(home)
     yield _config(home)
     yield _disk(home)

@@ -7,12 +7,13 @@ import asyncio
 
 from fallow.cli.output import Output
 from fallow.cli.render import offer_data, offers_text
+from fallow.kinds.registry import KINDS
 from fallow.sdk.client import AsyncFallow
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """`fallow offers [--kind KIND]`."""
-    parser.add_argument("--kind", help='only this kind of work, as "train" or "generate"')
+    parser.add_argument("--kind", help=f"only this kind of work: {', '.join(KINDS)}")
 
 
 def run(args: argparse.Namespace, out: Output) -> int:

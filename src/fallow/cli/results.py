@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from fallow.cli.output import Output
-from fallow.errors import FallowError, RejectedError, fail
-from fallow.kinds.generate.tasks import GenerateValue
+from fallow.errors import RejectedError, fail
+from fallow.kinds.registry import kind_named
 from fallow.sdk.client import AsyncFallow
 from fallow.sdk.jobs import AsyncJob
 from fallow.units import format_size, to_text
-from fallow.wire.codec import recall
 from fallow.wire.local import JobResults
 from fallow.wire.tasks import TaskOutput
 
@@ -47,7 +46,7 @@ async def _run(args: argparse.Namespace, out: Output) -> int:
         answer: dict[str, Any] = {
             "id": job.text,
             "tree": to_text("blob", results.tree) if results.tree else "",
-            "outputs": [output_data(output, view.kind) for output in results.outputs],
+            "outputs": [output_data(output, view.workload) for output in results.outputs],
             "receipts": [to_text("receipt", receipt) for receipt in receipts],
         }
         if args.out is not None:
@@ -93,16 +92,8 @@ def output_data(output: TaskOutput, kind: str) -> dict[str, Any]:
 
 
 def output_text(value: bytes, kind: str) -> str:
-    """A value as text: a generated answer, plain UTF-8, or nothing."""
-    if kind in ("generate", "batch"):
-        try:
-            return recall(GenerateValue, value).text
-        except FallowError:
-            pass
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError:
-        return ""
+    """A value as its kind shows it to people; "" where that is no text."""
+    return kind_named(kind).shown(value)
 
 
 def _text(answer: dict[str, Any], results: JobResults) -> str:

@@ -20,29 +20,30 @@ from fallow.cli.output import Output
 from fallow.cli.results import output_data, output_text
 from fallow.cli.spending import dry_run, follow, submit, terms_of
 from fallow.errors import fail
-from fallow.kinds.generate.tasks import ChatTurn, Generate
+from fallow.kinds.kind import Kind
+from fallow.kinds.registry import KINDS, kind_named
 from fallow.sdk.client import AsyncFallow
 from fallow.sdk.terms import checked_by, spec_of
-from fallow.wire.codec import encode
 from fallow.wire.local import BatchJob
 from fallow.wire.tasks import Part
 
-WORKLOADS = ("echo", "spin", "generate")
-TEMPLATE_TOKENS = 64
-"""What a chat template may add to a prompt."""
 MAX_INPUTS = 100_000
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """`fallow run WORKLOAD [INPUT ...]`."""
-    parser.add_argument("workload", choices=WORKLOADS, help="what to run")
+    """`fallow run KIND [INPUT ...]`."""
+    parser.add_argument("workload", metavar="KIND", help=f"what to run: {', '.join(KINDS)}")
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="one task each")
     parser.add_argument("--from", dest="source", metavar="FILE", help="more inputs, one a line; - reads standard input")
     parser.add_argument("--workers", metavar="N", type=positive, default=2, help="machines side by side (default 2)")
     parser.add_argument("--dry-run", action="store_true", help="show who would take it and the price, spend nothing")
-    answers = parser.add_argument_group("to generate")
-    answers.add_argument("--model", metavar="PATH", type=existing_path, help="a model folder or GGUF file")
-    answers.add_argument("--max-tokens", metavar="N", type=positive, default=128, help="per answer (default 128)")
+    for kind in KINDS.values():
+        group = parser.add_argument_group(f"to {kind.name}")
+        for one in kind.inputs:
+            group.add_argument(f"--{one.name}", metavar="PATH", type=existing_path, help=one.help)
+        for setting in kind.settings:
+            text = f"{setting.help} (default {setting.default})"
+            group.add_argument(_option(setting.name), metavar="N", type=positive, help=text)
     add_job_terms(parser)
 
 
@@ -53,13 +54,13 @@ def run(args: argparse.Namespace, out: Output) -> int:
         raise fail("E2001", "There is no input.", next_step="Give some, or --from FILE.")
     if len(texts) > MAX_INPUTS:
         raise fail("E2001", f"{len(texts)} inputs; a job takes at most {MAX_INPUTS}.")
-    if args.workload == "spin" and (bad := next((text for text in texts if not text.isdigit()), None)) is not None:
-        raise fail("E2001", f"spin takes whole numbers, not {bad[:40]!r}.")
-    if (args.model is not None) != (args.workload == "generate"):
-        raise fail("E2001", "generate needs --model PATH; the other workloads take none.")
-    if args.model is not None:
+    kind = kind_named(args.workload)
+    _refuse_others(kind, args)
+    settings = {one.name: getattr(args, one.name) or one.default for one in kind.settings}
+    params = tuple(kind.read(text, settings) for text in texts)
+    if "model" in inputs_of(kind, args):
         check_model(args.model)
-    return asyncio.run(_run(args, texts, out))
+    return asyncio.run(_run(args, kind, params, out))
 
 
 def _lines(source: str | None) -> list[str]:
@@ -74,29 +75,38 @@ def _lines(source: str | None) -> list[str]:
     return [line for line in text.splitlines() if line]
 
 
-def tasks_of(workload: str, texts: list[str], max_tokens: int) -> tuple[tuple[bytes, ...], int]:
-    """-> (the parameters of each task, the units of each). To generate costs at most what the longest prompt and answer
-    can have in tokens; a token has at least one byte."""
-    if workload != "generate":
-        units = 1 if workload == "echo" else max(1, max(int(text) for text in texts) // 1_000_000)
-        return tuple(text.encode() for text in texts), units
-    longest = max(len(text.encode()) for text in texts)
-    tasks = tuple(encode(Generate((ChatTurn("user", text),), "", max_tokens)) for text in texts)
-    return tasks, longest + TEMPLATE_TOKENS + max_tokens
+def inputs_of(kind: Kind, args: argparse.Namespace) -> dict[str, Path]:
+    """What all tasks get. Raises UsageError E2001 when something is missing."""
+    found = {one.name: getattr(args, one.name) for one in kind.inputs}
+    if missing := [name for name, path in found.items() if path is None]:
+        raise fail("E2001", f"{kind.name} needs --{missing[0]} PATH.")
+    return found
 
 
-async def _run(args: argparse.Namespace, texts: list[str], out: Output) -> int:
+def _refuse_others(kind: Kind, args: argparse.Namespace) -> None:
+    mine = {one.name for one in (*kind.inputs, *kind.settings)}
+    for other in KINDS.values():
+        for one in (*other.inputs, *other.settings):
+            if one.name not in mine and getattr(args, one.name) is not None:
+                raise fail("E2001", f"{kind.name} takes no {_option(one.name)}.")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+async def _run(args: argparse.Namespace, kind: Kind, params: tuple[bytes, ...], out: Output) -> int:
     async with AsyncFallow(args.home) as client:
-        params, units = tasks_of(args.workload, texts, args.max_tokens)
-        inputs: tuple[Part, ...] = ()
-        if args.model is not None:
-            taken = await client.import_path(args.model)
-            inputs = (Part("model", taken.tree, taken.size_bytes),)
+        inputs: list[Part] = []
+        for name, path in inputs_of(kind, args).items():
+            taken = await client.import_path(path)
+            inputs.append(Part(name, taken.tree, taken.size_bytes))
         terms = terms_of(args, args.workers)
-        if args.model is not None and "verify" not in terms and checked_by(args.model) == "none":
+        if inputs and "verify" not in terms and checked_by(args.model) == "none":
             terms["verify"] = "none"
             out.say(UNCHECKED)
-        spec = spec_of(BatchJob(args.workload, params, inputs, units), terms)
+        units = max(kind.units(one) for one in params)
+        spec = spec_of(BatchJob(kind.name, params, tuple(inputs), units), terms)
         if args.dry_run:
             dry_run(spec, await client.estimate(spec), out)
             return 0

@@ -74,7 +74,7 @@ def price_line(spec: JobSpec, estimate: Estimate) -> str:
 
 def unit_of(spec: JobSpec) -> str:
     """What the units of a job's work are called."""
-    return "tokens" if kind_of(spec) in ("train", "generate") else "units"
+    return kind_of(spec).unit
 
 
 def span(low: str, high: str) -> str:

@@ -12,6 +12,8 @@ from blake3 import blake3
 
 from fallow import __version__
 from fallow.errors import FallowError, RejectedError, fail
+from fallow.kinds.kind import Kind
+from fallow.kinds.registry import lane_side
 from fallow.node.directory import find_offers, search_signed
 from fallow.node.folders import export_tree, import_path
 from fallow.node.router import Caller, Router
@@ -92,7 +94,7 @@ def serve_offers(router: Router, services: Services) -> None:
 
     @router.on(local.EstimateJob)
     async def _(_caller: Caller, request: local.EstimateJob) -> local.Estimate:
-        offers = await live(market.kind_of(request.spec))
+        offers = await live(market.kind_of(request.spec).name)
         return estimate(request.spec, services.bank_account, offers[:MAX_OFFERS], services.clock.now_ms())
 
 
@@ -195,7 +197,7 @@ def serve_jobs(router: Router, services: Services, steward: Steward) -> None:
     @router.on(local.WhyJob)
     async def _(_caller: Caller, request: local.WhyJob) -> local.Estimate:
         spec = steward.spec(request.job)
-        kind = market.kind_of(spec)
+        kind = market.kind_of(spec).name
         offers = await find_offers(services.rpc, services.directories, kind, services.clock.now_ms())
         return estimate(spec, services.bank_account, offers[:MAX_OFFERS], services.clock.now_ms())
 
@@ -226,11 +228,24 @@ def _short(view: local.JobView) -> str:
 
 def _refuse(spec: local.JobSpec, steward: Steward) -> None:
     """Raises UsageError E2001 for a job that cannot be meant, before it is written down."""
+    kind = market.kind_of(spec)
+    if isinstance(spec.work, local.BatchJob):
+        _refuse_params(kind, spec.work.params)
+    if isinstance(spec.work, local.LaneJob):
+        lane_side(kind.name)
     work, policy = spec.work, trust.parse_policy(spec.verify)
     if isinstance(policy, trust.PolicyError):
         raise fail("E2001", f"{policy.what}.", next_step="Write none, audit or audit:rate=0.1.")
     if isinstance(work, local.ServeJob) and any(model.name == work.name for model in models(steward)):
         raise fail("E2001", f"A model named {work.name!r} is served already.", next_step="Choose another with --as.")
+
+
+def _refuse_params(kind: Kind, params: tuple[bytes, ...]) -> None:
+    for number, one in enumerate(params):
+        try:
+            kind.units(one)
+        except FallowError as error:
+            raise fail("E2001", f"Task {number} is no {kind.name}: {error.what}") from error
 
 
 def _family(code: str) -> type[FallowError]:

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from fallow.errors import fail
+from fallow.kinds.registry import KINDS
 from fallow.units import GIB, parse_money, parse_size
 from fallow.wire.codec import decode, encode
 from fallow.wire.documents import Address, Label
@@ -76,9 +77,7 @@ class ProviderConfig:
     """What the owner sells and when. `prices` is ucr per 1,000 units by kind of work; `idle` the rule for when the
     machine counts as idle ("always", or see docs/how-to/share-your-machine.md); limits of 0 mean all there is."""
 
-    prices: dict[str, int] = field(
-        default_factory=lambda: {"echo": 1_000, "spin": 1_000, "train": 500, "generate": 500}
-    )
+    prices: dict[str, int] = field(default_factory=lambda: {kind.name: kind.price_ucr for kind in KINDS.values()})
     idle: str = "always"
     cpus: float = 0
     ram: str = ""
@@ -121,7 +120,8 @@ def _build(kind: type[Any], table: dict[str, Any], where: str) -> Any:
 
 def load_config(home: Path) -> Config:
     """Read HOME/config.toml, or the defaults when there is none. Raises UsageError E1001 for a file that is not TOML,
-    an unknown key, a value of the wrong type, an amount or size that cannot be read, or a relay that is no URL."""
+    an unknown key or kind of work, a value of the wrong type, an amount or size that cannot be read, or a relay that is
+    no URL."""
     path = home / "config.toml"
     try:
         table = tomllib.loads(path.read_text("utf-8"))
@@ -132,6 +132,9 @@ def load_config(home: Path) -> Config:
     if isinstance(provider := table.get("provider", {}), dict):
         _build(ProviderConfig, cast(dict[str, Any], provider), f"{path} [provider]")
     config: Config = _build(Config, table, str(path))
+    if unknown := sorted(config.provider.prices.keys() - KINDS.keys()):
+        what = f"{path} [provider.prices]: no kind of work is called {unknown[0]!r}."
+        raise fail("E1001", what, cause=f"Known: {', '.join(KINDS)}.")
     try:
         for size in (config.quota, config.provider.disk, config.provider.ram):
             parse_size(size or "0")

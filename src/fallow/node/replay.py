@@ -21,9 +21,9 @@ from typing import NamedTuple, Self
 
 from fallow.adapters.blobs_files import measure
 from fallow.errors import CODES, FallowError, fail
+from fallow.kinds.registry import KINDS
 from fallow.node.folders import stored_bytes, tree_id
 from fallow.ports import Machine, Runner, Worker, WorkerLimits
-from fallow.rules import sizes
 from fallow.rules.replay import Difference, Piece, Plan, differences, served_with
 from fallow.sdk.client import LONG_CALL_S, AsyncFallow
 from fallow.units import GIB
@@ -294,7 +294,8 @@ def _limits(plan: Plan, threads: int, model_bytes: int, here_bytes: int) -> Work
     """What a provider's worker gets for such a task; never more than this machine has, which is `here_bytes`. An
     answer's receipt does not say how large its model is: a file of 16-bit numbers is twice as large when it is loaded,
     and for a while on grids too."""
-    usual = [max(p.task.ram_bytes, sizes.RAM_BYTES.get(p.task.kind, sizes.DEFAULT_RAM_BYTES)) for p in plan.pieces]
+    usual = [piece.task.ram_bytes for piece in plan.pieces]
+    usual += [KINDS[piece.task.kind].usual_ram_bytes for piece in plan.pieces if piece.task.kind in KINDS]
     if any(piece.task.kind == "generate" for piece in plan.pieces):
         usual.append(GIB + 4 * model_bytes)
     return WorkerLimits(min(max(usual), max(here_bytes - GIB, here_bytes // 2)), threads)

@@ -6,15 +6,13 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from fallow.errors import fail
-from fallow.kinds.train.trace import MAX_LINKS_DRAWN, Cut, link_at, room_bytes, unit_rows
+from fallow.kinds.kind import Kind
+from fallow.kinds.registry import kind_named
 from fallow.units import GIB, Ucr, cost_ucr
 from fallow.wire.local import BatchJob, JobSpec, LaneJob, ServeJob, TrainJob
 from fallow.wire.messages import EXACT, Offer, Shortfall
-from fallow.wire.tasks import Recipe
 
 CPU_MILLIS = 1_000
-GENERATE_UNITS = 2_048
-"""Tokens that a lane task of `generate` is reckoned with where only its limit is known."""
 
 
 class Needs(NamedTuple):
@@ -32,44 +30,32 @@ class Needs(NamedTuple):
     min_stake_ucr: int = 0
 
 
-def needs_of(spec: JobSpec, bank: bytes, numerics: str = "", *, ram_bytes: int) -> Needs:
+def needs_of(spec: JobSpec, bank: bytes, numerics: str = "") -> Needs:
     """What a job asks of each of its providers. A `max_price_ucr` of 0 in the job means: no limit but the budget. Exact
-    work is asked of whoever computes exactly, whatever `numerics` says, and has the room for what is committed to."""
+    work is asked of whoever computes exactly, whatever `numerics` says. Raises UsageError E2001 for an unknown kind."""
     kind = kind_of(spec)
-    disk = spec.work.data_bytes if isinstance(spec.work, TrainJob) else 0
-    if isinstance(spec.work, TrainJob) and is_exact(spec):
-        disk += room_bytes(spec.work.recipe.trace_bytes)
     return Needs(
-        kind=kind,
+        kind=kind.name,
         bank=bank,
-        numerics=EXACT if is_exact(spec) else numerics,
-        ram_bytes=ram_bytes,  # `sizes.ram_bytes` of the work
-        disk_bytes=disk,
+        numerics=EXACT if kind.exact(spec.work) else numerics,
+        ram_bytes=kind.ram_bytes(spec.work),
+        disk_bytes=kind.disk_bytes(spec.work),
         max_price_ucr=spec.max_price_ucr,
     )
 
 
-def kind_of(spec: JobSpec) -> str:
-    """The typed workload that a job's leases are for."""
+def name_of(spec: JobSpec) -> str:
+    """The name of the kind of work that a job's leases are for. Raises UsageError E2001 for an unknown form."""
     match spec.work:
-        case TrainJob():
-            return "train"
-        case BatchJob(workload=workload) | LaneJob(workload=workload):
-            return workload
-        case ServeJob():
-            return "generate"
+        case TrainJob(workload=name) | BatchJob(workload=name) | ServeJob(workload=name) | LaneJob(workload=name):
+            return name
         case work:
             raise fail("E2001", f"{type(work).__name__} is no form of a job.")
 
 
-def is_exact(spec: JobSpec) -> bool:
-    """Whether the job's work gives the same bits on every machine that takes it."""
-    return in_links(spec) or (isinstance(spec.work, ServeJob) and spec.work.exact)
-
-
-def in_links(spec: JobSpec) -> bool:
-    """Whether claims of the job are chains of links, a few of which are done again: those of exact training."""
-    return isinstance(spec.work, TrainJob) and spec.work.recipe.exact
+def kind_of(spec: JobSpec) -> Kind:
+    """That kind. Raises UsageError E2001 for an unknown one."""
+    return kind_named(name_of(spec))
 
 
 def fit(needs: Needs, offer: Offer, now_ms: int) -> tuple[Shortfall, ...]:
@@ -155,59 +141,31 @@ class Volume(NamedTuple):
 
 
 def volume(spec: JobSpec) -> Volume:
-    """How many tasks and units a job's work is."""
-    work = spec.work
+    """How many tasks and units a job's work is. Raises UsageError E2001 for an unknown kind."""
+    work, kind = spec.work, kind_of(spec)
     match work:
-        case TrainJob(recipe=recipe):
-            step, look = train_units(recipe, evaluate=False), train_units(recipe, evaluate=True)
-            shards, finish = spec.workers, finish_units(recipe)
+        case TrainJob():
+            assert kind.rounds is not None, "the kind of a training has rounds"
+            step, look = (kind.rounds.round_units(work, evaluate=evaluate) for evaluate in (False, True))
+            shards, count, finish = spec.workers, kind.rounds.count(work), kind.rounds.finish_units(work)
             per_round = look + (shards - 1) * step
-            tasks, units = recipe.rounds * shards + 1, recipe.rounds * per_round + finish
-            return Volume(tasks, units, max(look, finish), forced=1)
+            return Volume(count * shards + 1, count * per_round + finish, max(look, finish), forced=1)
         case BatchJob(params=params, units_each=each):
             return Volume(len(params), len(params) * each, each)
-        case ServeJob(context_tokens=tokens):
-            return Volume(1, tokens or GENERATE_UNITS, tokens or GENERATE_UNITS, open_ended=True)
-        case LaneJob(workload=workload):
-            units = GENERATE_UNITS if workload == "generate" else 1
+        case ServeJob() | LaneJob():
+            units = kind.lane.usual_units(work) if kind.lane is not None else 1
             return Volume(1, units, units, open_ended=True)
         case _:
             raise fail("E2001", f"{type(work).__name__} is no form of a job.")
 
 
-def train_units(recipe: Recipe, *, evaluate: bool) -> int:
-    """The units of one shard's round: tokens trained on, and tokens of the held-out set when it is looked at."""
-    tokens = recipe.inner_steps * recipe.batch_sequences * recipe.sequence_tokens
-    return tokens + (recipe.holdout_sequences * recipe.sequence_tokens if evaluate else 0)
-
-
-def finish_units(recipe: Recipe) -> int:
-    """The units of the finishing task: one look at the held-out set."""
-    return max(1, recipe.holdout_sequences * recipe.sequence_tokens)
-
-
-def audit_units(recipe: Recipe, cut: Cut, drawn: tuple[int, ...]) -> int:
-    """The units of doing links again: the tokens trained on, and as much as one sequence a link for what is read and
-    hashed."""
-    sequences = len(drawn)
-    for index in drawn:
-        link = link_at(index, recipe.inner_steps, cut)
-        rows = (len(unit_rows(recipe.batch_sequences, cut.units, unit)) for unit in range(link.unit, link.until))
-        sequences += (link.last - link.first) * sum(rows)
-    return max(1, sequences) * recipe.sequence_tokens
-
-
 def check_ppm(spec: JobSpec, links: int) -> int:
-    """What one check of a claim costs, in parts per million of the claimed work, as far as it can be known before
-    anybody has seen the model; a whole execution where `links` is 0."""
-    if not links or not isinstance(spec.work, TrainJob) or not in_links(spec):
+    """What one check of a claim costs, in parts per million of the claimed work; a whole execution where `links` is 0,
+    or the work has none."""
+    chain = kind_of(spec).chain(spec.work)
+    if not links or chain is None or not isinstance(spec.work, TrainJob):
         return 1_000_000
-    recipe = spec.work.recipe
-    cut = Cut(min(recipe.batch_sequences, 2), 1)
-    links = min(links, MAX_LINKS_DRAWN, cut.links(recipe.inner_steps))
-    return min(
-        1_000_000, audit_units(recipe, cut, tuple(range(links))) * 1_000_000 // train_units(recipe, evaluate=False)
-    )
+    return chain.check_ppm(spec.work, links)
 
 
 def estimate_ucr(units: int, executions_ppm: int, price_ucr: int) -> Ucr:

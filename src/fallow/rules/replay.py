@@ -18,6 +18,7 @@ import msgspec
 
 from fallow.errors import FallowError
 from fallow.kinds.generate.tasks import CANCELLED, Generate, GenerateValue
+from fallow.kinds.registry import kind_named
 from fallow.kinds.train.tasks import TrainAudit, TrainChecked, TrainFinish, TrainParams, TrainRound
 from fallow.kinds.train.trace import (
     MAX_LINKS_DRAWN,
@@ -29,7 +30,7 @@ from fallow.kinds.train.trace import (
     read_trace,
     unit_rows,
 )
-from fallow.rules import economics, sizes, trust
+from fallow.rules import economics, trust
 from fallow.wire import codec
 from fallow.wire.documents import Order
 from fallow.wire.messages import EXACT
@@ -110,7 +111,7 @@ def plan(receipt: Receipt, links: int, seed: bytes) -> Plan | Refusal:
         numerics = codec.decode(Order, receipt.order.body).numerics
         if isinstance(receipt.work, LaneWork):
             kind = codec.decode(Order, receipt.order.body).kind
-            work, ram = receipt.work, sizes.RAM_BYTES.get(kind, sizes.DEFAULT_RAM_BYTES)
+            work, ram = receipt.work, kind_named(kind).usual_ram_bytes
             inputs = work.checked_as.inputs if work.checked_as is not None else ()
             task = TaskSpec(kind, work.params, inputs, work.seed, work.units, 0, ram)
             output = TaskOutput(work.value, ())

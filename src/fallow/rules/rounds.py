@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from fallow.kinds.train.tasks import RoundManifest, TrainFinish, TrainRound
-from fallow.wire.tasks import Part, Recipe
+from fallow.kinds.rounds import Place, RoundManifest
+from fallow.wire.tasks import Part
 
 CHECKPOINT_EVERY = 8
 """Rounds between checkpoints: bounds what a late joiner must replay."""
@@ -119,10 +119,10 @@ class Log(msgspec.Struct):
         return None
 
 
-def round_params(log: Log, recipe: Recipe, number: int, shard: int) -> TrainRound:
-    """The work of an open round for `shard`. The first shard evaluates, and writes the checkpoints."""
-    return TrainRound(
-        recipe, number, shard, log.shards, log.manifests(number), evaluate=shard == 0,
+def place(log: Log, number: int, shard: int) -> Place:
+    """`shard`'s part of an open round. The first shard evaluates, and writes the checkpoints."""
+    return Place(
+        number, shard, log.shards, log.manifests(number), evaluate=shard == 0,
         checkpoint=writes_checkpoint(number, shard),
     )  # fmt: skip
 
@@ -130,11 +130,6 @@ def round_params(log: Log, recipe: Recipe, number: int, shard: int) -> TrainRoun
 def writes_checkpoint(number: int, shard: int) -> bool:
     """Whether this part of a round leaves the state that it started from as a blob."""
     return shard == 0 and number > 0 and number % CHECKPOINT_EVERY == 0
-
-
-def finish_params(log: Log, recipe: Recipe) -> TrainFinish:
-    """The finishing task of a complete log."""
-    return TrainFinish(recipe, log.manifests(log.rounds))
 
 
 def may_close(done: int, blocked: int, shards: int, elapsed_ms: int, within_ms: int) -> bool:

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
 from fallow.errors import fail
+from fallow.kinds.registry import kind_named, lane_side
 from fallow.sdk.home import resolve_home, socket_path
 from fallow.sdk.jobs import AsyncJob
 from fallow.sdk.lanes import AsyncLane
@@ -132,11 +133,14 @@ class AsyncFallow:
         workload: str,
         params: list[bytes],
         inputs: tuple[Part, ...] = (),
-        units_each: int = 1,
+        units_each: int = 0,
         **terms: Unpack[Terms],
     ) -> AsyncJob:
-        """Independent tasks of one typed workload; each of `params` is that workload's own message."""
-        work = local.BatchJob(workload, tuple(params), inputs, units_each)
+        """Independent tasks of one kind of work; each of `params` is that kind's own message, and metered at the most
+        that any of them comes to, or at `units_each`. Raises UsageError E2001 for an unknown kind, what
+        `Kind.units` raises for parameters that are none of it."""
+        units = max((kind_named(workload).units(one) for one in params), default=1)
+        work = local.BatchJob(workload, tuple(params), inputs, units_each or units)
         return await self.submit(await self.price(spec_of(work, terms)))
 
     async def serve(
@@ -172,7 +176,9 @@ class AsyncFallow:
         return spec_of(work, terms)
 
     async def open_lane_job(self, workload: str, **terms: Unpack[Terms]) -> AsyncJob:
-        """Keep `workers` providers ready for many small tasks; send them through `lane`."""
+        """Keep `workers` providers ready for many small tasks; send them through `lane`. Raises UsageError E2001 for a
+        kind that has no lanes."""
+        lane_side(workload)
         work = local.LaneJob(workload, terms.get("workers", 1))
         return await self.submit(await self.price(spec_of(work, terms)))
 

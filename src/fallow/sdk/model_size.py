@@ -1,5 +1,5 @@
 """How large a model is, from the headers of its files alone: what a job says of it so that machines which cannot hold
-it are not asked (`rules/sizes.py`). Needs no tensor libraries, and less than a second.
+it are not asked (`kinds/train/sizes.py`). Needs no tensor libraries, and less than a second.
 
 Figures that cannot be found stay 0, and the job asks for what its kind usually needs. The files are the owner's own;
 all the same nothing that they say is believed beyond the bounds here.

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from fallow.kinds.chain import PREFIX
 from fallow.kinds.train.tasks import TrainAudit, TrainChecked, TrainRound, TrainValue
 from fallow.kinds.train.trace import (
-    PREFIX,
     Cut,
     Link,
     cut_for,

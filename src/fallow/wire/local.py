@@ -46,6 +46,11 @@ class TrainJob(Work, msgspec.Struct, frozen=True, forbid_unknown_fields=True, ar
     data_bytes: U64
     size: ModelSize = ModelSize()
 
+    @property
+    def workload(self) -> str:
+        """The kind of work that jobs of this form are of."""
+        return "train"
+
 
 class BatchJob(Work, msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="batch"):
     """Independent tasks of one workload; each of `params` is one task. `inputs` go to all of them."""
@@ -76,6 +81,11 @@ class ServeJob(Work, msgspec.Struct, frozen=True, forbid_unknown_fields=True, ar
     def exact(self) -> bool:
         """Whether any machine can check any other's answers."""
         return self.arithmetic == "exact"
+
+    @property
+    def workload(self) -> str:
+        """The kind of work that jobs of this form are of."""
+        return "generate"
 
 
 class LaneJob(Work, msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="lane"):
@@ -168,7 +178,7 @@ class ListJobs(Message, frozen=True):
 class JobView(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
     """What a person wants to know of a job. `phase` is one of "starting", "running", "settling", "done", "failed",
     "cancelled"; `failure` is set for "failed". `done`/`total` count final tasks (or rounds when training).
-    `served_name` is set for serve jobs."""
+    `served_name` is set for serve jobs; `workload` is the kind of work that its tasks are of."""
 
     job: Word
     kind: Label
@@ -186,6 +196,7 @@ class JobView(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_lik
     leases: Annotated[tuple[LeaseView, ...], msgspec.Meta(max_length=4096)]
     rounds: Annotated[tuple[RoundView, ...], msgspec.Meta(max_length=4096)]
     served_name: Label = ""
+    workload: Label = ""
 
 
 class LeaseView(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):

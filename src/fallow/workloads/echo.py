@@ -4,12 +4,15 @@ decimal."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from blake3 import blake3
 
-from fallow.errors import fail
+from fallow.kinds.spin import spins
+from fallow.wire.worker import Preload
+from fallow.workloads.lane import Lane, QuickLane, Tell
 from fallow.workloads.task import Outcome, Work
 
-MAX_SPINS = 10**12
 SPINS_A_STEP = 50_000
 
 
@@ -30,13 +33,6 @@ def run_spin(work: Work) -> Outcome:
     return Outcome(state)
 
 
-def spins(params: bytes) -> int:
-    """How many iterations the parameters ask for. Errors: E1707 when they are no number, or too many."""
-    if not params.isdigit() or len(params) > 13 or int(params) > MAX_SPINS:
-        raise fail("E1707", f"A spin takes a number up to {MAX_SPINS}.")
-    return int(params)
-
-
 def start(seed: int) -> bytes:
     """What a spin starts from."""
     return blake3(seed.to_bytes(8, "big")).digest()
@@ -47,3 +43,13 @@ def spin(state: bytes, count: int) -> bytes:
     for _ in range(count):
         state = blake3(state).digest()
     return state
+
+
+def echo_lane(order: Preload, tell: Tell, log: Callable[[str], None]) -> Lane:
+    """Answers with the parameters."""
+    return QuickLane(lambda task: task.params, tell)
+
+
+def spin_lane(order: Preload, tell: Tell, log: Callable[[str], None]) -> Lane:
+    """Spins while the others wait: for tasks of some milliseconds."""
+    return QuickLane(lambda task: spin(start(task.seed), spins(task.params)), tell)

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fallow.errors import FallowError, fail
+from fallow.kinds.generate.kind import metered
 from fallow.kinds.generate.tasks import Generate
 from fallow.wire import codec
+from fallow.wire.worker import Preload
 from fallow.workloads.engines import Emit, Engine
+from fallow.workloads.lane import Lane, StreamLane, Tell
 from fallow.workloads.model_files import inspect_model
 from fallow.workloads.task import Outcome, Work
 
@@ -102,7 +105,18 @@ def run(work: Work) -> Outcome:
 def answer_lane(engine: Engine, params: bytes, seed: int, emit: Emit) -> tuple[bytes, int]:
     """Answer a lane task: its value and its units, which are the tokens read and made."""
     value = engine.answer(codec.decode(Generate, params), seed, emit)
-    return codec.encode(value), value.prompt_tokens + value.completion_tokens
+    return codec.encode(value), metered(value)
+
+
+def open_lane(order: Preload, tell: Tell, log: Callable[[str], None]) -> Lane:
+    """A lane of answers, some of them worked on side by side. Errors: E1707 without a model, and those of
+    `open_engine`."""
+    if "model" not in order.inputs:
+        raise fail("E1707", "The lane came without its input 'model'.")
+    adapter = Path(order.inputs["adapter"]) if "adapter" in order.inputs else None
+    how = Opening(order.context_tokens, order.parallel, order.threads, order.exact, log)
+    engine = open_engine(Path(order.inputs["model"]), adapter, how)
+    return StreamLane(engine, answer_lane, max(1, order.parallel), tell)
 
 
 def _engine(work: Work) -> Engine:

@@ -7,14 +7,14 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Protocol
 
 from fallow.errors import FallowError, fail
+from fallow.kinds.registry import KINDS
 from fallow.wire.messages import LaneItem, LaneResult, LaneTask
 from fallow.wire.worker import MAX_LANE_BATCH, LaneAnswers, Preload
-from fallow.workloads import echo
 from fallow.workloads.engines import Engine
+from fallow.workloads.task import program
 
 MAX_BATCH_BYTES = 4 << 20
 MAX_WHAT_CHARS = 1000
@@ -41,21 +41,11 @@ class Lane(Protocol):
 
 def open_lane(order: Preload, tell: Tell, log: Callable[[str], None]) -> Lane:
     """Get ready for the kind that `order` names; `log` is told what its owner may want to know. Errors: E1707 for a
-    kind that has no lanes, and those of `generate.open_engine`."""
-    if order.kind == "echo":
-        return QuickLane(lambda task: task.params, tell)
-    if order.kind == "spin":
-        return QuickLane(lambda task: echo.spin(echo.start(task.seed), echo.spins(task.params)), tell)
-    if order.kind != "generate":
+    kind that has no lanes, and those of its program."""
+    kind = KINDS.get(order.kind)
+    if kind is None or kind.lane is None:
         raise fail("E1707", f"{order.kind[:40]!r} has no lanes.")
-    from fallow.workloads.generate import Opening, answer_lane, open_engine
-
-    if "model" not in order.inputs:
-        raise fail("E1707", "The lane came without its input 'model'.")
-    adapter = Path(order.inputs["adapter"]) if "adapter" in order.inputs else None
-    how = Opening(order.context_tokens, order.parallel, order.threads, order.exact, log)
-    engine = open_engine(Path(order.inputs["model"]), adapter, how)
-    return StreamLane(engine, answer_lane, max(1, order.parallel), tell)
+    return program(kind, kind.lane.program)(order, tell, log)
 
 
 class QuickLane:

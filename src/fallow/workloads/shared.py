@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fallow.errors import fail
-from fallow.kinds.train.tasks import RoundManifest
+from fallow.kinds.rounds import RoundManifest
 from fallow.numerics import layout
 from fallow.numerics.aggregate import MeanUpdate, SharedState
 from fallow.numerics.compress import Floats, read_update

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from fallow.errors import fail
+from fallow.kinds.kind import Kind
 from fallow.wire.tasks import TaskSpec
 
 
@@ -42,3 +45,14 @@ class Outcome:
     value: bytes
     files: dict[str, Path] = field(default_factory=dict[str, Path])
     metrics: dict[str, int] = field(default_factory=dict[str, int])
+
+
+def program(kind: Kind, name: str) -> Any:
+    """The function that `name` ("module:function") stands for, imported only now. Errors: E1708 when a package that it
+    needs is not installed."""
+    module, _, function = name.partition(":")
+    try:
+        return getattr(import_module(module), function)
+    except ImportError as error:
+        step = f"pip install 'fallow[{kind.extras[0].name}]'" if kind.extras else ""
+        raise fail("E1708", f"{error.name} is not installed.", next_step=step) from error

@@ -18,15 +18,8 @@ from torch import nn
 from torch.nn import functional
 
 from fallow.errors import fail
-from fallow.kinds.train.tasks import (
-    RoundManifest,
-    TrainAudit,
-    TrainChecked,
-    TrainFinish,
-    TrainParams,
-    TrainRound,
-    TrainValue,
-)
+from fallow.kinds.rounds import RoundManifest
+from fallow.kinds.train.tasks import TrainAudit, TrainChecked, TrainFinish, TrainParams, TrainRound, TrainValue
 from fallow.kinds.train.trace import MAX_UNITS, UNREADABLE, Cut, moments_name, theta_name
 from fallow.numerics.aggregate import MeanUpdate, SharedState
 from fallow.numerics.compress import Floats, pack, read_update, write_update

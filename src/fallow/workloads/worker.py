@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from fallow.errors import FallowError, fail
+from fallow.kinds.registry import KINDS
 from fallow.wire.messages import LaneTask
 from fallow.wire.worker import (
     NO_TASK,
@@ -43,7 +44,7 @@ from fallow.wire.worker import (
 )
 from fallow.workloads.lane import Lane, open_lane, refused
 from fallow.workloads.memory import bound_memory, leased_ram_bytes, memory_is_out
-from fallow.workloads.task import Outcome, Work
+from fallow.workloads.task import Outcome, Work, program
 
 READ_BYTES = 1 << 20
 PROGRESS_EVERY_S = 0.1
@@ -124,22 +125,11 @@ class TaskThread:
 
 
 def workload(kind: str) -> Callable[[Work], Outcome]:
-    """The typed workload called `kind`, imported only now. Errors: E1707 for an unknown kind, E1708 when a package that
-    it needs is not installed."""
-    try:
-        if kind == "echo":
-            from fallow.workloads.echo import run_echo as run
-        elif kind == "spin":
-            from fallow.workloads.echo import run_spin as run
-        elif kind == "train":
-            from fallow.workloads.train import run
-        elif kind == "generate":
-            from fallow.workloads.generate import run
-        else:
-            raise fail("E1707", f"No workload is called {kind[:40]!r}.")
-    except ImportError as error:
-        raise fail("E1708", f"{error.name} is not installed.", next_step="pip install 'fallow[train]'") from error
-    return run
+    """The program of `kind`. Errors: E1707 for an unknown kind, E1708 when a package that it needs is not installed."""
+    found = KINDS.get(kind)
+    if found is None:
+        raise fail("E1707", f"No workload is called {kind[:40]!r}.")
+    return program(found, found.program)
 
 
 def attempt(task_id: bytes, act: Callable[[], T]) -> WorkerFailed | T:

@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fallow.kinds.chain import MAX_TRACES_KEPT, MIN_TRACES_KEPT, room_bytes
 from fallow.kinds.train.tasks import TrainAudit, TrainParams, TrainRound, TrainValue
 from fallow.kinds.train.trace import (
     MAX_FILES,
     MAX_TRACE_BYTES,
-    MAX_TRACES_KEPT,
-    MIN_TRACES_KEPT,
     STATE_BYTES,
     SUM_BYTES,
     Cut,
@@ -24,7 +23,6 @@ from fallow.kinds.train.trace import (
     moments_name,
     part_names,
     read_trace,
-    room_bytes,
     sum_name,
     theta_name,
     trace_bytes_for,

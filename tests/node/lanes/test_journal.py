@@ -13,6 +13,7 @@ import pytest
 from fallow.adapters.event_log import SqliteEventLog
 from fallow.errors import FallowError
 from fallow.kinds.generate.tasks import CANCELLED, GenerateValue
+from fallow.kinds.registry import lane_side
 from fallow.node.lanes.journal import Answered, Journal, claimed_to, find_claim, keep_claim, read_answers
 from fallow.rules.steward.events import LaneAnswered
 from fallow.wire.codec import encode
@@ -95,10 +96,10 @@ def test_a_claim_is_found_by_any_number_that_it_is_over(tmp_path: Path) -> None:
 def test_an_answer_that_was_cut_short_is_known_as_such() -> None:
     for finish, cancelled in ((CANCELLED, True), ("stop", False)):
         one = Answered(1, b"p", 0, encode(GenerateValue("9 ", finish, 7, 1)), 8, True)
-        assert one.cancelled("generate") is cancelled
-        assert not one.cancelled("echo")
+        assert one.cancelled(lane_side("generate")) is cancelled
+        assert not one.cancelled(lane_side("echo"))
 
 
 def test_an_answer_that_was_kept_before_answers_committed_to_logits_can_be_read() -> None:
     old = msgspec.msgpack.encode(["9 ", CANCELLED, 7, 1])
-    assert Answered(1, b"p", 0, old, 8, True).cancelled("generate")
+    assert Answered(1, b"p", 0, old, 8, True).cancelled(lane_side("generate"))

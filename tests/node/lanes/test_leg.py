@@ -11,8 +11,8 @@ import pytest
 from tests.node.lanes.lane_stage import JOB, SERVE, Player, countdown, generate, impatient, lane_stage
 
 from fallow.errors import FallowError
-from fallow.kinds.generate.tasks import Generate, GenerateValue
-from fallow.node.lanes.leg import Ask, Leg, most_units
+from fallow.kinds.generate.tasks import GenerateValue
+from fallow.node.lanes.leg import Ask, Leg
 from fallow.rules.steward import events as t
 from fallow.sdk.lanes import AsyncLane
 from fallow.wire.codec import decode, encode
@@ -190,23 +190,3 @@ async def test_no_more_is_sent_than_the_escrow_holds(tmp_path: Path) -> None:
         leg = Leg(s.us, player.plan, (), lambda ask: None, _told, lambda lease: 3)
         leg.ready = True
         assert [leg.take(Ask(b"", 0, False, unasked)) for _ in range(5)] == [True, True, True, False, False]
-
-
-def test_the_most_that_a_task_costs_is_known_before_it_is_sent() -> None:
-    assert most_units("echo", b"anything") == 1
-    params = generate(10)
-    assert most_units("generate", params) >= len("count down") + 10
-    with pytest.raises(FallowError) as malformed:
-        most_units("generate", b"nonsense")
-    assert malformed.value.code == "E1102"
-    with pytest.raises(FallowError) as endless:
-        most_units("generate", generate(0))
-    assert endless.value.code == "E1904"
-
-
-def test_what_was_passed_on_is_resumed_and_counted() -> None:
-    ask = Ask(generate(10, resume="9 "), 0, True, unasked)
-    assert ask.now_params() == ask.params
-    ask.text, ask.pieces = "8 7 ", 2
-    asked = decode(Generate, ask.now_params())
-    assert (asked.resume, asked.max_tokens) == ("9 8 7 ", 8)

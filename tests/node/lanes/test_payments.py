@@ -117,7 +117,7 @@ async def test_what_was_made_for_a_client_that_leaves_is_owed_and_booked_alike(t
         assert spent(s) == 9 * PRICE_UCR // 1000
         assert leg.answered[1].units == 9
         assert leg.covers(player.root(), 1) is True  # so its claim will be paid
-        assert leg.answered[1].cancelled(leg.kind)
+        assert leg.answered[1].cancelled(leg.side)
 
 
 LIES: dict[str, dict[str, Any]] = {

@@ -14,7 +14,7 @@ from tests.node.provider.provider_net import Pool, open_pool
 from fallow.adapters.runners.process import ProcessRunner
 from fallow.node.folders import import_path
 from fallow.node.provider.feed import Feeds
-from fallow.node.provider.work import MAX_PREFETCHES, Bench, LeaseWork, checks_owner, too_many
+from fallow.node.provider.work import MAX_PREFETCHES, Bench, LeaseWork, checks_owner
 from fallow.node.router import Router
 from fallow.ports import WorkerLimits
 from fallow.rules.provider.events import StartTask, WorkerFailed, WorkerFinished
@@ -221,16 +221,6 @@ def state_of(done: Any) -> BlobId:
 
 def pinned(blobs: Any, blob: BlobId) -> bool:
     return blob not in {found for found, _ in blobs._index.collectable()}
-
-
-def test_how_many_rounds_are_kept() -> None:
-    assert too_many([1] * 4) == 0
-    assert too_many([1] * 6) == 2
-    assert too_many([GIB] * 3) == 1
-    assert too_many([5 * GIB] * 3) == 1
-    assert too_many([5 * GIB] * 2) == 0
-    assert too_many([5 * GIB, 1, 1]) == 1
-    assert too_many([]) == 0
 
 
 async def test_starting_twice_is_starting_once(tmp_path: Path) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 from tests.rules.steward.crowd import Crowd, batch_spec, honest_crowd, honest_output, train_spec, word
 
-from fallow.kinds.train.tasks import TrainValue
-from fallow.rules import sizes
+from fallow.kinds.registry import kind_named
+from fallow.kinds.train.tasks import TrainFinish, TrainValue
 from fallow.rules.steward import events as t
 from fallow.rules.steward.specs import batch_spec as spec_of
-from fallow.rules.steward.specs import part_named, round_spec, train_log, train_value, well_formed
+from fallow.rules.steward.specs import part_named, round_spec, told, train_log, train_work, well_formed
 from fallow.rules.steward.state import Job, Run, Slot
 from fallow.units import GIB
 from fallow.wire import codec
@@ -50,7 +50,8 @@ def test_what_a_training_claim_must_have() -> None:
     assert not well_formed(job, slot, run(slot, None))
     assert not well_formed(job, slot, run(slot, TaskOutput(honest.value, ())))
     assert not well_formed(job, slot, run(slot, TaskOutput(b"\xc1", honest.parts)))
-    slot.round = -1  # as of a finishing task
+    finish = codec.encode(TrainFinish(train_work(job).recipe, ()))
+    slot.spec = msgspec.structs.replace(slot.spec, params=finish)
     assert well_formed(job, slot, run(slot, TaskOutput(codec.encode(TrainValue(word("s"), "", 1)), ())))
     assert not well_formed(job, slot, run(slot, TaskOutput(b"", ())))
 
@@ -58,8 +59,8 @@ def test_what_a_training_claim_must_have() -> None:
 def test_reading_outputs() -> None:
     _, job = training()
     slot = job.slots[0]
-    assert train_value(run(slot, None)) is None
-    assert train_value(run(slot, honest_output(slot.spec))) is not None
+    assert told(job, run(slot, None)) is None
+    assert told(job, run(slot, honest_output(slot.spec))) is not None
     part = Part("update", word("u"), 1)
     assert part_named(TaskOutput(b"", (part,)), "update") == part
     assert part_named(TaskOutput(b"", (part,)), "carry") is None
@@ -77,7 +78,7 @@ def test_orders_tasks_and_leases_follow_the_models_size() -> None:
     crowd = Crowd(honest_crowd(3), hold={t.Assign})
     job = crowd.state.jobs[crowd.submit(sized(SIZE))]
     crowd.run()
-    need = sizes.ram_bytes(job.spec.work, "train")
+    need = kind_named("train").ram_bytes(job.spec.work)
     assert need > 4 * GIB
     assert {effect.order.ram_bytes for effect in crowd.of(t.AskQuote)} == {need}
     assert {effect.spec.ram_bytes for effect in crowd.of(t.Assign)} == {need}

@@ -6,16 +6,9 @@ from typing import Annotated
 
 import msgspec
 
+from fallow.kinds.rounds import RoundManifest
 from fallow.wire.documents import U64, Word
 from fallow.wire.tasks import Decimal, Recipe
-
-
-class RoundManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
-    """Which updates count in training round `round`: blobs of int8 pseudo-gradients, ordered by shard. Everyone who
-    applies the same manifests to the same start holds the same state."""
-
-    round: U64
-    updates: Annotated[tuple[Word, ...], msgspec.Meta(max_length=4096)]
 
 
 class TrainRound(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="round"):

@@ -28,23 +28,18 @@ from typing import NamedTuple
 import msgspec
 
 from fallow.errors import FallowError
+from fallow.kinds.chain import PREFIX
 from fallow.kinds.train.tasks import TrainAudit, TrainChecked, TrainRound, TrainValue
 from fallow.units import GIB
 from fallow.wire import codec
 from fallow.wire.blob_id import blob_id_of
 from fallow.wire.tasks import DEFAULT_TRACE_BYTES, Part, Recipe, TaskOutput, TaskSpec
 
-PREFIX = "trace/"
 MAX_UNITS = 8
 MAX_FILES = 3_900
 """A task's output has at most 4,096 parts."""
 MAX_TRACE_BYTES = 16 * GIB
 """The most that a recipe may have kept of one round for the sake of finer links."""
-MIN_TRACES_KEPT, MAX_TRACES_KEPT = 2, 4
-"""Of how many rounds a provider keeps the states: checks are drawn as soon as a claim is heard of. More than the least
-only while they take no more than DEFAULT_TRACE_BYTES together."""
-MAX_ROOM_BYTES = 1 << 62
-"""Nobody has that much; an order can still say it."""
 STATE_BYTES, SUM_BYTES = 12, 8
 """Per trained parameter: fp32 parameter and two fp32 moments; one int64 sum."""
 MAX_LINKS_DRAWN = 64
@@ -88,13 +83,6 @@ def trace_bytes_for(recipe: Recipe, parameters: int) -> int:
     if (cut.units < wanted.units or cut.every > 1) and _fits(steps, parameters, wanted, MAX_TRACE_BYTES):
         cut = wanted
     return kept_bytes(steps, parameters, cut)
-
-
-def room_bytes(trace_bytes: int) -> int:
-    """The disk space that a provider needs for rounds whose states take `trace_bytes`: for those that are kept, and for
-    one that is being made."""
-    least, most = MIN_TRACES_KEPT * trace_bytes, MAX_TRACES_KEPT * trace_bytes
-    return min(min(most, max(least, DEFAULT_TRACE_BYTES)) + trace_bytes, MAX_ROOM_BYTES)
 
 
 def kept_bytes(steps: int, parameters: int, cut: Cut) -> int:

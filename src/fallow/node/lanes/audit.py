@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fallow.node.lanes.journal import Answered, claim_leaves, find_claim, lost
-from fallow.node.lanes.leg import Ask, Leg, most_units
+from fallow.node.lanes.leg import Ask, Leg
 from fallow.node.services import Services
 from fallow.rules.steward import events as t
 from fallow.wire.claims import MerkleTree, value_hash
@@ -59,7 +59,7 @@ class LaneAudits:
                 continue  # it never arrived, and earns nothing
             if leg is None or record is None:
                 return self._unchecked(effect, "What was answered is no longer at hand.")
-            if not record.units or record.cancelled(leg.kind):
+            if not record.units or record.cancelled(leg.side):
                 continue  # a refusal earns nothing, and is no lie; where an answer was cut short depends on the moment
             claimed = Witness(effect.lease, record.number, value_hash(record.value), record.units)
             witnesses = await self._witnesses(effect, record, claimed)
@@ -101,7 +101,7 @@ class LaneAudits:
 
         ask = Ask(
             record.params, record.seed, False, deliver, receipt=True, only=auditor.plan.lease,
-            units_most=most_units(auditor.kind, record.params),
+            units_most=auditor.side.most_units(record.params),
         )  # fmt: skip
         if not auditor.take(ask):
             return None

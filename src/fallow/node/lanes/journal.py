@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 from blake3 import blake3
 
-from fallow.kinds.generate.tasks import CANCELLED, GenerateValue
+from fallow.kinds.lane import LaneSide
 from fallow.node.services import Services
 from fallow.ports import EventLog
 from fallow.rules.steward.events import LaneAnswered
@@ -35,9 +35,9 @@ class Answered(msgspec.Struct, frozen=True, array_like=True):
     def leaf(self) -> bytes:
         return lane_leaf(self.number, params_hash(self.params), self.seed, value_hash(self.value), self.units)
 
-    def cancelled(self, kind: str) -> bool:
+    def cancelled(self, side: LaneSide) -> bool:
         """Whether it was cut short because nobody wanted more; its value has been checked when it came."""
-        return kind == "generate" and bool(self.value) and recall(GenerateValue, self.value).finish == CANCELLED
+        return bool(self.value) and side.cut_short(self.value)
 
 
 class Journal:

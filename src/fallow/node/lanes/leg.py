@@ -8,17 +8,16 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-import msgspec
 import structlog
 
 from fallow.errors import CODES, FallowError, fail, first_of
-from fallow.kinds.generate.tasks import CANCELLED, Generate, GenerateValue
+from fallow.kinds.lane import Asked, LaneSide
+from fallow.kinds.registry import lane_side
 from fallow.node.lanes.journal import Answered, Journal, claimed_to, read_answers
 from fallow.node.services import Services
 from fallow.rules.steward.events import PrepareLane
 from fallow.sdk.calls import CallStream
 from fallow.wire.claims import Accumulator, merkle_root
-from fallow.wire.codec import decode, encode
 from fallow.wire.documents import ClaimRoot
 from fallow.wire.local import ServeJob
 from fallow.wire.messages import (
@@ -33,7 +32,7 @@ from fallow.wire.messages import (
     NodeAddress,
     OpenLane,
 )
-from fallow.wire.tasks import MAX_VALUE_BYTES, Part
+from fallow.wire.tasks import Part
 
 log = structlog.get_logger()
 
@@ -43,26 +42,8 @@ MAX_KEPT = 200_000
 LOAD_RETRY_S = 1.0
 LEAVES_S = 10.0
 MAX_WHAT_CHARS = 1_000
-TURN_TOKENS = 64
-"""What a chat template may add to a turn, beyond one token for each byte of it."""
 RETRY = frozenset({"E1502", "E1704", "E1801", "E1803", "E1806"})
 """Codes after which the same task may succeed at another provider."""
-
-
-def _most_read(params: bytes, turns: int) -> int:
-    """The most tokens that a prompt can be: no tokenizer in use makes more than one token of a byte."""
-    return len(params) + TURN_TOKENS * (turns + 1)
-
-
-def most_units(kind: str, params: bytes) -> int:
-    """The most that a task can be metered at. Raises PeerFault E1102 for parameters that are none of that kind,
-    UsageError E1904 for an answer without a limit, which nobody could be sure to pay."""
-    if kind != "generate":
-        return 1
-    asked = decode(Generate, params)
-    if not asked.max_tokens:
-        raise fail("E1904", "A generate task on a lane must say max_tokens.")
-    return _most_read(params, len(asked.turns)) + asked.max_tokens
 
 
 @dataclass(slots=True, eq=False)
@@ -92,15 +73,6 @@ class Ask:
     units_most: int = 1
     since_s: float = 0.0
     unwanted: bool = False
-
-    def now_params(self) -> bytes:
-        """The parameters with what was answered already given as `resume`, so that a stream goes on elsewhere, and is
-        no longer for it."""
-        if not self.text:
-            return self.params
-        asked = decode(Generate, self.params)
-        left = max(1, asked.max_tokens - self.pieces)
-        return encode(msgspec.structs.replace(asked, resume=asked.resume + self.text, max_tokens=left))
 
 
 @dataclass(eq=False)
@@ -140,7 +112,12 @@ class Leg:
     @property
     def kind(self) -> str:
         """The workload that the lane's tasks are of."""
-        return "generate" if isinstance(self.plan.work, ServeJob) else self.plan.work.workload
+        return self.plan.work.workload
+
+    @property
+    def side(self) -> LaneSide:
+        """What that kind says of its lanes."""
+        return lane_side(self.kind)
 
     @staticmethod
     def log_name(lease: bytes) -> str:
@@ -172,9 +149,10 @@ class Leg:
         """Send a task on this leg; False when its window is full, it is not ready or its lease has no room."""
         if not self.ready or len(self.flying) >= WINDOW or self._outbox.full():
             return False
-        params = ask.now_params()
+        params = ask.params
         if ask.text:
-            ask.units_most = most_units(self.kind, params)
+            params = self.side.resumed(params, ask.text, ask.pieces)
+            ask.units_most = self.side.most_units(params)
         if self._flying_units + self._unclaimed_units + ask.units_most > self.room_units(self.plan.lease):
             return False  # more than what is locked in escrow could not be paid
         self._flying_units += ask.units_most
@@ -282,23 +260,16 @@ class Leg:
 
     def _wrong(self, ask: Ask, result: LaneResult) -> tuple[str, str]:
         """A provider could run the meter: units must follow from the answer, and the answer from the question."""
-        wrong = ("E1502", "The provider's answer or its meter does not fit the question.")
-        if not isinstance(self.plan.work, ServeJob):
-            return ("", "") if result.units == 1 else wrong
-        try:
-            value, asked = decode(GenerateValue, result.value, MAX_VALUE_BYTES), decode(Generate, ask.sent)
-        except FallowError:
-            return wrong
-        right = (
-            value.completion_tokens <= asked.max_tokens
-            and value.prompt_tokens <= _most_read(ask.sent, len(asked.turns))
-            and result.units == value.prompt_tokens + value.completion_tokens
-            and (not ask.stream or value.text == ask.text[ask.told_chars :])  # what is claimed is what was told
-            and (value.finish != CANCELLED or _fairly_cancelled(ask, value))
-            # Attack: the right text by a cheaper model or none, with nothing said about the logits.
-            and len(value.logits) in ((32,) if self.plan.work.exact else (0, 32))
-        )
-        return ("", "") if right else wrong
+        told = ask.pieces - ask.told_pieces
+        streamed = ask.text[ask.told_chars :] if ask.stream else None
+        asked = Asked(ask.sent, streamed, told, ask.unwanted, exact=self._exact)
+        if self.side.fits(asked, result.value, result.units):
+            return "", ""
+        return "E1502", "The provider's answer or its meter does not fit the question."
+
+    @property
+    def _exact(self) -> bool:
+        return isinstance(self.plan.work, ServeJob) and self.plan.work.exact
 
     # what is kept ---------------------------------------------------------------------------------------------------
 
@@ -349,15 +320,6 @@ class Leg:
     def claimed(self, units: int) -> None:
         """The brain counts these units from now on."""
         self._unclaimed_units = max(0, self._unclaimed_units - units)
-
-
-def _fairly_cancelled(ask: Ask, value: GenerateValue) -> bool:
-    """Whether we asked for the answer to be cut short, and what was made is metered at no more than was told. Checks by
-    doing it again leave such answers out, since nobody else would stop at the same word: the meter must be one that we
-    can read ourselves. Does not defend against: a provider that counts the prompt of a cancelled answer up to a token
-    for each byte."""
-    told = ask.pieces - ask.told_pieces if ask.stream else len(value.text.encode())
-    return ask.unwanted and value.completion_tokens <= told
 
 
 def _told(ask: Ask, result: LaneResult) -> tuple[str, str]:

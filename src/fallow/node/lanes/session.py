@@ -13,10 +13,11 @@ from collections.abc import AsyncIterator, Callable
 import msgspec
 
 from fallow.errors import FallowError, fail
+from fallow.kinds.registry import lane_side
 from fallow.node.api_keys import ApiKeys
 from fallow.node.lanes.journal import LaneReceiptNote, lane_receipt_id
 from fallow.node.lanes.lane import MAX_TRIES, Lanes
-from fallow.node.lanes.leg import RETRY, Ask, Leg, most_units
+from fallow.node.lanes.leg import RETRY, Ask, Leg
 from fallow.node.lanes.payments import Payments
 from fallow.node.router import Caller, Router
 from fallow.wire.codec import encode
@@ -34,7 +35,7 @@ class LaneSession:
     def __init__(self, lanes: Lanes, keys: ApiKeys, job: bytes, receipts: bool) -> None:
         self._lanes, self._job, self._receipts = lanes, job, receipts
         self._payments = Payments(keys, lanes.spawn, self._put, self._unpaid)
-        self._kind = lanes.facts.kind_of(job)
+        self._side = lane_side(lanes.facts.kind_of(job))
         self._asks: dict[int, Ask] = {}
         self._out: deque[Message] = deque()
         self._saving = 0
@@ -91,7 +92,7 @@ class LaneSession:
         )  # fmt: skip
         self._asks[task.number] = ask
         try:
-            ask.units_most = most_units(self._kind, task.params)
+            ask.units_most = self._side.most_units(task.params)
             self._lanes.ask(ask)
         except FallowError as error:  # this task's own fault, or bad luck; the others go on
             ask.deliver(ask, LaneResult(task.number, b"", 0, error.code, error.what))

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from fallow.kinds.registry import kind_named
 from fallow.node.provider.bank import Teller
 from fallow.node.provider.feed import Feeds
 from fallow.node.provider.offers import Herald, OwnerWatch, sold_hardware, terms_of, threads_of
@@ -80,7 +81,7 @@ class Provider:
 
     async def _prove(self) -> None:
         """Exact work is only offered to those who have shown that they can do it."""
-        if "train" not in self._terms.rates:
+        if not any(kind_named(name).proves_exact for name in self._terms.rates):
             return
         found = await asyncio.to_thread(self.services.machine.exactness, self.threads)
         if found != EXACT:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +16,16 @@ from pathlib import Path
 import structlog
 
 from fallow.errors import FallowError, PeerFault, UnavailableError, fail
-from fallow.kinds.train.trace import MAX_TRACES_KEPT, MIN_TRACES_KEPT, PREFIX
+from fallow.kinds.chain import MAX_TRACES_KEPT, PREFIX, too_many
+from fallow.kinds.kind import READ_BYTES_PER_S
 from fallow.node.folders import materialize
 from fallow.node.provider.feed import Feeds
 from fallow.node.services import Services
 from fallow.ports import Worker, WorkerLimits
 from fallow.rules.provider.events import ProviderEvent, StartTask, WorkerFailed, WorkerFinished
-from fallow.rules.sizes import READ_BYTES_PER_S
 from fallow.units import BlobId
 from fallow.wire.messages import LogLine, NodeAddress, Progress
-from fallow.wire.tasks import DEFAULT_TRACE_BYTES, Part, TaskOutput
+from fallow.wire.tasks import Part, TaskOutput
 from fallow.wire.trees import MAX_TREE_BYTES, decode_tree, is_tree
 from fallow.wire.worker import (
     DropTask,
@@ -72,15 +72,6 @@ def state_owners(lease: bytes) -> list[str]:
 def checks_owner(lease: bytes) -> str:
     """Who pins the states that a check under a lease starts from, while it runs."""
     return f"lease/{lease.hex()}/check"
-
-
-def too_many(sizes: Sequence[int]) -> int:
-    """How many rounds' states, of those that take `sizes` (oldest first), are given up to have what is left within the
-    room that the order asked for (`kinds/train/trace.py`)."""
-    gone = max(0, len(sizes) - MAX_TRACES_KEPT)
-    while len(sizes) - gone > MIN_TRACES_KEPT and sum(sizes[gone:]) > DEFAULT_TRACE_BYTES:
-        gone += 1
-    return gone
 
 
 class _Died(Exception):

@@ -11,17 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from fallow.errors import FallowError
-from fallow.kinds.train.tasks import TrainParams, TrainRound
-from fallow.kinds.train.trace import room_bytes
+from fallow.kinds.chain import ALWAYS_KEPT_BYTES, room_bytes
+from fallow.kinds.registry import KINDS
 from fallow.rules.provider import events as t
 from fallow.rules.provider.money import bank_work, covered, may_start, on_paid, settling, unpaid_ucr
 from fallow.rules.provider.quotes import on_ordered, on_proposed
-from fallow.wire import codec
 from fallow.wire.claims import merkle_root, output_hash, task_leaf
 from fallow.wire.documents import ClaimRoot
 from fallow.wire.messages import LeaseLeaving, TaskFailed
-from fallow.wire.tasks import DEFAULT_TRACE_BYTES, TaskSpec
 
 Effects = list[t.ProviderEffect]
 UNKNOWN = t.ReplyFailure("E1204", "this provider has no such lease of yours")
@@ -153,23 +150,14 @@ def _refusal(state: t.ProviderState, lease: t.LeaseEntry, event: t.PeerAssigned)
         return t.ReplyFailure("E1205", "the lease's cap does not cover this task")
     if spec.ram_bytes > lease.share.ram_bytes:
         return t.ReplyFailure("E1205", "the task needs more memory than was leased")
-    if _states_bytes(spec) > max(lease.share.disk_bytes, room_bytes(DEFAULT_TRACE_BYTES)):
-        # Else an order for little room could fill our disk. What was always kept, orders need not have asked for.
+    if spec.kind not in KINDS:
+        return t.ReplyFailure("E1205", f"no kind of work is called {spec.kind[:40]!r}")
+    if KINDS[spec.kind].kept_bytes(spec) > max(lease.share.disk_bytes, room_bytes(ALWAYS_KEPT_BYTES)):
+        # Else an order for little room could fill our disk.
         return t.ReplyFailure("E1205", "the task's states need more disk space than was leased")
     if len(lease.queue) >= policy.max_queued or len(lease.tasks) >= policy.max_tasks:
         return t.ReplyFailure("E1803", "too many tasks wait under this lease")
     return None
-
-
-def _states_bytes(spec: TaskSpec) -> int:
-    """The room that a task's commitments ask for; nothing for what is no round."""
-    if spec.kind != "train":
-        return 0
-    try:
-        params = codec.decode(TrainParams, spec.params)
-    except FallowError:  # the worker will say what is wrong with it
-        return 0
-    return room_bytes(params.recipe.trace_bytes) if isinstance(params, TrainRound) and params.recipe.exact else 0
 
 
 def _on_cancelled(state: t.ProviderState, event: t.PeerCancelled) -> Effects:

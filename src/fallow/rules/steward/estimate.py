@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fallow.rules import market, sizes, trust
+from fallow.rules import market, trust
 from fallow.wire.local import Candidate, Estimate, JobSpec
 from fallow.wire.messages import Declined, Offer
 
@@ -15,18 +15,16 @@ def estimate(spec: JobSpec, bank: bytes, offers: Sequence[Offer], now_ms: int) -
     """Every offer with what it lacks for this job, the cheapest first among those that fit, and the cost with checks at
     the cheapest and dearest of them (0 when none fits, or when the job runs until cancelled). Where results are checked
     bit for bit, machines of another class than the most common one do not fit, as in the job itself. Pure."""
-    exact = market.is_exact(spec)
-    policy = trust.parse_policy(spec.verify, exact=market.in_links(spec))
-    checks = isinstance(policy, trust.Policy) and policy.checks
     kind = market.kind_of(spec)
-    ram_bytes = sizes.ram_bytes(spec.work, kind)
-    anywhere = market.needs_of(spec, bank, ram_bytes=ram_bytes)
+    policy = trust.parse_policy(spec.verify, exact=kind.chain(spec.work) is not None)
+    checks = isinstance(policy, trust.Policy) and policy.checks
+    anywhere = market.needs_of(spec, bank)
     fitting = [offer for offer in offers if not market.fit(anywhere, offer, now_ms)]
-    numerics = market.common_numerics(fitting, spec.prefer, kind) if checks and not exact else ""
-    needs = market.needs_of(spec, bank, numerics, ram_bytes=ram_bytes)
+    numerics = market.common_numerics(fitting, spec.prefer, kind.name) if checks and not kind.exact(spec.work) else ""
+    needs = market.needs_of(spec, bank, numerics)
     candidates: list[Candidate] = []
     for offer in offers[:MAX_CANDIDATES]:
-        bid = market.bid_of(offer, kind)
+        bid = market.bid_of(offer, kind.name)
         price, speed = (bid.price_ucr, bid.units_per_s) if bid is not None else (0, 0)
         lacks = Declined(market.fit(needs, offer, now_ms)[:32])
         candidates.append(Candidate(offer.account, offer.address.node, price, speed, lacks))

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from blake3 import blake3
 
-from fallow.rules import market, placement, sizes, trust
+from fallow.kinds.registry import kind_named
+from fallow.rules import market, placement, trust
 from fallow.rules.steward.events import (
     MAX_OFFERS_SEEN,
     AskQuote,
@@ -27,8 +28,6 @@ from fallow.wire.documents import Lease, Order
 from fallow.wire.eip712 import hash_document
 from fallow.wire.messages import Offer
 
-SAME_EVERYWHERE = frozenset({"echo"})
-"""Kinds whose answers do not depend on the machine: any account may check any other."""
 SPARE_QUOTES = 2
 """Quotes asked for beyond the seats that are free, so that there is something to choose from."""
 SMALLEST_SHARE = 8
@@ -41,7 +40,8 @@ CLEAN_UP_MS = 600_000
 
 def same_everywhere(job: Job) -> bool:
     """Whether any account may check any other of the job's, whatever their machines are."""
-    return job.kind in SAME_EVERYWHERE or market.is_exact(job.spec)
+    kind = kind_named(job.kind)
+    return kind.same_everywhere or kind.exact(job.spec.work)
 
 
 def wanted_seats(job: Job) -> int:
@@ -172,7 +172,8 @@ def _ask(turn: Turn, job: Job, offer: Offer) -> None:
     needs = _needs(job, identity.bank)
     affordable = job.spec.budget_ucr * 1_000 // max(1, volume.largest)
     latest = job.created_ms + job.spec.timeout_s * MS_PER_S + CLEAN_UP_MS
-    term_ms = sizes.lease_ms(job.spec.work, job.kind, volume.largest, turn.state.timing.lease_length)
+    usual_ms = turn.state.timing.lease_length
+    term_ms = kind_named(job.kind).lease_ms(job.spec.work, volume.largest, usual_ms)
     order = Order(
         requester=identity.account,
         node=identity.node,
@@ -200,7 +201,7 @@ def _ask(turn: Turn, job: Job, offer: Offer) -> None:
 
 
 def _needs(job: Job, bank: bytes) -> market.Needs:
-    return market.needs_of(job.spec, bank, job.numerics, ram_bytes=sizes.ram_bytes(job.spec.work, job.kind))
+    return market.needs_of(job.spec, bank, job.numerics)
 
 
 def _fair_units(job: Job) -> int:

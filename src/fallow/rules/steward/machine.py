@@ -9,6 +9,7 @@ no event, however stale, repeated or out of order, raises or is paid for twice."
 
 from __future__ import annotations
 
+from fallow.kinds.registry import KINDS
 from fallow.rules import market, trust
 from fallow.rules.steward import dispatch, hiring, pay
 from fallow.rules.steward import events as t
@@ -27,7 +28,7 @@ from fallow.rules.steward.redo import next_due_ms, outstanding
 from fallow.rules.steward.shapes import lanes, rounds
 from fallow.rules.steward.slots import add_slot
 from fallow.rules.steward.specs import batch_spec
-from fallow.rules.steward.state import DEFAULT_DEPTH, DEPTH, Ending, Job, Seat, Stage, State, Turn
+from fallow.rules.steward.state import Ending, Job, Seat, Stage, State, Turn
 from fallow.rules.steward.view import view
 from fallow.rules.trust import PolicyError
 from fallow.wire.local import BatchJob, JobSpec, TrainJob
@@ -162,12 +163,17 @@ def _touch_all(turn: Turn) -> None:
 def _submitted(turn: Turn, event: t.UserSubmitted) -> None:
     if event.job in turn.state.jobs:
         return
-    kind = market.kind_of(event.spec)
-    job = Job(event.job, event.spec, turn.now_ms, kind, DEPTH.get(kind, DEFAULT_DEPTH), patient_ms=turn.now_ms)
+    name = market.name_of(event.spec)
+    kind = KINDS.get(name)
+    depth = kind.depth if kind is not None else 1
+    job = Job(event.job, event.spec, turn.now_ms, name, depth, patient_ms=turn.now_ms)
     turn.state.jobs[event.job] = job
     turn.touch(job)
     turn.note(job, "phase", "The job is looking for providers.")
-    policy = trust.parse_policy(event.spec.verify, exact=market.in_links(event.spec))
+    if kind is None:
+        job.ending = Ending("E2001", f"no kind of work is called {name[:40]!r}")
+        return
+    policy = trust.parse_policy(event.spec.verify, exact=kind.chain(event.spec.work) is not None)
     wrong = _wrong_with(event.spec)
     if isinstance(policy, PolicyError) or wrong:
         job.ending = Ending("E2001", policy.what if isinstance(policy, PolicyError) else wrong)

@@ -20,9 +20,6 @@ from fallow.wire.messages import NodeAddress, Offer, Shortfall
 from fallow.wire.tasks import TaskOutput, TaskSpec
 
 NEVER_MS = 1 << 62
-DEPTH = {"train": 1, "generate": 2}
-DEFAULT_DEPTH = 4
-"""How many tasks of a kind are under way on one lease at a time: enough to hide the way there and back."""
 
 
 class Stage(Enum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fallow.rules.steward.shapes.lanes import lane_reserve
-from fallow.rules.steward.specs import train_value
+from fallow.rules.steward.specs import told
 from fallow.rules.steward.state import Job, Mark, Seat, Stage, State
 from fallow.wire.local import JobSpec, JobView, LeaseView, RoundView, ServeJob
 from fallow.wire.messages import NodeAddress
@@ -42,6 +42,7 @@ def view(state: State, job_id: bytes) -> JobView | None:
         leases=tuple(_lease_view(state, job, seat) for seat in leased[-MAX_LEASES:]),
         rounds=_rounds(job),
         served_name=job.spec.work.name if isinstance(job.spec.work, ServeJob) else "",
+        workload=job.kind,
     )
 
 
@@ -106,7 +107,7 @@ def _rounds(job: Job) -> tuple[RoundView, ...]:
         sent = sum(entry.update.size_bytes for entry in entries.values())
         views.append(RoundView(number, len(entries), state, agreed, loss, sent))
     finish = job.slots[job.finish_slot].chosen() if job.finish_slot >= 0 else None
-    value = train_value(finish) if finish is not None else None
+    value = told(job, finish) if finish is not None else None
     if value is not None:
         views.append(RoundView(job.log.rounds, 0, value.state, True, value.loss[:40], 0))
     return tuple(views[-MAX_ROUNDS:])

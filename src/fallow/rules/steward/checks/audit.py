@@ -296,7 +296,7 @@ def audited(turn: Turn, job: Job, audit: Slot, run: Run) -> None:
             set_step(job, audit, Step.FINAL)
         passed(turn, run.account)
         if there:
-            _stands(turn, job, slot, sample.words(audit, run))
+            _stands(turn, job, slot, sample.words(job, audit, run))
         else:
             advance(turn, job, slot, recruit=job.ending is None)
         return

@@ -1,21 +1,19 @@
 """Checks by sample: some links of a claim's committed chain, drawn after the claim, are done again by one other
 account.
 
-The check is a slot of its own, whose task (`kinds/train/trace.py`) starts from the states that were claimed and does
+The check is a slot of its own, whose task (`kinds/chain.py`) starts from the states that were claimed and does
 not hold the answers. So an auditor that does not do it cannot say that all is well, and what it says needs no second
 opinion while it agrees. The steward fetches the states and hands them on: the accused does not learn who checks it.
 """
 
 from __future__ import annotations
 
-from fallow.kinds.train.tasks import TrainAudit, TrainParams, TrainRound
-from fallow.kinds.train.trace import PREFIX, audit_task, expected_answer, read_trace
-from fallow.rules import market, trust
+from fallow.kinds.chain import Chain
+from fallow.kinds.registry import kind_named
+from fallow.rules import trust
 from fallow.rules.steward.events import KeepBlob, LetGo
 from fallow.rules.steward.slots import add_slot, retire
-from fallow.rules.steward.specs import train_work
 from fallow.rules.steward.state import Job, Run, Seat, Slot, Step, Turn
-from fallow.wire import codec
 from fallow.wire.claims import output_hash
 from fallow.wire.messages import NodeAddress
 from fallow.wire.tasks import Part
@@ -25,16 +23,15 @@ def begin(job: Job, slot: Slot) -> None:
     """Draw links of the slot's claim and ask for them to be done again. Does nothing where the claim has no chain, or
     the policy wants whole tasks done again."""
     run = slot.chosen()
-    if not job.policy.links or slot.round < 0 or run is None or run.output is None or not market.in_links(job.spec):
+    chain = kind_named(job.kind).chain(job.spec.work)
+    if not job.policy.links or run is None or run.output is None or chain is None:
         return
-    recipe, params = train_work(job).recipe, codec.recall(TrainParams, slot.spec.params)
-    trace = read_trace(recipe, run.output)
-    if trace is None or not isinstance(params, TrainRound):
+    links = chain.links(slot.spec, run.output)
+    if not links:
         return
-    drawn = trust.draw_links(slot.seed, trace.links, job.policy.links)
-    units = market.audit_units(recipe, trace.cut, drawn)
-    audit = add_slot(job, audit_task(slot.spec, params, trace, drawn, units), of=slot.key)
-    audit.expected = output_hash(expected_answer(trace, drawn))
+    drawn = chain.check(slot.spec, run.output, trust.draw_links(slot.seed, links, job.policy.links))
+    audit = add_slot(job, drawn.task, of=slot.key)
+    audit.expected = output_hash(drawn.expected)
     audit.seed, audit.since_ms, audit.accused = slot.seed, slot.since_ms, run.claim_hash
     slot.audit = audit.key
 
@@ -65,8 +62,7 @@ def place(turn: Turn, job: Job, audit: Slot, free: list[Seat]) -> Seat | None:
 
 
 def _states_kept(turn: Turn, job: Job, audit: Slot) -> bool:
-    slot = job.slots[audit.of]
-    wanted = [part for part in audit.spec.inputs if part.name.startswith(PREFIX) or part.name == "carry"]
+    slot, wanted = job.slots[audit.of], _chain(job).states(audit.spec)
     for part in wanted:
         if part.blob not in job.kept:
             job.kept[part.blob] = False
@@ -87,13 +83,18 @@ def let_go(turn: Turn, job: Job) -> None:
 
 def sources(job: Job, slot: Slot, part: Part) -> tuple[NodeAddress, ...]:
     """Who should have a state that the check of `slot` starts from: who claimed it, or carried it in."""
-    if not part.name.startswith(PREFIX):
+    if part in slot.spec.inputs:
         return job.holders.get(part.blob, ())
     return tuple(address for run in slot.live() for address in run.holders)[:16]
 
 
-def words(audit: Slot, run: Run) -> str:
+def _chain(job: Job) -> Chain:
+    found = kind_named(job.kind).chain(job.spec.work)
+    assert found is not None, "only claims that are chains are checked by sample"
+    return found
+
+
+def words(job: Job, audit: Slot, run: Run) -> str:
     """What a receipt says of a claim that stood the check."""
-    params = codec.recall(TrainParams, audit.spec.params)
-    assert isinstance(params, TrainAudit), "it was made here"
-    return f"links {', '.join(map(str, params.links))} of it, done again by 0x{run.account.hex()[:10]}, gave the same"
+    links = ", ".join(map(str, _chain(job).drawn(audit.spec)))
+    return f"links {links} of it, done again by 0x{run.account.hex()[:10]}, gave the same"

@@ -12,8 +12,9 @@ from fallow.rules.steward.specs import (
     own_part,
     part_named,
     round_spec,
+    told,
     train_log,
-    train_value,
+    train_rounds,
     train_work,
     work_before,
 )
@@ -27,8 +28,8 @@ _BLOCKED = (Step.CHECKING, Step.KEEPING, Step.PROVISIONAL)
 
 def start(turn: Turn, job: Job) -> None:
     """Give a new training job its empty log."""
-    work = train_work(job)
-    job.log = Log(job.spec.workers, max(1, work.recipe.rounds), turn.now_ms, work.recipe.ahead)
+    work, kind = train_work(job), train_rounds(job)
+    job.log = Log(job.spec.workers, max(1, kind.count(work)), turn.now_ms, kind.ahead(work))
     job.log_dirty = True
 
 
@@ -131,7 +132,7 @@ def _close_round(turn: Turn, job: Job, log: Log) -> bool:
     """-> whether the current round was closed now."""
     slots = {shard: job.slots[job.round_slots[log.current, shard]] for shard in range(log.shards)}
     done = {shard: slot for shard, slot in slots.items() if believed(job, slot)}
-    entries = {shard: entry for shard, slot in done.items() if (entry := _entry(slot)) is not None}
+    entries = {shard: entry for shard, slot in done.items() if (entry := _entry(job, slot)) is not None}
     if _force_dissenters(turn, job, slots, entries):
         return False
     blocked = sum(
@@ -151,11 +152,11 @@ def _close_round(turn: Turn, job: Job, log: Log) -> bool:
     return True
 
 
-def _entry(slot: Slot) -> Entry | None:
+def _entry(job: Job, slot: Slot) -> Entry | None:
     run = slot.chosen()
     if run is None or run.output is None:
         return None
-    value, update = train_value(run), part_named(run.output, "update")
+    value, update = told(job, run), part_named(run.output, "update")
     return None if value is None or update is None else Entry(run.answer, update, value.state, value.loss[:40])
 
 

@@ -11,13 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fallow.rules import sizes
+from fallow.kinds.kind import MOST_BYTES
+from fallow.kinds.registry import kind_named
+from fallow.kinds.train.sizes import MOST_S
+from fallow.rules import market
 from fallow.units import GIB, MIB
 from fallow.wire import codec
 from fallow.wire.local import BatchJob, JobSpec, LaneJob, ModelSize, ServeJob, TrainJob
 from fallow.wire.tasks import Recipe
 
-MEASURED = Path(__file__).parents[2] / "benchmarks" / "results" / "worker_memory.json"
+MEASURED = Path(__file__).parents[3] / "benchmarks" / "results" / "worker_memory.json"
 SMOL = ModelSize(
     stored_bytes=269_060_280, parameters=134_515_008, trained=460_800, layers=30, width=576, inner=1_536,
     vocabulary=49_152, kv_width=192, heads=9,
@@ -42,20 +45,20 @@ def test_every_measured_peak_is_below_what_is_asked_for_now() -> None:
     raw = json.loads(MEASURED.read_text("utf-8"))["raw"]
     assert len(raw) >= 12
     for name, case in raw.items():
-        work = codec.recall(JobSpec, bytes.fromhex(case["spec"])).work
-        asked = sizes.ram_bytes(work, "train" if isinstance(work, TrainJob) else "generate")
+        spec = codec.recall(JobSpec, bytes.fromhex(case["spec"]))
+        asked = market.kind_of(spec).ram_bytes(spec.work)
         assert 1.1 * max(case["peaks_bytes"]) <= asked <= 3 * min(case["peaks_bytes"]), name
 
 
 def test_work_of_which_nothing_is_said_gets_what_its_kind_always_got() -> None:
     nothing = ModelSize()
-    assert sizes.ram_bytes(train(nothing), "train") == 3 * GIB
-    assert sizes.ram_bytes(serve(nothing), "generate") == 2 * GIB
-    assert sizes.ram_bytes(LaneJob("echo", 2), "echo") == 256 * MIB
-    assert sizes.timeout_s(train(nothing), "train", 1 << 40) == 3_600
-    assert sizes.timeout_s(BatchJob("generate", (b"",), (), 1), "generate", 7) == 900
-    assert sizes.timeout_s(BatchJob("spin", (b"",), (), 1), "spin", 7) == 900
-    assert sizes.lease_ms(train(nothing), "train", 1 << 40, 5) == 5
+    assert kind_named("train").ram_bytes(train(nothing)) == 3 * GIB
+    assert kind_named("generate").ram_bytes(serve(nothing)) == 2 * GIB
+    assert kind_named("echo").ram_bytes(LaneJob("echo", 2)) == 256 * MIB
+    assert kind_named("train").timeout_s(train(nothing), 1 << 40) == 3_600
+    assert kind_named("generate").timeout_s(BatchJob("generate", (b"",), (), 1), 7) == 900
+    assert kind_named("spin").timeout_s(BatchJob("spin", (b"",), (), 1), 7) == 900
+    assert kind_named("train").lease_ms(train(nothing), 1 << 40, 5) == 5
 
 
 def test_what_was_said_before_there_were_sizes_can_still_be_read() -> None:
@@ -67,10 +70,8 @@ def test_what_was_said_before_there_were_sizes_can_still_be_read() -> None:
 
 
 def test_a_larger_model_needs_a_larger_machine() -> None:
-    assert sizes.ram_bytes(train(SEVEN_B), "train") > 27 * GIB
-    assert sizes.ram_bytes(serve(SEVEN_B), "generate") > 27 * GIB
-    gguf = ModelSize(stored_bytes=4 * GIB, layers=32, kv_width=1_024, vocabulary=32_000)
-    assert 4 * GIB < sizes.ram_bytes(serve(gguf), "generate") < 7 * GIB
+    assert kind_named("train").ram_bytes(train(SEVEN_B)) > 27 * GIB
+    assert kind_named("generate").ram_bytes(serve(SEVEN_B)) > 27 * GIB
 
 
 @pytest.mark.parametrize(
@@ -81,17 +82,16 @@ def test_a_larger_model_needs_a_larger_machine() -> None:
 )  # fmt: skip
 def test_more_work_at_once_takes_more_memory(change: dict[str, Any]) -> None:
     size = msgspec.structs.replace(SMOL, trained=SMOL.parameters) if "method" in change else SMOL
-    assert sizes.ram_bytes(train(size, **change), "train") > sizes.ram_bytes(train(SMOL), "train")
-    assert sizes.ram_bytes(serve(SMOL, 8_192), "generate") > sizes.ram_bytes(serve(SMOL), "generate")
+    assert kind_named("train").ram_bytes(train(size, **change)) > kind_named("train").ram_bytes(train(SMOL))
 
 
 def test_time_follows_the_work_and_leases_outlast_it() -> None:
-    assert sizes.timeout_s(train(SMOL), "train", 2_048) == 3_600
-    long_s = sizes.timeout_s(train(SEVEN_B), "train", 2_048)
+    assert kind_named("train").timeout_s(train(SMOL), 2_048) == 3_600
+    long_s = kind_named("train").timeout_s(train(SEVEN_B), 2_048)
     assert long_s > 13_476  # at 8 Mbit/s it takes this long to come
-    assert sizes.timeout_s(train(SEVEN_B), "train", 200_000) > long_s
-    assert sizes.lease_ms(train(SEVEN_B), "train", 2_048, 3_600_000) == 2_000 * long_s
-    assert sizes.lease_ms(train(SMOL), "train", 2_048, 240_000) == 240_000
+    assert kind_named("train").timeout_s(train(SEVEN_B), 200_000) > long_s
+    assert kind_named("train").lease_ms(train(SEVEN_B), 2_048, 3_600_000) == 2_000 * long_s
+    assert kind_named("train").lease_ms(train(SMOL), 2_048, 240_000) == 240_000
 
 
 @given(
@@ -104,6 +104,6 @@ def test_no_figure_of_anybody_goes_beyond_what_an_order_can_say(
     changes = {"batch_sequences": batch, "sequence_tokens": length, "inner_steps": steps}
     work = train(size, arithmetic="exact" if exact else "fp32", **changes)
     for kind, one in (("train", work), ("generate", serve(size, length))):
-        assert 0 < sizes.ram_bytes(one, kind) <= max(sizes.MOST_BYTES, 3 * GIB)
-        assert 0 < sizes.timeout_s(one, kind, units) <= sizes.MOST_S
-        assert sizes.lease_ms(one, kind, units, 1_000) <= 2_000 * sizes.MOST_S
+        assert 0 < kind_named(kind).ram_bytes(one) <= max(MOST_BYTES, 3 * GIB)
+        assert 0 < kind_named(kind).timeout_s(one, units) <= MOST_S
+        assert kind_named(kind).lease_ms(one, units, 1_000) <= 2_000 * MOST_S
