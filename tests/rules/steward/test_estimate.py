@@ -58,3 +58,9 @@ def test_low_is_never_above_high_and_candidates_are_bounded(rows: list[tuple[int
 
 def test_a_flood_of_offers_is_cut() -> None:
     assert len(estimate(BATCH, BANK, [offer(1)] * (MAX_CANDIDATES + 5), 2_000).candidates) == MAX_CANDIDATES
+
+
+def test_a_job_under_way_keeps_to_its_class() -> None:
+    spec = msgspec.structs.replace(BATCH, verify="audit")
+    found = estimate(spec, BANK, [offer(1, numerics="x86"), offer(2, numerics="arm")], 2_000, "arm")
+    assert [one.node[0] for one in found.candidates if not one.shortfalls.shortfalls] == [2]

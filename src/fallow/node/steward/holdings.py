@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from fallow.errors import FallowError, fail
-from fallow.kinds.train.trace import PREFIX
+from fallow.kinds.chain import PREFIX
 from fallow.node.directory import find_offers
 from fallow.node.folders import materialize
 from fallow.node.router import Caller, Router

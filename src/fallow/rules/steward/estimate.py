@@ -1,46 +1,37 @@
-"""What a job would cost and who would take it, before anything is spent. The same `fit` decides for the steward."""
+"""What a job would cost and who would take it, before anything is spent, and who would take it now. `terms_of` decides,
+as it does for the job's orders."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from fallow.rules import market, trust
+from fallow.rules.steward.terms import terms_of
 from fallow.wire.local import Candidate, Estimate, JobSpec
 from fallow.wire.messages import Declined, Offer
 
 MAX_CANDIDATES = 1_000
 
 
-def estimate(spec: JobSpec, bank: bytes, offers: Sequence[Offer], now_ms: int) -> Estimate:
+def estimate(spec: JobSpec, bank: bytes, offers: Sequence[Offer], now_ms: int, numerics: str = "") -> Estimate:
     """Every offer with what it lacks for this job, the cheapest first among those that fit, and the cost with checks at
-    the cheapest and dearest of them (0 when none fits, or when the job runs until cancelled). Where results are checked
-    bit for bit, machines of another class than the most common one do not fit, as in the job itself. Pure."""
-    kind = market.kind_of(spec)
+    the cheapest and dearest of them (0 when none fits, or when the job runs until cancelled). `numerics` is the class
+    of machines that a job under way keeps to. A policy that cannot be read counts as none. Raises UsageError E2001 for
+    an unknown kind."""
+    kind, offers = market.kind_of(spec), offers[:MAX_CANDIDATES]
     policy = trust.parse_policy(spec.verify, exact=kind.chain(spec.work) is not None)
-    checks = isinstance(policy, trust.Policy) and policy.checks
-    anywhere = market.needs_of(spec, bank)
-    fitting = [offer for offer in offers if not market.fit(anywhere, offer, now_ms)]
-    numerics = market.common_numerics(fitting, spec.prefer, kind.name) if checks and not kind.exact(spec.work) else ""
-    needs = market.needs_of(spec, bank, numerics)
+    policy = policy if isinstance(policy, trust.Policy) else trust.NO_CHECKS
+    found = terms_of(spec, policy, bank, offers, now_ms, numerics)
     candidates: list[Candidate] = []
-    for offer in offers[:MAX_CANDIDATES]:
+    for offer, rows in zip(offers, found.lacks, strict=True):
         bid = market.bid_of(offer, kind.name)
         price, speed = (bid.price_ucr, bid.units_per_s) if bid is not None else (0, 0)
-        lacks = Declined(market.fit(needs, offer, now_ms)[:32])
-        candidates.append(Candidate(offer.account, offer.address.node, price, speed, lacks))
+        candidates.append(Candidate(offer.account, offer.address.node, price, speed, Declined(rows[:32])))
     candidates.sort(key=lambda one: (bool(one.shortfalls.shortfalls), one.price_ucr, one.node))
-    volume = market.volume(spec)
-    units = 0 if volume.open_ended else volume.units
-    prices = [one.price_ucr for one in candidates if not one.shortfalls.shortfalls]
-    executions = trust.RATE_ONE
-    if isinstance(policy, trust.Policy):
-        accounts = max(1, min(len(prices), spec.workers))
-        check_ppm = market.check_ppm(spec, policy.links)
-        executions = trust.expected_executions_ppm(policy, volume.tasks, accounts, volume.forced, check_ppm)
-    low, high = min(prices, default=0), max(prices, default=0)
+    units = 0 if found.volume.open_ended else found.volume.units
     return Estimate(
         units,
-        market.estimate_ucr(units, executions, low),
-        market.estimate_ucr(units, executions, high),
+        market.estimate_ucr(units, found.executions_ppm, found.low_ucr),
+        market.estimate_ucr(units, found.executions_ppm, found.high_ucr),
         tuple(candidates),
     )

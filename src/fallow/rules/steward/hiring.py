@@ -6,7 +6,8 @@ from __future__ import annotations
 from blake3 import blake3
 
 from fallow.kinds.registry import kind_named
-from fallow.rules import market, placement, trust
+from fallow.rules import market, placement
+from fallow.rules.steward import terms
 from fallow.rules.steward.events import (
     MAX_OFFERS_SEEN,
     AskQuote,
@@ -26,9 +27,7 @@ from fallow.rules.steward.state import NEVER_MS, Ending, Job, Mark, Phase, Seat,
 from fallow.units import MS_PER_S, cost_ucr, format_money
 from fallow.wire.documents import Lease, Order
 from fallow.wire.eip712 import hash_document
-from fallow.wire.ledger import Refusal
 from fallow.wire.messages import Offer
-from fallow.wire.refusals import code_of, words
 
 SPARE_QUOTES = 2
 """Quotes asked for beyond the seats that are free, so that there is something to choose from."""
@@ -40,20 +39,9 @@ CLEAN_UP_MS = 600_000
 """What a lease may outlast its job's deadline by, for checks and settling."""
 
 
-def same_everywhere(job: Job) -> bool:
-    """Whether any account may check any other of the job's, whatever their machines are."""
-    kind = kind_named(job.kind)
-    return kind.same_everywhere or kind.exact(job.spec.work)
-
-
 def wanted_seats(job: Job) -> int:
-    """How many leases the job wants at a time: its workers or replicas, and where claims are checked at least
-    `quorum` + 1 so that a dispute can be decided."""
-    if job.lanes is not None:
-        wanted = max(1, job.lanes.replicas)
-    else:
-        wanted = min(job.spec.workers, max(1, market.volume(job.spec).tasks))
-    return max(wanted, job.policy.quorum + 1) if job.policy.checks else wanted
+    """How many leases the job wants at a time."""
+    return terms.wanted_seats(job.spec, job.policy)
 
 
 def missing_seats(job: Job) -> int:
@@ -87,16 +75,16 @@ def offers_seen(turn: Turn, job: Job, event: OffersSeen) -> None:
     job.searching = False
     job.searched_ms = turn.now_ms
     job.refused = {node: until for node, until in job.refused.items() if until > turn.now_ms}
-    fitting = _fitting(turn, job, event.offers[:MAX_OFFERS_SEEN])
-    if not fitting:
+    found = _terms(turn, job, event.offers[:MAX_OFFERS_SEEN])
+    if not found.fitting:
         job.alone = True
         return
-    if _too_dear(turn, job, fitting):
+    if _too_dear(turn, job, found):
         return
     taken = {job.seats[n].node for n in job.live if job.seats[n].mark is not Mark.FULL}
     fresh = [
         offer
-        for offer in fitting
+        for offer in found.fitting
         if offer.address.node not in taken
         and offer.address.node not in job.refused
         and offer.address.node not in turn.state.roll.since
@@ -108,45 +96,31 @@ def offers_seen(turn: Turn, job: Job, event: OffersSeen) -> None:
         _ask(turn, job, offer)
 
 
-def _fitting(turn: Turn, job: Job, offers: tuple[Offer, ...]) -> list[Offer]:
-    now_ms, bank = turn.now_ms, turn.state.identity.bank
-    needs = _needs(job, bank)
-    results = [(offer, market.fit(needs, offer, now_ms)) for offer in offers]
-    fitting = [offer for offer, shortfalls in results if not shortfalls]
-    misfits = [shortfalls for _, shortfalls in results if shortfalls]
+def _terms(turn: Turn, job: Job, offers: tuple[Offer, ...]) -> terms.Terms:
+    found = terms.terms_of(job.spec, job.policy, turn.state.identity.bank, offers, turn.now_ms, job.numerics)
+    misfits = [shortfalls for shortfalls in found.lacks if shortfalls]
     names = [{shortfall.resource for shortfall in shortfalls} for shortfalls in misfits]
-    job.shortfalls = min(misfits, key=len, default=())
-    if fitting:
+    job.shortfalls, job.numerics = min(misfits, key=len, default=()), found.numerics
+    if found.fitting:
         job.last_code = "E1202"
     elif {"price_ucr"} in names:
         job.last_code = "E1203"
     else:
         job.last_code = "E1201" if all("kind" in found for found in names) else "E1202"
-    if job.policy.checks and not job.numerics and not same_everywhere(job):
-        name = market.common_numerics(fitting, job.spec.prefer, job.kind)
-        same = [offer for offer in fitting if offer.hardware.numerics == name]
-        if len({offer.account for offer in same}) > 1:
-            job.numerics = name
-            return same
-    return fitting
+    return found
 
 
-def _too_dear(turn: Turn, job: Job, fitting: list[Offer]) -> bool:
+def _too_dear(turn: Turn, job: Job, found: terms.Terms) -> bool:
     """End a job that has not begun when even the cheapest offer costs more than the budget."""
     if any(seat.lease for seat in job.seats):
         return False
-    price = min(bid.price_ucr for bid in (market.bid_of(offer, job.kind) for offer in fitting) if bid is not None)
-    volume = market.volume(job.spec)
-    needed, budget = cost_ucr(volume.units, price), job.spec.budget_ucr
+    needed, budget = cost_ucr(found.volume.units, found.low_ucr), job.spec.budget_ucr
     if needed > budget:
         what = f"the work costs at least {format_money(needed)}, the budget is {format_money(budget)}"
         job.ending = Ending("E1401", what)
         return True
-    accounts = min(len({offer.account for offer in fitting}), wanted_seats(job))
-    check_ppm = market.check_ppm(job.spec, job.policy.links)
-    executions = trust.expected_executions_ppm(job.policy, volume.tasks, accounts, volume.forced, check_ppm)
-    checked = market.estimate_ucr(volume.units, executions, price)
-    if checked > budget and not volume.open_ended:
+    checked = market.estimate_ucr(found.volume.units, found.executions_ppm, found.low_ucr)
+    if checked > budget and not found.volume.open_ended:
         text = f"With checks the work costs about {format_money(checked)}: the budget may run out before it is done."
         turn.warn_once(job, "tight", text)
     return False
@@ -171,7 +145,7 @@ def _ask(turn: Turn, job: Job, offer: Offer) -> None:
     volume = market.volume(job.spec)
     bid = market.bid_of(offer, job.kind)
     assert bid is not None, "only offers of the kind are asked"
-    needs = _needs(job, identity.bank)
+    needs = market.needs_of(job.spec, identity.bank, job.numerics)
     affordable = job.spec.budget_ucr * 1_000 // max(1, volume.largest)
     latest = job.created_ms + job.spec.timeout_s * MS_PER_S + CLEAN_UP_MS
     usual_ms = turn.state.timing.lease_length
@@ -202,15 +176,10 @@ def _ask(turn: Turn, job: Job, offer: Offer) -> None:
     turn.ask(AskQuote(job.id, number, seat.peer, order))
 
 
-def _needs(job: Job, bank: bytes) -> market.Needs:
-    return market.needs_of(job.spec, bank, job.numerics)
-
-
 def _fair_units(job: Job) -> int:
-    volume = market.volume(job.spec)
-    check_ppm = market.check_ppm(job.spec, job.policy.links)
-    executions = trust.expected_executions_ppm(job.policy, volume.tasks, wanted_seats(job), volume.forced, check_ppm)
-    return -(-volume.units * executions // 1_000_000) // wanted_seats(job) + 1
+    wanted = wanted_seats(job)
+    executions = terms.executions_ppm(job.spec, job.policy, wanted)
+    return -(-market.volume(job.spec).units * executions // 1_000_000) // wanted + 1
 
 
 def quoted(turn: Turn, job: Job, event: PeerQuoted) -> None:
@@ -366,10 +335,9 @@ def escrow_refused(turn: Turn, job: Job, seat: Seat, event: LedgerRefusedEscrow)
     if seat.stage is not Stage.OPENING:
         return
     drop(turn, job, seat, passing=False)
-    said = f"The bank refused a lease: {words(event.reason, event.detail)}."
-    turn.note(job, "warning", said, seat.node)
-    if event.reason is Refusal.BALANCE_TOO_SMALL and job.ending is None:
-        job.ending = Ending(code_of(event.reason), said)
+    turn.note(job, "warning", f"The bank refused a lease: {event.what}", seat.node)
+    if event.code == "E1301" and job.ending is None:
+        job.ending = Ending("E1301", event.what)
 
 
 def overdue(turn: Turn, job: Job) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fallow.kinds.train.trace import PREFIX
+from fallow.kinds.chain import PREFIX
 from fallow.rules import trust
 from fallow.rules.jobs import Attempt, Blame, deadline_ms
 from fallow.rules.steward.checks import sample
@@ -19,7 +19,7 @@ from fallow.rules.steward.claims import (
     void_run,
 )
 from fallow.rules.steward.events import Agreeing, Assign, KeepBlob
-from fallow.rules.steward.hiring import can_recruit, same_everywhere
+from fallow.rules.steward.hiring import can_recruit
 from fallow.rules.steward.slots import (
     drop_audit,
     end_run,
@@ -30,6 +30,7 @@ from fallow.rules.steward.slots import (
 )
 from fallow.rules.steward.specs import part_named
 from fallow.rules.steward.state import Claim, Fate, Job, Mark, Run, Seat, Slot, Stage, Step, Turn
+from fallow.rules.steward.terms import same_everywhere
 from fallow.rules.trust import Reason
 from fallow.wire.messages import NodeAddress
 from fallow.wire.tasks import Part
@@ -212,7 +213,7 @@ def _seats_for(turn: Turn, job: Job, slot: Slot, account: bytes) -> list[Seat]:
         seat
         for seat in seats
         if seat.usable
-        and (same_everywhere(job) or seat.offer.hardware.numerics == first)
+        and (same_everywhere(job.spec) or seat.offer.hardware.numerics == first)
         and seat.room_units() >= slot.spec.units
     ]
 
