@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from fallow.rules import market, trust
-from fallow.rules.escrow import EscrowRow, Refusal, leases, ledger, verdicts
+from fallow.rules.escrow import EscrowRow, leases, ledger, verdicts
 from fallow.rules.escrow.books import Draft, escrow_of
 from fallow.rules.escrow.facts import VoucherFacts
 from fallow.rules.escrow.rows import Book, Place
@@ -22,6 +22,7 @@ from fallow.rules.steward.shapes import lanes
 from fallow.rules.steward.snapshot import write_snapshot
 from fallow.sim import steward as steward_process
 from fallow.sim.event_log import Disk
+from fallow.wire.ledger import Refusal
 
 if TYPE_CHECKING:
     from fallow.sim.pool import Pool

@@ -22,7 +22,7 @@ from fallow.wire.claims import task_id
 from fallow.wire.documents import ClaimRoot, Lease, Order, Settlement, Signed, Voucher
 from fallow.wire.eip712 import open_signed
 from fallow.wire.eip712 import recover as recover_signer
-from fallow.wire.ledger import CloseEscrow, GetSettlement, LedgerDone, LedgerRefused, Redeem, SettlementOf
+from fallow.wire.ledger import CloseEscrow, GetSettlement, LedgerDone, LedgerRefused, Redeem, Refusal, SettlementOf
 from fallow.wire.messages import (
     EXACT,
     AssignTask,
@@ -298,7 +298,7 @@ class Provider(Process):
                 self.tell(t.LedgerClosed(now_ms, lease))
             case LedgerRefused(_, reason) if isinstance(effect, t.Redeem):
                 self.tell(t.LedgerRefused(now_ms, lease, reason))
-            case LedgerRefused(_, "no_escrow"):
+            case LedgerRefused(_, Refusal.NO_ESCROW):
                 self.tell(t.LedgerClosed(now_ms, lease))
             case _:
                 pass

@@ -12,7 +12,16 @@ from fallow.sim.network import Network, Reply
 from fallow.sim.people import Person
 from fallow.sim.world import World
 from fallow.wire.certificates import expires_ms, open_offer
-from fallow.wire.ledger import Deposit, GetSettlement, Grant, LedgerDone, LedgerRefused, OpenAccount, SettlementOf
+from fallow.wire.ledger import (
+    Deposit,
+    GetSettlement,
+    Grant,
+    LedgerDone,
+    LedgerRefused,
+    OpenAccount,
+    Refusal,
+    SettlementOf,
+)
 from fallow.wire.messages import Message, Offer, OffersFound, Ok, PublishOffer, SearchOffers, SignedOffer
 
 T = TypeVar("T")
@@ -64,7 +73,7 @@ class Bank(Process):
         """As `node/bank.py` does it: whoever asks is the account that its node is bound to."""
         account = at_once(self.ledger.speaker(caller, self.world.now_ms))
         if account is None:
-            reply(LedgerRefused(UNREAD, "no_account"))
+            reply(LedgerRefused(UNREAD, Refusal.NO_ACCOUNT))
             return
         if isinstance(request, GetSettlement):
             reply(SettlementOf(at_once(self.ledger.settlement(request.lease))))

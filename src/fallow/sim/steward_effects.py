@@ -147,8 +147,7 @@ class Runner:
         if isinstance(answer, LedgerDone):
             return t.LedgerOpened(0, effect.lease)
         if isinstance(answer, LedgerRefused):
-            code = "E1301" if answer.reason == "balance_too_small" else "E1303"
-            return t.LedgerRefusedEscrow(0, effect.lease, code, answer.reason)
+            return t.LedgerRefusedEscrow(0, effect.lease, answer.reason)
         return AGAIN
 
     def _assign(self, effect: t.Assign) -> Answer:
