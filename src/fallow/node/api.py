@@ -7,8 +7,6 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from blake3 import blake3
-
 from fallow import __version__
 from fallow.errors import FallowError, RejectedError, fail
 from fallow.kinds.kind import Kind
@@ -277,8 +275,3 @@ def serve_node(router: Router, services: Services, roles: tuple[str, ...], ticke
         return local.NodeView(
             __version__, services.identity.account, services.rpc.address(), roles, bank, ticket, "", os.getpid()
         )  # fmt: skip
-
-
-def operation_id(*parts: bytes) -> bytes:
-    """An operation's id that follows from what it is about, so that repeating it after a crash is harmless."""
-    return blake3(b"fallow operation" + b"".join(parts)).digest()
