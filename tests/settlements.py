@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.ledger_world import BANK, NOW, Person
 
-from fallow.ports import Entropy, Ledger, Standing
+from fallow.ports import Entropy, LeaseStanding, Ledger
 from fallow.wire.documents import Settlement, Signed
 from fallow.wire.eip712 import open_signed
 from fallow.wire.ledger import (
@@ -65,9 +65,9 @@ class BooksAtHand:
     async def draw(self, claim: Signed) -> bytes:
         return (await self._ask(DrawAuditors(claim))).seed
 
-    async def standing(self, lease: bytes) -> Standing | None:
+    async def standing(self, lease: bytes) -> LeaseStanding | None:
         signed = await self.ledger.settlement(lease)
-        return signed and Standing(open_signed(signed, Settlement, BANK.account, BANK.account), signed)
+        return signed and LeaseStanding(open_signed(signed, Settlement, BANK.account, BANK.account), signed)
 
     async def balance(self, account: bytes) -> Any:
         return await self.ledger.balance(account, NOW)

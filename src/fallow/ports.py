@@ -189,7 +189,7 @@ class Ledger(Protocol):
         ...
 
 
-class Standing(NamedTuple):
+class LeaseStanding(NamedTuple):
     """What the ledger says of a lease: its words, and the same signed."""
 
     said: documents.Settlement
@@ -257,7 +257,7 @@ class Settlement(Protocol):
         """The randomness that belongs to a claim."""
         ...
 
-    async def standing(self, lease: bytes) -> Standing | None:
+    async def standing(self, lease: bytes) -> LeaseStanding | None:
         """The ledger's signed word on a lease, checked; None for a lease that it does not know."""
         ...
 

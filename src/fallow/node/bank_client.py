@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 import structlog
 
 from fallow.errors import FallowError, UnavailableError, fail
-from fallow.ports import Clock, Entropy, Patience, Standing
+from fallow.ports import Clock, Entropy, LeaseStanding, Patience
 from fallow.wire.documents import Settlement, Signed
 from fallow.wire.eip712 import open_signed
 from fallow.wire.ledger import (
@@ -90,14 +90,14 @@ class BankClient:
     async def draw(self, claim: Signed) -> bytes:
         return (await self._ask(DrawAuditors(claim), Drawn)).seed
 
-    async def standing(self, lease: bytes) -> Standing | None:
+    async def standing(self, lease: bytes) -> LeaseStanding | None:
         signed = (await self._ask(GetSettlement(lease), SettlementOf)).settlement
         if signed is None:
             return None
         said = open_signed(signed, Settlement, self._account, self._account)
         if said.lease != lease:
             raise fail("E1101", "the bank answered about another lease")
-        return Standing(said, signed)
+        return LeaseStanding(said, signed)
 
     async def balance(self, account: bytes) -> BalanceOf:
         return await self._ask(GetBalance(account), BalanceOf)

@@ -23,7 +23,7 @@ ENDED = ("done", "failed", "cancelled")
 M = TypeVar("M", bound=Message)
 
 
-class Client(Protocol):
+class JobClient(Protocol):
     """The part of `AsyncFallow` that a job needs."""
 
     link: Link
@@ -37,7 +37,7 @@ class AsyncJob:
     """One job of the node's owner. It lives in the node: dropping this object, or ending the program, changes
     nothing."""
 
-    def __init__(self, client: Client, job: bytes) -> None:
+    def __init__(self, client: JobClient, job: bytes) -> None:
         self._client = client
         self.id = job
 

@@ -76,7 +76,9 @@ def test_what_containers_and_services_need_is_declined_by_name_until_something_s
     wanted: tuple[str, str, int], told: set[str]
 ) -> None:
     play = Play()
-    hosted = HostedOrder(*msgspec.structs.astuple(order()), *wanted)
+    ports, network, storage_bytes = wanted
+    plain = msgspec.structs.asdict(order())
+    hosted = HostedOrder(**plain, ports=ports, network=network, storage_bytes=storage_bytes)
     assert reasons(play.quote(hosted)) == told
     assert play.state.reservations == {}
     assert hash_document(hosted, BANK) != hash_document(order(), BANK)
