@@ -46,7 +46,7 @@ def test_the_empty_tree_keeps_every_contract(skeleton: Path) -> None:
         ("rules/jobs.py", "import time", "what decides is pure"),
         ("wire/codec.py", "import fallow.node.config", "imports only point down"),
         ("rules/jobs.py", "import fallow.rules.trust", "rules do not know each other"),
-        ("node/api.py", "import fallow.sim.world", "imports only point down"),
+        ("node/api.py", "import fallow.sim.loop", "imports only point down"),
         ("node/api.py", "import torch", "only workloads and numerics import tensors"),
         ("sdk/client.py", "import rich", "the sdk is light"),
         ("attic/__init__.py", "", "imports only point down"),

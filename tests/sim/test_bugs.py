@@ -11,12 +11,13 @@ WITHIN = 60
 """Seeds in which a bug must be noticed. What takes longer is not worth planting."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BUGS)
 def test_a_planted_bug_is_noticed(name: str) -> None:
     assert any(simulate(seed, name).failure for seed in range(WITHIN)), f"nobody noticed: {replay_command(0, name)}"
 
 
-def test_the_rules_are_whole_again_afterwards() -> None:
+def test_the_node_is_whole_again_afterwards() -> None:
     for name in BUGS:
         patches, _ = BUGS[name]()
         before = [vars(place)[attribute] for place, attribute, _ in patches]

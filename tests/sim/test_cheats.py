@@ -5,24 +5,25 @@ from __future__ import annotations
 import pytest
 from tests.sim.worlds import HONEST, Played, batch, exact, lane, liar, play, train
 
+from fallow.kinds.train.tasks import TrainParams, TrainRound
 from fallow.rules.economics import catches
 from fallow.sim.cheats import GALLERY
-from fallow.sim.faults import ProviderPlan
+from fallow.sim.plan import ProviderPlan
 from fallow.sim.work import honest_output
+from fallow.wire import codec
 
 LIARS = ("wrong", "lazy", "replay", "smart")
 
 
 def all_right(world: Played) -> bool:
-    paid = [r for r in world.pool.referee.receipts.values() if r.spec is not None]
+    paid = [r for r in world.town.referee.receipts.values() if r.spec is not None]
     return all(receipt.output == honest_output(receipt.spec) for receipt in paid if receipt.spec is not None)
 
 
 def rounds_of(world: Played, name: str) -> int:
-    """How many rounds of the job somebody claimed as the first."""
-    (job,) = world.pool.steward.state.jobs.values()
-    first = [slot.runs[0].account for slot in job.slots if slot.round >= 0]
-    return first.count(world.account(name))
+    """How many rounds of the job somebody claimed."""
+    specs = [world.town.referee.specs[task] for who, task in world.town.claimed if who == world.account(name)]
+    return sum(isinstance(codec.decode(TrainParams, spec.params), TrainRound) for spec in specs)
 
 
 @pytest.mark.parametrize("way", GALLERY)
@@ -45,7 +46,7 @@ def test_training_survives_a_cheat(way: str) -> None:
     assert world.code() == ""
     assert all_right(world)
     if way in ("wrong", "vanish"):
-        assert world.earned_ucr("cheat") == 0
+        assert world.paid_ucr("cheat") == 0
 
 
 @pytest.mark.parametrize("way", GALLERY)
@@ -77,13 +78,13 @@ def test_cheats_are_caught_as_often_as_the_economics_page_says(way: str, broken:
     """Ten steps of two links; one claim of the cheat in each of many worlds. Within four standard deviations."""
     links, drawn, claims, caught = 20, 4, 0, 0
     plan = exact(rounds=1, workers=4, verify=f"audit:links={drawn}")
-    for seed in range(100):
+    for seed in range(70):
         world = play(plan, providers=[*HONEST[:3], liar(way)], seed=seed)
         if rounds_of(world, "cheat") == 1:
             claims, caught = claims + 1, caught + world.caught("cheat")
     expected = catches(links, broken, drawn)
     deviation = float(claims * expected * (1 - expected)) ** 0.5
-    assert claims > 50
+    assert claims > 30
     assert abs(caught - float(claims * expected)) <= 4 * deviation
 
 
@@ -99,9 +100,9 @@ def test_what_was_not_earned_is_not_paid(way: str) -> None:
     """The referee counts what every lease has earned; here is that it had something to count."""
     world = play(batch(12), lane(20), providers=[*HONEST, liar(way)])
     earned_ucr = sum(
-        r.paid_ucr for r in world.pool.referee.receipts.values() if r.terms.provider == world.account("cheat")
+        r.paid_ucr for r in world.town.referee.receipts.values() if r.terms.provider == world.account("cheat")
     )
-    assert world.earned_ucr("cheat") <= earned_ucr
+    assert world.paid_ucr("cheat") <= earned_ucr
     if way == "overmeter":
         assert earned_ucr == 0
 

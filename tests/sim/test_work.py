@@ -3,7 +3,7 @@ from __future__ import annotations
 import msgspec
 
 from fallow.kinds.train.tasks import TrainFinish, TrainRound, TrainValue
-from fallow.sim.people import digest
+from fallow.sim.chain import digest
 from fallow.sim.work import honest_output, lane_value, wrong_output
 from fallow.wire import codec
 from fallow.wire.tasks import Part, Recipe, TaskSpec

@@ -2,57 +2,72 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from fallow.rules.steward.state import Seat
-from fallow.sim.crash import Ask, Flow
-from fallow.sim.people import Person, digest
+from fallow.adapters.keys import Identity
+from fallow.errors import FallowError
+from fallow.sim.chain import digest
 from fallow.wire.claims import MerkleTree, output_hash, task_leaf
-from fallow.wire.documents import ClaimRoot, Verdict
+from fallow.wire.codec import decode
+from fallow.wire.documents import ClaimRoot, Lease, Signed, Verdict
 from fallow.wire.eip712 import hash_document
 from fallow.wire.ledger import Evidence, Slash, SlashEquivocation
 from fallow.wire.messages import Claimed
 from fallow.wire.tasks import TaskSpec
 
 if TYPE_CHECKING:
-    from fallow.sim.steward import Steward
+    from fallow.sim.town import Town
 
 
 class Accuser:
-    """What the steward does beside its brain. Its puppets have accounts of their own, and no stake."""
+    """What the steward's machine does beside its node. The puppets have accounts of their own, and no stake. `charges`
+    are those that the bank has answered."""
 
-    def __init__(self, steward: Steward) -> None:
-        self._me = steward
-        self._puppets = [Person(f"puppet{n}", "", steward.person.bank) for n in range(2)]
+    def __init__(self, town: Town) -> None:
+        self._town, self.charges = town, 0
+        self._puppets = [Identity.from_secrets(digest("node", n), digest("puppet", n)) for n in range(2)]
+        self._claims: asyncio.Queue[Claimed] = asyncio.Queue()
 
-    def accuse(self, seat: Seat, claim: Claimed) -> None:
-        """A claim came in: charge it, in the three ways there are."""
-        found = self._me.state.leases.get(seat.lease)
-        key = self._me.state.jobs[found[0]].tasks.get(claim.task) if found is not None else None
-        if found is None or key is None or seat.theirs is None:
-            return
-        spec = self._me.state.jobs[found[0]].slots[key].spec
-        accused = Evidence(seat.theirs, claim.claim, output_hash(claim.output), spec.units, 0, ())
-        others = tuple(self._witness(seat, puppet, claim.task, spec) for puppet in self._puppets)
-        self._me.follow(self._charge(seat, claim, spec, accused, others))
+    def seen(self, claim: Claimed) -> None:
+        """An honest provider has claimed something."""
+        self._claims.put_nowait(claim)
 
-    def _witness(self, seat: Seat, puppet: Person, task: bytes, spec: TaskSpec) -> Evidence:
+    async def accuse(self) -> None:
+        """A chore: charge whoever claims, in the three ways there are."""
+        while True:
+            claim = await self._claims.get()
+            await asyncio.sleep(0.3)  # so that the steward has heard of it too
+            root, spec = decode(ClaimRoot, claim.claim.body), self._town.referee.specs.get(claim.task)
+            steward = self._town.stewarding
+            theirs = steward.signed_lease(root.lease) if steward is not None else None
+            if spec is not None and theirs is not None:
+                await self._charge(theirs, claim, spec)
+
+    def _witness(self, theirs: Signed, puppet: Identity, task: bytes, spec: TaskSpec) -> Evidence:
         """A puppet's claim to another answer, under a lease that no bank has seen."""
-        bank = self._me.bank_account
-        lease = msgspec.structs.replace(seat.leased, provider=puppet.account, provider_node=puppet.node)
+        bank, lease = self._town.bank_account, decode(Lease, theirs.body)
+        lease = msgspec.structs.replace(lease, provider=puppet.account, provider_node=puppet.node)
         answer = digest("puppets say")
         root = MerkleTree([task_leaf(task, answer, spec.units)]).root
         claim = ClaimRoot(hash_document(lease, bank), 1, root, 1, spec.units)
-        return Evidence(puppet.sign(lease), puppet.sign(claim), answer, spec.units, 0, ())
+        return Evidence(puppet.sign(lease, bank), puppet.sign(claim, bank), answer, spec.units, 0, ())
 
-    def _charge(
-        self, seat: Seat, claim: Claimed, spec: TaskSpec, accused: Evidence, others: tuple[Evidence, ...]
-    ) -> Flow:
-        me, stake = self._me.person, seat.leased.stake_ucr
-        verdict = me.sign(Verdict(seat.lease, claim.task, accused.output, others[0].output, stake))
-        yield Ask(self._me.bank, Slash(verdict, spec, accused, others))
-        yield Ask(self._me.bank, Slash(verdict, spec, accused, (others[0], others[0])))
-        mine = me.sign_unseen(ClaimRoot(seat.lease, 1, digest("not its root"), 1, spec.units))
-        yield Ask(self._me.bank, SlashEquivocation(seat.lease, claim.claim, mine))
+    async def _charge(self, theirs: Signed, claim: Claimed, spec: TaskSpec) -> None:
+        me, lease = self._town.steward, decode(ClaimRoot, claim.claim.body).lease
+        accused = Evidence(theirs, claim.claim, output_hash(claim.output), spec.units, 0, ())
+        others = tuple(self._witness(theirs, puppet, claim.task, spec) for puppet in self._puppets)
+        stake = decode(Lease, theirs.body).stake_ucr
+        verdict = me.sign_unseen(Verdict(lease, claim.task, accused.output, others[0].output, stake))
+        mine = me.sign_unseen(ClaimRoot(lease, 1, digest("not its root"), 1, spec.units))
+        for request in (
+            Slash(verdict, spec, accused, others), Slash(verdict, spec, accused, (others[0], others[0])),
+            SlashEquivocation(lease, claim.claim, mine),
+        ):  # fmt: skip
+            try:
+                await me.services.rpc.call(me.services.bank, request, 2.0)
+                self.charges += 1
+            except FallowError:
+                return

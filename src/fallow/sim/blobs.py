@@ -26,6 +26,8 @@ def _alone(method: Callable[Concatenate[MemoryBlobs, P], R]) -> Callable[Concate
     @wraps(method)
     def locked(self: MemoryBlobs, *args: P.args, **kwargs: P.kwargs) -> R:
         with self.lock:
+            if self.generation != self.disk.generation:
+                raise fail("E1602", "The machine died.")
             return method(self, *args, **kwargs)
 
     return locked
@@ -41,6 +43,13 @@ class Disk:
     pins: set[tuple[str, BlobId]] = field(default_factory=set[tuple[str, BlobId]])
     full: bool = False
     """Set it, and every write finds the disk full."""
+    on_write: Callable[[], None] = lambda: None
+    """Called before every write; the machine may die in it."""
+    generation: int = 0
+
+    def crash(self) -> None:
+        """Stores that are open over it are dead from now on."""
+        self.generation += 1
 
 
 class MemoryBlobs:
@@ -48,6 +57,7 @@ class MemoryBlobs:
 
     def __init__(self, quota_bytes: int, disk: Disk | None = None) -> None:
         self.disk = disk or Disk()
+        self.generation = self.disk.generation
         self.lock = threading.RLock()
         self._quota_bytes = quota_bytes
         self._open: dict[BlobId, int] = {}
@@ -189,6 +199,7 @@ class MemoryBlobs:
         del self.disk.blobs[blob], self.disk.chunks[blob]
 
     def _write_check(self) -> None:
+        self.disk.on_write()
         if self.disk.full:
             raise fail("E1603", "the disk is full: simulated")
 

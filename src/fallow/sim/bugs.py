@@ -1,38 +1,46 @@
-"""Bugs to plant: each undoes one thing that the rules (or an interpreter) do right, so that tests can show that the
-simulator would notice."""
+"""Bugs to plant: each undoes one thing that the rules or the node do right, where production runs it, so that tests can
+show that the simulator would notice."""
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from fallow.errors import UnavailableError
+from fallow.node.provider import role as provider_role
+from fallow.node.steward import effects
+from fallow.node.steward import role as steward_role
 from fallow.rules import market, trust
-from fallow.rules.escrow import EscrowRow, leases, ledger, verdicts
+from fallow.rules.escrow import EscrowRow, Refusal, leases, ledger, verdicts
 from fallow.rules.escrow.books import Draft, escrow_of
 from fallow.rules.escrow.facts import VoucherFacts
 from fallow.rules.escrow.rows import Book, Place
 from fallow.rules.membership import Presence, Roll
 from fallow.rules.provider import events, machine
-from fallow.rules.steward import claims
+from fallow.rules.steward import claims, snapshot
+from fallow.rules.steward import events as t
+from fallow.rules.steward import machine as steward_machine
 from fallow.rules.steward.checks import audit
 from fallow.rules.steward.shapes import lanes
-from fallow.rules.steward.snapshot import write_snapshot
-from fallow.sim import steward as steward_process
-from fallow.sim.event_log import Disk
-from fallow.wire.ledger import Refusal
+from fallow.wire.codec import decode, encode
+from fallow.wire.documents import Settlement
+from fallow.wire.ledger import CloseEscrow, GetSettlement
 
 if TYPE_CHECKING:
-    from fallow.sim.pool import Pool
+    from fallow.sim.host import Host
+    from fallow.sim.town import Town
 
-Spoil = Callable[["Pool"], None]
+Spoil = Callable[["Town"], None]
 Patch = tuple[Any, str, Any]
 Bug = Callable[[], tuple[list[Patch], Spoil]]
 
 
-def _nothing(_pool: Pool) -> None:
+def _nothing(_town: Town) -> None:
     return
 
 
@@ -171,62 +179,130 @@ def _claims_renumbered() -> tuple[list[Patch], Spoil]:
     return [(machine, "_HANDLERS", {**handlers, events.ProviderRestarted: on_restarted})], _nothing
 
 
-def storm(pool: Pool) -> None:
+def storm(town: Town) -> None:
     """No bug: many more deaths than a plan has, for bugs that only a death at the right point shows."""
+    rng = random.Random(f"storm {town.seed}")
     for number in range(40):
-        process = pool.world.rng.choice([pool.steward, *pool.providers])
-        points = pool.world.rng.randrange(1, 9)
-        pool.world.after(1_000 * number, lambda process=process, points=points: process.doom(points, 300))
+        host, points = rng.choice([town.steward, *town.providers]), rng.randrange(1, 9)
+        town.loop.call_later(number, host.doom, points, 0.3)
 
 
 def _acts_before_writing() -> tuple[list[Patch], Spoil]:
-    def spoil(pool: Pool) -> None:
-        storm(pool)
-        pool.steward.write_ahead = False
-        for each in pool.providers:
-            each.write_ahead = False
+    right = vars(provider_role.Provider)["_keep"]
 
-    return [], spoil
+    async def take(self: Any, given: Any) -> None:
+        """Decides and acts first, and writes what it decided on when that is done."""
+        effects = [effect for event in given for effect in steward_machine.transition(self.state, event)]
+        records = [effect for effect in effects if isinstance(effect, t.RECORDS)]
+        self._start(effect for effect in effects if not isinstance(effect, t.RECORDS))
+        await asyncio.sleep(0.05)
+        self._last = await asyncio.to_thread(self._services.log.append, steward_role.STREAM, [*map(encode, given)])
+        await asyncio.to_thread(self._keep, records)
+        self.records.tell(records)
+        for event in given:
+            if isinstance(event, t.LedgerClosed):
+                self._watches.stop(event.lease)
+                self.lanes.close(event.lease)
+
+    async def keep(self: Any, records: Any, effects: Any) -> None:
+        self.spawn(right(self, records, effects), "late writing")
+        await asyncio.sleep(0)
+
+    return [(steward_role.Steward, "_take", take), (provider_role.Provider, "_keep", keep)], storm
+
+
+def _claims_before_writing() -> tuple[list[Patch], Spoil]:
+    async def keep(self: Any, records: Any, effects: Any) -> None:
+        """Tells of claims before what they follow from is on disk."""
+        told = [effect for effect in effects if isinstance(effect, events.EmitEvent | events.SignClaim)]
+        await self.feeds.append(told)
+        await asyncio.sleep(0.05)
+        if records:
+            await asyncio.to_thread(self.services.log.append, provider_role.STREAM, records)
+
+    return [(provider_role.Provider, "_keep", keep)], storm
 
 
 def _disk_lies() -> tuple[list[Patch], Spoil]:
-    def spoil(pool: Pool) -> None:
-        for each in (pool.steward, *pool.providers):
-            each.disk = Disk(flushes=False)
+    def spoil(town: Town) -> None:
+        for host in (town.steward, *town.providers):
+            host.log_disk.flushes = False
 
     return [], spoil
 
 
 def _events_go_first() -> tuple[list[Patch], Spoil]:
-    def compact(self: Any) -> None:
+    async def compact(self: Any) -> None:
         """Forgets the events before their snapshot is written."""
-        number = self.log.append(steward_process.STREAM, [])
-        self.log.cut(steward_process.STREAM, number, {})
-        self.point()
-        self.log.put(steward_process.SNAPSHOT, write_snapshot(self.state, number))
-        self._snapshot = number
+        if self._since_bytes:
+            self._services.log.cut(steward_role.STREAM, self._last, {})
+            await asyncio.sleep(0.05)
+            raw = snapshot.write_snapshot(self.state, self._last)
+            self._services.log.put(steward_role.SNAPSHOT, raw)
+            self._since_bytes = 0
 
-    return [(steward_process.Steward, "_compact", compact)], storm
+    return [(steward_role.Steward, "_compact", compact)], storm
 
 
 def _trusting_close() -> tuple[list[Patch], Spoil]:
-    def spoil(pool: Pool) -> None:
-        pool.steward.trusting = True
+    right = vars(effects.Performer)["_close"]
 
-    return [], spoil
+    async def close(self: Any, effect: t.CloseLease) -> t.StewardEvent:
+        """Believes a provider that says that it has closed."""
+        asked = vars(effects.Performer)["_ask_to_close"]
+        try:
+            return await right(self, effect)
+        except UnavailableError:
+            await asked(self, effect)
+            return t.LedgerClosed(self._now(), effect.lease, effect.cumulative_ucr, 0, 0)
+
+    return [(effects.Performer, "_close", close)], _nothing
+
+
+def _bond_kept() -> tuple[list[Patch], Spoil]:
+    right = vars(effects.Performer)["_bank"]
+
+    async def bank(self: Any, request: Any) -> Any:
+        """Leaves out the word that frees the bond of a lease which its provider has closed."""
+        if isinstance(request, CloseEscrow):
+            settled = await right(self, GetSettlement(request.lease))
+            if settled.settlement is not None and decode(Settlement, settled.settlement.body).closed_ms:
+                return None
+        return await right(self, request)
+
+    return [(effects.Performer, "_bank", bank)], _nothing
+
+
+def _voucher_forgotten() -> tuple[list[Patch], Spoil]:
+    handlers = vars(machine)["_HANDLERS"]
+    right = handlers[events.PeerPaid]
+
+    def on_paid(state: events.ProviderState, event: Any) -> Any:
+        """Says that it has the voucher, and writes nothing down."""
+        before = state.changes
+        try:
+            return right(state, event)
+        finally:
+            state.changes = before
+
+    return [(machine, "_HANDLERS", {**handlers, events.PeerPaid: on_paid})], storm
 
 
 def _bank_forgets() -> tuple[list[Patch], Spoil]:
-    def spoil(pool: Pool) -> None:
-        """A bank that loses an escrow row of the last second when it dies."""
+    def spoil(town: Town) -> None:
+        """A bank that loses the escrow rows of the last seconds when it dies."""
 
-        def lose() -> None:
-            rows = pool.bank.ledger.rows
-            young = [k for k, r in rows.items() if isinstance(r, EscrowRow) and r.opened_ms > pool.world.now_ms - 5_000]
-            for key in young:
-                del rows[key]
+        def lose(host: Host) -> None:
+            rows, young_ms = town.ledger.rows, town.bank.clock.now_ms() - 5_000
+            if host is town.bank:
+                for key in [k for k, r in rows.items() if isinstance(r, EscrowRow) and r.opened_ms > young_ms]:
+                    del rows[key]
+            right(host)
 
-        vars(pool.bank)["on_death"] = lose
+        right = town.dying
+        vars(town)["dying"] = lose
+        for at_s in (2.5, 5.0, 9.0):
+            town.loop.call_later(at_s, town.bank.kill, 0.5)
 
     return [], spoil
 
@@ -251,12 +327,15 @@ BUGS: dict[str, Bug] = {
     "events-go-first": _events_go_first,
     "trusting-close": _trusting_close,
     "bank-forgets": _bank_forgets,
+    "claims-before-writing": _claims_before_writing,
+    "bond-kept": _bond_kept,
+    "voucher-forgotten": _voucher_forgotten,
 }
 
 
 @contextmanager
 def planted(name: str) -> Iterator[Spoil]:
-    """While open, the rules have the bug `name` ("" for none); call what it gives with the pool before it runs.
+    """While open, the rules have the bug `name` ("" for none); call what it gives with the town before it runs.
     KeyError for a bug that is not there. Changes modules: not for threads."""
     patches, spoil = BUGS[name]() if name else ([], _nothing)
     before: list[Patch] = [(place, attribute, vars(place)[attribute]) for place, attribute, _ in patches]

@@ -5,6 +5,9 @@ simulator find what real ones would."""
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import lru_cache
+
+from blake3 import blake3
 
 from fallow.kinds.chain import PREFIX
 from fallow.kinds.train.tasks import TrainAudit, TrainChecked, TrainRound, TrainValue
@@ -16,12 +19,46 @@ from fallow.kinds.train.trace import (
     moments_name,
     theta_name,
 )
-from fallow.sim.people import digest
+from fallow.units import BlobId
 from fallow.wire import codec
+from fallow.wire.blob_id import blob_id, chunk_hash
 from fallow.wire.tasks import Part, TaskOutput, TaskSpec
 
 PARAMETERS = 1_000
 STATE_BYTES = 4_000
+_FILES: dict[bytes, bytes] = {}
+"""What is in the blobs that were made, without the zeros at the end."""
+
+
+def digest(*parts: object) -> bytes:
+    """32 bytes that follow from what is said and from nothing else."""
+    return blake3(repr(parts).encode()).digest()
+
+
+@lru_cache(maxsize=20_000)
+def _id(content: bytes, size_bytes: int) -> BlobId:
+    data = content + bytes(size_bytes - len(content))
+    return blob_id((chunk_hash(data),), size_bytes)
+
+
+def made(size_bytes: int, *parts: object) -> BlobId:
+    """The id of a file of that size, 32 bytes or more, that follows from what is said."""
+    content = digest(*parts)
+    found = _id(content, size_bytes)
+    if len(_FILES) > 100_000:
+        _FILES.clear()
+    _FILES[found] = content
+    return found
+
+
+def content(part: Part) -> bytes:
+    """The bytes of a file that was made in this process. KeyError for any other."""
+    found = _FILES[part.blob]
+    return found + bytes(part.size_bytes - len(found))
+
+
+def _state(*parts: object) -> bytes:
+    return made(STATE_BYTES, *parts)
 
 
 def committed(
@@ -37,13 +74,13 @@ def committed(
         gives = _after(root, link, index, found)
         if skipped and link.first in skipped:
             idle = (found[theta_name(link.first)], found[moments_name(link.first, steps)])
-            gives = idle if len(link.gives) > 1 else (digest("no gradient", root, index),)
+            gives = idle if len(link.gives) > 1 else (_state("no gradient", root, index),)
         elif index in flipped:
-            gives = tuple(digest("flipped", blob) for blob in gives)
+            gives = tuple(_state("flipped", blob) for blob in gives)
         found |= dict(zip(link.gives, gives, strict=True))
     found["update"] = _update(root, found[theta_name(steps)])
     if params.checkpoint:
-        found["checkpoint"] = digest("checkpoint", params.round, params.manifests)
+        found["checkpoint"] = _state("checkpoint", params.round, params.manifests)
     parts = tuple(Part(name, blob, STATE_BYTES) for name, blob in sorted(found.items()))
     loss = f"{3 - params.round / 10:.6f}" if params.evaluate else ""
     return TaskOutput(codec.encode(TrainValue(state_of(params), loss, spec.units)), parts)
@@ -74,13 +111,13 @@ def _root(spec: TaskSpec, params: TrainRound) -> bytes:
 
 
 def _start(root: bytes) -> tuple[bytes, bytes]:
-    return digest("theta", root), digest("moments", root)
+    return _state("theta", root), _state("moments", root)
 
 
 def _after(root: bytes, link: Link, index: int, found: dict[str, bytes]) -> tuple[bytes, ...]:
     before = [found[name] for name in link.needs]
-    return tuple(digest("link", root, index, before, number) for number in range(len(link.gives)))
+    return tuple(_state("link", root, index, before, number) for number in range(len(link.gives)))
 
 
 def _update(root: bytes, last: bytes) -> bytes:
-    return digest("update", root, last)
+    return _state("update", root, last)

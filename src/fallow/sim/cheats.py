@@ -1,27 +1,32 @@
-"""The gallery of cheats: what a dishonest provider does differently from an honest one. Each is a set of `Ways` around
-the same brain, since whoever cheats may run any code but must speak the protocol to be paid."""
+"""The gallery of cheats: what a dishonest provider does otherwise than an honest one. Each is a set of `Ways` around
+the node's own code: in the place of its worker's answers, of what its peers are answered, or beside it. Whoever
+cheats may run any code, but must speak the protocol to be paid."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from fallow.errors import FallowError
 from fallow.kinds.train.tasks import TrainParams, TrainRound
-from fallow.rules.provider import events as t
 from fallow.sim import chain
-from fallow.sim.people import digest
-from fallow.sim.work import wrong_output
+from fallow.sim.chain import digest
+from fallow.sim.work import honest_output, lane_value, wrong_output
 from fallow.wire import codec
 from fallow.wire.claims import MerkleTree, output_hash, task_leaf
-from fallow.wire.documents import Signed, Voucher
+from fallow.wire.documents import ClaimRoot, Signed, Voucher
 from fallow.wire.ledger import CloseEscrow, Redeem
 from fallow.wire.messages import (
     AssignTask,
+    BlobFound,
+    BlobStat,
     Claimed,
     CloseLease,
-    LeaseBody,
+    LaneClaimed,
+    LeaseEvent,
     Message,
     Ok,
     OpenLane,
@@ -31,49 +36,45 @@ from fallow.wire.messages import (
 from fallow.wire.tasks import TaskOutput, TaskSpec
 
 if TYPE_CHECKING:
-    from fallow.sim.provider import Provider
+    from fallow.sim.host import Host
+
+MISCHIEF_S = 2.0
 
 
 class Ways:
-    """Those of an honest provider. `breaks` is the probability that a worker dies; an honest machine may break too."""
+    """Those of an honest provider."""
 
     honest = True
-    closes = True
-    breaks = 0.0
 
-    def __init__(self, salt: object = "") -> None:
-        self.salt = salt
+    def __init__(self, salt: object = "", rng: random.Random | None = None) -> None:
+        self.salt, self.rng = salt, rng or random.Random(repr(salt))
 
-    def answers(self, me: Provider, request: Message) -> bool:
-        """Whether a request is heard."""
+    def hears(self, request: Message) -> bool:
+        """Whether a request is answered at all."""
         return True
 
     def instead(self, request: Message) -> Message | None:
         """An answer that is given without doing anything."""
         return None
 
-    def serves(self, blob: bytes) -> bool:
-        """Whether a blob that is here is handed out."""
-        return True
-
-    def work_ms(self, worked_ms: int) -> int:
+    def seconds(self, spec: TaskSpec, honest_s: float) -> float:
         """How long the work takes."""
-        return worked_ms
+        return honest_s
 
-    def output(self, me: Provider, effect: t.StartTask, honest: TaskOutput) -> TaskOutput | None:
-        """What the worker gives; None for nothing, ever."""
-        return honest
+    def output(self, spec: TaskSpec) -> TaskOutput:
+        """What the worker gives."""
+        return honest_output(spec)
 
-    def claims(self, me: Provider, effect: t.SignClaim, honest: LeaseBody) -> Sequence[LeaseBody]:
-        """What is told of a finished task."""
-        return (honest,)
-
-    def lane(self, number: int, honest: bytes) -> tuple[bytes, int]:
+    def lane(self, number: int, params: bytes, seed: int) -> tuple[bytes, int]:
         """The answer to a lane task and its units."""
-        return honest, 1
+        return lane_value(params, seed), 1
 
-    def mischief(self, me: Provider) -> None:
-        """Done every two seconds."""
+    def events(self, me: Host, event: LeaseEvent) -> Sequence[LeaseEvent]:
+        """What is told of an event of a lease."""
+        return (event,)
+
+    async def mischief(self, me: Host) -> None:
+        """Done every `MISCHIEF_S`."""
 
 
 class Cheat(Ways):
@@ -85,21 +86,21 @@ class Cheat(Ways):
 class WrongResult(Cheat):
     """Takes the money and gives noise of the right form."""
 
-    def output(self, me: Provider, effect: t.StartTask, honest: TaskOutput) -> TaskOutput | None:
-        return wrong_output(effect.spec, self.salt)
+    def output(self, spec: TaskSpec) -> TaskOutput:
+        return wrong_output(spec, self.salt)
 
-    def lane(self, number: int, honest: bytes) -> tuple[bytes, int]:
-        return digest("lie", self.salt, honest), 1
+    def lane(self, number: int, params: bytes, seed: int) -> tuple[bytes, int]:
+        return digest("lie", self.salt, params), 1
 
 
 class Lazy(WrongResult):
     """Does not work at all, and is very fast at it; some of its answers are right by luck."""
 
-    def work_ms(self, worked_ms: int) -> int:
-        return 5
+    def seconds(self, spec: TaskSpec, honest_s: float) -> float:
+        return 0.005
 
-    def output(self, me: Provider, effect: t.StartTask, honest: TaskOutput) -> TaskOutput | None:
-        return honest if me.world.chance(0.3) else wrong_output(effect.spec, self.salt)
+    def output(self, spec: TaskSpec) -> TaskOutput:
+        return honest_output(spec) if self.rng.random() < 0.3 else super().output(spec)
 
 
 class Replayer(Cheat):
@@ -107,40 +108,39 @@ class Replayer(Cheat):
 
     old: TaskOutput | None = None
 
-    def output(self, me: Provider, effect: t.StartTask, honest: TaskOutput) -> TaskOutput | None:
-        if self.old is None:
-            self.old = honest
+    def output(self, spec: TaskSpec) -> TaskOutput:
+        self.old = self.old or honest_output(spec)
         return self.old
 
 
 class Skip(Cheat):
     """Leaves out a tenth of its training steps, at least one, and claims that it took them."""
 
-    def output(self, me: Provider, effect: t.StartTask, honest: TaskOutput) -> TaskOutput | None:
-        params = _round_of(effect.spec)
+    def output(self, spec: TaskSpec) -> TaskOutput:
+        params = _round_of(spec)
         if params is None:
-            return honest
+            return honest_output(spec)
         steps = params.recipe.inner_steps
-        skipped = me.world.rng.sample(range(steps), -(-steps // 10))
-        return chain.committed(effect.spec, params, skipped=set(skipped))
+        return chain.committed(spec, params, skipped=set(self.rng.sample(range(steps), -(-steps // 10))))
 
 
 class Flip(Cheat):
     """Alters one element of one gradient."""
 
-    def output(self, me: Provider, effect: t.StartTask, honest: TaskOutput) -> TaskOutput | None:
-        params = _round_of(effect.spec)
+    def output(self, spec: TaskSpec) -> TaskOutput:
+        params = _round_of(spec)
         if params is None:
-            return honest
+            return honest_output(spec)
         links = chain.cut_for(params.recipe, chain.PARAMETERS).links(params.recipe.inner_steps)
-        return chain.committed(effect.spec, params, flipped={me.world.rng.randrange(links)})
+        return chain.committed(spec, params, flipped={self.rng.randrange(links)})
 
 
 class FalseAlarm(Cheat):
     """Trains honestly, and says of others that they did not."""
 
-    def output(self, me: Provider, effect: t.StartTask, honest: TaskOutput) -> TaskOutput | None:
-        return honest if honest.parts else wrong_output(effect.spec, self.salt)
+    def output(self, spec: TaskSpec) -> TaskOutput:
+        honest = honest_output(spec)
+        return honest if honest.parts else wrong_output(spec, self.salt)
 
 
 class Smart(WrongResult):
@@ -148,39 +148,37 @@ class Smart(WrongResult):
 
     done = 0
 
-    def output(self, me: Provider, effect: t.StartTask, honest: TaskOutput) -> TaskOutput | None:
+    def output(self, spec: TaskSpec) -> TaskOutput:
         self.done += 1
-        return honest if self.done <= 3 else wrong_output(effect.spec, self.salt)
+        return honest_output(spec) if self.done <= 3 else super().output(spec)
 
-    def lane(self, number: int, honest: bytes) -> tuple[bytes, int]:
-        return (honest, 1) if number <= 10 else (digest("lie", self.salt, honest), 1)
+    def lane(self, number: int, params: bytes, seed: int) -> tuple[bytes, int]:
+        return (lane_value(params, seed), 1) if number <= 10 else super().lane(number, params, seed)
 
 
 class Withholder(Cheat):
     """Claims, and hands out no blobs."""
 
-    def serves(self, blob: bytes) -> bool:
-        return False
+    def instead(self, request: Message) -> Message | None:
+        return BlobFound(None) if isinstance(request, BlobStat) else None
 
 
 class Silent(Cheat):
-    """Takes tasks and never answers."""
+    """Takes tasks and mostly never answers."""
 
-    def output(self, me: Provider, effect: t.StartTask, honest: TaskOutput) -> TaskOutput | None:
-        return None if me.world.chance(0.7) else honest
+    def seconds(self, spec: TaskSpec, honest_s: float) -> float:
+        return 1e9 if self.rng.random() < 0.7 else honest_s
 
 
 class Vanisher(Cheat):
     """Bids, signs, and is never heard of again."""
 
-    def answers(self, me: Provider, request: Message) -> bool:
+    def hears(self, request: Message) -> bool:
         return not isinstance(request, AssignTask | WatchLease | CloseLease | PayVoucher | OpenLane)
 
 
 class Hostage(Cheat):
     """Says that it closes the lease, and keeps the escrow locked."""
-
-    closes = False
 
     def instead(self, request: Message) -> Message | None:
         return Ok() if isinstance(request, CloseLease) else None
@@ -189,70 +187,75 @@ class Hostage(Cheat):
 class Equivocator(Cheat):
     """Signs two answers with one number and shows both."""
 
-    def claims(self, me: Provider, effect: t.SignClaim, honest: LeaseBody) -> Sequence[LeaseBody]:
-        return (honest, *_claim_of(me, effect, digest("two-faced", effect.task)))
+    def events(self, me: Host, event: LeaseEvent) -> Sequence[LeaseEvent]:
+        if not isinstance(event.body, Claimed):
+            return (event,)
+        return (event, _claim_of(me, event.body, event.body.task, digest("two-faced", event.body.task)))
 
 
 class Inventor(Cheat):
     """Claims work that it was never given, and what it was given over and over."""
 
-    def claims(self, me: Provider, effect: t.SignClaim, honest: LeaseBody) -> Sequence[LeaseBody]:
-        if not effect.task:
-            return (honest, honest)
-        invented = msgspec.structs.replace(effect, task=digest("invented", effect.sequence))
-        known = [task for lease in me.state.leases.values() for task in lease.tasks if task != effect.task]
-        others = [msgspec.structs.replace(effect, task=task) for task in known[:2]]
-        extra = [body for one in (invented, *others) for body in _claim_of(me, one, b"nothing")]
-        return (honest, *extra, honest, honest)
+    def __init__(self, salt: object = "", rng: random.Random | None = None) -> None:
+        super().__init__(salt, rng)
+        self.told: list[tuple[bytes, LeaseEvent]] = []
 
-    def mischief(self, me: Provider) -> None:
-        for lease_id in me.state.leases:
-            told = me.streams.told(lease_id)
-            for event in me.world.rng.sample(told, min(2, len(told))) if len(told) < 60 else ():
-                me.streams.append(lease_id, 0, event.at_ms, event.body)
+    def events(self, me: Host, event: LeaseEvent) -> Sequence[LeaseEvent]:
+        body = event.body
+        if isinstance(body, LaneClaimed):
+            return (event, _unnumbered(event), _second_root(me, body))
+        if not isinstance(body, Claimed):
+            return (event,)
+        lease = codec.decode(ClaimRoot, body.claim.body).lease
+        others = [old for under, old in self.told if under == lease and isinstance(old.body, Claimed)][-2:]
+        self.told.append((lease, event))
+        invented = _claim_of(me, body, digest("invented", event.sequence), b"nothing")
+        return (event, invented, *map(_unnumbered, others), _unnumbered(event))
 
 
 class Overmeter(Cheat):
     """Runs the meter: claims more units than the task has."""
 
-    def claims(self, me: Provider, effect: t.SignClaim, honest: LeaseBody) -> Sequence[LeaseBody]:
-        root = msgspec.structs.replace(effect.root, units=effect.root.units * 10 + 1)
-        return (me.claim_body(effect, root),)
+    def events(self, me: Host, event: LeaseEvent) -> Sequence[LeaseEvent]:
+        if not isinstance(event.body, Claimed):
+            return (event,)
+        root = codec.decode(ClaimRoot, event.body.claim.body)
+        claim = me.sign_unseen(msgspec.structs.replace(root, units=root.units * 10 + 1))
+        return (msgspec.structs.replace(event, body=msgspec.structs.replace(event.body, claim=claim)),)
 
-    def lane(self, number: int, honest: bytes) -> tuple[bytes, int]:
-        return honest, 5
+    def lane(self, number: int, params: bytes, seed: int) -> tuple[bytes, int]:
+        return lane_value(params, seed), 5
 
 
 class Copycat(Cheat):
     """Shows another provider's signed claim as its own."""
 
-    seen: list[Claimed]
-
-    def __init__(self, salt: object = "", seen: list[Claimed] | None = None) -> None:
-        super().__init__(salt)
-        self.seen = seen if seen is not None else []
-
-    def claims(self, me: Provider, effect: t.SignClaim, honest: LeaseBody) -> Sequence[LeaseBody]:
-        if not effect.task:
-            return (honest,)
-        copied = [claim for claim in self.seen if claim.task == effect.task] or self.seen[-1:]
-        return tuple(msgspec.structs.replace(claim, task=effect.task) for claim in copied[:1]) or (honest,)
+    def events(self, me: Host, event: LeaseEvent) -> Sequence[LeaseEvent]:
+        if not isinstance(event.body, Claimed):
+            return (event,)
+        shown, task = me.town.shown, event.body.task
+        copied = [claim for claim in shown if claim.task == task] or shown[-1:]
+        bodies = [msgspec.structs.replace(claim, task=task) for claim in copied[:1]] or [event.body]
+        return (msgspec.structs.replace(event, body=bodies[0]),)
 
 
 class Forger(Cheat):
     """Brings vouchers to the bank that nobody signed, or that others were given, and closes early."""
 
-    def mischief(self, me: Provider) -> None:
-        for lease_id, lease in list(me.state.leases.items()):
-            forged = me.person.sign_unseen(Voucher(lease_id, lease.document.cap_ucr))
-            vouchers = [forged]
-            if lease.voucher is not None:
-                raised = Signed(forged.body, lease.voucher.signature)
-                vouchers += [raised, lease.voucher, lease.voucher]
-            for voucher in vouchers:
-                me.call(me.bank, Redeem(voucher), 2_000, lambda _answer: None)
-            if me.world.chance(0.05):
-                me.call(me.bank, CloseEscrow(lease_id), 2_000, lambda _answer: None)
+    async def mischief(self, me: Host) -> None:
+        for lease, entry in list(me.provider_state.leases.items()):
+            forged = me.sign_unseen(Voucher(lease, entry.document.cap_ucr))
+            requests: list[Message] = [Redeem(forged)]
+            if entry.voucher is not None:
+                raised = Signed(forged.body, entry.voucher.signature)
+                requests += [Redeem(raised), Redeem(entry.voucher), Redeem(entry.voucher)]
+            if self.rng.random() < 0.05:
+                requests.append(CloseEscrow(lease))
+            for request in requests:
+                try:
+                    await me.services.rpc.call(me.services.bank, request, 2.0)
+                except FallowError:
+                    return
 
 
 def _round_of(spec: TaskSpec) -> TrainRound | None:
@@ -260,14 +263,25 @@ def _round_of(spec: TaskSpec) -> TrainRound | None:
     return params if isinstance(params, TrainRound) and params.recipe.exact else None
 
 
-def _claim_of(me: Provider, effect: t.SignClaim, value: bytes) -> tuple[LeaseBody, ...]:
+def _unnumbered(event: LeaseEvent) -> LeaseEvent:
+    """The same told again, as if it were new."""
+    return msgspec.structs.replace(event, sequence=0)
+
+
+def _claim_of(me: Host, claimed: Claimed, task: bytes, value: bytes) -> LeaseEvent:
     """A well-signed claim of the same number over something else."""
-    if not effect.task:
-        return ()
+    root = codec.decode(ClaimRoot, claimed.claim.body)
     output = TaskOutput(value, ())
-    tree = MerkleTree([task_leaf(effect.task, output_hash(output), effect.root.units)])
-    root = msgspec.structs.replace(effect.root, root=tree.root)
-    return (me.claim_body(msgspec.structs.replace(effect, output=output), root),)
+    tree = MerkleTree([task_leaf(task, output_hash(output), root.units)])
+    claim = me.sign_unseen(msgspec.structs.replace(root, root=tree.root))
+    return LeaseEvent(0, 0, msgspec.structs.replace(claimed, task=task, output=output, claim=claim))
+
+
+def _second_root(me: Host, body: LaneClaimed) -> LeaseEvent:
+    """Another signed claim, with another number, over the same answers of a lane."""
+    root = codec.decode(ClaimRoot, body.claim.body)
+    claim = me.sign_unseen(msgspec.structs.replace(root, sequence=root.sequence + 100_000))
+    return LeaseEvent(0, 0, LaneClaimed(claim, body.first))
 
 
 EXACT_ONLY = ("skip", "flip", "alarm")
@@ -277,5 +291,4 @@ GALLERY: dict[str, type[Cheat]] = {
     "copycat": Copycat, "forge": Forger, "skip": Skip, "flip": Flip, "alarm": FalseAlarm,
 }  # fmt: skip
 """By name. Those of EXACT_ONLY are honest at all work that is not committed to link by link. "sybil" (one account,
-several nodes) and "collude" (two accounts, one lie) are several WrongResults with one salt; `sim/pool.py` makes
-them."""
+several nodes) and "collude" (two accounts, one lie) are several WrongResults with one salt."""

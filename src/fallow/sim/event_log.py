@@ -10,6 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from fallow.errors import fail
 
+Written = Callable[[Mapping[str, Sequence[bytes]], Mapping[str, bytes]], None]
+
+
+def _unseen(_events: Mapping[str, Sequence[bytes]], _cells: Mapping[str, bytes]) -> None:
+    return
+
 
 class Disk:
     """What outlives the process. `crash` forgets what was written since the last flush and breaks the logs that are
@@ -21,6 +27,8 @@ class Disk:
         self.writes = 0
         self.crash_before: Callable[[int], bool] = lambda _write: False
         """Asked before each write (they count up from 1) whether the machine dies there, in mid-append."""
+        self.written: Written = _unseen
+        """Told after each write what was written; the machine may die in it."""
         self.streams: dict[str, list[bytes]] = {}
         self.cells: dict[str, bytes] = {}
         self.cuts: dict[str, int] = {}
@@ -36,6 +44,7 @@ class Disk:
         self.cells |= cells
         if self.flushes:
             self.flush(streams, cells)
+        self.written(streams, cells)
 
     def _count(self) -> None:
         self.writes += 1
@@ -55,6 +64,7 @@ class Disk:
             values |= cells
             for key in gone:
                 values.pop(key, None)
+        self.written({}, cells)
 
     def flush(self, streams: Mapping[str, Sequence[bytes]], cells: Mapping[str, bytes]) -> None:
         """Make what was just written safe."""

@@ -1,18 +1,30 @@
-"""`python -m fallow.sim.run --seed N [--count N] [--bug NAME] [--trace]`: run simulated worlds, say what happened, and
-on failure how to see it again."""
+"""`python -m fallow.sim.run --seed N [--count N] [--bug NAME] [--trace] [--keep 0,3] [--shrink]`: run simulated worlds,
+say what happened, and on failure how to see it again. `--keep` leaves of the plan's faults and cheats only those with
+these numbers; `--shrink` looks for the fewest that fail."""
 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import traceback
-from typing import NamedTuple
+import warnings
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
 
+import structlog
+
+from fallow.node.provider import role as provider_role
+from fallow.node.steward import role as steward_role
 from fallow.sim.bugs import BUGS, planted
-from fallow.sim.faults import Plan, draw
-from fallow.sim.pool import Pool
+from fallow.sim.host import LIFE
+from fallow.sim.loop import Stuck, VirtualLoop, play
+from fallow.sim.plan import Plan, draw
+from fallow.sim.referee import Violation
 from fallow.sim.seals import stand_in
-from fallow.sim.world import Violation, World
+from fallow.sim.town import Town
 
 
 class Outcome(NamedTuple):
@@ -20,50 +32,131 @@ class Outcome(NamedTuple):
 
     seed: int
     plan: Plan
-    pool: Pool
+    town: Town
     failure: str
 
     @property
     def trace(self) -> str:
         """The hash of all that happened."""
-        return self.pool.world.trace
+        return self.town.trace
 
 
-def simulate(seed: int, bug: str = "", *, keep_lines: bool = False) -> Outcome:
-    """Run the world of `seed`, with a planted `bug` when asked for. KeyError for a bug that is not there."""
-    plan = draw(seed)
-    with stand_in(), planted(bug) as spoil:
-        pool = Pool(World(seed, keep_lines=keep_lines), plan)
-        spoil(pool)
-        failure = ""
+@contextmanager
+def _listening(town: list[Town]) -> Iterator[None]:
+    """While open, nothing is logged, but that a node logs an error of its own (not a peer's) is a finding."""
+
+    def hear(_logger: object, _name: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+        host, life = LIFE.get((None, 0))
+        if town and host is not None and host.lives(life):
+            town[0].referee.wrong(
+                f"{host.name} had an error of its own: {event.get('event')} {event.get('exc_info')!r}"
+            )
+        raise structlog.DropEvent
+
+    before = structlog.get_config()
+    structlog.configure(processors=[hear], wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    try:
+        with warnings.catch_warnings():  # whoever dies leaves something that was never awaited
+            warnings.simplefilter("ignore", RuntimeWarning)
+            yield
+    finally:
+        structlog.configure(**before)
+
+
+@contextmanager
+def _often() -> Iterator[None]:
+    """While open, nodes make snapshots long before they would in production."""
+    places: tuple[tuple[Any, str, int], ...] = (
+        (steward_role, "COMPACT_BYTES", 30_000), (provider_role, "SNAPSHOT_EVERY", 40),
+    )  # fmt: skip
+    before = [vars(place)[name] for place, name, _ in places]
+    for place, name, value in places:
+        setattr(place, name, value)
+    try:
+        yield
+    finally:
+        for (place, name, _), value in zip(places, before, strict=True):
+            setattr(place, name, value)
+
+
+def simulate(seed: int, bug: str = "", plan: Plan | None = None) -> Outcome:
+    """Run the world of `seed` (or `plan` with its chances), with a planted `bug` when asked for. KeyError for a bug
+    that is not there."""
+    drawn, towns, failure = plan or draw(seed), list[Town](), ""
+
+    async def main(loop: VirtualLoop) -> None:
+        towns.append(Town(loop, seed, drawn))
+        spoil(towns[0])
+        await towns[0].run()
+
+    with stand_in(), planted(bug) as spoil, _listening(towns), _often():
         try:
-            pool.run()
+            play(main)
         except Violation as violation:
             failure = str(violation)
-        except Exception as error:  # noqa: BLE001 - whatever the rules raise is a finding, and the task ends here
+        except Stuck:
+            failure = "everything waits for ever"
+        except Exception as error:  # noqa: BLE001 - whatever is raised is a finding, and the task ends here
             failure = f"{type(error).__name__}: {error}\n{traceback.format_exc(limit=-6)}"
-    return Outcome(seed, plan, pool, failure)
+    return Outcome(seed, drawn, towns[0], failure)
 
 
-def replay_command(seed: int, bug: str = "") -> str:
+# fewer faults, the same failure ---------------------------------------------------------------------------------------
+
+
+def kept(plan: Plan, keep: set[int]) -> Plan:
+    """The plan with only some of its faults, cheats and jobs: those with these numbers, counted through in this
+    order."""
+    faults, cheats = len(plan.happenings), [p.name for p in plan.providers if p.way != "honest"]
+    gone = {name for number, name in enumerate(cheats, faults) if number not in keep}
+    first = faults + len(cheats)
+    happenings = tuple(
+        one for number, one in enumerate(plan.happenings) if number in keep and not gone.intersection(one.who)
+    )
+    providers = tuple(provider for provider in plan.providers if provider.name not in gone)
+    jobs = tuple(job for number, job in enumerate(plan.jobs, first) if number in keep)
+    return replace(plan, happenings=happenings, providers=providers, jobs=jobs)
+
+
+def everything(plan: Plan) -> set[int]:
+    """The numbers of all that `kept` can leave out."""
+    return set(range(len(plan.happenings) + len(plan.cheats) + len(plan.jobs)))
+
+
+def shrink(seed: int, bug: str = "") -> tuple[set[int], Outcome]:
+    """-> the numbers that are left of a failing world when nothing more can be left out, and that world."""
+    plan = draw(seed)
+    keep, found = everything(plan), simulate(seed, bug)
+    changed = bool(found.failure)
+    while changed:
+        changed = False
+        for number in sorted(keep):
+            fewer = simulate(seed, bug, kept(plan, keep - {number}))
+            if fewer.failure:
+                keep, found, changed = keep - {number}, fewer, True
+    return keep, found
+
+
+def replay_command(seed: int, bug: str = "", keep: set[int] | None = None) -> str:
     """What to type to see it again."""
-    return f"python -m fallow.sim.run --seed {seed}{f' --bug {bug}' if bug else ''} --trace"
+    which = "" if keep is None else f" --keep {','.join(map(str, sorted(keep))) or 'none'}"
+    return f"python -m fallow.sim.run --seed {seed}{f' --bug {bug}' if bug else ''}{which} --trace"
 
 
 def describe(outcome: Outcome) -> str:
     """A few lines for people."""
-    plan, pool, referee = outcome.plan, outcome.pool, outcome.pool.referee
+    plan, town = outcome.plan, outcome.town
     who = f"{len(plan.providers)} providers ({', '.join(plan.cheats) or 'no cheats'})"
-    length = f"{pool.world.steps} steps, {pool.world.elapsed_ms // 1000} virtual s"
+    length = f"{town.network.pieces} messages, {town.loop.time():.0f} virtual s"
     lines = [f"seed {outcome.seed}: {who}, {len(plan.happenings)} faults, {length}"]
     for happening in plan.happenings:
         lines.append(f"  {happening.at_ms:>6} ms {happening.kind} {' '.join(happening.who)} for {happening.for_ms} ms")
-    for name, ended in referee.ended.items():
+    for name, ended in town.referee.ended.items():
         done = sum(output is not None for output in ended.outputs)
-        outcome_text = f"{ended.code} {ended.what}" if ended.code else "done"
-        lines.append(f"  job {name.hex()[:8]}: {outcome_text}; {done} of {len(ended.outputs)} outputs")
-    paid = sum(move.amount_ucr for move in pool.bank.ledger.journal if move.debit.place.name == "ESCROW")
-    lines.append(f"  {len(referee.receipts)} receipts, {paid} ucr out of escrow, {len(referee.caught)} caught")
+        text = f"{ended.code} {ended.what}" if ended.code else "done"
+        lines.append(f"  job {name.hex()[:8]}: {text}; {done} of {len(ended.outputs)} outputs")
+    paid = sum(row.paid_ucr for row in town.escrows())
+    lines.append(f"  {len(town.referee.receipts)} receipts, {paid} ucr paid, {len(town.referee.caught)} caught")
     lines.append(f"  trace {outcome.trace[:16]}")
     if outcome.failure:
         lines.append(f"FAILED: {outcome.failure}")
@@ -76,15 +169,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--count", type=int, default=1, help="how many seeds")
     parser.add_argument("--bug", default="", choices=["", *BUGS], help="a bug to plant, to see it caught")
-    parser.add_argument("--trace", action="store_true", help="print everything that happens")
+    parser.add_argument("--trace", action="store_true", help="print what happens")
+    parser.add_argument("--keep", default="", help="numbers of the faults, cheats and jobs to keep; 'none' for none")
+    parser.add_argument("--shrink", action="store_true", help="leave out what a failure does not need")
     options = parser.parse_args(arguments)
     failed = 0
     for seed in range(options.seed, options.seed + options.count):
-        outcome = simulate(seed, options.bug, keep_lines=options.trace)
-        text = [*outcome.pool.world.lines, describe(outcome)]
+        keep = {int(number) for number in options.keep.split(",") if number.isdecimal()} if options.keep else None
+        outcome = simulate(seed, options.bug, kept(draw(seed), keep) if keep is not None else None)
+        if outcome.failure and options.shrink:
+            keep, outcome = shrink(seed, options.bug)
+        text = [*(outcome.town.lines if options.trace else ()), describe(outcome)]
         if outcome.failure:
             failed += 1
-            text.append(f"Again: {replay_command(seed, options.bug)}")
+            text.append(f"Again: {replay_command(seed, options.bug, keep)}")
         if outcome.failure or options.trace or options.count == 1:
             sys.stdout.write("\n".join(text) + "\n")
     if options.count > 1:

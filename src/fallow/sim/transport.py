@@ -20,31 +20,34 @@ KNOCK_S = 0.05
 MAX_WAITING = 256
 
 
-def _gone(peer: NodeId) -> FallowError:
+def gone(peer: NodeId) -> FallowError:
+    """What a broken connection raises."""
     return fail("E1801", f"The connection to node {peer.hex()[:12]} is gone.")
 
 
 class SimStream:
-    """`ports.Stream` over two pipes."""
+    """`ports.Stream` over two pipes, at the end `end` of a connection."""
 
-    def __init__(self, network: SimNetwork, peer: NodeId, outgoing: Pipe, incoming: Pipe) -> None:
-        self._network, self._peer = network, peer
-        self._out, self._in = outgoing, incoming
+    def __init__(self, end: SimConnection, outgoing: Pipe, incoming: Pipe) -> None:
+        self._end, self._out, self._in = end, outgoing, incoming
 
     async def send(self, data: bytes) -> None:
-        await self._network.pause()
+        if self._end.dead:
+            raise gone(self._end.peer)
+        await self._end.network.carry(self._end, data)
         if not await self._out.write(data):
-            raise _gone(self._peer)
+            raise gone(self._end.peer)
+        self._end.network.carried(self._end)
 
     async def finish(self) -> None:
-        if self._out.broken:
-            raise _gone(self._peer)
+        if self._out.broken or self._end.dead:
+            raise gone(self._end.peer)
         self._out.finish()
 
     async def read(self, limit: int) -> bytes:
         data = await self._in.read(limit)
         if data is None:
-            raise _gone(self._peer)
+            raise gone(self._end.peer)
         return data
 
     @property
@@ -52,6 +55,11 @@ class SimStream:
         return self._out.over and self._in.over
 
     def abort(self) -> None:
+        if not self._end.dead:
+            self.break_()
+
+    def break_(self) -> None:
+        """Both directions are gone."""
         self._out.break_()
         self._in.break_()
 
@@ -59,13 +67,15 @@ class SimStream:
 class SimConnection:
     """`ports.Connection`: one end of a pair that `SimNetwork` made."""
 
-    def __init__(self, network: SimNetwork, peer: NodeId) -> None:
-        self._network, self._peer = network, peer
+    def __init__(self, network: SimNetwork, me: NodeId, peer: NodeId) -> None:
+        self.network, self.me, self._peer = network, me, peer
         self._other: SimConnection | None = None
         self._arrived: asyncio.Queue[SimStream | None] = asyncio.Queue()
-        self._streams: set[SimStream] = set()
+        self._streams: dict[SimStream, None] = {}
         self._slots = asyncio.Semaphore(MAX_STREAMS)
         self.closed = False
+        self.dead = False
+        """Whether its node has died: then it says nothing more, not even that it is gone."""
 
     @property
     def peer(self) -> NodeId:
@@ -75,15 +85,14 @@ class SimConnection:
         self._other = other
 
     async def open(self) -> SimStream:
-        await self._network.pause()
+        await self.network.pause()
         await self._slots.acquire()
-        if self.closed or self._other is None:
+        if self.closed or self.dead or self._other is None:
             self._slots.release()  # the next one in line finds out too
-            raise _gone(self._peer)
+            raise gone(self._peer)
         there, here = Pipe(), Pipe()
-        stream = SimStream(self._network, self._peer, there, here)
-        mirror = SimStream(self._network, self._other.peer, here, there)
-        self._streams.add(stream)
+        stream, mirror = SimStream(self, there, here), SimStream(self._other, here, there)
+        self._streams[stream] = None
         there.on_over = here.on_over = lambda: self._forget(stream)
         self._other.arrive(mirror)
         return stream
@@ -94,7 +103,7 @@ class SimConnection:
     def _forget(self, stream: SimStream) -> None:
         """Called when either direction is over; the stream is when both are."""
         if stream.over and stream in self._streams:
-            self._streams.discard(stream)
+            del self._streams[stream]
             self._slots.release()
 
     async def accepted(self) -> AsyncIterator[SimStream]:
@@ -102,7 +111,8 @@ class SimConnection:
             yield stream
 
     async def close(self) -> None:
-        self.drop()
+        if not self.dead:
+            self.drop()
 
     def drop(self) -> None:
         """Both ends are gone at once, and every stream with them."""
@@ -111,7 +121,7 @@ class SimConnection:
                 end.closed = True
                 end._arrived.put_nowait(None)
                 for stream in list(end._streams):
-                    stream.abort()
+                    stream.break_()
                 end._slots.release()
 
 
@@ -149,7 +159,7 @@ class SimTransport:
     async def close(self) -> None:
         self._network.leave(self)
         for connection in self.connections:
-            connection.drop()
+            await connection.close()
 
 
 class SimNetwork:
@@ -162,16 +172,22 @@ class SimNetwork:
         self._cuts: set[frozenset[NodeId]] = set()
         self._next = 1
 
-    def listen(self, node: NodeId) -> SimTransport:
-        """A node that can be dialled from now on."""
-        place = f"sim:{self._next}"
-        self._next += 1
+    def listen(self, node: NodeId, place: str = "") -> SimTransport:
+        """A node that can be dialled from now on, at `place` when it is given."""
+        place, self._next = place or f"sim:{self._next}", self._next + 1
         self._places[place] = SimTransport(self, node, place)
         return self._places[place]
 
     async def pause(self) -> None:
         if self._delay_s:
             await asyncio.sleep(self._random.expovariate(1 / self._delay_s))
+
+    async def carry(self, end: SimConnection, data: bytes) -> None:
+        """The way of a piece from `end` to its peer. May raise what `gone` gives."""
+        await self.pause()
+
+    def carried(self, end: SimConnection) -> None:
+        """A piece from `end` has arrived."""
 
     async def dial(self, caller: SimTransport, address: NodeAddress) -> SimConnection:
         """Knocks again and again while nobody answers, as a real handshake does."""
@@ -185,11 +201,11 @@ class SimNetwork:
         for place in address.direct:
             found = self._places.get(place)
             # Like the real handshake: whoever listens there must hold the key that was dialled.
-            if found is None or found.node != address.node or not self._hears(caller.node, found.node):
+            if found is None or found.node != address.node or not self.hears(caller.node, found.node):
                 continue
             if found.arrived.qsize() >= MAX_WAITING:
                 continue
-            here, there = SimConnection(self, found.node), SimConnection(self, caller.node)
+            here, there = SimConnection(self, caller.node, found.node), SimConnection(self, found.node, caller.node)
             here.join(there)
             there.join(here)
             caller.remember(here)
@@ -224,5 +240,6 @@ class SimNetwork:
     def heal(self, one: NodeId, other: NodeId) -> None:
         self._cuts.discard(frozenset((one, other)))
 
-    def _hears(self, one: NodeId, other: NodeId) -> bool:
+    def hears(self, one: NodeId, other: NodeId) -> bool:
+        """Whether they are not cut off from each other."""
         return frozenset((one, other)) not in self._cuts

@@ -11,19 +11,19 @@ import pytest
 from tests.node.provider.provider_net import Buyer, Seller, market, open_pool, spec
 
 from fallow.errors import FallowError
+from fallow.node.bank_client import BankClient
 from fallow.node.config import Config, ProviderConfig
 from fallow.node.provider.role import Provider
 from fallow.node.router import Router
-from fallow.ports import Patience, Settlement
 from fallow.wire.claims import merkle_root, output_hash, task_leaf
 from fallow.wire.documents import ClaimRoot
 from fallow.wire.eip712 import open_signed
 from fallow.wire.messages import CancelTask, Claimed, CloseLease, Ok, TaskFailed
 
 
-def bank_of(buyer: Buyer) -> Settlement:
+def bank_of(buyer: Buyer) -> BankClient:
     s = buyer.services
-    return s.settlement(Patience())
+    return BankClient(s.rpc, s.bank, s.clock, s.entropy)
 
 
 async def test_a_task_from_order_to_money(tmp_path: Path) -> None:

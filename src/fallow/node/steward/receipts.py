@@ -18,9 +18,10 @@ from fallow.rules.steward.state import Stage, State
 from fallow.wire.claims import MerkleTree, output_hash
 from fallow.wire.codec import decode
 from fallow.wire.documents import Lease, Order, Signed, Voucher
-from fallow.wire.ledger import Evidence
+from fallow.wire.ledger import Evidence, GetSettlement, SettlementOf
 from fallow.wire.receipts import LaneWork, Receipt, TaskWork, Verdicts, seal
 
+BANK_S = 5.0
 Work = TaskWork | LaneWork
 
 
@@ -161,13 +162,13 @@ class Receipts:
     async def _settlement(self, lease: bytes) -> Signed | None:
         """The bank's latest word, or the last one that we have when it does not answer."""
         try:
-            standing = await self._s.settlement().standing(lease)
+            answer = await self._s.rpc.call(self._s.bank, GetSettlement(lease), BANK_S)
         except FallowError:
             return self._records.settlement(lease)
-        if standing is None:
+        if not isinstance(answer, SettlementOf) or answer.settlement is None:
             return None
-        self._records.keep_settlement(lease, standing.signed)
-        return standing.signed
+        self._records.keep_settlement(lease, answer.settlement)
+        return answer.settlement
 
 
 def _unsigned() -> FallowError:

@@ -4,7 +4,7 @@ provider says is checked here against its signature and its own words before the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import msgspec
 import structlog
@@ -24,6 +24,7 @@ from fallow.wire.messages import (
     LeaseEvent,
     LeaseLeaving,
     LogLine,
+    Message,
     Progress,
     TaskFailed,
     WatchLease,
@@ -32,6 +33,9 @@ from fallow.wire.messages import (
 log = structlog.get_logger()
 
 RETRY_S, RETRY_MOST_S = 0.5, 5.0
+FIRST_S = 10.0
+"""How soon a provider that takes the call says that it hears us. One that never does is not there for us: else it could
+hold a lease to its end by saying nothing."""
 GONE = frozenset({"E1204", "E1302"})
 """A provider's answers that mean: this lease is nothing to me."""
 Tell = Callable[[t.StewardEvent], Awaitable[None]]
@@ -86,7 +90,7 @@ class Watches:
             try:
                 request = WatchLease(effect.lease, self._seen[effect.lease])
                 async with self._s.rpc.open(effect.peer, request) as stream:
-                    async for event in stream:
+                    async for event in _from_the_first(stream):
                         if not isinstance(event, LeaseEvent):
                             raise fail("E1102", "something else than a lease event")
                         wait_s = RETRY_S
@@ -156,3 +160,17 @@ class Watches:
         return t.PeerClaimed(
             now_ms, lease, sequence, body.task, body.output, digest, body.claim, claim_hash, body.holders
         )
+
+
+async def _from_the_first(stream: AsyncIterator[Message | bytes]) -> AsyncIterator[Message | bytes]:
+    """What comes on a stream. Raises UnavailableError E1802 when nothing has come in `FIRST_S`."""
+    try:
+        async with asyncio.timeout(FIRST_S):
+            first = await anext(stream)
+    except StopAsyncIteration:
+        return
+    except TimeoutError:
+        raise fail("E1802", f"Nothing was heard in {FIRST_S:g} s.") from None
+    yield first
+    async for event in stream:
+        yield event

@@ -23,6 +23,7 @@ from fallow.rules.trust import Reason
 
 OPTIMISTIC = frozenset({Reason.SAMPLED, Reason.CLOSING})
 """A claim under such a check is used meanwhile; if it proves false, the log is rolled back."""
+_BLOCKED = (Step.CHECKING, Step.KEEPING, Step.PROVISIONAL)
 
 
 def start(turn: Turn, job: Job) -> None:

@@ -8,12 +8,15 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from fallow.sim.chain import made
 from fallow.sim.cheats import EXACT_ONLY, GALLERY
-from fallow.sim.people import digest
 from fallow.wire.local import BatchJob, JobSpec, LaneJob, TrainJob
 from fallow.wire.tasks import Recipe
 
 RICH_UCR, AMPLE_S = 10_000_000, 300
+MODEL, DATA = made(1_000, "model"), made(1_000, "data")
+"""The blobs that training starts from."""
+KINDS = ("cut", "deaf", "clog", "owner", "full", "jump", "slow")
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,9 @@ class JobPlan:
 
 @dataclass(frozen=True)
 class Happening:
-    """A fault: `kind` is "crash" (at a point soon after `at_ms`), "kill" (between two things), "cut", "deaf" (one way),
-    "clog", or "owner" (comes back to the machine); `who` are names, it lasts `for_ms`."""
+    """A fault: `kind` is "crash" (at the `points`-th write or message after `at_ms`), "kill" (at that moment), "cut"
+    (off from all others), "deaf" (one way), "clog" (late), "owner" (comes back to the machine), "full" (the disk),
+    "jump" (of the clock, back after `for_ms`), "slow" (on the network); `who` are names, it lasts `for_ms`."""
 
     at_ms: int
     kind: str
@@ -58,20 +62,23 @@ class Happening:
 
 @dataclass(frozen=True)
 class Plan:
-    """All of it. After `calm_ms` nothing fails any more, though cheats go on cheating."""
+    """All of it. `loss` and `late` are probabilities for a message: of ten times the usual delay, and of a connection
+    that breaks with it. After `calm_ms` nothing fails any more, though cheats go on cheating."""
 
     providers: tuple[ProviderPlan, ...]
     jobs: tuple[JobPlan, ...]
     happenings: tuple[Happening, ...] = ()
-    delay_mean: int = 20
+    delay_ms: int = 20
     loss: float = 0.0
-    twice: float = 0.0
-    reorder: float = 0.0
-    echoes: float = 0.0
+    late: float = 0.0
     calm_ms: int = 60_000
-    cheats: tuple[str, ...] = ()
     accuses: bool = False
     """Whether the requester itself cheats: it charges honest providers with false evidence."""
+
+    @property
+    def cheats(self) -> tuple[str, ...]:
+        """The ways of those who cheat."""
+        return tuple(provider.way for provider in self.providers if provider.way != "honest")
 
 
 def draw(seed: int) -> Plan:
@@ -89,13 +96,10 @@ def draw(seed: int) -> Plan:
         providers=providers,
         jobs=jobs,
         happenings=happenings,
-        delay_mean=rng.choice((5, 20, 100)),
-        loss=rng.choice((0, 0.02, 0.1)) if rough else 0,
-        twice=rng.choice((0, 0.02, 0.1)) if rough else 0,
-        reorder=rng.choice((0, 0.05, 0.2)) if rough else 0,
-        echoes=rng.choice((0, 0.05)),
+        delay_ms=rng.choice((5, 20, 100)),
+        loss=rng.choice((0, 0.002, 0.01)) if rough else 0,
+        late=rng.choice((0, 0.05, 0.2)) if rough else 0,
         calm_ms=calm_ms,
-        cheats=cheats,
         accuses=rng.random() < 0.15,
     )
 
@@ -146,7 +150,7 @@ def _draw_job(rng: random.Random, number: int, calm_ms: int, *, collude: bool) -
             "lora", inner_steps=2, sequence_tokens=10, rounds=rng.choice((1, 2, 3, 10)), holdout_sequences=1,
             ahead=rng.choice((0, 1)),
         )  # fmt: skip
-        work: TrainJob | BatchJob | LaneJob = TrainJob(digest("model"), digest("data"), recipe, 1_000)
+        work: TrainJob | BatchJob | LaneJob = TrainJob(MODEL, DATA, recipe, 1_000)
     elif kind == "batch":
         params = tuple(f"{name} {n}".encode() for n in range(rng.choice((1, 4, 12, 20))))
         work = BatchJob("echo", params, (), rng.choice((1, 10, 60)))
@@ -185,12 +189,12 @@ def _draw_happenings(rng: random.Random, providers: list[str], calm_ms: int) -> 
     for _ in range(rng.randrange(16)):
         at_ms = rng.randrange(500, min(calm_ms, 40_000))
         for_ms = rng.choice((100, 500, 2_000, 8_000, 25_000))
-        kind = rng.choice((*("crash",) * 6, "kill", "cut", "deaf", "clog", "owner"))
-        if kind == "owner":
+        kind = rng.choice((*("crash",) * 8, "kill", "kill", *KINDS))
+        if kind in ("owner", "full", "jump"):
             found.append(Happening(at_ms, kind, (rng.choice(providers),), for_ms))
         elif kind in ("crash", "kill"):
             who = (rng.choice(("steward", "bank", *rng.sample(providers, 3), "directory0")),)
-            found.append(Happening(at_ms, kind, who, for_ms, rng.choice((1, 2, 3, 5, 8, 13))))
+            found.append(Happening(at_ms, kind, who, for_ms, rng.choice((1, 2, 3, 5, 8, 13, 34))))
         else:
             side = tuple(sorted(rng.sample(everybody, rng.choice((1, 1, 2)))))
             found.append(Happening(at_ms, kind, side, for_ms))
