@@ -62,16 +62,19 @@ class Desk:
         def known(job: bytes) -> None:
             steward.view(job)
 
-        api.serve_jobs(owner, self.services, steward)
-        api.serve_receipts(owner, steward, Receipts(self.services, steward.records, steward.state))
-        api.serve_wallet(owner, self.services)
-        keys = ApiKeys(self.services.log, self.services.clock, self.services.entropy)
-        serve_lanes(owner, steward.lanes, keys, known)
         up = asyncio.Event()
-        async with local_socket(self.services.home, owner), asyncio.TaskGroup() as group:
+        async with asyncio.TaskGroup() as group:
             group.create_task(steward.run(up))
             await up.wait()
-            ready.set()
+            api.serve_jobs(owner, self.services, steward)
+            api.serve_receipts(owner, steward, Receipts(self.services, steward.records, steward.state))
+            api.serve_wallet(owner, self.services)
+            api.serve_offers(owner, self.services)
+            keys = ApiKeys(self.services.log, self.services.clock, self.services.entropy)
+            serve_lanes(owner, steward.lanes, keys, known)
+            async with local_socket(self.services.home, owner):
+                ready.set()
+                await asyncio.Event().wait()
 
     @property
     def link(self) -> Link:
