@@ -64,7 +64,7 @@ def _choose(models: tuple[ServedModel, ...], name: str | None) -> ServedModel:
     """Raises UsageError E1901 when nothing by that name is served."""
     named = [model for model in models if name in (None, model.name)]
     if not named:
-        known = ", ".join(model.name for model in models) or "none"
+        known = ", ".join(model.name for model in models) or "not one"
         raise fail(
             "E1901",
             f"{name or 'No model'} is not served here." if name else "No model is served.",

@@ -28,6 +28,7 @@ from fallow.sdk.client import AsyncFallow
 from fallow.sdk.jobs import AsyncJob
 from fallow.sdk.terms import Terms, fitting
 from fallow.units import format_money
+from fallow.wire.local import UNCHECKED
 from fallow.wire.tasks import Recipe
 
 PROVIDERS = 4
@@ -43,7 +44,7 @@ LINKS = {"lazy": 3, "skip": 8, "flip": 8}
 always meet one), `skip` two and `flip` one."""
 BUDGET = "20"
 PROMPT = "Write one sentence about freedom."
-SHOWN = ("phase", "lease", "audit", "caught", "round", "warning", "failed", "paid")
+SHOWN = ("phase", "lease", "check", "caught", "round", "warning", "failed", "paid")
 ANSWER_TOKENS = 48
 _clock = SystemClock()
 
@@ -151,7 +152,7 @@ async def _train(client: AsyncFallow, model: Path, data: Path, args: argparse.Na
 
 async def _serve(client: AsyncFallow, model: Path, adapter: Path) -> AsyncJob:
     """Serve the tuned model; returns once a provider has loaded it."""
-    serving = await client.serve("tuned", model, adapter, 1024, budget="2", workers=1, verify="none", name="served")
+    serving = await client.serve("tuned", model, adapter, 1024, budget="2", workers=1, verify=UNCHECKED, name="served")
     await _wait_ready(client)
     return serving
 

@@ -21,7 +21,7 @@ from fallow.workloads.model_files import ModelFacts, draft_of, inspect_model
 
 CONVERTED = "models"
 PIECE_BYTES = 256 * MIB
-UNCHECKED = """A GGUF model's answers are not checked unless you say --verify audit: llama.cpp computes what runs at the
+NO_AUDIT = """A GGUF model's answers are not checked unless you say --verify audit: llama.cpp computes what runs at the
 same time in one batch, so the last bits of an answer depend on its neighbours, and comparing them would accuse honest
 providers. Answers of the same model as a Hugging Face folder are checked."""
 """Said when `sdk.terms.checked_by` chose "none"."""

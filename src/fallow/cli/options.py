@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from fallow.errors import fail
-from fallow.rules.trust import PolicyError, parse_policy
+from fallow.rules.steward.checks.registry import CHECKS, PolicyError, parse
 from fallow.units import Ucr, format_money, parse_money
 
 SHARED = "for every command"
@@ -94,8 +94,8 @@ def seconds(text: str) -> int:
 
 
 def policy(text: str) -> str:
-    """A way to verify, as `rules.trust.parse_policy` reads it."""
-    found = parse_policy(text)
+    """A way to verify, as the check reads it that is named."""
+    found = parse(text)
     if isinstance(found, PolicyError):
         raise argparse.ArgumentTypeError(found.what)
     return text
@@ -136,7 +136,7 @@ def add_job_terms(parser: argparse.ArgumentParser) -> None:
         "--verify",
         metavar="HOW",
         type=policy,
-        help='"none", "audit" or "audit:rate=0.1,quorum=2" (default audit; none for answers of a GGUF model)',
+        help=f'{" or ".join(CHECKS)}, or "audit:rate=0.1,quorum=2" (default audit; none for answers of a GGUF model)',
     )
     terms.add_argument("--name", default="", help="a name of your own for the job")
     terms.add_argument("--detach", action="store_true", help="do not wait for the end")

@@ -14,7 +14,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from fallow.cli.models import UNCHECKED, check_model
+from fallow.cli.models import NO_AUDIT, check_model
 from fallow.cli.options import add_job_terms, existing_path, positive
 from fallow.cli.output import Output
 from fallow.cli.results import output_data, output_text
@@ -24,7 +24,7 @@ from fallow.kinds.kind import Kind
 from fallow.kinds.registry import KINDS, kind_named
 from fallow.sdk.client import AsyncFallow
 from fallow.sdk.terms import checked_by, spec_of
-from fallow.wire.local import BatchJob
+from fallow.wire.local import UNCHECKED, BatchJob
 from fallow.wire.tasks import Part
 
 MAX_INPUTS = 100_000
@@ -102,9 +102,9 @@ async def _run(args: argparse.Namespace, kind: Kind, params: tuple[bytes, ...], 
             taken = await client.import_path(path)
             inputs.append(Part(name, taken.tree, taken.size_bytes))
         terms = terms_of(args, args.workers)
-        if inputs and "verify" not in terms and checked_by(args.model) == "none":
-            terms["verify"] = "none"
-            out.say(UNCHECKED)
+        if inputs and "verify" not in terms and checked_by(args.model) == UNCHECKED:
+            terms["verify"] = UNCHECKED
+            out.say(NO_AUDIT)
         units = max(kind.units(one) for one in params)
         spec = spec_of(BatchJob(kind.name, params, tuple(inputs), units), terms)
         if args.dry_run:

@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from fallow.cli.models import UNCHECKED, check_model, trainable
+from fallow.cli.models import NO_AUDIT, check_model, trainable
 from fallow.cli.options import add_job_terms, cr, existing_path, positive
 from fallow.cli.output import Output, table
 from fallow.cli.spending import submit, terms_of
@@ -28,7 +28,7 @@ from fallow.node.config import load_config
 from fallow.sdk.client import AsyncFallow
 from fallow.sdk.home import socket_path
 from fallow.sdk.jobs import AsyncJob, ended_well
-from fallow.wire.local import KeyView
+from fallow.wire.local import UNCHECKED, KeyView
 
 DOOR = "gateway"
 """The file in a home that says where its HTTP door is."""
@@ -105,8 +105,8 @@ async def _serve(client: AsyncFallow, args: argparse.Namespace, out: Output) -> 
         terms = terms_of(args, args.replicas)
         how = "" if args.arithmetic == "auto" else args.arithmetic
         spec = await client.plan_serve(args.served_as, args.model, args.adapter, args.context or 2048, how, **terms)
-        if spec.verify == "none" and args.verify is None:
-            out.say(UNCHECKED)
+        if spec.verify == UNCHECKED and args.verify is None:
+            out.say(NO_AUDIT)
         job = await submit(client, spec, args, out)
         secret = await client.make_key(args.served_as, cr(args.budget))
         if not args.detach:

@@ -14,10 +14,10 @@ from fallow.rules.market import kind_of
 from fallow.sdk.client import AsyncFallow
 from fallow.sdk.jobs import AsyncJob, ended_well
 from fallow.sdk.terms import Terms, capped, fitting
-from fallow.wire.local import Candidate, Estimate, JobSpec, JobView
+from fallow.wire.local import UNCHECKED, Candidate, Estimate, JobSpec, JobView
 
 SHORT_S = 20
-TALKATIVE = ("phase", "lease", "audit", "caught", "round", "warning", "failed", "paid")
+TALKATIVE = ("phase", "lease", "check", "caught", "round", "warning", "failed", "paid")
 
 
 def terms_of(args: argparse.Namespace, workers: int = 1) -> Terms:
@@ -63,11 +63,11 @@ def price_line(spec: JobSpec, estimate: Estimate) -> str:
         lines.append(f"It runs until cancelled or {budget} is spent.")
     else:
         price = span(cr(estimate.low_ucr), cr(estimate.high_ucr))
-        checks = "unchecked" if spec.verify == "none" else "checks included"
+        checks = "unchecked" if spec.verify == UNCHECKED else "checks included"
         lines.append(
             f"{estimate.units:,} {unit}: about {price}, {checks}; never above {budget}.{_lasting(spec, estimate)}"
         )
-    if spec.verify == "none":
+    if spec.verify == UNCHECKED:
         lines.append("Nothing is checked (verify none): all is paid as claimed.")
     return "\n".join(lines)
 

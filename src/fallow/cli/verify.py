@@ -23,6 +23,7 @@ from fallow.cli import replay
 from fallow.cli.output import Output
 from fallow.cli.render import moment
 from fallow.errors import FallowError, fail
+from fallow.rules.steward.checks.registry import PolicyError, parse
 from fallow.sdk.client import AsyncFallow
 from fallow.units import to_text
 from fallow.wire.receipt_checks import Check, holds, verify
@@ -106,10 +107,19 @@ async def _load(name: str, home: str | None) -> bytes:
     return await AsyncFallow(home).receipt(name)
 
 
+def _words(receipt: Receipt) -> list[str]:
+    """What the check that was ordered proves, and what it does not."""
+    check = parse(receipt.policy)
+    if isinstance(check, PolicyError):
+        return [f"What the check is worth cannot be said: {check.what}."]
+    return [f"That it was checked by {check.name} proves {check.proves}.", f"What it leaves open: {check.leaves_open}."]
+
+
 def _text(checks: list[Check], receipt: Receipt | None) -> str:
     lines = [f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<13} {check.detail}" for check in checks]
     if receipt is not None:
         what = f"{work_units(receipt)} units, {receipt.verdict}, checked by policy {receipt.policy!r}"
         lines += ["", f"The receipt holds. Made {moment(receipt.made_ms)}: {what}."]
         lines += [f"Note: {note}" for note in receipt.notes]
+        lines += ["", *_words(receipt)]
     return "\n".join(lines)

@@ -21,7 +21,8 @@ from fallow.node.services import Services
 from fallow.node.steward.blobs import IMPORTED, take_inputs
 from fallow.node.steward.receipts import Receipts
 from fallow.node.steward.role import Steward
-from fallow.rules import market, trust
+from fallow.rules import market
+from fallow.rules.steward.checks.registry import PolicyError, parse
 from fallow.rules.steward.estimate import estimate
 from fallow.sdk.jobs import money_of
 from fallow.units import BlobId, format_money, to_text
@@ -94,6 +95,7 @@ def serve_offers(router: Router, services: Services) -> None:
 
     @router.on(local.EstimateJob)
     async def _(_caller: Caller, request: local.EstimateJob) -> local.Estimate:
+        _refuse_check(request.spec)
         offers = await live(market.kind_of(request.spec).name)
         return estimate(request.spec, services.bank_account, offers[:MAX_OFFERS], services.clock.now_ms())
 
@@ -227,6 +229,13 @@ def _short(view: local.JobView) -> str:
     return to_text("job", view.job)[:12]
 
 
+def _refuse_check(spec: local.JobSpec) -> None:
+    """Raises UsageError E2001 for a way to verify that nobody knows."""
+    check = parse(spec.verify)
+    if isinstance(check, PolicyError):
+        raise fail("E2001", f"{check.what}.", next_step="fallow run --help")
+
+
 def _refuse(spec: local.JobSpec, steward: Steward) -> None:
     """Raises UsageError E2001 for a job that cannot be meant, before it is written down."""
     kind = market.kind_of(spec)
@@ -234,9 +243,8 @@ def _refuse(spec: local.JobSpec, steward: Steward) -> None:
         _refuse_params(kind, spec.work.params)
     if isinstance(spec.work, local.LaneJob):
         lane_side(kind.name)
-    work, policy = spec.work, trust.parse_policy(spec.verify)
-    if isinstance(policy, trust.PolicyError):
-        raise fail("E2001", f"{policy.what}.", next_step="Write none, audit or audit:rate=0.1.")
+    _refuse_check(spec)
+    work = spec.work
     if isinstance(work, local.ServeJob) and any(model.name == work.name for model in models(steward)):
         raise fail("E2001", f"A model named {work.name!r} is served already.", next_step="Choose another with --as.")
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from fallow.errors import fail
 from fallow.kinds.kind import Kind
-from fallow.kinds.registry import kind_named
+from fallow.kinds.registry import KINDS, kind_named
 from fallow.units import GIB, Ucr, cost_ucr
 from fallow.wire.local import BatchJob, JobSpec, LaneJob, ServeJob, TrainJob
 from fallow.wire.messages import EXACT, Offer, Shortfall
@@ -56,6 +56,12 @@ def name_of(spec: JobSpec) -> str:
 def kind_of(spec: JobSpec) -> Kind:
     """That kind. Raises UsageError E2001 for an unknown one."""
     return kind_named(name_of(spec))
+
+
+def in_links(spec: JobSpec) -> bool:
+    """Whether claims of the job are chains of links, a few of which can be done again."""
+    kind = KINDS.get(name_of(spec))
+    return kind is not None and kind.chain(spec.work) is not None
 
 
 def fit(needs: Needs, offer: Offer, now_ms: int) -> tuple[Shortfall, ...]:

@@ -38,9 +38,8 @@ RATE_ONE = 1_000_000
 
 
 class Policy(NamedTuple):
-    """How claims are checked. `rate_ppm` is the probability of a check after probation in parts per million. With
-    `quorum` 1 nothing is ever checked. `links` is how many links of a committed chain a check does again; 0 for the
-    whole task."""
+    """How claims are checked. `rate_ppm` is the probability of a check after probation in parts per million, `quorum`
+    how many must agree. `links` is how many links of a committed chain a check does again; 0 for the whole task."""
 
     probation: int = 1
     rate_ppm: int = 100_000
@@ -48,39 +47,23 @@ class Policy(NamedTuple):
     window: int = 3
     links: int = 0
 
-    @property
-    def checks(self) -> bool:
-        return self.quorum > 1
 
-
-NO_CHECKS = Policy(probation=0, rate_ppm=0, quorum=1, window=0)
 DEFAULT = Policy()
 EXACT_DEFAULT = Policy(rate_ppm=RATE_ONE, links=2)
 """For work that is committed to link by link: a look at every claim."""
 
 
-class PolicyError(NamedTuple):
-    """Why a policy's text was refused."""
-
-    what: str
-
-
-def parse_policy(text: str, *, exact: bool = False) -> Policy | PolicyError:
-    """Read "none", "audit" or "audit:probation=1,rate=0.1,quorum=2,window=3,links=2" (each part may be left out; what
-    it is then depends on whether it is `exact` training). Limits: probation 0 to 1000, rate 0 to 1 with at most six
-    decimals, quorum 2 to 8, window 1 to 1000, links 0 to 64."""
-    name, colon, rest = text.strip().partition(":")
-    if name == "none" and not colon:
-        return NO_CHECKS
-    if name != "audit" or (colon and not rest):
-        return PolicyError(f"unknown way to verify {text[:80]!r} (write none, audit or audit:rate=0.1)")
+def parse_settings(text: str, *, exact: bool = False) -> Policy | str:
+    """Read "probation=1,rate=0.1,quorum=2,window=3,links=2" (each part may be left out; what it is then depends on
+    whether it is `exact` training), or say why not. Limits: probation 0 to 1000, rate 0 to 1 with at most six decimals,
+    quorum 2 to 8, window 1 to 1000, links 0 to 64."""
     policy, seen = EXACT_DEFAULT if exact else DEFAULT, set[str]()
-    for part in rest.split(",") if colon else ():
+    for part in text.split(",") if text else ():
         key, _, value = part.partition("=")
         key = key.strip()
         number = _setting(key, value.strip())
         if number is None or key in seen:
-            return PolicyError(f"{part[:80]!r} is no setting of audit")
+            return f"{part[:80]!r} is no setting of audit"
         seen.add(key)
         policy = policy._replace(**{"rate_ppm" if key == "rate" else key: number})
     return policy
@@ -125,8 +108,6 @@ class Reason(Enum):
 
 def must_check(policy: Policy, standing: Standing, seed: bytes, *, forced: bool = False) -> Reason | None:
     """Whether a claim whose randomness is `seed` is checked. `forced` is for results that later work is built on."""
-    if not policy.checks:
-        return None
     if forced:
         return Reason.FORCED
     if standing.passed < policy.probation:
@@ -137,7 +118,7 @@ def must_check(policy: Policy, standing: Standing, seed: bytes, *, forced: bool 
 def sample_indexes(policy: Policy, standing: Standing, seed: bytes, count: int, most: int) -> tuple[int, ...]:
     """Which of a batch's `count` claims are checked, at most `most` of them. On probation: as many as probation still
     asks for, at least one. After it each index is a chance of `rate`; the work is bounded by `most`, not by count."""
-    if not policy.checks or count < 1:
+    if count < 1:
         return ()
     owed = policy.probation - standing.passed
     expected, rest = divmod(count * policy.rate_ppm, RATE_ONE)
@@ -232,7 +213,7 @@ def may_charge(right: Sequence[bytes], accused: bytes) -> bool:
 
 def clears(policy: Policy, passed_since: int) -> bool:
     """Whether an unchecked claim is final, given how many later checks its account passed."""
-    return policy.checks and passed_since >= policy.window
+    return passed_since >= policy.window
 
 
 def expected_executions_ppm(
@@ -242,7 +223,7 @@ def expected_executions_ppm(
     itself, the probation of accounts (a check that passes counts for all who took part, but the first task of each
     begins before any has passed), the `forced` checks, the samples, and the closing checks. Forced and closing checks
     do the whole task again; the others cost `check_ppm` of it for each account that does one."""
-    if not policy.checks or tasks < 1:
+    if tasks < 1:
         return RATE_ONE
     extra = policy.quorum - 1
     together = accounts if policy.probation else 0

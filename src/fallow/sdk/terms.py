@@ -11,7 +11,7 @@ import msgspec
 from fallow.errors import FallowError, PeerFault, fail
 from fallow.units import MAX_UCR, Ucr, format_money, format_size, parse_money
 from fallow.wire.codec import decode, encode
-from fallow.wire.local import Candidate, Estimate, JobSpec, Work
+from fallow.wire.local import CHECKED, UNCHECKED, Candidate, Estimate, JobSpec, Work
 from fallow.wire.messages import Shortfall
 
 GGUF_MAGIC = b"GGUF"
@@ -43,12 +43,12 @@ def checked_by(model: str | os.PathLike[str]) -> str:
     path = Path(model).expanduser()
     if path.is_dir():
         alone = not (path / "config.json").exists() and any(path.glob("*.gguf"))
-        return "none" if alone else "audit"
+        return UNCHECKED if alone else CHECKED
     try:
         with path.open("rb") as file:
-            return "none" if file.read(len(GGUF_MAGIC)) == GGUF_MAGIC else "audit"
+            return UNCHECKED if file.read(len(GGUF_MAGIC)) == GGUF_MAGIC else CHECKED
     except OSError:
-        return "audit"
+        return CHECKED
 
 
 def money(text: str) -> Ucr:
@@ -74,7 +74,7 @@ def spec_of(work: Work, terms: Terms) -> JobSpec:
         max_price_ucr=MAX_UCR if cap is None else money(cap),
         workers=terms.get("workers", 1),
         prefer=terms.get("prefer", "price"),
-        verify=terms.get("verify", "audit"),
+        verify=terms.get("verify", CHECKED),
         timeout_s=terms.get("timeout_s", 24 * 3600),
         name=terms.get("name", ""),
     )

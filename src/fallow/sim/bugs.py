@@ -25,7 +25,7 @@ from fallow.rules.provider import events, machine
 from fallow.rules.steward import claims, snapshot
 from fallow.rules.steward import events as t
 from fallow.rules.steward import machine as steward_machine
-from fallow.rules.steward.checks import audit
+from fallow.rules.steward.checks import ballot
 from fallow.rules.steward.shapes import lanes
 from fallow.wire.codec import decode, encode
 from fallow.wire.documents import Settlement
@@ -103,9 +103,9 @@ def _first_answer_settles() -> tuple[list[Patch], Spoil]:
 
 def _cheat_is_paid() -> tuple[list[Patch], Spoil]:
     def catch(turn: Any, job: Any, _slot: Any, run: Any, _agree: Any) -> None:
-        vars(audit)["_finalise"](turn, job, run, claims.Finding("checked", "outvoted"))
+        vars(ballot)["_finalise"](turn, job, run, claims.Finding("checked", "outvoted"))
 
-    return [(audit, "_catch", catch)], _nothing
+    return [(ballot, "_catch", catch)], _nothing
 
 
 def _units_twice() -> tuple[list[Patch], Spoil]:

@@ -10,7 +10,7 @@ import msgspec
 
 from fallow.sim.chain import made
 from fallow.sim.cheats import EXACT_ONLY, GALLERY
-from fallow.wire.local import BatchJob, JobSpec, LaneJob, TrainJob
+from fallow.wire.local import UNCHECKED, BatchJob, JobSpec, LaneJob, TrainJob
 from fallow.wire.tasks import Recipe
 
 RICH_UCR, AMPLE_S = 10_000_000, 300
@@ -139,7 +139,7 @@ def _draw_job(rng: random.Random, number: int, calm_ms: int, *, collude: bool) -
     rate = rng.choice(("0", "0.1", "0.5", "1"))
     verify = f"audit:probation={rng.choice((0, 1, 2))},rate={rate}{quorum}"
     if rng.random() < 0.1:
-        verify = "none"
+        verify = UNCHECKED
     kind = rng.choice(("batch", "batch", "train", "lane"))
     workers = rng.choice((1, 2, 3))
     cancel_ms = at_ms + rng.randrange(1, 2 * calm_ms) if rng.random() < 0.2 or kind == "lane" else 0
@@ -170,7 +170,7 @@ def _make_exact(
         work = job.spec.work
         if isinstance(work, TrainJob) and rng.random() < 0.5:
             links = rng.choice(("", ",links=0", ",links=1", ",links=5"))
-            verify = job.spec.verify + links if job.spec.verify != "none" else "none"
+            verify = job.spec.verify + links if job.spec.verify != UNCHECKED else UNCHECKED
             recipe = msgspec.structs.replace(work.recipe, arithmetic="exact", inner_steps=rng.choice((2, 5)))
             work = msgspec.structs.replace(work, recipe=recipe)
             job = replace(job, spec=msgspec.structs.replace(job.spec, work=work, verify=verify))

@@ -19,7 +19,7 @@ from fallow.wire import codec
 from fallow.wire.claims import output_hash, task_id
 from fallow.wire.documents import ClaimRoot, Document, Lease, Signed, Voucher
 from fallow.wire.eip712 import hash_document
-from fallow.wire.local import JobView
+from fallow.wire.local import UNCHECKED, JobView
 from fallow.wire.messages import AssignTask, Claimed, Message
 from fallow.wire.tasks import TaskSpec
 
@@ -41,7 +41,7 @@ class Referee:
         self.cheats: set[bytes] = set()
         self.names: dict[bytes, str] = {}
         self.leases: dict[bytes, Lease] = {}
-        self.policies: dict[bytes, trust.Policy] = {}
+        self.policies: dict[bytes, trust.Policy | None] = {}
         self.vouchers: dict[bytes, int] = {}
         self.receipts: dict[tuple[bytes, bytes], t.KeepReceipt] = {}
         self.ended: dict[bytes, t.JobEnded] = {}
@@ -177,7 +177,7 @@ class Referee:
             self._task_receipt(receipt, receipt.spec, policy)
         else:  # no two batches of a lane are over the same numbers
             self._final_once(receipt.lease, codec.decode(ClaimRoot, receipt.claim.body).root)
-        if receipt.check == "none" and policy.checks:
+        if receipt.check == UNCHECKED and policy is not None:
             self.wrong("a claim is final without a check")
         if receipt.check == "cleared" and not self._checked.get(account, 0):
             self.wrong(f"a claim of {self.name(account)} was cleared, but nothing of it was ever checked")
@@ -189,7 +189,7 @@ class Referee:
             self.wrong("the same work is final twice under one lease")
         self._paid_tasks.add((lease, work))
 
-    def _task_receipt(self, receipt: t.KeepReceipt, spec: TaskSpec, policy: trust.Policy) -> None:
+    def _task_receipt(self, receipt: t.KeepReceipt, spec: TaskSpec, policy: trust.Policy | None) -> None:
         assert receipt.output is not None
         answer, task, who = bytes(output_hash(receipt.output)), bytes(task_id(spec)), self.name(receipt.terms.provider)
         if task not in self.specs:
@@ -202,8 +202,9 @@ class Referee:
         if receipt.check != "checked":
             return
         voices = {receipt.terms.provider} | {other.account for other in receipt.agreeing}
-        if len(voices) < policy.quorum:
-            self.wrong(f"a claim counts as checked with {len(voices)} of {policy.quorum} voices")
+        quorum = policy.quorum if policy is not None else trust.MAX_QUORUM
+        if len(voices) < quorum:
+            self.wrong(f"a claim counts as checked with {len(voices)} of {quorum} voices")
         if answer != output_hash(honest_output(spec)):
             self.wrong(f"a wrong result of {who} counts as checked")
 

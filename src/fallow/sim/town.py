@@ -32,6 +32,7 @@ from fallow.sim.user import User
 from fallow.sim.weather import Weather
 from fallow.units import Account, NodeId, format_money
 from fallow.wire.ledger import Grant, LedgerDone, OpenAccount
+from fallow.wire.local import UNCHECKED
 from fallow.wire.messages import Claimed, LeaseEvent, Message, NodeAddress
 from fallow.wire.tasks import Part
 
@@ -95,8 +96,9 @@ class Town:
         self._by_node = {host.identity.node: host for host in self.hosts.values()}
         self.user = User(self, plan.jobs)
         for job in plan.jobs:
-            policy = trust.parse_policy(job.spec.verify)
-            assert isinstance(policy, trust.Policy)
+            check, _, settings = job.spec.verify.partition(":")
+            policy = None if check == UNCHECKED else trust.parse_settings(settings)
+            assert not isinstance(policy, str)
             self.referee.policies[digest("job", job.name)] = policy
 
     def _host(self, name: str, role: str) -> Host:

@@ -95,6 +95,10 @@ class LaneJob(Work, msgspec.Struct, frozen=True, forbid_unknown_fields=True, arr
     replicas: U64
 
 
+CHECKED, UNCHECKED = "audit", "none"
+"""How results are verified when nobody says, and where comparing them would accuse honest providers."""
+
+
 class JobSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
     """A job as its owner wants it. `budget_ucr` is the most it may ever cost; `workers` how many providers work side by
     side; `prefer` is "price" or "speed"; `verify` is "none", "audit" or "audit:probation=1,rate=0.1,quorum=2"."""
@@ -104,7 +108,7 @@ class JobSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_lik
     max_price_ucr: U64
     workers: Annotated[int, msgspec.Meta(ge=1, le=1024)]
     prefer: Label = "price"
-    verify: Label = "audit"
+    verify: Label = CHECKED
     timeout_s: U64 = 24 * 3600
     name: Label = ""
 
@@ -250,7 +254,7 @@ class WatchJob(Message, frozen=True):
 
 
 class JobNote(Message, frozen=True):
-    """Something a person may want to read. `kind` is "phase", "lease", "progress", "log", "claim", "audit", "caught",
+    """Something a person may want to read. `kind` is "phase", "lease", "progress", "log", "claim", "check", "caught",
     "round", "paid", "warning" or "failed"; `done`/`total` are set for progress."""
 
     number: U64

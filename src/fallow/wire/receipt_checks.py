@@ -217,7 +217,7 @@ class _Checks:
     def charge(self) -> str:
         receipt = self._receipt
         if receipt.charge is None:
-            return "none"
+            return "nothing was charged"
         charge = self._open(receipt.charge, Verdict, self._agreed.requester)
         answers = {evidence.output for evidence in receipt.evidence}
         _require(receipt.verdict == "rejected", "charged, although the work was not rejected")

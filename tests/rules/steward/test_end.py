@@ -217,12 +217,11 @@ DECIDE_MS = LEASE_MS - LEASE_MS // 20
 def unfinished_check(passed: int) -> tuple[Crowd, bytes, t.Assign]:
     """A claim whose check takes longer than its lease; its account has passed so many checks before."""
     crowd = Crowd(honest_crowd(3), hold={t.Assign})
-    job = crowd.submit(msgspec.structs.replace(batch_spec(1, 3), timeout_s=100_000))
+    job = crowd.submit(msgspec.structs.replace(batch_spec(1, 3, verify="audit:probation=5,rate=1"), timeout_s=100_000))
     crowd.run()
     first = crowd.of(t.Assign)[0]
     terms, provider = crowd.leases[first.lease]
     crowd.state.standings[terms.provider] = Standing(passed)
-    crowd.state.jobs[job].policy = crowd.state.jobs[job].policy._replace(probation=5, rate_ppm=1_000_000)
     crowd.tell(crowd.claim(first.lease, first.task, honest_output(first.spec), provider))
     crowd.run()
     assert len(crowd.of(t.Assign)) == 2

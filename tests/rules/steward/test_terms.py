@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 from tests.rules.test_market import BANK, BATCH, SERVE, offer
 
+from fallow.rules.steward.checks.registry import Check, parse
 from fallow.rules.steward.estimate import estimate
 from fallow.rules.steward.events import AskQuote, Identity, OffersSeen, UserSubmitted
 from fallow.rules.steward.machine import State, transition
-from fallow.rules.steward.terms import executions_ppm, same_everywhere, terms_of, wanted_seats
-from fallow.rules.trust import NO_CHECKS, Policy, parse_policy
+from fallow.rules.steward.terms import same_everywhere, terms_of, wanted_seats
 
 
 def test_whoever_the_orders_go_to_fits_the_estimate_and_nobody_else() -> None:
@@ -29,20 +29,20 @@ def test_whoever_the_orders_go_to_fits_the_estimate_and_nobody_else() -> None:
         assert {effect.peer.node for effect in asked} == fitting
 
 
-def policy(text: str) -> Policy:
-    found = parse_policy(text)
-    assert isinstance(found, Policy)
+def check(text: str) -> Check:
+    found = parse(text)
+    assert isinstance(found, Check)
     return found
 
 
 def test_whoever_checks_is_hired_too() -> None:
-    assert wanted_seats(BATCH, NO_CHECKS) < wanted_seats(BATCH, policy("audit:quorum=3")) == 4
-    assert wanted_seats(SERVE, NO_CHECKS) == 2
+    assert wanted_seats(BATCH, check("none")) < wanted_seats(BATCH, check("audit:quorum=3")) == 4
+    assert wanted_seats(SERVE, check("none")) == 2
     assert same_everywhere(BATCH)
     assert not same_everywhere(SERVE)
-    assert executions_ppm(BATCH, NO_CHECKS, 3) == 1_000_000 < executions_ppm(BATCH, policy("audit"), 3)
+    assert check("none").executions_ppm(BATCH, 3) == 1_000_000 < check("audit").executions_ppm(BATCH, 3)
 
 
 def test_nobody_fits_when_nobody_is_there() -> None:
-    found = terms_of(BATCH, NO_CHECKS, BANK, [], 2_000)
+    found = terms_of(BATCH, check("none"), BANK, [], 2_000)
     assert (found.fitting, found.lacks, found.low_ucr, found.high_ucr) == ((), (), 0, 0)

@@ -16,6 +16,7 @@ from fallow.node.provider.lanes import Lanes
 from fallow.node.provider.work import LeaseWork
 from fallow.node.router import Caller, Router
 from fallow.rules.provider import events as t
+from fallow.rules.steward.checks.registry import PolicyError, parse
 from fallow.wire.certificates import check_certificate
 from fallow.wire.claims import task_id
 from fallow.wire.documents import Document, Lease, Order, Signed, Voucher
@@ -36,6 +37,7 @@ from fallow.wire.messages import (
     PrefetchBlobs,
     Quoted,
     RequestQuote,
+    Shortfall,
     SignLease,
     WatchLease,
 )
@@ -77,6 +79,9 @@ class Calls:
         certificate = check_certificate(request.certificate, self._now(), caller.node)
         if certificate.account != signer:
             raise fail("E1101", "The order is not signed by the account whose certificate came with it.")
+        check = parse(order.verify)
+        if isinstance(check, PolicyError):
+            return Declined((Shortfall("verify", 0, 0, check.what[:200]),))
         return await self._reply(t.PeerOrdered(self._now(), caller.node, signer, order))
 
     async def sign(self, caller: Caller, request: SignLease) -> Message:

@@ -4,19 +4,13 @@ consist of."""
 from __future__ import annotations
 
 from fallow.rules import jobs
-from fallow.rules.jobs import Place, blame, choose_place
+from fallow.rules.jobs import Attempt, Blame, Place, blame, choose_place, deadline_ms
 from fallow.rules.membership import Presence
-from fallow.rules.steward.checks import sample
-from fallow.rules.steward.checks.audit import (
-    advance,
-    assign,
-    audited,
-    carry_lost,
-    decide,
-    learn_holders,
-)
-from fallow.rules.steward.claims import admit, void_run
+from fallow.rules.steward.blobs import MAX_SOURCES, keep_parts, learn_holders
+from fallow.rules.steward.check import check_of
+from fallow.rules.steward.claims import admit, claim_of, void_run
 from fallow.rules.steward.events import (
+    Assign,
     AuditorsDrawn,
     BlobKept,
     BlobMissing,
@@ -28,9 +22,10 @@ from fallow.rules.steward.events import (
     Prefetch,
 )
 from fallow.rules.steward.hiring import leave_alone
-from fallow.rules.steward.slots import blame_run, end_run, reslot, respec, run_of, set_step, stop_seat
+from fallow.rules.steward.slots import blame_run, end_run, reslot, respec, run_of, set_step, stop_seat, strike
 from fallow.rules.steward.specs import part_named, well_formed
-from fallow.rules.steward.state import NEVER_MS, Claim, Fate, Job, Mark, Seat, Slot, Stage, Step, Turn
+from fallow.rules.steward.state import NEVER_MS, Claim, Fate, Job, Mark, Run, Seat, Slot, Stage, Step, Turn
+from fallow.wire.messages import NodeAddress
 
 MAX_PASSED_OVER = 64
 """How many waiting tasks that nobody may take are looked past for one that somebody may."""
@@ -39,32 +34,23 @@ NOBODY: frozenset[bytes] = frozenset()
 
 def plan(turn: Turn, job: Job) -> None:
     """Checks first, since money and rounds wait for them; then waiting tasks, in order, while somebody has room."""
-    if not job.waiting and not job.wanting:
+    check_of(job).tick(turn, job)
+    if not job.waiting:
         return
     depth, passed_over = job.depth, 0
-    usable = _usable(job)
-    free = [seat for seat in usable if len(seat.running) < depth]
-    _audit(turn, job, {seat.account for seat in usable}, {seat.account for seat in free})
+    free = [seat for seat in _usable(job) if len(seat.running) < depth]
     for key in list(job.waiting) if free else ():
         free = [seat for seat in free if seat.usable and len(seat.running) < depth]
         if not free or passed_over > MAX_PASSED_OVER:
             return
         slot = job.slots[key]
-        seat = sample.place(turn, job, slot, free) if slot.of >= 0 else _place(job, slot, free)
+        seat = check_of(job).place(turn, job, slot, free) if slot.of >= 0 else _place(job, slot, free)
         if seat is None:
             passed_over += 1
             continue
         set_step(job, slot, Step.RUNNING)
         slot.prefer = seat.number
         assign(turn, job, slot, seat)
-
-
-def _audit(turn: Turn, job: Job, there: set[bytes], free: set[bytes]) -> None:
-    """Look after the checks that want auditors, but for those whose drawn auditors are all there and busy."""
-    for key in list(job.wanting):
-        slot = job.slots[key]
-        if not slot.called or not there.issuperset(slot.called) or not free.isdisjoint(slot.called):
-            advance(turn, job, slot, recruit=True)
 
 
 def _usable(job: Job) -> list[Seat]:
@@ -132,29 +118,64 @@ def claimed(turn: Turn, job: Job, seat: Seat, event: PeerClaimed) -> None:
         reslot(turn, job, slot)
         return
     learn_holders(job, run)
-    if slot.of >= 0 and slot.step is Step.RUNNING:
-        audited(turn, job, slot, run)
+    if slot.step is Step.CHECKING or (slot.of >= 0 and slot.step is Step.RUNNING):
+        check_of(job).answered(turn, job, slot, run)
     elif slot.step is Step.RUNNING:
         set_step(job, slot, Step.KEEPING)
-        if job.policy.checks:
+        if check_of(job).draws:
             turn.ask(Draw(seat.lease, event.claim_hash, event.claim))
         decide(turn, job, slot)
-    elif slot.step is Step.CHECKING:
-        slot.since_ms = turn.now_ms
-        advance(turn, job, slot, recruit=job.ending is None)
 
 
 def drawn(turn: Turn, job: Job, seat: Seat, event: AuditorsDrawn | LedgerRefusedDraw) -> None:
     """The randomness of a claim. Where the bank refuses it, the claim's own hash stands in, and the claim is
     checked."""
     claim = seat.claims.get(event.claim_hash)
-    if claim is None or claim.slot is None:
+    if claim is None or claim.seed:
+        return
+    claim.seed = event.seed if isinstance(event, AuditorsDrawn) else event.claim_hash
+    if claim.slot is None:
+        check_of(job).begin(turn, job, seat, claim)
         return
     slot = job.slots[claim.slot]
-    if not claim.seed:
-        claim.seed = event.seed if isinstance(event, AuditorsDrawn) else event.claim_hash
-        slot.forced = slot.forced or isinstance(event, LedgerRefusedDraw)
+    slot.forced = slot.forced or isinstance(event, LedgerRefusedDraw)
     decide(turn, job, slot)
+
+
+def decide(turn: Turn, job: Job, slot: Slot) -> None:
+    """A slot in KEEPING: when all that its claim consists of is here, it is for the check, and final when that has
+    found it so."""
+    run = slot.leading()
+    if slot.step is not Step.KEEPING or run is None or run.output is None or not keep_parts(turn, job, slot, run):
+        return
+    claim, check = claim_of(job, run), check_of(job)
+    if claim is not None and (claim.seed or not check.draws):
+        slot.answer = run.answer
+        job.seats[run.seat].strikes = 0
+        check.begin(turn, job, job.seats[run.seat], claim)
+    if slot.step is Step.KEEPING and run.fate is Fate.FINAL:
+        set_step(job, slot, Step.FINAL)
+
+
+def assign(turn: Turn, job: Job, slot: Slot, seat: Seat) -> None:
+    """Give the slot's task to a seat, as original or as hidden duplicate: it looks the same to the provider."""
+    deadline = deadline_ms(turn.now_ms, slot.spec.timeout_s)
+    run = Run(seat.number, seat.account, slot.task, slot.spec, deadline)
+    slot.runs.append(run)
+    job.task_due_ms = min(job.task_due_ms, deadline)
+    seat.running[slot.task] = slot.key
+    seat.held_units += slot.spec.units
+    turn.ask(assign_effect(job, seat, run))
+
+
+def assign_effect(job: Job, seat: Seat, run: Run) -> Assign:
+    """Send the run's task, and say who holds the inputs that other providers made."""
+    sources: dict[bytes, NodeAddress] = {}
+    for part in run.spec.inputs:
+        for address in job.holders.get(part.blob, ()):
+            sources.setdefault(address.node, address)
+    known = tuple(address for address in sources.values() if address.node != seat.node)
+    return Assign(seat.lease, seat.peer, run.task, run.spec, known[:MAX_SOURCES])
 
 
 def failed(turn: Turn, job: Job, seat: Seat, event: PeerFailed) -> None:
@@ -314,3 +335,18 @@ def _no_data(turn: Turn, job: Job, slot: Slot) -> None:
 
 def _keeping(job: Job) -> list[Slot]:
     return [job.slots[key] for key in list(job.keeping)]
+
+
+def carry_lost(turn: Turn, job: Job, slot: Slot) -> None:
+    """A check needs an input that its maker withholds: no claim that builds on it counts. It is held against the
+    maker, who need not be the one that built on it."""
+    before = job.round_slots.get((slot.round - 1, slot.shard))
+    maker = job.slots[before].chosen() if before is not None else None
+    if maker is not None:
+        strike(turn, job, job.seats[maker.seat])
+    for run in slot.running():
+        end_run(turn, job, run, cancel=True)
+    for run in slot.live():
+        slot.attempts.append(Attempt(run.account, Blame.PLACE, "E1602"))
+        void_run(turn, job, run)
+    reslot(turn, job, slot)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from fallow.rules import market, trust
-from fallow.rules.steward.checks.audit import advance, begin_check
-from fallow.rules.steward.checks.standing import clear, on_trial, proven
+from fallow.rules import market
+from fallow.rules.steward.check import check_of
 from fallow.rules.steward.claims import Finding, finalise, void
 from fallow.rules.steward.events import JobEnded
 from fallow.rules.steward.hiring import decide_by_ms, forget
 from fallow.rules.steward.pay import close_seat
-from fallow.rules.steward.shapes import lanes
 from fallow.rules.steward.slots import end_run, reslot, set_step
 from fallow.rules.steward.state import NEVER_MS, Ending, Fate, Job, Mark, Phase, Seat, Slot, Stage, Step, Turn
-from fallow.rules.trust import Reason
 from fallow.units import MS_PER_S, format_money
 from fallow.wire.tasks import TaskOutput
 
@@ -75,30 +72,10 @@ def settle_marked(turn: Turn, job: Job) -> None:
 
 
 def settle_seat(turn: Turn, job: Job, seat: Seat) -> bool:
-    """Whether nothing on the seat is undecided any more. Its unchecked claims get one last check among them, drawn by
-    the randomness of them all; when that passes, or nobody can do it, they are final."""
+    """Whether nothing on the seat is undecided any more; what its check holds is for the check to decide."""
     if seat.running or not all(claim.provisional for claim in seat.claims.values()):
         return False
-    waiting = [claim for claim in seat.claims.values() if claim.trial]
-    if waiting and on_trial(job, seat.account):
-        return False  # under another lease of the account
-    for claim in waiting:
-        clear(turn, job, seat, claim)
-    if seat.claims and job.policy.checks and not seat.closing_check:
-        seat.closing_check = True
-        pick = seat.claims[trust.closing_pick({claim.hash: claim.seed for claim in seat.claims.values()})]
-        if pick.slot is None:
-            index = trust.sample_indexes(job.policy, trust.Standing(), pick.seed, pick.count, 1)
-            lanes.check(turn, job, seat, pick, index or (0,))
-        elif job.slots[pick.slot].step is Step.PROVISIONAL:
-            begin_check(turn, job, job.slots[pick.slot], Reason.CLOSING)
-        else:  # its answer was accepted with somebody else's claim
-            clear(turn, job, seat, pick)
-            seat.closing_check = False
-        return settle_seat(turn, job, seat)
-    for claim in list(seat.claims.values()):
-        clear(turn, job, seat, claim)
-    return not seat.claims
+    return check_of(job).close(turn, job, seat)
 
 
 def lapse(turn: Turn) -> None:
@@ -127,7 +104,7 @@ def _decide_all(turn: Turn, job: Job, seat: Seat) -> None:
             if run.seat == seat.number:
                 end_run(turn, job, run, cancel=True)
         reslot(turn, job, job.slots[key])
-    believed = turn.now_ms < seat.leased.ends_ms and proven(turn.state, job, seat.account)
+    believed = turn.now_ms < seat.leased.ends_ms and check_of(job).believes(turn.state, job, seat.account)
     for claim in list(seat.claims.values()):
         slot = job.slots[claim.slot] if claim.slot is not None else None
         if not believed or (slot is not None and (slot.disputed or slot.step is Step.KEEPING)):
@@ -171,12 +148,7 @@ def wind_down(turn: Turn, job: Job) -> None:
         job.ended_ms = turn.now_ms
         _stop(turn, job)
     late = turn.now_ms >= job.ended_ms + turn.state.timing.audit_within
-    for key in list(job.checking):
-        slot = job.slots[key]
-        audits = job.slots[slot.audit].running() if slot.audit >= 0 else []
-        for run in (*slot.running(), *audits) if late else ():
-            end_run(turn, job, run, cancel=True)
-        advance(turn, job, slot, recruit=False)
+    check_of(job).stop(turn, job, late=late)
     if job.checking or (not late and _settled_but_fetching(job)):
         return
     if any(claim.asked is not None for n in job.live for claim in job.seats[n].claims.values()) and not late:
@@ -205,10 +177,11 @@ def _stop(turn: Turn, job: Job) -> None:
 
 
 def _clear_or_void(turn: Turn, job: Job, seat: Seat) -> None:
-    believed = proven(turn.state, job, seat.account)
+    check = check_of(job)
+    believed = check.believes(turn.state, job, seat.account)
     for claim in list(seat.claims.values()):
         if believed and claim.provisional:
-            clear(turn, job, seat, claim)
+            check.clear(turn, job, seat, claim)
         else:
             void(turn, job, seat, claim)
 

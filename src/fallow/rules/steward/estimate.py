@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fallow.rules import market, trust
+from fallow.rules import market
+from fallow.rules.steward.checks.registry import CHECKS, Check, parse
 from fallow.rules.steward.terms import terms_of
-from fallow.wire.local import Candidate, Estimate, JobSpec
+from fallow.wire.local import UNCHECKED, Candidate, Estimate, JobSpec
 from fallow.wire.messages import Declined, Offer
 
 MAX_CANDIDATES = 1_000
@@ -16,12 +17,12 @@ MAX_CANDIDATES = 1_000
 def estimate(spec: JobSpec, bank: bytes, offers: Sequence[Offer], now_ms: int, numerics: str = "") -> Estimate:
     """Every offer with what it lacks for this job, the cheapest first among those that fit, and the cost with checks at
     the cheapest and dearest of them (0 when none fits, or when the job runs until cancelled). `numerics` is the class
-    of machines that a job under way keeps to. A policy that cannot be read counts as none. Raises UsageError E2001 for
-    an unknown kind."""
+    of machines that a job under way keeps to. An unknown check counts as none. Raises UsageError E2001 for an unknown
+    kind."""
     kind, offers = market.kind_of(spec), offers[:MAX_CANDIDATES]
-    policy = trust.parse_policy(spec.verify, exact=kind.chain(spec.work) is not None)
-    policy = policy if isinstance(policy, trust.Policy) else trust.NO_CHECKS
-    found = terms_of(spec, policy, bank, offers, now_ms, numerics)
+    check = parse(spec.verify, in_links=market.in_links(spec))
+    check = check if isinstance(check, Check) else CHECKS[UNCHECKED]
+    found = terms_of(spec, check, bank, offers, now_ms, numerics)
     candidates: list[Candidate] = []
     for offer, rows in zip(offers, found.lacks, strict=True):
         bid = market.bid_of(offer, kind.name)

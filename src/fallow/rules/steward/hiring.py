@@ -8,6 +8,7 @@ from blake3 import blake3
 from fallow.kinds.registry import kind_named
 from fallow.rules import market, placement
 from fallow.rules.steward import terms
+from fallow.rules.steward.check import check_of
 from fallow.rules.steward.events import (
     MAX_OFFERS_SEEN,
     AskQuote,
@@ -41,7 +42,7 @@ CLEAN_UP_MS = 600_000
 
 def wanted_seats(job: Job) -> int:
     """How many leases the job wants at a time."""
-    return terms.wanted_seats(job.spec, job.policy)
+    return terms.wanted_seats(job.spec, check_of(job))
 
 
 def missing_seats(job: Job) -> int:
@@ -97,7 +98,7 @@ def offers_seen(turn: Turn, job: Job, event: OffersSeen) -> None:
 
 
 def _terms(turn: Turn, job: Job, offers: tuple[Offer, ...]) -> terms.Terms:
-    found = terms.terms_of(job.spec, job.policy, turn.state.identity.bank, offers, turn.now_ms, job.numerics)
+    found = terms.terms_of(job.spec, check_of(job), turn.state.identity.bank, offers, turn.now_ms, job.numerics)
     misfits = [shortfalls for shortfalls in found.lacks if shortfalls]
     names = [{shortfall.resource for shortfall in shortfalls} for shortfalls in misfits]
     job.shortfalls, job.numerics = min(misfits, key=len, default=()), found.numerics
@@ -178,7 +179,7 @@ def _ask(turn: Turn, job: Job, offer: Offer) -> None:
 
 def _fair_units(job: Job) -> int:
     wanted = wanted_seats(job)
-    executions = terms.executions_ppm(job.spec, job.policy, wanted)
+    executions = check_of(job).executions_ppm(job.spec, wanted)
     return -(-market.volume(job.spec).units * executions // 1_000_000) // wanted + 1
 
 

@@ -10,10 +10,10 @@ no event, however stale, repeated or out of order, raises or is paid for twice."
 from __future__ import annotations
 
 from fallow.kinds.registry import KINDS
-from fallow.rules import market, trust
+from fallow.rules import market
 from fallow.rules.steward import dispatch, hiring, pay
 from fallow.rules.steward import events as t
-from fallow.rules.steward.checks import sample
+from fallow.rules.steward.checks.registry import PolicyError, check_of, parse
 from fallow.rules.steward.end import (
     complete,
     lapse,
@@ -30,7 +30,6 @@ from fallow.rules.steward.slots import add_slot
 from fallow.rules.steward.specs import batch_spec
 from fallow.rules.steward.state import Ending, Job, Seat, Stage, State, Turn
 from fallow.rules.steward.view import view
-from fallow.rules.trust import PolicyError
 from fallow.wire.local import BatchJob, JobSpec, TrainJob
 
 __all__ = ["State", "due", "next_due_ms", "outstanding", "transition", "view"]
@@ -77,7 +76,6 @@ def _about_a_job(turn: Turn, event: t.StewardEvent) -> None:
         case t.AuditorsDrawn() | t.LedgerRefusedDraw():
             found = state.seat_of(state.claims.get(event.claim_hash, b""))
             if found is not None:
-                lanes.drawn(turn, *found, event)
                 dispatch.drawn(turn, *found, event)
                 turn.touch(found[0])
         case _:
@@ -147,8 +145,7 @@ def _started(turn: Turn, event: t.StewardStarted) -> None:
             job.seats[number].deadline_ms = max(
                 job.seats[number].deadline_ms, state.now_ms + state.timing.quote_within
             )  # fmt: skip
-        for key in job.checking:
-            job.slots[key].since_ms = state.now_ms
+        check_of(job).resume(turn, job)
         if job.log is not None:
             job.log.began_ms = state.now_ms
     _touch_all(turn)
@@ -173,12 +170,11 @@ def _submitted(turn: Turn, event: t.UserSubmitted) -> None:
     if kind is None:
         job.ending = Ending("E2001", f"no kind of work is called {name[:40]!r}")
         return
-    policy = trust.parse_policy(event.spec.verify, exact=kind.chain(event.spec.work) is not None)
+    check = parse(event.spec.verify, in_links=market.in_links(event.spec))
     wrong = _wrong_with(event.spec)
-    if isinstance(policy, PolicyError) or wrong:
-        job.ending = Ending("E2001", policy.what if isinstance(policy, PolicyError) else wrong)
+    if isinstance(check, PolicyError) or wrong:
+        job.ending = Ending("E2001", check.what if isinstance(check, PolicyError) else wrong)
         return
-    job.policy = policy
     match event.spec.work:
         case TrainJob():
             rounds.start(turn, job)
@@ -221,7 +217,7 @@ def _look_after_job(turn: Turn, job: Job) -> None:
         _go_on(turn, job)
     if job.ending is not None and not job.reported:
         wind_down(turn, job)
-    sample.let_go(turn, job)
+    check_of(job).tidy(turn, job)
     if job.reported:
         settle(turn, job)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fallow.rules.steward import hiring, pay
-from fallow.rules.steward.checks import sample
-from fallow.rules.steward.checks.audit import assign_effect, sources_of
+from fallow.rules.steward.blobs import sources_of
+from fallow.rules.steward.check import check_of
+from fallow.rules.steward.dispatch import assign_effect
 from fallow.rules.steward.end import job_deadline_ms
 from fallow.rules.steward.events import (
     AskQuote,
@@ -66,8 +67,9 @@ def _on_lease(job: Job, seat: Seat) -> list[StewardEffect]:
 
 def _draws(job: Job, seat: Seat) -> list[StewardEffect]:
     effects: list[StewardEffect] = []
+    draws = check_of(job).draws
     for claim in seat.claims.values():
-        waits = claim.slot is None or (job.slots[claim.slot].step is Step.KEEPING and job.policy.checks)
+        waits = draws and (claim.slot is None or job.slots[claim.slot].step is Step.KEEPING)
         if not claim.seed and waits:
             effects.append(Draw(seat.lease, claim.hash, claim.root))
         elif claim.asked is not None:
@@ -83,14 +85,7 @@ def _blobs(job: Job) -> list[StewardEffect]:
             for part in run.output.parts if run.output is not None else ():
                 if job.kept.get(part.blob) is False:
                     wanted[part.blob] = KeepBlob(job.id, part, sources_of(slot, run.answer))
-    for key in job.checking:
-        slot = job.slots[key]
-        for part in slot.spec.inputs:
-            if job.kept.get(part.blob) is False:
-                wanted[part.blob] = KeepBlob(job.id, part, job.holders.get(part.blob, ()))
-        for part in job.slots[slot.audit].spec.inputs if slot.audit >= 0 else ():
-            if job.kept.get(part.blob) is False:
-                wanted.setdefault(part.blob, KeepBlob(job.id, part, sample.sources(job, slot, part)))
+    wanted |= {keep.part.blob: keep for keep in check_of(job).keeps(job)}
     return list(wanted.values())
 
 
@@ -123,8 +118,7 @@ def _moments(state: State, job: Job) -> Iterator[int]:
         yield job.patient_ms + timing.patience
     if job.log is not None and not job.log.complete:
         yield job.log.began_ms + timing.round_within
-    for key in job.checking:
-        yield job.slots[key].since_ms + timing.audit_within
+    yield from check_of(job).moments(state, job)
     for number in job.live:
         yield from _seat_moments(state, job, job.seats[number])
 

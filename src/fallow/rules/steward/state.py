@@ -12,7 +12,7 @@ from fallow.rules.jobs import Attempt
 from fallow.rules.membership import Roll
 from fallow.rules.rounds import Log
 from fallow.rules.steward.events import AuditLane, Charge, Identity, Note, StewardEffect, Timing
-from fallow.rules.trust import NO_CHECKS, Policy, Reason, Standing
+from fallow.rules.trust import Reason, Standing
 from fallow.units import cost_ucr
 from fallow.wire.documents import Lease, Order, Quote, Signed
 from fallow.wire.local import JobSpec, LaneJob, ServeJob
@@ -277,7 +277,6 @@ class Job(msgspec.Struct):
     created_ms: int
     kind: str
     depth: int
-    policy: Policy = NO_CHECKS
     phase: Phase = Phase.STARTING
     ending: Ending | None = None
     reported: bool = False

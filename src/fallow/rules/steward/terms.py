@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fallow.rules import market, trust
-from fallow.rules.trust import Policy
+from fallow.rules import market
+from fallow.rules.steward.check import Check
 from fallow.wire.local import JobSpec, LaneJob, ServeJob
 from fallow.wire.messages import Offer, Shortfall
 
@@ -33,31 +33,24 @@ def same_everywhere(spec: JobSpec) -> bool:
     return kind.same_everywhere or kind.exact(spec.work)
 
 
-def wanted_seats(spec: JobSpec, policy: Policy) -> int:
-    """How many leases a job wants at a time: its workers or replicas, and where claims are checked at least `quorum` +
-    1 so that a dispute can be decided."""
+def wanted_seats(spec: JobSpec, check: Check) -> int:
+    """How many leases a job wants at a time: its workers or replicas, and at least as many as its check needs."""
     match spec.work:
         case ServeJob(replicas=replicas) | LaneJob(replicas=replicas):
             wanted = max(1, replicas)
         case _:
             wanted = min(spec.workers, max(1, market.volume(spec).tasks))
-    return max(wanted, policy.quorum + 1) if policy.checks else wanted
-
-
-def executions_ppm(spec: JobSpec, policy: Policy, accounts: int) -> int:
-    """How often each unit is done when `accounts` share the job, in parts per million."""
-    volume, check_ppm = market.volume(spec), market.check_ppm(spec, policy.links)
-    return trust.expected_executions_ppm(policy, volume.tasks, accounts, volume.forced, check_ppm)
+    return max(wanted, check.least_seats())
 
 
 def terms_of(
-    spec: JobSpec, policy: Policy, bank: bytes, offers: Sequence[Offer], now_ms: int, numerics: str = ""
+    spec: JobSpec, check: Check, bank: bytes, offers: Sequence[Offer], now_ms: int, numerics: str = ""
 ) -> Terms:
     """How the job stands to the offers. Where claims are checked bit for bit, the job keeps to the class of machine
     that most accounts have, once there are two that can check each other; `numerics` is the one that it keeps to
     already. Raises UsageError E2001 for an unknown kind."""
     lacks = _lacks(spec, bank, offers, now_ms, numerics)
-    if policy.checks and not numerics and not same_everywhere(spec):
+    if check.compares and not numerics and not same_everywhere(spec):
         fitting = [offer for offer, rows in zip(offers, lacks, strict=True) if not rows]
         name = market.common_numerics(fitting, spec.prefer, market.name_of(spec))
         if len({offer.account for offer in fitting if offer.hardware.numerics == name}) > 1:
@@ -65,10 +58,10 @@ def terms_of(
     fitting = [offer for offer, rows in zip(offers, lacks, strict=True) if not rows]
     bids = (market.bid_of(offer, market.name_of(spec)) for offer in fitting)
     prices = [bid.price_ucr for bid in bids if bid is not None]
-    accounts = min(len({offer.account for offer in fitting}), wanted_seats(spec, policy))
+    accounts = min(len({offer.account for offer in fitting}), wanted_seats(spec, check))
     return Terms(
         numerics, lacks, tuple(fitting), market.volume(spec), min(prices, default=0), max(prices, default=0),
-        executions_ppm(spec, policy, max(1, accounts)),
+        check.executions_ppm(spec, max(1, accounts)),
     )  # fmt: skip
 
 

@@ -151,7 +151,7 @@ def test_a_cheat_that_is_found_is_banned_by_a_full_execution_and_its_round_done_
     assert crowd.outcome(job).code == ""
     assert crowd.state.standing(cheat.account).banned
     assert len(crowd.slashed) == 1
-    assert any("done again, gives something else" in text for text in crowd.notes("audit"))
+    assert any("done again, gives something else" in text for text in crowd.notes("check"))
     log = crowd.state.jobs[job].log
     assert log is not None
     for (number, shard), key in crowd.state.jobs[job].round_slots.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.rules.steward.test_claims import claimed
 
 from fallow.rules.steward import events as t
-from fallow.rules.steward.checks.standing import clear, on_trial, passed, proven
+from fallow.rules.steward.checks.standing import clear, on_trial, passed, policy_of, proven
 from fallow.rules.steward.claims import ban, hold
 from fallow.rules.steward.state import Turn
 
@@ -14,7 +14,7 @@ def test_later_checks_clear_what_is_older_than_the_window() -> None:
     crowd, job, seat, claim = claimed()
     turn = Turn(crowd.state)
     hold(turn, seat, claim)
-    for _ in range(job.policy.window - 1):
+    for _ in range(policy_of(job).window - 1):
         passed(turn, seat.account)
     assert claim.hash in seat.claims
     passed(turn, seat.account)
@@ -27,7 +27,7 @@ def test_one_on_trial_waits_for_what_its_account_claimed_before() -> None:
     turn = Turn(crowd.state)
     assert on_trial(job, seat.account)
     hold(turn, seat, claim, trial=True)
-    for _ in range(job.policy.window + 1):
+    for _ in range(policy_of(job).window + 1):
         passed(turn, seat.account)
     assert claim.hash in seat.claims
     clear(turn, job, seat, claim)

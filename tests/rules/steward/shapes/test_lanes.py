@@ -6,6 +6,7 @@ import msgspec
 from tests.rules.steward.crowd import Crowd, Provider, honest_crowd, lane_spec, word
 
 from fallow.rules.steward import events as t
+from fallow.rules.steward.checks.standing import policy_of
 from fallow.rules.steward.machine import outstanding, view
 from fallow.rules.steward.shapes import lanes as shape
 from fallow.rules.steward.state import Mark
@@ -64,7 +65,7 @@ def test_exact_answers_are_checked_by_unlike_machines_and_asked_of_those_that_co
         seats = [crowd.state.jobs[job].seats[number] for number in crowd.state.jobs[job].live]
         assert {seat.offer.hardware.numerics for seat in seats} == classes
         assert any(seat.offer.hardware.exact != EXACT for seat in seats) is (arithmetic == "fp32")
-        assert crowd.state.jobs[job].policy.rate_ppm == 100_000  # not that of training, where a check is cheap
+        assert policy_of(crowd.state.jobs[job]).rate_ppm == 100_000  # not that of training, where a check is cheap
 
 
 def test_a_model_that_nobody_can_load_ends_the_job() -> None:

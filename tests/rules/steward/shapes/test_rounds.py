@@ -8,8 +8,8 @@ from tests.rules.steward.crowd import Crowd, Provider, h, honest_crowd, honest_o
 from fallow.kinds.train.tasks import TrainFinish, TrainParams, TrainRound, TrainValue
 from fallow.rules.rounds import CHECKPOINT_EVERY
 from fallow.rules.steward import events as t
+from fallow.rules.steward.checks.ballot import builds_on
 from fallow.rules.steward.machine import view
-from fallow.rules.steward.shapes.rounds import believed
 from fallow.rules.steward.state import Fate, Step
 from fallow.wire import codec
 from fallow.wire.tasks import TaskOutput, TaskSpec
@@ -226,7 +226,7 @@ def test_who_starts_from_another_state_is_checked_and_caught() -> None:
     crowd = Crowd([odd, *honest_crowd(3)])
     job = crowd.submit(train_spec(workers=4, rounds=2, verify="audit:probation=0,rate=0"))
     settle(crowd)
-    assert any("another state" in text for text in crowd.notes("audit"))
+    assert any("another state" in text for text in crowd.notes("check"))
     assert crowd.state.standing(odd.account).banned
     assert crowd.outcome(job).code == ""
     shown = view(crowd.state, job)
@@ -294,7 +294,7 @@ def test_nothing_unusable_is_believed() -> None:
     crowd = Crowd(honest_crowd(3), hold={t.Assign})
     job = crowd.submit(train_spec())
     crowd.run()
-    assert not any(believed(crowd.state.jobs[job], slot) for slot in crowd.state.jobs[job].slots)
+    assert not any(builds_on(crowd.state.jobs[job], slot) for slot in crowd.state.jobs[job].slots)
 
 
 def test_recipes_without_rounds_are_refused() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from fallow.kinds.chain import Chain
 from fallow.kinds.registry import kind_named
 from fallow.rules import trust
+from fallow.rules.steward.checks.standing import policy_of
 from fallow.rules.steward.events import KeepBlob, LetGo
 from fallow.rules.steward.slots import add_slot, retire
 from fallow.rules.steward.state import Job, Run, Seat, Slot, Step, Turn
@@ -24,12 +25,12 @@ def begin(job: Job, slot: Slot) -> None:
     the policy wants whole tasks done again."""
     run = slot.chosen()
     chain = kind_named(job.kind).chain(job.spec.work)
-    if not job.policy.links or run is None or run.output is None or chain is None:
+    if not policy_of(job).links or run is None or run.output is None or chain is None:
         return
     links = chain.links(slot.spec, run.output)
     if not links:
         return
-    drawn = chain.check(slot.spec, run.output, trust.draw_links(slot.seed, links, job.policy.links))
+    drawn = chain.check(slot.spec, run.output, trust.draw_links(slot.seed, links, policy_of(job).links))
     audit = add_slot(job, drawn.task, of=slot.key)
     audit.expected = output_hash(drawn.expected)
     audit.seed, audit.since_ms, audit.accused = slot.seed, slot.since_ms, run.claim_hash
@@ -79,6 +80,20 @@ def let_go(turn: Turn, job: Job) -> None:
             del job.lent[blob]
             if job.kept.pop(blob, False):
                 turn.ask(LetGo(job.id, blob))
+
+
+def missing(job: Job) -> list[KeepBlob]:
+    """What checks start from and is not here yet."""
+    wanted: dict[bytes, KeepBlob] = {}
+    for key in job.checking:
+        slot = job.slots[key]
+        for part in slot.spec.inputs:
+            if job.kept.get(part.blob) is False:
+                wanted[part.blob] = KeepBlob(job.id, part, job.holders.get(part.blob, ()))
+        for part in job.slots[slot.audit].spec.inputs if slot.audit >= 0 else ():
+            if job.kept.get(part.blob) is False:
+                wanted.setdefault(part.blob, KeepBlob(job.id, part, sources(job, slot, part)))
+    return list(wanted.values())
 
 
 def sources(job: Job, slot: Slot, part: Part) -> tuple[NodeAddress, ...]:

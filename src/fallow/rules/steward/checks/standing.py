@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
-from fallow.rules import trust
+from functools import lru_cache
+
+from fallow.rules import market, trust
 from fallow.rules.steward import claims
 from fallow.rules.steward.claims import Finding, claim_of
 from fallow.rules.steward.state import Claim, Job, Seat, State, Turn
+from fallow.rules.trust import Policy
 
+AUDIT = "audit"
 SAME = Finding("sampled", "what it found is what another had claimed")
 """Why an audit's claim is final."""
 _CLEARED = Finding("cleared", "its account passed other checks")
 _UNCHECKED = Finding("unchecked", "no other provider could check it")
 
 
+@lru_cache(64)
+def read_settings(settings: str, in_links: bool) -> Policy | str:
+    """`trust.parse_settings`, which is asked for with every claim."""
+    return trust.parse_settings(settings, exact=in_links)
+
+
+def policy_of(job: Job) -> Policy:
+    """The settings of an audited job."""
+    found = read_settings(job.spec.verify.strip().partition(":")[2], market.in_links(job.spec))
+    assert isinstance(found, Policy), "refused when it was submitted"
+    return found
+
+
+def audited(job: Job) -> bool:
+    """Whether the job's claims are checked by audits."""
+    return job.spec.verify.strip().partition(":")[0] == AUDIT
+
+
 def proven(state: State, job: Job, account: bytes) -> bool:
     """Whether the account has passed its probation."""
     standing = state.standing(account)
-    return standing.passed >= max(1, job.policy.probation) and not standing.banned
+    return standing.passed >= max(1, policy_of(job).probation) and not standing.banned
 
 
 def on_trial(job: Job, account: bytes) -> bool:
@@ -37,8 +59,10 @@ def passed(turn: Turn, account: bytes) -> None:
     for job_id, number in state.accounts.get(account, {}):
         job = state.jobs[job_id]
         seat = job.seats[number]
+        if not audited(job):
+            continue
         for claim in [claim for claim in seat.claims.values() if claim.provisional]:
-            old = trust.clears(job.policy, standing.passed + 1 - claim.passed)
+            old = trust.clears(policy_of(job), standing.passed + 1 - claim.passed)
             if not on_trial(job, account) if claim.trial else old:
                 clear(turn, job, seat, claim)
 
@@ -46,7 +70,7 @@ def passed(turn: Turn, account: bytes) -> None:
 def clear(turn: Turn, job: Job, seat: Seat, claim: Claim) -> None:
     """Make a provisional claim final: without a check of its own, or the check that it stood before its account's trial
     was over."""
-    known = turn.state.standing(seat.account).passed >= max(1, job.policy.probation)
+    known = turn.state.standing(seat.account).passed >= max(1, policy_of(job).probation)
     finding = SAME if claim.trial else _CLEARED if known else _UNCHECKED
     claims.clear(turn, job, seat, claim, finding)
     if finding is _UNCHECKED and claim.slot is not None:

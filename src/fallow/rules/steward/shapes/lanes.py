@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from fallow.rules import trust
-from fallow.rules.steward.checks.audit import UNASKED
-from fallow.rules.steward.checks.standing import passed
-from fallow.rules.steward.claims import Finding, Refuted, admit, finalise, hold, refute
+from fallow.rules.steward.check import check_of
+from fallow.rules.steward.claims import admit
 from fallow.rules.steward.dispatch import fresh_sequence
 from fallow.rules.steward.events import (
-    AuditLane,
-    AuditorsDrawn,
     Draw,
     LaneAnswered,
-    LaneAudited,
-    LaneCaught,
     LaneReady,
-    LaneUnchecked,
     LaneUnready,
-    LedgerRefusedDraw,
     StewardEvent,
 )
-from fallow.rules.steward.hiring import can_recruit, decide_by_ms, leave_alone
+from fallow.rules.steward.hiring import decide_by_ms, leave_alone
 from fallow.rules.steward.state import Claim, Ending, Job, Mark, Seat, Stage, Turn
 
-MAX_INDEXES = 64
-"""The most tasks of one batch that are done again: bounds the work that a large batch can cause."""
 MAX_BATCHES = 10_000
 """Batches that may wait to be cleared on one lease; a provider that makes more gets no more work."""
 
@@ -38,14 +28,8 @@ def on_seat(turn: Turn, job: Job, seat: Seat, event: StewardEvent) -> None:
             unready(turn, job, seat, event)
         case LaneAnswered():
             answered(turn, job, seat, event)
-        case LaneAudited():
-            audited(turn, job, seat, event)
-        case LaneCaught():
-            caught(turn, job, seat, event)
-        case LaneUnchecked():
-            unchecked(turn, job, seat, event)
         case _:
-            pass
+            check_of(job).heard(turn, job, seat, event)
 
 
 def ready(turn: Turn, job: Job, seat: Seat) -> None:
@@ -87,79 +71,13 @@ def answered(turn: Turn, job: Job, seat: Seat, event: LaneAnswered) -> None:
     claim = Claim(event.claim_hash, event.claim, event.units, first=event.first, count=event.count)
     seat.held_units += event.units
     admit(turn, seat, claim)
-    if not job.policy.checks:
-        finalise(turn, job, seat, claim, UNASKED)
-    else:
+    check = check_of(job)
+    if check.draws:
         turn.ask(Draw(seat.lease, event.claim_hash, event.claim))
+    else:
+        check.begin(turn, job, seat, claim)
     if len(seat.claims) >= MAX_BATCHES:
         seat.mark = Mark.FULL
-
-
-def drawn(turn: Turn, job: Job, seat: Seat, event: AuditorsDrawn | LedgerRefusedDraw) -> None:
-    """The randomness of a batch. Where the bank refuses it, the batch is checked as if its account were new."""
-    batch = seat.claims.get(event.claim_hash)
-    if batch is None or batch.slot is not None or batch.seed:
-        return
-    standing = turn.state.standing(seat.account)
-    if isinstance(event, AuditorsDrawn):
-        batch.seed = event.seed
-        indexes = trust.sample_indexes(job.policy, standing, batch.seed, batch.count, MAX_INDEXES)
-    else:
-        batch.seed = event.claim_hash
-        indexes = trust.sample_indexes(job.policy, trust.Standing(), batch.seed, batch.count, MAX_INDEXES)
-    seat.closing_check = False
-    check(turn, job, seat, batch, indexes)
-
-
-def check(turn: Turn, job: Job, seat: Seat, batch: Claim, indexes: tuple[int, ...]) -> None:
-    """Have the tasks at `indexes` done again; with none, or nobody to do so, the batch is provisional."""
-    others: dict[bytes, bytes] = {}
-    for number in job.live:
-        other = job.seats[number]
-        if other.usable and other.ready and other.account != seat.account:
-            others.setdefault(other.account, other.lease)
-    if not indexes:
-        hold(turn, seat, batch)
-        return
-    if not others:
-        if not can_recruit(job):
-            turn.warn_once(job, "no auditor", "Answers cannot be checked now: there is no other provider that could.")
-        hold(turn, seat, batch)
-        return
-    order = trust.auditor_order(batch.seed, others)
-    auditors = tuple(others[account] for account in order)[:64]
-    batch.since_ms = None
-    batch.asked = AuditLane(seat.lease, batch.hash, batch.first, indexes, auditors, job.policy.quorum)
-    turn.ask(batch.asked)
-
-
-def audited(turn: Turn, job: Job, seat: Seat, event: LaneAudited) -> None:
-    """The samples were right: the batch is final, and so is what is older than the window. Auditors learn nothing
-    from it about themselves here: their own batches are sampled like anyone's."""
-    batch = seat.claims.get(event.claim_hash)
-    if batch is None or batch.asked is None:
-        return
-    text = f"{len(batch.asked.indexes)} of {batch.count} done again with equal answers"
-    finalise(turn, job, seat, batch, Finding("checked", text))
-    passed(turn, seat.account)
-
-
-def caught(turn: Turn, job: Job, seat: Seat, event: LaneCaught) -> None:
-    """Two or more accounts agree on another answer: the account is charged and banned."""
-    batch = seat.claims.get(event.claim_hash)
-    if batch is None or batch.asked is None:
-        return
-    text = f"A wrong answer; {len(event.others)} others agree on another."
-    refute(turn, job, seat, batch, text, Refuted(event.task, event.accused, event.others))
-
-
-def unchecked(turn: Turn, job: Job, seat: Seat, event: LaneUnchecked) -> None:
-    """Nobody could do it again: the batch stays provisional."""
-    batch = seat.claims.get(event.claim_hash)
-    if batch is None or batch.asked is None:
-        return
-    hold(turn, seat, batch)
-    turn.warn_once(job, "no auditor", f"Answers could not be checked: {event.what}"[:300])
 
 
 def fill_up(job: Job) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from fallow.rules import rounds
 from fallow.rules.rounds import Entry, Log
-from fallow.rules.steward.checks.audit import begin_check, probing
+from fallow.rules.steward.check import check_of
 from fallow.rules.steward.slots import add_slot, respec, retire, strike
 from fallow.rules.steward.specs import (
     finish_spec,
@@ -19,11 +19,6 @@ from fallow.rules.steward.specs import (
     work_before,
 )
 from fallow.rules.steward.state import Job, Slot, Step, Turn
-from fallow.rules.trust import Reason
-
-OPTIMISTIC = frozenset({Reason.SAMPLED, Reason.CLOSING})
-"""A claim under such a check is used meanwhile; if it proves false, the log is rolled back."""
-_BLOCKED = (Step.CHECKING, Step.KEEPING, Step.PROVISIONAL)
 
 
 def start(turn: Turn, job: Job) -> None:
@@ -53,17 +48,6 @@ def advance_log(turn: Turn, job: Job) -> None:
 def _late(turn: Turn, job: Job) -> bool:
     log = train_log(job)
     return not log.complete and turn.now_ms >= log.began_ms + turn.state.timing.round_within
-
-
-def believed(job: Job, slot: Slot) -> bool:
-    """Whether later work may build on the slot's answer now. Not on that of an account whose probation is being
-    decided."""
-    if slot.step is Step.PROVISIONAL:
-        run = slot.chosen()
-        return run is not None and not probing(job, run.account)
-    if slot.usable:
-        return True
-    return slot.step is Step.CHECKING and slot.reason in OPTIMISTIC and not slot.disputed and not slot.forced
 
 
 def _roll_back(turn: Turn, job: Job, log: Log) -> None:
@@ -131,7 +115,7 @@ def _refresh(job: Job, log: Log) -> None:
 def _close_round(turn: Turn, job: Job, log: Log) -> bool:
     """-> whether the current round was closed now."""
     slots = {shard: job.slots[job.round_slots[log.current, shard]] for shard in range(log.shards)}
-    done = {shard: slot for shard, slot in slots.items() if believed(job, slot)}
+    done = {shard: slot for shard, slot in slots.items() if check_of(job).builds_on(job, slot)}
     entries = {shard: entry for shard, slot in done.items() if (entry := _entry(job, slot)) is not None}
     if _force_dissenters(turn, job, slots, entries):
         return False
@@ -164,15 +148,10 @@ def _force_dissenters(turn: Turn, job: Job, slots: dict[int, Slot], entries: dic
     """Workers that start from the same log must start from the same state. Who says otherwise is checked, once."""
     odd = rounds.dissenters({shard: entry.state for shard, entry in entries.items()})
     forced = False
-    for shard in odd if job.policy.checks else ():
+    for shard in odd:
         slot = slots[shard]
-        if slot.forced or slot.step is Step.FINAL:
-            continue
-        slot.forced, forced = True, True
         text = f"Round {slot.round}, shard {shard}: started from another state than the others; it is checked."
-        turn.note(job, "audit", text)
-        if slot.step is Step.PROVISIONAL:
-            begin_check(turn, job, slot, Reason.FORCED)
+        forced = check_of(job).doubt(turn, job, slot, text) or forced
     return forced
 
 
@@ -184,17 +163,13 @@ def _sign_off(turn: Turn, job: Job, log: Log, entries: dict[int, Entry]) -> None
     log.close(entries, turn.now_ms)
     slot = job.slots[job.round_slots[number, 0]] if (number, 0) in job.round_slots else None
     run = slot.chosen() if slot is not None else None
-    if slot is not None and run is not None and run.output is not None and (slot.step is Step.FINAL or _unaudited(job)):
+    if slot is not None and run is not None and run.output is not None and slot.step is Step.FINAL:
         point = part_named(run.output, "checkpoint")
         if point is not None:
             log.add_checkpoint(log.seen(number), point)
     loss = f", loss {first.loss}" if first and first.loss else ""
     text = f"Round {number + 1} of {log.rounds}: {len(entries)} updates{loss}."
     turn.note(job, "round", text, done=number + 1, total=log.rounds)
-
-
-def _unaudited(job: Job) -> bool:
-    return not job.policy.checks
 
 
 def _finish(job: Job) -> None:

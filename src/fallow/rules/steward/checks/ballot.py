@@ -1,0 +1,381 @@
+"""A task's claim under audit: whether it is checked, who is asked, what the answers prove, and what that means."""
+
+from __future__ import annotations
+
+from fallow.rules import trust
+from fallow.rules.jobs import Attempt, Blame
+from fallow.rules.steward.blobs import keep
+from fallow.rules.steward.checks import sample
+from fallow.rules.steward.checks.standing import SAME, clear, on_trial, passed, policy_of
+from fallow.rules.steward.claims import (
+    MAX_OTHERS,
+    Finding,
+    Refuted,
+    claim_of,
+    evidence,
+    finalise,
+    hold,
+    refute,
+    void_run,
+)
+from fallow.rules.steward.dispatch import assign, decide
+from fallow.rules.steward.events import Agreeing
+from fallow.rules.steward.hiring import can_recruit
+from fallow.rules.steward.slots import (
+    drop_audit,
+    end_run,
+    reslot,
+    respec,
+    set_step,
+)
+from fallow.rules.steward.state import Claim, Job, Mark, Run, Seat, Slot, Stage, Step, Turn
+from fallow.rules.steward.terms import same_everywhere
+from fallow.rules.trust import Reason
+
+MAX_SOURCES = 16
+MAX_AGREEING = 16
+OPTIMISTIC = frozenset({Reason.SAMPLED, Reason.CLOSING})
+"""A claim under such a check is used meanwhile; if it proves false, what was built on it is taken back."""
+
+
+def begin(turn: Turn, job: Job, slot: Slot, seat: Seat, claim: Claim) -> None:
+    """A slot in KEEPING whose claim is drawn and whose outputs are here: check it, or let it stand for now."""
+    policy, slot.seed = policy_of(job), claim.seed
+    standing = turn.state.standing(seat.account)
+    if not probing(job, seat.account) < policy.probation - standing.passed:
+        standing = standing._replace(passed=policy.probation)
+    reason = trust.must_check(policy, standing, claim.seed, forced=slot.forced)
+    if reason is None:
+        seat.closing_check = False
+        hold(turn, seat, claim)
+        set_step(job, slot, Step.PROVISIONAL)
+        return
+    begin_check(turn, job, slot, reason)
+
+
+def probing(job: Job, account: bytes) -> int:
+    """How many probation checks of the account's claims are under way: they count as passed when it is asked whether
+    one more is needed, since when one fails, all that the account claimed is done again anyway."""
+    found = (job.slots[key] for key in job.checking)
+    return sum(1 for slot in found if slot.reason is Reason.PROBATION and _first(slot) == account)
+
+
+def _first(slot: Slot) -> bytes:
+    return next((run.account for run in slot.live()), b"")
+
+
+def begin_check(turn: Turn, job: Job, slot: Slot, reason: Reason) -> None:
+    """Have the slot's claim done again elsewhere, or a sample of it where that is what the policy says. Its runs are
+    no longer waiting to be cleared."""
+    for claim in _claims(job, slot):
+        claim.since_ms = None
+    slot.reason, slot.since_ms = reason, turn.now_ms
+    set_step(job, slot, Step.CHECKING)
+    if reason in (Reason.PROBATION, Reason.SAMPLED):
+        sample.begin(job, slot)
+    advance(turn, job, slot, recruit=True)
+
+
+def doubt(turn: Turn, job: Job, slot: Slot, text: str) -> bool:
+    """An answer that is doubted is checked, once, whatever chance says."""
+    if slot.forced or slot.step is Step.FINAL:
+        return False
+    slot.forced = True
+    turn.note(job, "check", text)
+    if slot.step is Step.PROVISIONAL:
+        begin_check(turn, job, slot, Reason.FORCED)
+    return True
+
+
+def builds_on(job: Job, slot: Slot) -> bool:
+    """Not on the answer of an account whose probation is being decided. On one that was drawn by chance: if it proves
+    false, what was built on it is taken back."""
+    if slot.step is Step.PROVISIONAL:
+        run = slot.chosen()
+        return run is not None and not probing(job, run.account)
+    if slot.usable:
+        return True
+    return slot.step is Step.CHECKING and slot.reason in OPTIMISTIC and not slot.disputed and not slot.forced
+
+
+def go_on(turn: Turn, job: Job) -> None:
+    """Look after the checks that want auditors, but for those whose drawn auditors are all there and busy."""
+    if not job.wanting:
+        return
+    there = [seat for number in job.live if (seat := job.seats[number]).usable]
+    known, free = {seat.account for seat in there}, {seat.account for seat in there if len(seat.running) < job.depth}
+    for key in list(job.wanting):
+        slot = job.slots[key]
+        if not slot.called or not known.issuperset(slot.called) or not free.isdisjoint(slot.called):
+            advance(turn, job, slot, recruit=True)
+
+
+def advance(turn: Turn, job: Job, slot: Slot, *, recruit: bool) -> None:
+    """Count the runs of a slot that is being checked. Ask further auditors, settle, or give the check up; without
+    `recruit` nobody new is asked (the job is ending)."""
+    if slot.step is not Step.CHECKING:
+        return
+    live = slot.live()
+    if recruit:
+        job.wanting[slot.key] = None
+    if slot.audit >= 0:
+        _advance_sample(turn, job, slot, recruit=recruit)
+        return
+    under_way = sum(1 for run in slot.running() if run.task == slot.task)
+    ballot = [trust.Vote(run.account, run.answer) for run in live]
+    match trust.tally(ballot, under_way, policy_of(job).quorum):
+        case trust.Settled(answer=answer, right=right):
+            _settle(turn, job, slot, answer, right)
+        case trust.Undecided():
+            _undecided(turn, job, slot)
+        case trust.Open(more=more, disputed=disputed):
+            slot.disputed = disputed or slot.dissent >= 0
+            if more and recruit:
+                _ask_auditors(turn, job, slot, more, under_way)
+            elif recruit:
+                job.wanting.pop(slot.key, None)
+            elif not under_way and not recruit:
+                _abandon(turn, job, slot)
+
+
+def _ask_auditors(turn: Turn, job: Job, slot: Slot, more: int, under_way: int) -> None:
+    """The first `more` of the drawn order are asked; one of them being busy is no reason to ask another, or a provider
+    could choose by being busy. Needed inputs that only the accused holds are fetched first: if it withholds them,
+    nobody can check, and its claim is worth nothing."""
+    if not _carry_kept(turn, job, slot):
+        return
+    called = _called(turn, job, slot, more)
+    if not called and not under_way and not _out_of_room(job, slot):
+        waited = turn.now_ms - slot.since_ms >= turn.state.timing.audit_within
+        if waited or not can_recruit(job):
+            doubtful = slot.disputed or any(attempt.code == "E1502" for attempt in slot.attempts)
+            (_undecided if doubtful else _unchecked)(turn, job, slot)
+    for account in called:
+        free = [seat for seat in _seats_for(turn, job, slot, account) if len(seat.running) < job.depth]
+        if free:
+            assign(turn, job, slot, min(free, key=lambda seat: (len(seat.running), seat.number)))
+            slot.called = tuple(other for other in slot.called if other != account)
+            slot.since_ms = turn.now_ms
+    if len(called) >= more and not slot.called:
+        job.wanting.pop(slot.key, None)
+
+
+def _out_of_room(job: Job, slot: Slot) -> bool:
+    """Whether others could check the slot if only their leases had money left. They get no more work under these:
+    either new leases take their place, or the job has run out of money."""
+    tried = {run.account for run in slot.runs if run.task == slot.task}
+    found = False
+    for number in job.live:
+        seat = job.seats[number]
+        if seat.stage is Stage.OPEN and seat.account not in tried and seat.mark in (Mark.NONE, Mark.FULL):
+            poor = seat.room_units() < slot.spec.units
+            if poor and seat.usable:
+                seat.mark, job.alone = Mark.FULL, False
+            found = found or poor or seat.mark is Mark.FULL
+    return found or job.dry
+
+
+def _called(turn: Turn, job: Job, slot: Slot, more: int) -> tuple[bytes, ...]:
+    """Who was drawn; drawn again only when more are needed, or somebody drawn cannot take part any more."""
+    if len(slot.called) != more or not all(_seats_for(turn, job, slot, account) for account in slot.called):
+        accounts = {seat.account for number in job.live if (seat := job.seats[number]).usable}
+        eligible = [account for account in accounts if _seats_for(turn, job, slot, account)]
+        slot.called = tuple(trust.auditor_order(slot.seed, eligible)[:more])
+    return slot.called
+
+
+def _carry_kept(turn: Turn, job: Job, slot: Slot) -> bool:
+    carry = [part for part in slot.spec.inputs if part.name == "carry"]
+    return keep(turn, job, carry, tuple(a for part in carry for a in job.holders.get(part.blob, ())))
+
+
+def _seats_for(turn: Turn, job: Job, slot: Slot, account: bytes) -> list[Seat]:
+    """The account's seats that can check the slot: of the same class of machine, with room, and none of them in it
+    yet."""
+    if any(run.account == account and run.task == slot.task for run in slot.runs):
+        return []
+    first = job.seats[slot.live()[0].seat].offer.hardware.numerics
+    seats = (job.seats[number] for job_id, number in turn.state.accounts.get(account, {}) if job_id == job.id)
+    return [
+        seat
+        for seat in seats
+        if seat.usable
+        and (same_everywhere(job.spec) or seat.offer.hardware.numerics == first)
+        and seat.room_units() >= slot.spec.units
+    ]
+
+
+def _settle(turn: Turn, job: Job, slot: Slot, answer: bytes, right: tuple[bytes, ...]) -> None:
+    runs = slot.live()
+    slot.answer = answer
+    agree = [run for run in runs if run.answer == answer]
+    text = f"{len(agree)} equal answers of {len(runs)}"
+    for run in slot.running():
+        end_run(turn, job, run, cancel=True)
+    for run in agree:
+        job.seats[run.seat].strikes = 0
+        _finalise(turn, job, run, Finding("checked", text, _agreeing(job, slot, run)))
+    set_step(job, slot, Step.KEEPING)
+    for account in right:
+        passed(turn, account)
+    dissent, slot.dissent = slot.dissent, -1
+    for run in runs:
+        if run.answer != answer:
+            _catch(turn, job, slot, run, agree)
+    if dissent >= 0:
+        accused = job.slots[dissent].accused
+        _judge_dissent(turn, job, job.slots[dissent], right=all(run.claim_hash != accused for run in agree))
+    decide(turn, job, slot)
+
+
+def _advance_sample(turn: Turn, job: Job, slot: Slot, *, recruit: bool) -> None:
+    """Wait for the one who does the drawn links again, as long as there may be one."""
+    audit = job.slots[slot.audit]
+    if audit.running():
+        return
+    if not recruit:
+        drop_audit(turn, job, slot)
+        _abandon(turn, job, slot)
+    elif sample.auditors(job, audit):
+        audit.since_ms = turn.now_ms
+    elif turn.now_ms - max(slot.since_ms, audit.since_ms) >= turn.state.timing.audit_within or not can_recruit(job):
+        drop_audit(turn, job, slot)
+        _unchecked(turn, job, slot)
+
+
+def audited(turn: Turn, job: Job, audit: Slot, run: Run) -> None:
+    """The drawn links were done again. Equal hashes: the claim stands. Else the whole task is done again by others,
+    which decides who is right: one account's word is not enough to accuse another."""
+    slot, claim = job.slots[audit.of], claim_of(job, run)
+    assert claim is not None, "it was claimed just now"
+    audit.answer, claim.seed = run.answer, audit.seed
+    job.seats[run.seat].strikes = 0
+    if slot.audit == audit.key:
+        slot.audit = -1
+    # else it is gone: its account was banned meanwhile
+    there = any(claimed.claim_hash == audit.accused for claimed in slot.live())
+    if run.answer == audit.expected:
+        if on_trial(job, run.account):  # a cheat that does its audits is not to earn by them until it is caught
+            hold(turn, job.seats[run.seat], claim, trial=True)
+            set_step(job, audit, Step.PROVISIONAL)
+        else:
+            finalise(turn, job, job.seats[run.seat], claim, SAME)
+            set_step(job, audit, Step.FINAL)
+        passed(turn, run.account)
+        if there:
+            _stands(turn, job, slot, sample.words(job, audit, run))
+        else:
+            advance(turn, job, slot, recruit=job.ending is None)
+        return
+    hold(turn, job.seats[run.seat], claim)
+    set_step(job, audit, Step.PROVISIONAL)
+    if not there:
+        _confirm(turn, job, audit)
+        advance(turn, job, slot, recruit=job.ending is None)
+        return
+    text = f"Task {slot.key}: a sample of it, done again, gives something else; all of it is done again."
+    turn.note(job, "check", text, job.seats[slot.live()[0].seat].node)
+    slot.dissent, slot.disputed, slot.since_ms = audit.key, True, turn.now_ms
+    if job.log is not None:
+        job.log_dirty = True
+    advance(turn, job, slot, recruit=job.ending is None)
+
+
+def _stands(turn: Turn, job: Job, slot: Slot, text: str) -> None:
+    """The check by sample found what was claimed."""
+    for claimed in slot.live():
+        job.seats[claimed.seat].strikes = 0
+        _finalise(turn, job, claimed, Finding("sampled", text))
+        passed(turn, claimed.account)
+    set_step(job, slot, Step.KEEPING)
+    decide(turn, job, slot)
+
+
+def _judge_dissent(turn: Turn, job: Job, audit: Slot, *, right: bool) -> None:
+    """The whole task, done again, gave what was claimed: who accused falsely has computed falsely. Or it did not."""
+    if right:
+        _confirm(turn, job, audit)
+        return
+    for run in audit.live():
+        refute(turn, job, job.seats[run.seat], claim_of(job, run), f"Task {audit.key}: a false alarm.")
+
+
+def _confirm(turn: Turn, job: Job, audit: Slot) -> None:
+    """Have an audit done again that found something else than a claim which is worth nothing now. Made-up answers to
+    every audit accuse the guilty too: that a claim is wrong does not show that its auditor did any work, and what the
+    right answer is nobody else has computed, since it starts from claimed states. In a job that is ending the answer
+    stays provisional."""
+    if audit.step is Step.PROVISIONAL and audit.live() and job.ending is None:
+        begin_check(turn, job, audit, Reason.FORCED)
+
+
+def _undecided(turn: Turn, job: Job, slot: Slot) -> None:
+    """No quorum for any answer: nobody is paid, nobody is accused, somebody else has to do it."""
+    turn.note(job, "check", f"Task {slot.key}: the answers differ and nobody can decide; it is done again.")
+    slot.dissent = -1
+    for run in slot.running():
+        end_run(turn, job, run, cancel=True)
+    for run in slot.live():
+        slot.attempts.append(Attempt(run.account, Blame.PLACE, "E1502"))
+        void_run(turn, job, run)
+    if not slot.retired:
+        respec(job, slot, slot.spec)
+    reslot(turn, job, slot)
+
+
+def _unchecked(turn: Turn, job: Job, slot: Slot) -> None:
+    """Nobody is there to check it: the claims stay provisional till the end."""
+    text = "Results cannot be checked now: there is no other provider that could. They stay provisional."
+    turn.warn_once(job, "no auditor", text)
+    for run in slot.live():
+        claim = claim_of(job, run)
+        if claim is not None:
+            hold(turn, job.seats[run.seat], claim)
+    set_step(job, slot, Step.PROVISIONAL)
+
+
+def _abandon(turn: Turn, job: Job, slot: Slot) -> None:
+    """The job is ending and nobody is asked any more: who has proved itself is believed, if nobody objects."""
+    for run in slot.live():
+        claim, standing = claim_of(job, run), turn.state.standing(run.account)
+        if claim is None:
+            continue
+        if slot.disputed or standing.passed < max(1, policy_of(job).probation):
+            void_run(turn, job, run)
+        else:
+            hold(turn, job.seats[run.seat], claim)
+            clear(turn, job, job.seats[run.seat], claim)
+    if slot.chosen() is not None:
+        set_step(job, slot, Step.FINAL)
+    else:
+        reslot(turn, job, slot)
+
+
+def _catch(turn: Turn, job: Job, slot: Slot, run: Run, agree: list[Run]) -> None:
+    """`run` was outvoted by a quorum: its account is charged where the evidence is enough for a ledger, and banned."""
+    text = f"Task {slot.key}: a wrong result; {len(agree)} others agree on another."
+    proof = None
+    if trust.may_charge([other.account for other in agree], run.account):
+        proof = Refuted(run.spec, evidence(job, run), [evidence(job, other) for other in agree[:MAX_OTHERS]])
+    refute(turn, job, job.seats[run.seat], claim_of(job, run), text, proof)
+
+
+def _finalise(turn: Turn, job: Job, run: Run, finding: Finding) -> None:
+    claim = claim_of(job, run)
+    if claim is not None:
+        finalise(turn, job, job.seats[run.seat], claim, finding)
+
+
+def _agreeing(job: Job, slot: Slot, run: Run) -> tuple[Agreeing, ...]:
+    found: list[Agreeing] = []
+    for other in slot.live():
+        theirs = job.seats[other.seat].theirs
+        if other is not run and other.answer == run.answer and other.root is not None and theirs is not None:
+            found.append(Agreeing(other.account, theirs, other.root))
+    return tuple(found[:MAX_AGREEING])
+
+
+def _claims(job: Job, slot: Slot) -> list[Claim]:
+    """Those of the slot that are not decided."""
+    found = (claim_of(job, run) for run in slot.live())
+    return [claim for claim in found if claim is not None]
