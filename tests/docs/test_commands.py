@@ -26,7 +26,7 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     *(page for folder in FOLDERS for page in sorted((ROOT / folder).glob("*.md"))),
 ]
-RUNNABLE = (*SHELL, "python", "toml")
+RUNNABLE = (*SHELL, "python", "toml", "diff")
 WALKED = [page for page in PAGES if any(block.language in RUNNABLE for block in blocks(page))]
 MOST_NOT_RUN = 3
 ALONE = ("unshare", "--net", "--", "sh", "-c", 'ip link set lo up; exec "$@"', "sh")

@@ -105,6 +105,7 @@ class Reader:
     running: list[Typed] = field(default_factory=list[Typed])
     words: dict[str, str] = field(default_factory=dict[str, str])
     last: str = ""
+    source: Path = ROOT
 
     @property
     def home(self) -> Path:
@@ -117,7 +118,7 @@ class Reader:
         kept = {name: os.environ[name] for name in names if name in os.environ}
         exported = {name: value for name, value in self.words.items() if name.startswith("OPENAI_")}
         path = f"{self.folder / 'bin'}:/usr/local/bin:/usr/bin:/bin"
-        source = f"{ROOT / 'src'}:{ROOT}"
+        source = f"{self.source / 'src'}:{self.source}"
         return kept | exported | {"HOME": str(self.home), "PATH": path, "PYTHONPATH": source, "TERM": "xterm"}
 
     def type(self, command: str) -> Typed:
@@ -192,6 +193,9 @@ class Reader:
         """Do what a block says."""
         if block.why_not:
             return
+        if block.file:
+            self.write(block)
+            return
         match block.language:
             case "given":
                 self.given(block.text)
@@ -225,8 +229,28 @@ class Reader:
                     self.wait_for_offers(sum(STAYS.match(one.command)[1] == "provide" for one in self.running))  # type: ignore[index]
                 self.run(part)
 
+    def write(self, block: Block) -> None:
+        """Change the copy of the source as the page says."""
+        assert self.source != ROOT, "only a copy is changed"
+        path = self.source / block.file
+        if block.language != "diff":
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.text + "\n", "utf-8")
+            return
+        kinds = {mark: [line[1:] for line in block.text.splitlines() if line[:1] != other] for mark, other in ("-+", "+-")}
+        before, after = ("\n".join(kinds[mark]) + "\n" for mark in "-+")
+        text = path.read_text("utf-8")
+        if text.count(before) != 1:
+            raise Wrong(f"{block.file} does not hold, once:\n{before}")
+        path.write_text(text.replace(before, after), "utf-8")
+
     def given(self, what: str) -> None:
         """Set up what a page presupposes, with the commands of the README."""
+        if what == "a copy of the source":
+            self.source = self.folder / "source"
+            for name in ("src", "tests"):
+                shutil.copytree(ROOT / name, self.source / name, ignore=shutil.ignore_patterns("*.pyc"))
+            return
         if what.startswith("a pool"):
             self.machine = "elsewhere" if what == "a pool elsewhere" else self.machine
             self.run("fallow up --port 0" if what == "a pool elsewhere" else "fallow up")
