@@ -237,7 +237,9 @@ class Reader:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(block.text + "\n", "utf-8")
             return
-        kinds = {mark: [line[1:] for line in block.text.splitlines() if line[:1] != other] for mark, other in ("-+", "+-")}
+        kinds = {
+            mark: [line[1:] for line in block.text.splitlines() if line[:1] != other] for mark, other in ("-+", "+-")
+        }
         before, after = ("\n".join(kinds[mark]) + "\n" for mark in "-+")
         text = path.read_text("utf-8")
         if text.count(before) != 1:
