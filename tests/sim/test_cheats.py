@@ -78,13 +78,13 @@ def test_cheats_are_caught_as_often_as_the_economics_page_says(way: str, broken:
     """Ten steps of two links; one claim of the cheat in each of many worlds. Within four standard deviations."""
     links, drawn, claims, caught = 20, 4, 0, 0
     plan = exact(rounds=1, workers=4, verify=f"audit:links={drawn}")
-    for seed in range(70):
+    for seed in range(40):
         world = play(plan, providers=[*HONEST[:3], liar(way)], seed=seed)
         if rounds_of(world, "cheat") == 1:
             claims, caught = claims + 1, caught + world.caught("cheat")
     expected = catches(links, broken, drawn)
     deviation = float(claims * expected * (1 - expected)) ** 0.5
-    assert claims > 30
+    assert claims > 15
     assert abs(caught - float(claims * expected)) <= 4 * deviation
 
 

@@ -10,7 +10,7 @@ from tests.sim.worlds import HONEST, batch, exact, lane, liar, play, train
 
 from fallow.sim import town as module
 from fallow.sim.chain import digest
-from fallow.sim.plan import RICH_UCR, Happening, Plan
+from fallow.sim.plan import RICH_UCR, Happening, Plan, ProviderPlan
 from fallow.sim.run import simulate
 from fallow.sim.work import honest_output
 from fallow.wire.tasks import TaskOutput
@@ -89,6 +89,14 @@ def test_ample_jobs_have_no_excuse() -> None:
     assert job.spec.budget_ucr == RICH_UCR
     deaf = tuple(replace(plan, price_ucr=10**12) for plan in HONEST)
     assert "although nobody cheats" in simulate(1, plan=Plan(deaf, (job,), calm_ms=2_000)).failure
+
+
+@pytest.mark.slow
+def test_a_thousand_providers_find_their_work() -> None:
+    crowd = tuple(ProviderPlan(f"p{n}", account=f"p{n}", salt=f"p{n}") for n in range(1_000))
+    world = play(batch(100, verify="audit", workers=50, units=20), providers=crowd, calm_ms=3_000)
+    assert world.code() == ""
+    assert len({row.provider for row in world.town.escrows() if row.paid_ucr}) >= 40
 
 
 # what once went wrong -------------------------------------------------------------------------------------------------

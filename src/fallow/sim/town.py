@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 from blake3 import blake3
 
 from fallow.node.config import Config, ProviderConfig, Ticket
@@ -39,8 +40,12 @@ from fallow.wire.tasks import Part
 PURSE_UCR = 50_000_000
 LOST_MS = 15_000
 LIMIT_S = 2_400.0
-LOOK_EVERY_S = 0.5
 """Long after every deadline in these worlds: what has not ended by then never ends."""
+LOOK_EVERY_S = 0.5
+QUIET_S = 6.0
+"""How long nothing may be left to do before the world is over: the last word on a lease may still be on its way."""
+UNSETTLED = ("offered", "open", "leaving", "unobserved", "lost")
+MANY = 900
 
 # Patience outlasts every fault of these worlds: all providers can be out of reach for as long at the wrong moment.
 TIMING = Timing(
@@ -136,8 +141,9 @@ class Town:
         return found
 
     def ticket(self, host: Host) -> Ticket | None:
-        """What a machine joins the pool with."""
-        return None if host.names & {"bank", "directory"} else ticket_of(self.bank)
+        """What a machine joins the pool with; an invitation is good for a thousand, who all have accounts already."""
+        ticket = None if host.names & {"bank", "directory"} else ticket_of(self.bank)
+        return ticket if ticket is None or len(self.hosts) < MANY else msgspec.structs.replace(ticket, token="")
 
     # what the hosts tell ----------------------------------------------------------------------------------------------
 
@@ -231,8 +237,10 @@ class Town:
             self._schedule()
             async with asyncio.TaskGroup() as group:
                 user = group.create_task(self.user.live(), name="user")
-                while not self._over():
+                quiet_s = 0.0
+                while quiet_s < QUIET_S:
                     await asyncio.sleep(LOOK_EVERY_S)
+                    quiet_s = quiet_s + LOOK_EVERY_S if self._over() else 0.0
                     self._look()
                     if self.loop.time() > LIMIT_S:
                         raise Violation(self._unfinished())
@@ -298,7 +306,7 @@ class Town:
         views = [steward.view(job) for job in steward.jobs()] if steward is not None else []
         return [
             f"{view.name} is {view.phase}, its lease with {self.referee.name(lease.node)} {lease.state}"
-            for view in views for lease in view.leases if lease.state in ("offered", "open", "leaving", "unobserved")
+            for view in views for lease in view.leases if lease.state in UNSETTLED
         ]  # fmt: skip
 
     def _judge(self) -> None:

@@ -289,6 +289,12 @@ async def test_an_escrow_that_was_never_opened_is_closed(tmp_path: Path) -> None
         assert (event.paid_ucr, event.refunded_ucr) == (0, 0)
 
 
+async def test_an_escrow_that_the_bank_does_not_know_yet_may_still_be_opened(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        effect = t.CloseLease(b"l" * 32, s.rita.services.rpc.address(), 0, s.us.clock.now_ms() + 60_000)
+        assert (await error_of(s.performer.run(effect))).code == "E1801"
+
+
 async def test_what_the_bank_refuses_is_an_event(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
         lease, terms = await open_lease(s)

@@ -235,3 +235,13 @@ async def test_passing_notes_are_shown_and_a_stopped_watch_ends(tmp_path: Path) 
         watches.stop(LEASE)
         await asyncio.wait({task})
         assert task.cancelled()
+
+
+async def test_who_takes_the_call_and_says_nothing_on_it_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers quotes, so that it holds a lease, and would hold it to its end."""
+    monkeypatch.setattr(watch, "FIRST_S", 0.05)
+    async with stage(tmp_path) as s:
+        s.watch()
+        assert (await s.told.wait(t.PeerUnobserved)).node == s.rita.services.identity.node
