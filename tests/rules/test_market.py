@@ -83,15 +83,6 @@ def test_the_class_with_the_most_accounts_is_taken() -> None:
     assert market.common_numerics([], "price", "echo") == ""
 
 
-def test_volumes() -> None:
-    assert market.volume(BATCH) == (3, 21, 7, False, 0)
-    step, look, finish = 4 * 2 * 10, 4 * 2 * 10 + 50, 50
-    assert market.volume(TRAIN) == (3 * 2 + 1, 3 * (look + step) + finish, look, False, 1)
-    assert market.volume(SERVE) == (1, 512, 512, True, 0)
-    assert market.volume(LANE) == (1, 1, 1, True, 0)
-    assert market.volume(JobSpec(LaneJob("generate", 1), 1, 0, 1)).units == 2_048
-
-
 def test_kinds_and_needs() -> None:
     assert [market.kind_of(spec).name for spec in (TRAIN, BATCH, SERVE, LANE)] == ["train", "echo", "generate", "echo"]
     assert market.needs_of(TRAIN, BANK, "x86") == Needs(

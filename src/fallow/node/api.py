@@ -12,8 +12,7 @@ from blake3 import blake3
 
 from fallow import __version__
 from fallow.errors import FallowError, RejectedError, fail
-from fallow.kinds.kind import Kind
-from fallow.kinds.registry import lane_side
+from fallow.kinds.registry import kind_named
 from fallow.node.directory import find_offers, search_signed
 from fallow.node.folders import export_tree, import_path
 from fallow.node.router import Caller, Router
@@ -24,6 +23,8 @@ from fallow.node.steward.role import Steward
 from fallow.rules import market
 from fallow.rules.steward.checks.registry import PolicyError, parse
 from fallow.rules.steward.estimate import estimate
+from fallow.rules.steward.shape import LaneTerms
+from fallow.rules.steward.shapes.registry import shape_of
 from fallow.sdk.jobs import money_of
 from fallow.units import BlobId, format_money, to_text
 from fallow.wire import ledger, local
@@ -201,7 +202,7 @@ def serve_jobs(router: Router, services: Services, steward: Steward) -> None:
         spec = steward.spec(request.job)
         kind = market.kind_of(spec).name
         offers = await find_offers(services.rpc, services.directories, kind, services.clock.now_ms())
-        numerics = steward.state.jobs[request.job].numerics
+        numerics = steward.state.jobs[request.job].market.numerics
         return estimate(spec, services.bank_account, offers[:MAX_OFFERS], services.clock.now_ms(), numerics)
 
 
@@ -238,21 +239,16 @@ def _refuse_check(spec: local.JobSpec) -> None:
 
 def _refuse(spec: local.JobSpec, steward: Steward) -> None:
     """Raises UsageError E2001 for a job that cannot be meant, before it is written down."""
-    kind = market.kind_of(spec)
-    if isinstance(spec.work, local.BatchJob):
-        _refuse_params(kind, spec.work.params)
-    if isinstance(spec.work, local.LaneJob):
-        lane_side(kind.name)
+    kind, shape = kind_named(spec.work.workload), shape_of(spec.work)
+    if wrong := shape.refuse(spec):
+        raise fail("E2001", f"This cannot be meant: {wrong}.")
     _refuse_check(spec)
-    work = spec.work
-    if isinstance(work, local.ServeJob) and any(model.name == work.name for model in models(steward)):
-        raise fail("E2001", f"A model named {work.name!r} is served already.", next_step="Choose another with --as.")
-
-
-def _refuse_params(kind: Kind, params: tuple[bytes, ...]) -> None:
-    for number, one in enumerate(params):
+    name = shape.lane(spec.work).served_as if shape.on_lanes else ""
+    if name and any(model.name == name for model in models(steward)):
+        raise fail("E2001", f"A model named {name!r} is served already.", next_step="Choose another with --as.")
+    for number, params in enumerate(shape.params(spec.work)):
         try:
-            kind.units(one)
+            kind.units(params)
         except FallowError as error:
             raise fail("E2001", f"Task {number} is no {kind.name}: {error.what}") from error
 
@@ -267,10 +263,12 @@ def models(steward: Steward) -> tuple[local.ServedModel, ...]:
     """The serve jobs that are running."""
     found: list[local.ServedModel] = []
     for job in steward.state.jobs.values():
-        if isinstance(job.spec.work, local.ServeJob) and not job.over and job.ending is None:
-            ready = sum(seat.usable and seat.ready for seat in job.seats)
-            work, price = job.spec.work, job.spec.max_price_ucr
-            found.append(local.ServedModel(work.name, job.id, work.context_tokens, ready, job.created_ms, price))
+        shape = shape_of(job.spec.work)
+        terms = shape.lane(job.spec.work) if shape.on_lanes else LaneTerms()
+        if terms.served_as and not job.over and job.ending is None:
+            ready = sum(seat.usable and seat.lane.ready for seat in job.seats)
+            name, tokens, price = terms.served_as, terms.context_tokens, job.spec.max_price_ucr
+            found.append(local.ServedModel(name, job.id, tokens, ready, job.created_ms, price))
     return tuple(found)
 
 

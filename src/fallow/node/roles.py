@@ -19,7 +19,7 @@ from fallow.node.steward.holdings import serve_holdings
 from fallow.node.steward.receipts import Receipts
 from fallow.node.steward.role import Steward
 from fallow.rules.steward.events import Timing
-from fallow.wire.local import LaneJob, ServeJob
+from fallow.rules.steward.shapes.registry import shape_of
 
 if TYPE_CHECKING:
     from fallow.node.provider.role import Provider
@@ -78,8 +78,8 @@ async def _steward(roles: Roles, services: Services, group: asyncio.TaskGroup) -
     steward, owner = Steward(services, roles.timing), roles.owner
 
     def known(job: bytes) -> None:
-        if not isinstance(steward.spec(job).work, (ServeJob, LaneJob)):
-            raise fail("E2001", "This job has no lane.")
+        work = steward.spec(job).work
+        shape_of(work).lane(work)
 
     ready = asyncio.Event()
     group.create_task(steward.run(ready), name="steward")

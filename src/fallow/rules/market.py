@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from fallow.errors import fail
 from fallow.kinds.kind import Kind
 from fallow.kinds.registry import KINDS, kind_named
 from fallow.units import GIB, Ucr, cost_ucr
-from fallow.wire.local import BatchJob, JobSpec, LaneJob, ServeJob, TrainJob
+from fallow.wire.local import JobSpec, TrainJob
 from fallow.wire.messages import EXACT, Offer, Shortfall
 
 CPU_MILLIS = 1_000
@@ -44,23 +43,14 @@ def needs_of(spec: JobSpec, bank: bytes, numerics: str = "") -> Needs:
     )
 
 
-def name_of(spec: JobSpec) -> str:
-    """The name of the kind of work that a job's leases are for. Raises UsageError E2001 for an unknown form."""
-    match spec.work:
-        case TrainJob(workload=name) | BatchJob(workload=name) | ServeJob(workload=name) | LaneJob(workload=name):
-            return name
-        case work:
-            raise fail("E2001", f"{type(work).__name__} is no form of a job.")
-
-
 def kind_of(spec: JobSpec) -> Kind:
-    """That kind. Raises UsageError E2001 for an unknown one."""
-    return kind_named(name_of(spec))
+    """The kind of work that a job's leases are for. Raises UsageError E2001 for an unknown one."""
+    return kind_named(spec.work.workload)
 
 
 def in_links(spec: JobSpec) -> bool:
     """Whether claims of the job are chains of links, a few of which can be done again."""
-    kind = KINDS.get(name_of(spec))
+    kind = KINDS.get(spec.work.workload)
     return kind is not None and kind.chain(spec.work) is not None
 
 
@@ -144,25 +134,6 @@ class Volume(NamedTuple):
     largest: int
     open_ended: bool = False
     forced: int = 0
-
-
-def volume(spec: JobSpec) -> Volume:
-    """How many tasks and units a job's work is. Raises UsageError E2001 for an unknown kind."""
-    work, kind = spec.work, kind_of(spec)
-    match work:
-        case TrainJob():
-            assert kind.rounds is not None, "the kind of a training has rounds"
-            step, look = (kind.rounds.round_units(work, evaluate=evaluate) for evaluate in (False, True))
-            shards, count, finish = spec.workers, kind.rounds.count(work), kind.rounds.finish_units(work)
-            per_round = look + (shards - 1) * step
-            return Volume(count * shards + 1, count * per_round + finish, max(look, finish), forced=1)
-        case BatchJob(params=params, units_each=each):
-            return Volume(len(params), len(params) * each, each)
-        case ServeJob() | LaneJob():
-            units = kind.lane.usual_units(work) if kind.lane is not None else 1
-            return Volume(1, units, units, open_ended=True)
-        case _:
-            raise fail("E2001", f"{type(work).__name__} is no form of a job.")
 
 
 def check_ppm(spec: JobSpec, links: int) -> int:

@@ -123,7 +123,7 @@ def _lane_claim_again() -> tuple[list[Patch], Spoil]:
 
     def answered(turn: Any, job: Any, seat: Any, event: Any) -> None:
         if event.claim_hash not in turn.state.claims:
-            seat.lane_next = 1
+            seat.lane.next = 1
         right(turn, job, seat, event)
 
     return [(lanes, "answered", answered)], _nothing

@@ -36,6 +36,11 @@ class Work(Family):
 
     __slots__ = ()
 
+    @property
+    def workload(self) -> str:
+        """The kind of work that jobs of this form are of."""
+        raise NotImplementedError
+
 
 class TrainJob(Work, msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="train"):
     """Fine-tune the model in tree `model` on the data in tree `data`."""
@@ -55,7 +60,7 @@ class TrainJob(Work, msgspec.Struct, frozen=True, forbid_unknown_fields=True, ar
 class BatchJob(Work, msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="batch"):
     """Independent tasks of one workload; each of `params` is one task. `inputs` go to all of them."""
 
-    workload: Label
+    workload: Label  # pyright: ignore[reportIncompatibleMethodOverride]
     params: Annotated[
         tuple[Annotated[bytes, msgspec.Meta(max_length=MAX_PARAMS_BYTES)], ...], msgspec.Meta(max_length=100_000)
     ]
@@ -91,7 +96,7 @@ class ServeJob(Work, msgspec.Struct, frozen=True, forbid_unknown_fields=True, ar
 class LaneJob(Work, msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="lane"):
     """Keep `replicas` providers ready for many small tasks of one workload, sent over `OpenJobLane`."""
 
-    workload: Label
+    workload: Label  # pyright: ignore[reportIncompatibleMethodOverride]
     replicas: U64
 
 

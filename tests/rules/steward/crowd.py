@@ -12,6 +12,8 @@ from blake3 import blake3
 from fallow.kinds.train.tasks import TrainAudit, TrainFinish, TrainParams, TrainRound, TrainValue
 from fallow.rules.steward import events as t
 from fallow.rules.steward.machine import State, outstanding, transition
+from fallow.rules.steward.specs import rounds_of
+from fallow.rules.steward.state import Job, Slot
 from fallow.sim import work
 from fallow.units import cost_ucr
 from fallow.wire import codec
@@ -62,6 +64,18 @@ def batch_spec(tasks: int = 5, workers: int = 3, budget: int = 10_000_000, verif
 
 def lane_spec(replicas: int = 2, budget: int = 10_000_000, verify: str = "audit") -> JobSpec:
     return JobSpec(LaneJob("echo", replicas), budget, 0, 1, verify=verify)
+
+
+def of_round(slot: Slot) -> bool:
+    """Whether it is a shard's part of a round: no finish, and no check of one."""
+    return slot.spec.kind == "train" and isinstance(codec.decode(TrainParams, slot.spec.params), TrainRound)
+
+
+def finish_of(job: Job) -> Slot:
+    """The finishing task's."""
+    key = rounds_of(job).finish
+    assert key is not None
+    return job.slots[key]
 
 
 @dataclass

@@ -33,4 +33,4 @@ def test_a_state_that_is_large_and_seldom_used_stays_where_it_is() -> None:
     assert (asked.part, asked.sources) == (PARTS[0], (seat.peer,))
     assert sources_of(slot, b"another answer") == ()
     learn_holders(job, run)
-    assert job.holders[PARTS[1].blob] == (seat.peer,)
+    assert job.blobs.holders[PARTS[1].blob] == (seat.peer,)

@@ -63,20 +63,20 @@ def test_a_tasks_claim_and_a_batch_are_one_kind_of_thing() -> None:
 @given(st.lists(st.sampled_from(sorted(WAYS)), min_size=1, max_size=6))
 def test_a_claim_is_decided_once_and_its_units_are_owed_or_given_back(ways: list[str]) -> None:
     crowd, job, seat, claim = claimed()
-    run, held, turn = job.slots[0].runs[0], seat.held_units, Turn(crowd.state)
+    run, held, turn = job.slots[0].runs[0], seat.money.held_units, Turn(crowd.state)
     running = len(seat.running) * 10
     for way in ways:
         WAYS[way](turn, job, seat, claim)
     receipts = [effect for effect in turn.effects if isinstance(effect, t.KeepReceipt)]
     first = next((way for way in ways if way != "hold"), None)
     if first is None:
-        assert (seat.claims, run.fate, seat.held_units) == ({claim.hash: claim}, Fate.CLAIMED, held)
+        assert (seat.claims, run.fate, seat.money.held_units) == ({claim.hash: claim}, Fate.CLAIMED, held)
         return
     good = first in ("finalise", "clear")
     assert run.fate is (Fate.FINAL if good else Fate.VOID)
-    assert (len(receipts), seat.final_units) == ((1, 10) if good else (0, 0))
+    assert (len(receipts), seat.money.final_units) == ((1, 10) if good else (0, 0))
     stopped = running if {"ban", "refute"} & set(ways) else 0
-    assert seat.held_units == held - 10 - stopped
+    assert seat.money.held_units == held - 10 - stopped
     assert claim.hash not in seat.claims
     assert claim.hash not in crowd.state.claims
 
@@ -92,7 +92,7 @@ def test_batches_are_decided_each_for_itself(steps: list[tuple[str, int]]) -> No
             decided.setdefault(at, way)
     final = sum(claims[at].units for at, way in decided.items() if way == "finalise")
     left = sum(claim.units for at, claim in enumerate(claims) if at not in decided)
-    assert (seat.final_units, seat.held_units) == (final, left)
+    assert (seat.money.final_units, seat.money.held_units) == (final, left)
     assert list(seat.claims.values()) == [claim for at, claim in enumerate(claims) if at not in decided]
 
 
@@ -102,7 +102,7 @@ def test_who_is_banned_is_paid_for_nothing_that_was_not_decided() -> None:
     finalise(turn, job, seat, next(iter(seat.claims.values())), DONE)
     ban(turn, seat.account)
     ban(turn, seat.account)
-    assert (seat.claims, seat.held_units, seat.final_units, seat.mark) == ({}, 0, 1, Mark.BANNED)
+    assert (seat.claims, seat.money.held_units, seat.money.final_units, seat.mark) == ({}, 0, 1, Mark.BANNED)
     assert crowd.state.standing(seat.account).banned
 
 
@@ -112,11 +112,11 @@ def test_a_claim_that_is_told_again_or_a_second_root_over_the_same_answers_count
     crowd.tell(crowd.lane_claim(seat.lease, 3, 3, 1, 3))
     crowd.tell(crowd.lane_claim(seat.lease, 4, 2, 2, 5))
     assert seat.claims == before
-    assert seat.held_units == 6
+    assert seat.money.held_units == 6
 
 
 def test_what_was_admitted_counts_before_it_is_decided() -> None:
     crowd, _, seat = batches(0)
     turn, tasks = Turn(crowd.state), seat.tasks_claimed
     admit(turn, seat, Claim(b"h" * 32, Signed(b"", SEAL), 7, first=1, count=4))
-    assert (seat.tasks_claimed - tasks, seat.units_claimed, seat.final_units) == (4, 7, 0)
+    assert (seat.tasks_claimed - tasks, seat.units_claimed, seat.money.final_units) == (4, 7, 0)

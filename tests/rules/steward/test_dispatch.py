@@ -121,14 +121,14 @@ def test_a_leaving_provider_is_paid_for_what_it_did() -> None:
     crowd = Crowd(honest_crowd(3))
     job = crowd.submit(batch_spec(40, 2, verify="none"))
     crowd.run(until=lambda: any(slot.step is Step.FINAL for slot in crowd.state.jobs[job].slots))
-    seat = next(s for s in crowd.state.jobs[job].seats if s.final_units)
+    seat = next(s for s in crowd.state.jobs[job].seats if s.money.final_units)
     crowd.tell(t.PeerLeaving(crowd.now_ms, seat.lease, seat.sequence + 1, "the owner is back"))
     assert not seat.running
     assert crowd.tell(t.PeerLeaving(crowd.now_ms, seat.lease, seat.sequence, "again")) == []
     crowd.run()
     crowd.pass_time(6_000)
     assert crowd.escrow[seat.lease] == "closed"
-    assert crowd.vouchers[seat.lease] == seat.final_units
+    assert crowd.vouchers[seat.lease] == seat.money.final_units
     assert crowd.outcome(job).code == ""
 
 

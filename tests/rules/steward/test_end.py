@@ -57,7 +57,7 @@ def test_a_lost_providers_lease_is_closed_later_without_the_job_waiting() -> Non
     crowd = Crowd(honest_crowd(3))
     job = crowd.submit(batch_spec(30, 3, verify="none"))
     crowd.run(until=lambda: any(slot.step is Step.FINAL for slot in crowd.state.jobs[job].slots))
-    seat = next(s for s in crowd.state.jobs[job].seats if s.final_units)
+    seat = next(s for s in crowd.state.jobs[job].seats if s.money.final_units)
     name = crowd.by_node(seat.node).name
     crowd.away.add(name)
     crowd.queue = [e for e in crowd.queue if getattr(e, "lease", b"") != seat.lease]

@@ -79,7 +79,7 @@ def test_only_like_machines_are_taken_when_results_are_compared() -> None:
     crowd = Crowd([Provider("odd", numerics="arm", price=1), *honest_crowd(3)])
     job = crowd.submit(train_spec())
     crowd.run()
-    assert crowd.state.jobs[job].numerics == "x86"
+    assert crowd.state.jobs[job].market.numerics == "x86"
     assert "odd" not in {provider.name for _, provider in crowd.leases.values()}
     assert ended(crowd, job) == ""
 

@@ -13,6 +13,7 @@ from tests.rules.steward.crowd import (
     Crowd,
     Provider,
     batch_spec,
+    finish_of,
     h,
     honest_output,
     lane_spec,
@@ -27,7 +28,7 @@ from fallow.rules.steward.state import Fate, Job, Stage, Step
 from fallow.units import cost_ucr
 from fallow.wire import codec
 from fallow.wire.documents import Signed
-from fallow.wire.local import JobSpec
+from fallow.wire.local import JobSpec, LaneJob
 from fallow.wire.tasks import TaskOutput
 
 WAYS: dict[str, Callable[[random.Random], dict[str, object]]] = {
@@ -52,9 +53,11 @@ def never_more_than_is_owed(crowd: Crowd) -> None:
         assert job.committed_ucr() <= job.spec.budget_ucr
         for seat in job.seats:
             if seat.lease:
-                assert seat.voucher_ucr <= min(seat.leased.cap_ucr, cost_ucr(seat.final_units, seat.price_ucr))
+                assert seat.money.voucher_ucr <= min(
+                    seat.leased.cap_ucr, cost_ucr(seat.money.final_units, seat.money.price_ucr)
+                )
                 assert crowd.vouchers.get(seat.lease, 0) <= seat.leased.cap_ucr
-        if len(crowd.history) % 8 == 0 and job.lanes is None:
+        if len(crowd.history) % 8 == 0 and not isinstance(job.spec.work, LaneJob):
             counts_are_true(job)
 
 
@@ -66,11 +69,15 @@ def counts_are_true(job: Job) -> None:
             final[run.seat] += run.spec.units
             hashes.append(run.claim_hash)
         held[run.seat] += run.spec.units if run.fate in (Fate.RUNNING, Fate.CLAIMED) else 0
-    assert [seat.final_units for seat in job.seats] == list(final.values())
-    assert [seat.held_units for seat in job.seats] == list(held.values())
+    assert [seat.money.final_units for seat in job.seats] == list(final.values())
+    assert [seat.money.held_units for seat in job.seats] == list(held.values())
     assert len(hashes) == len(set(hashes))
-    assert job.unusable == sum(not slot.usable for slot in job.slots if not slot.retired)
-    for step, queue in ((Step.WAITING, job.waiting), (Step.CHECKING, job.checking), (Step.KEEPING, job.keeping)):
+    assert job.queue.unusable == sum(not slot.usable for slot in job.slots if not slot.retired)
+    for step, queue in (
+        (Step.WAITING, job.queue.waiting),
+        (Step.CHECKING, job.queue.checking),
+        (Step.KEEPING, job.queue.keeping),
+    ):
         assert set(queue) == {slot.key for slot in job.slots if slot.step is step}
 
 
@@ -187,7 +194,7 @@ def test_three_honest_providers_get_right_results_whatever_single_cheats_do(
     if kind == "batch":
         assert ended.outputs == tuple(honest_output(slot.spec) for slot in slots)
     else:
-        assert ended.outputs == (honest_output(slots[crowd.state.jobs[job].finish_slot].spec),)
+        assert ended.outputs == (honest_output(finish_of(crowd.state.jobs[job]).spec),)
     for provider in crowd.providers[:3]:
         assert not crowd.state.standing(provider.account).banned
     for provider, way in zip(crowd.providers[3:], cheats, strict=True):

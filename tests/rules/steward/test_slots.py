@@ -19,11 +19,11 @@ def ready(hold: bool = True) -> tuple[Crowd, Job, Turn]:
 
 def test_a_new_slot_waits_under_an_id_of_its_own() -> None:
     _, job, _ = ready()
-    before = job.unusable
+    before = job.queue.unusable
     twin = add_slot(job, job.slots[0].spec)
     assert twin.task != job.slots[0].task
     assert twin.task == task_id(twin.spec)
-    assert (job.unusable, list(job.waiting)) == (before + 1, [twin.key])
+    assert (job.queue.unusable, list(job.queue.waiting)) == (before + 1, [twin.key])
     old = twin.task
     respec(job, twin, twin.spec)
     assert twin.task not in (old, job.slots[0].task)
@@ -40,8 +40,11 @@ def test_steps_move_the_counts() -> None:
         (Step.FINAL, 2, 1),
     ):
         set_step(job, slot, step)
-        assert (job.unusable, job.finals) == (unusable, finals)
-        assert (slot.key in job.checking, slot.key in job.keeping) == (step is Step.CHECKING, step is Step.KEEPING)
+        assert (job.queue.unusable, job.queue.finals) == (unusable, finals)
+        assert (slot.key in job.queue.checking, slot.key in job.queue.keeping) == (
+            step is Step.CHECKING,
+            step is Step.KEEPING,
+        )
 
 
 def test_ended_runs_give_their_room_back_once() -> None:
@@ -49,10 +52,10 @@ def test_ended_runs_give_their_room_back_once() -> None:
     slot = job.slots[0]
     run = slot.runs[0]
     seat = job.seats[run.seat]
-    held = seat.held_units
+    held = seat.money.held_units
     end_run(turn, job, run, cancel=True)
     end_run(turn, job, run, cancel=True)
-    assert (seat.held_units, len(turn.effects)) == (held - 10, 1)
+    assert (seat.money.held_units, len(turn.effects)) == (held - 10, 1)
     assert run.fate is Fate.ENDED
     assert run_of(slot, seat, run.task) is None
     assert crowd.state.claims == {}
@@ -63,7 +66,7 @@ def test_retiring_stops_what_runs_and_keeps_what_was_claimed() -> None:
     slot = job.slots[0]
     retire(turn, job, slot)
     retire(turn, job, slot)
-    assert (slot.step, slot.retired, job.unusable) == (Step.DROPPED, True, 2)
+    assert (slot.step, slot.retired, job.queue.unusable) == (Step.DROPPED, True, 2)
     assert isinstance(turn.effects[0], t.CancelTask)
     reslot(turn, job, slot)
     assert slot.step is Step.DROPPED
@@ -71,5 +74,5 @@ def test_retiring_stops_what_runs_and_keeps_what_was_claimed() -> None:
     provider = crowd.leases[assign.lease][1]
     crowd.tell(crowd.claim(assign.lease, assign.task, honest_output(assign.spec), provider))
     retire(turn, job, job.slots[1])
-    assert (job.finals, job.slots[1].step) == (0, Step.FINAL)
-    assert crowd.state.jobs[job.id].seats[job.slots[1].runs[0].seat].final_units == 10
+    assert (job.queue.finals, job.slots[1].step) == (0, Step.FINAL)
+    assert crowd.state.jobs[job.id].seats[job.slots[1].runs[0].seat].money.final_units == 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from tests.rules.steward.crowd import Crowd, batch_spec, honest_crowd, lane_spec, train_spec, word
 
-from fallow.rules.steward.state import Job, Stage, State, Turn
+from fallow.rules.steward.state import Hiring, Job, Stage, State, Turn
 from fallow.rules.trust import Standing
 from fallow.wire.codec import recall
 
@@ -50,8 +50,8 @@ def test_commitments_follow_a_seats_stage() -> None:
 def test_notes_are_numbered_bounded_and_warnings_come_once() -> None:
     state = State()
     turn = Turn(state)
-    job = Job(word("j"), batch_spec(), 0, "echo", 4)
+    job = Job(word("j"), batch_spec(), 0, "echo", 4, Hiring(0))
     turn.warn_once(job, "a", "x" * 9_000)
     turn.warn_once(job, "a", "again")
     (note,) = turn.effects
-    assert (job.notes, len(note.text)) == (1, 1_000)  # pyright: ignore[reportAttributeAccessIssue]
+    assert (job.told.notes, len(note.text)) == (1, 1_000)  # pyright: ignore[reportAttributeAccessIssue]

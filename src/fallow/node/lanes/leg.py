@@ -16,6 +16,8 @@ from fallow.kinds.registry import lane_side
 from fallow.node.lanes.journal import Answered, Journal, claimed_to, read_answers
 from fallow.node.services import Services
 from fallow.rules.steward.events import PrepareLane
+from fallow.rules.steward.shape import LaneTerms
+from fallow.rules.steward.shapes.registry import shape_of
 from fallow.sdk.calls import CallStream
 from fallow.wire.claims import Accumulator, merkle_root
 from fallow.wire.documents import ClaimRoot
@@ -32,7 +34,6 @@ from fallow.wire.messages import (
     NodeAddress,
     OpenLane,
 )
-from fallow.wire.tasks import Part
 
 log = structlog.get_logger()
 
@@ -108,6 +109,11 @@ class Leg:
     def idle(self) -> bool:
         """Nothing is in flight and every answer is claimed: there will not be more room than now."""
         return not self.flying and not self._unclaimed_units
+
+    @property
+    def terms(self) -> LaneTerms:
+        """What the provider loads."""
+        return shape_of(self.plan.work).lane(self.plan.work)
 
     @property
     def kind(self) -> str:
@@ -211,12 +217,8 @@ class Leg:
         return error
 
     def _request(self) -> OpenLane:
-        work = self.plan.work
-        if not isinstance(work, ServeJob):
-            return OpenLane(self.plan.lease, WINDOW, (), self.sources)
-        inputs = (Part("model", work.model, 0),)
-        inputs += (Part("adapter", work.adapter, 0),) if work.adapter else ()
-        return OpenLane(self.plan.lease, WINDOW, inputs, self.sources, work.context_tokens, exact=work.exact)
+        terms, lease = self.terms, self.plan.lease
+        return OpenLane(lease, WINDOW, terms.inputs, self.sources, terms.context_tokens, exact=terms.exact)
 
     async def _once(self) -> None:
         async with self.services.rpc.open(self.plan.peer, self._request()) as stream, asyncio.TaskGroup() as group:

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from fallow.node.folders import with_files
 from fallow.ports import Blobs
 from fallow.rules.steward.events import JobEnded
+from fallow.rules.steward.shapes.registry import shape_of
 from fallow.units import BlobId
-from fallow.wire.local import BatchJob, ServeJob, TrainJob, Work
+from fallow.wire.local import Work
 
 IMPORTED = "owner"
 """Whose name the owner's files are pinned in until a job takes them, or the node starts again: nobody says that they
@@ -30,21 +31,8 @@ def _results_owner(job: bytes) -> str:
 def take_inputs(blobs: Blobs, job: bytes, work: Work) -> None:
     """From now on the owner's files that `work` is about are kept as the job's. What is not here stays a matter of the
     providers. Raises UnavailableError E1602 for what turns out to be damaged."""
-    for blob in filter(blobs.has, _inputs(work)):
+    for blob in filter(blobs.has, map(BlobId, shape_of(work).inputs(work))):
         blobs.hand_over(with_files(blobs, blob), IMPORTED, job_owner(job))
-
-
-def _inputs(work: Work) -> list[BlobId]:
-    match work:
-        case TrainJob(model, data):
-            found = [model, data]
-        case ServeJob(_, model, adapter):
-            found = [model, adapter] if adapter else [model]
-        case BatchJob(_, _, inputs):
-            found = [part.blob for part in inputs]
-        case _:
-            found = []
-    return [BlobId(blob) for blob in found]
 
 
 def keep_results(blobs: Blobs, ended: JobEnded) -> None:

@@ -19,6 +19,8 @@ from fallow.node.folders import materialize
 from fallow.node.router import Caller, Router
 from fallow.node.services import Services
 from fallow.node.steward.role import Steward
+from fallow.rules.steward.shape import LaneTerms
+from fallow.rules.steward.shapes.registry import shape_of
 from fallow.units import BlobId
 from fallow.wire import local
 from fallow.wire.codec import decode
@@ -54,7 +56,7 @@ class Holdings:
         """Raises as LayOut says, and what the store and the disk raise."""
         receipt = await asyncio.to_thread(self._own, request.receipt)
         served = self._served(receipt)
-        parts = request.parts or _model_of(served)
+        parts = request.parts or served.inputs
         known = _named(receipt)
         if request.parts and any(part.blob not in known for part in parts):
             raise fail("E2002", "The receipt names no such blob.")
@@ -67,7 +69,7 @@ class Holdings:
                 paths.append(found)
         finally:
             await asyncio.to_thread(self._s.blobs.unpin_all, owner)
-        return local.LaidOut(parts, tuple(paths), served.context_tokens if served is not None else 0)
+        return local.LaidOut(parts, tuple(paths), served.context_tokens)
 
     def _own(self, data: bytes) -> Receipt:
         checks = verify(data)
@@ -79,11 +81,12 @@ class Holdings:
             raise fail("E2002", "The receipt belongs to another account.")
         return receipt
 
-    def _served(self, receipt: Receipt) -> local.ServeJob | None:
-        """The job whose lane a receipt is about."""
+    def _served(self, receipt: Receipt) -> LaneTerms:
+        """What was loaded to answer on the lane that a receipt is about."""
         job = self._steward.state.jobs.get(receipt.job)
-        work = job.spec.work if job is not None and isinstance(receipt.work, LaneWork) else None
-        return work if isinstance(work, local.ServeJob) else None
+        if job is None or not isinstance(receipt.work, LaneWork):
+            return LaneTerms()
+        return shape_of(job.spec.work).lane(job.spec.work)
 
     async def _sources(self, receipt: Receipt) -> tuple[NodeAddress, ...]:
         """Where its provider is now, and where the job's providers were; the one that signed first."""
@@ -129,14 +132,6 @@ class Holdings:
         if size_bytes <= MAX_TREE_BYTES and is_tree(await asyncio.to_thread(blobs.read, blob, 0, size_bytes)):
             size_bytes += await fetcher.fetch_tree(blob, sources, limit, owner=owner, timeout_s=FETCH_S)
         return size_bytes
-
-
-def _model_of(served: local.ServeJob | None) -> tuple[Part, ...]:
-    """What the tasks of a lane are answered from."""
-    if served is None:
-        return ()
-    model = (Part("model", served.model, 0),)
-    return (*model, Part("adapter", served.adapter, 0)) if served.adapter else model
 
 
 def _named(receipt: Receipt) -> set[bytes]:

@@ -36,6 +36,7 @@ from fallow.rules.steward.events import (
     WatchLease,
 )
 from fallow.rules.steward.machine import State, due, outstanding, transition, view
+from fallow.rules.steward.shapes.registry import shape_of
 from fallow.rules.steward.snapshot import REST_MS, is_former, read_snapshot, retire, write_snapshot
 from fallow.rules.steward.state import Stage
 from fallow.wire.codec import encode, recall
@@ -207,14 +208,14 @@ class Steward:
         """After a restart: lanes that were ready for the brain must be opened again here, and those of jobs that have
         ended take nothing more."""
         for job in self.state.jobs.values():
-            if job.lanes is None:
+            if not shape_of(job.spec.work).on_lanes:
                 continue
             if job.reported:
                 self._end_lanes(ended_effect(job))
             for number in job.live:
                 seat = job.seats[number]
                 if seat.stage is Stage.OPEN:
-                    self.lanes.prepare(PrepareLane(seat.lease, seat.peer, job.lanes))
+                    self.lanes.prepare(PrepareLane(seat.lease, seat.peer, job.spec.work))
 
     async def _drain(self) -> None:
         batch = [await self._queue.get()]

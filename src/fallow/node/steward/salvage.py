@@ -13,9 +13,9 @@ from fallow.node.steward.blobs import keep_results
 from fallow.node.steward.records import Records
 from fallow.rules.steward.events import JobEnded, KeepReceipt, Note
 from fallow.rules.steward.remains import Remains
+from fallow.rules.steward.shapes.registry import shape_of
 from fallow.rules.steward.snapshot import Papers, write_snapshot
 from fallow.rules.steward.state import Leftover, Phase, State
-from fallow.rules.steward.view import word_of
 from fallow.units import format_money
 from fallow.wire.codec import decode, encode, recall
 from fallow.wire.documents import Order, Settlement
@@ -105,7 +105,7 @@ class Salvage:
         created_ms, spec = self._remains.asked.get(job, (self._now_ms, None))
         phase = {"": Phase.DONE, "E1402": Phase.CANCELLED}.get(ended.code, Phase.FAILED)
         return JobView(
-            job=job, kind="" if spec is None else word_of(spec), name="" if spec is None else spec.name,
+            job=job, kind="" if spec is None else shape_of(spec.work).name, name="" if spec is None else spec.name,
             phase=phase.value, done=sum(output is not None for output in ended.outputs), total=len(ended.outputs),
             budget_ucr=0 if spec is None else spec.budget_ucr,
             spent_ucr=sum(one.owed_ucr for one in papers.values()), locked_ucr=0, created_ms=created_ms,

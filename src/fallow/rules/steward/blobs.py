@@ -23,11 +23,11 @@ def keep_parts(turn: Turn, job: Job, slot: Slot, run: Run) -> bool:
 def keep(turn: Turn, job: Job, parts: list[Part], sources: tuple[NodeAddress, ...]) -> bool:
     """Whether the parts are in our own store; asks `sources` for what is not."""
     for part in parts:
-        job.lent.pop(part.blob, None)  # it is more than a state that was checked
-        if part.blob not in job.kept:
-            job.kept[part.blob] = False
+        job.blobs.lent.pop(part.blob, None)  # it is more than a state that was checked
+        if part.blob not in job.blobs.kept:
+            job.blobs.kept[part.blob] = False
             turn.ask(KeepBlob(job.id, part, sources))
-    return all(job.kept[part.blob] for part in parts)
+    return all(job.blobs.kept[part.blob] for part in parts)
 
 
 def sources_of(slot: Slot, answer: bytes) -> tuple[NodeAddress, ...]:
@@ -47,4 +47,4 @@ def learn_holders(job: Job, run: Run) -> None:
     for name in ("update", "checkpoint", "carry"):
         part = part_named(run.output, name)
         if part is not None:
-            job.holders.setdefault(part.blob, run.holders[:2])
+            job.blobs.holders.setdefault(part.blob, run.holders[:2])

@@ -58,7 +58,7 @@ def finalise(turn: Turn, job: Job, seat: Seat, claim: Claim, finding: Finding) -
 
 def _owe(turn: Turn, job: Job, seat: Seat, claim: Claim, run: Run | None, finding: Finding) -> None:
     before = seat.owed_ucr()
-    seat.final_units += claim.units
+    seat.money.final_units += claim.units
     turn.paying[seat.lease] = seat
     assert seat.ours is not None, "a claim comes under a lease"
     assert seat.theirs is not None, "a claim comes under a lease"
@@ -109,7 +109,7 @@ def _drop(turn: Turn, seat: Seat, claim: Claim) -> bool:
     if seat.claims.pop(claim.hash, None) is None:
         return False
     del turn.state.claims[claim.hash]
-    seat.held_units -= claim.units
+    seat.money.held_units -= claim.units
     return True
 
 
@@ -142,7 +142,7 @@ def refute(turn: Turn, job: Job, seat: Seat, claim: Claim | None, text: str, pro
         task = bytes(task_id(proof.task))
         others = tuple(proof.others[:MAX_OTHERS])
         charge = Charge(seat.lease, task, proof.task, proof.accused, others, seat.leased.stake_ucr)
-        seat.charges[task] = charge
+        seat.money.charges[task] = charge
         turn.ask(charge)
     if claim is not None:
         void(turn, job, seat, claim)

@@ -19,11 +19,11 @@ from fallow.rules.steward.events import (
     PeerClaimed,
     PeerFailed,
     PeerLeaving,
-    Prefetch,
 )
 from fallow.rules.steward.hiring import leave_alone
+from fallow.rules.steward.shape import shape_of
 from fallow.rules.steward.slots import blame_run, end_run, reslot, respec, run_of, set_step, stop_seat, strike
-from fallow.rules.steward.specs import part_named, well_formed
+from fallow.rules.steward.specs import well_formed
 from fallow.rules.steward.state import NEVER_MS, Claim, Fate, Job, Mark, Run, Seat, Slot, Stage, Step, Turn
 from fallow.wire.messages import NodeAddress
 
@@ -35,11 +35,11 @@ NOBODY: frozenset[bytes] = frozenset()
 def plan(turn: Turn, job: Job) -> None:
     """Checks first, since money and rounds wait for them; then waiting tasks, in order, while somebody has room."""
     check_of(job).tick(turn, job)
-    if not job.waiting:
+    if not job.queue.waiting:
         return
     depth, passed_over = job.depth, 0
     free = [seat for seat in _usable(job) if len(seat.running) < depth]
-    for key in list(job.waiting) if free else ():
+    for key in list(job.queue.waiting) if free else ():
         free = [seat for seat in free if seat.usable and len(seat.running) < depth]
         if not free or passed_over > MAX_PASSED_OVER:
             return
@@ -71,7 +71,7 @@ def _place(job: Job, slot: Slot, free: list[Seat]) -> Seat | None:
         Place(seat.number, seat.account, len(seat.running), job.depth, seat.room_units(), seat.units_per_s)
         for seat in free
     ]
-    prefer = slot.prefer if slot.prefer >= 0 and job.seats[slot.prefer].account not in avoid else None
+    prefer = slot.prefer if slot.prefer is not None and job.seats[slot.prefer].account not in avoid else None
     number = choose_place(places, slot.spec.units, avoid=avoid, never=tried, prefer=prefer)
     return None if number is None else job.seats[number]
 
@@ -79,9 +79,9 @@ def _place(job: Job, slot: Slot, free: list[Seat]) -> Seat | None:
 def fill_up(job: Job) -> None:
     """Seats whose cap has no room for another task get no more; another lease takes their place while the budget
     lasts."""
-    if not job.waiting and not job.wanting:
+    if not job.queue.waiting and not job.queue.wanting:
         return
-    keys = (next(iter(queue)) for queue in (job.waiting, job.wanting) if queue)
+    keys = (next(iter(queue)) for queue in (job.queue.waiting, job.queue.wanting) if queue)
     least = min(job.slots[key].spec.units for key in keys)
     for seat in _usable(job):
         if seat.room_units() < least:
@@ -162,9 +162,9 @@ def assign(turn: Turn, job: Job, slot: Slot, seat: Seat) -> None:
     deadline = deadline_ms(turn.now_ms, slot.spec.timeout_s)
     run = Run(seat.number, seat.account, slot.task, slot.spec, deadline)
     slot.runs.append(run)
-    job.task_due_ms = min(job.task_due_ms, deadline)
+    job.queue.due_ms = min(job.queue.due_ms, deadline)
     seat.running[slot.task] = slot.key
-    seat.held_units += slot.spec.units
+    seat.money.held_units += slot.spec.units
     turn.ask(assign_effect(job, seat, run))
 
 
@@ -172,7 +172,7 @@ def assign_effect(job: Job, seat: Seat, run: Run) -> Assign:
     """Send the run's task, and say who holds the inputs that other providers made."""
     sources: dict[bytes, NodeAddress] = {}
     for part in run.spec.inputs:
-        for address in job.holders.get(part.blob, ()):
+        for address in job.blobs.holders.get(part.blob, ()):
             sources.setdefault(address.node, address)
     known = tuple(address for address in sources.values() if address.node != seat.node)
     return Assign(seat.lease, seat.peer, run.task, run.spec, known[:MAX_SOURCES])
@@ -253,7 +253,7 @@ def bury(turn: Turn, job: Job) -> None:
 
 def overdue_tasks(turn: Turn, job: Job) -> None:
     """Tasks past their deadline are taken away and given to somebody else."""
-    if turn.now_ms < job.task_due_ms:
+    if turn.now_ms < job.queue.due_ms:
         return
     running = [(seat, key) for seat in job.seats for key in dict.fromkeys(seat.running.values())]
     for seat, key in running:
@@ -265,7 +265,7 @@ def overdue_tasks(turn: Turn, job: Job) -> None:
                 turn.note(job, "failed", f"Task {slot.key} took too long at a provider; it moves.", seat.node)
                 reslot(turn, job, slot)
     left = (run.deadline_ms for _, key in running for run in job.slots[key].running())
-    job.task_due_ms = min(left, default=NEVER_MS)
+    job.queue.due_ms = min(left, default=NEVER_MS)
 
 
 def extend_deadlines(turn: Turn, job: Job) -> None:
@@ -278,45 +278,29 @@ def extend_deadlines(turn: Turn, job: Job) -> None:
 
 def blob_kept(turn: Turn, job: Job, event: BlobKept) -> None:
     """A blob is in our own store: claims that consist of it may count now."""
-    if job.kept.get(event.blob) is not False:
+    if job.blobs.kept.get(event.blob) is not False:
         return
-    job.kept[event.blob] = True
-    if job.log is not None:
-        spread(turn, job, event.blob)
+    job.blobs.kept[event.blob] = True
+    shape_of(job.spec.work).arrived(turn, job, event.blob)
     for slot in _keeping(job):
         decide(turn, job, slot)
 
 
-def spread(turn: Turn, job: Job, blob: bytes) -> None:
-    """An update that just came in is what every other worker needs next: they fetch it while they compute, long before
-    the round closes. One that proves false later was fetched in vain, and nothing else. Each goes over its maker's link
-    once, however many workers there are."""
-    for slot in _keeping(job):
-        run = slot.leading()
-        part = part_named(run.output, "update") if run is not None and run.output is not None else None
-        if run is None or part is None or part.blob != blob:
-            continue
-        for seat in _usable(job):
-            if seat.number != run.seat:
-                turn.ask(Prefetch(seat.lease, seat.peer, part))
-        return
-
-
 def blob_missing(turn: Turn, job: Job, event: BlobMissing) -> None:
     """A claim without its data is worth nothing; a check without its input cannot be made."""
-    if job.kept.get(event.blob) is not False:
+    if job.blobs.kept.get(event.blob) is not False:
         return
-    del job.kept[event.blob]
-    job.missing[event.blob] = None
+    del job.blobs.kept[event.blob]
+    job.blobs.missing[event.blob] = None
     for slot in _keeping(job):
         for run in slot.live():
             if run.output is not None and any(part.blob == event.blob for part in run.output.parts):
                 _no_data(turn, job, slot)
                 break
-    for key in list(job.checking):
+    for key in list(job.queue.checking):
         slot = job.slots[key]
         if any(part.blob == event.blob for part in slot.spec.inputs):
-            carry_lost(turn, job, slot)
+            carry_lost(turn, job, slot, event.blob)
         elif slot.audit >= 0 and any(part.blob == event.blob for part in job.slots[slot.audit].spec.inputs):
             _no_data(turn, job, slot)  # it claimed states that it does not show
 
@@ -334,14 +318,18 @@ def _no_data(turn: Turn, job: Job, slot: Slot) -> None:
 
 
 def _keeping(job: Job) -> list[Slot]:
-    return [job.slots[key] for key in list(job.keeping)]
+    return [job.slots[key] for key in list(job.queue.keeping)]
 
 
-def carry_lost(turn: Turn, job: Job, slot: Slot) -> None:
+def _maker(job: Job, blob: bytes) -> Run | None:
+    chosen = (run for slot in job.slots if (run := slot.chosen()) is not None and run.output is not None)
+    return next((run for run in chosen if run.output and any(part.blob == blob for part in run.output.parts)), None)
+
+
+def carry_lost(turn: Turn, job: Job, slot: Slot, blob: bytes) -> None:
     """A check needs an input that its maker withholds: no claim that builds on it counts. It is held against the
     maker, who need not be the one that built on it."""
-    before = job.round_slots.get((slot.round - 1, slot.shard))
-    maker = job.slots[before].chosen() if before is not None else None
+    maker = _maker(job, blob)
     if maker is not None:
         strike(turn, job, job.seats[maker.seat])
     for run in slot.running():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fallow.rules import market
 from fallow.rules.steward.check import check_of
 from fallow.rules.steward.claims import Finding, finalise, void
 from fallow.rules.steward.events import JobEnded
 from fallow.rules.steward.hiring import decide_by_ms, forget
 from fallow.rules.steward.pay import close_seat
+from fallow.rules.steward.shape import shape_of
 from fallow.rules.steward.slots import end_run, reslot, set_step
 from fallow.rules.steward.state import NEVER_MS, Ending, Fate, Job, Mark, Phase, Seat, Slot, Stage, Step, Turn
 from fallow.units import MS_PER_S, format_money
@@ -16,11 +16,7 @@ from fallow.wire.tasks import TaskOutput
 
 def complete(job: Job) -> bool:
     """Whether every answer that the job is for is there."""
-    if job.lanes is not None:
-        return False
-    if job.log is not None:
-        return not job.log_dirty and job.finish_slot >= 0 and job.slots[job.finish_slot].usable
-    return job.unusable == 0
+    return shape_of(job.spec.work).complete(job)
 
 
 def job_deadline_ms(job: Job) -> int:
@@ -32,7 +28,7 @@ def out_of_time(turn: Turn, job: Job) -> None:
     """End a job whose time is over: a failure for work that should have been finished, the plan for a service."""
     if turn.now_ms < job_deadline_ms(job):
         return
-    if job.lanes is not None:
+    if shape_of(job.spec.work).volume(job.spec).open_ended:
         job.ending = Ending("", "its time is over")
     else:
         job.ending = Ending("E1404", f"not finished within {job.spec.timeout_s} s")
@@ -41,12 +37,12 @@ def out_of_time(turn: Turn, job: Job) -> None:
 def out_of_money(turn: Turn, job: Job) -> None:
     """When no lease has room and none can be opened, the job pauses: what runs may finish, then it ends."""
     seats = [job.seats[n] for n in job.live]
-    if not job.dry or any(seat.usable or seat.negotiating for seat in seats):
+    if not job.market.dry or any(seat.usable or seat.negotiating for seat in seats):
         return
     text = f"The budget of {format_money(job.spec.budget_ucr)} is used up; the job pauses and ends with what is done."
     turn.warn_once(job, "dry", text)
     checking = any(c.slot is None and not c.provisional for seat in seats for c in seat.claims.values())
-    if checking or job.keeping or any(seat.running for seat in seats) or _may_free_money(job, seats):
+    if checking or job.queue.keeping or any(seat.running for seat in seats) or _may_free_money(job, seats):
         return
     job.ending = Ending("E1401", "the budget was used up before the work was done")
 
@@ -58,8 +54,11 @@ def _may_free_money(job: Job, seats: list[Seat]) -> bool:
         for seat in seats
         if seat.mark is not Mark.LOST and all(claim.provisional for claim in seat.claims.values())
     )
-    units = min((job.slots[key].spec.units for key in job.waiting), default=market.volume(job.spec).largest)
-    price = min((seat.price_ucr for seat in seats), default=0)
+    units = min(
+        (job.slots[key].spec.units for key in job.queue.waiting),
+        default=shape_of(job.spec.work).volume(job.spec).largest,
+    )
+    price = min((seat.money.price_ucr for seat in seats), default=0)
     return back > 0 and (job.left_ucr() + back) * 1_000 >= units * price
 
 
@@ -136,7 +135,7 @@ def wind_up(turn: Turn, job: Job) -> None:
             done = settle_seat(turn, job, seat) and done
     if not complete(job):
         turn.touch(job)
-    elif done and not job.checking and not job.keeping:
+    elif done and not job.queue.checking and not job.queue.keeping:
         report(turn, job, Ending())
 
 
@@ -149,7 +148,7 @@ def wind_down(turn: Turn, job: Job) -> None:
         _stop(turn, job)
     late = turn.now_ms >= job.ended_ms + turn.state.timing.audit_within
     check_of(job).stop(turn, job, late=late)
-    if job.checking or (not late and _settled_but_fetching(job)):
+    if job.queue.checking or (not late and _settled_but_fetching(job)):
         return
     if any(claim.asked is not None for n in job.live for claim in job.seats[n].claims.values()) and not late:
         return
@@ -160,7 +159,7 @@ def wind_down(turn: Turn, job: Job) -> None:
 
 def _settled_but_fetching(job: Job) -> bool:
     """Finished work whose data is still on its way to us."""
-    return any(job.slots[key].chosen() is not None for key in job.keeping)
+    return any(job.slots[key].chosen() is not None for key in job.queue.keeping)
 
 
 def _stop(turn: Turn, job: Job) -> None:
@@ -169,7 +168,7 @@ def _stop(turn: Turn, job: Job) -> None:
         if slot.step is Step.RUNNING and slot.of < 0:
             for run in slot.running():
                 end_run(turn, job, run, cancel=True)
-    job.searching = False
+    job.market.searching = False
     for seat in job.seats:
         if seat.negotiating and seat.stage is not Stage.OPENING:
             seat.stage = Stage.DROPPED
@@ -191,7 +190,7 @@ def report(turn: Turn, job: Job, ending: Ending) -> None:
     if job.reported:
         return
     job.reported, job.ending, job.phase, job.ended_ms = True, ending, Phase.SETTLING, turn.now_ms
-    job.searching = False
+    job.market.searching = False
     turn.ask(ended_effect(job))
     if ending.code not in ("", "E1402"):
         turn.note(job, "failed", f"{ending.what} ({ending.code})")
@@ -206,10 +205,9 @@ def ended_effect(job: Job) -> JobEnded:
 
 def outputs(job: Job) -> tuple[TaskOutput | None, ...]:
     """The believed outputs in task order."""
-    keys = [job.finish_slot] if job.log is not None else [slot.key for slot in job.slots]
     found: list[TaskOutput | None] = []
-    for key in keys:
-        run = job.slots[key].chosen() if key >= 0 and job.slots[key].step is Step.FINAL else None
+    for key in shape_of(job.spec.work).outputs(job):
+        run = job.slots[key].chosen() if key is not None and job.slots[key].step is Step.FINAL else None
         found.append(run.output if run is not None else None)
     return tuple(found)
 
@@ -231,4 +229,4 @@ def settle(turn: Turn, job: Job) -> None:
     assert job.ending is not None, "it was reported"
     code = job.ending.code
     job.phase = {"": Phase.DONE, "E1402": Phase.CANCELLED}.get(code, Phase.FAILED)
-    turn.note(job, "phase", f"The job is {job.phase.value}.", done=job.finals, total=len(job.slots))
+    turn.note(job, "phase", f"The job is {job.phase.value}.", done=job.queue.finals, total=len(job.slots))

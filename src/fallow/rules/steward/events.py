@@ -26,7 +26,7 @@ import msgspec
 
 from fallow.wire.documents import U64, Address, Label, Lease, Order, Quote, Signed, Word
 from fallow.wire.ledger import Evidence
-from fallow.wire.local import JobSpec, LaneJob, ServeJob
+from fallow.wire.local import JobSpec, Work
 from fallow.wire.messages import NodeAddress, Offer, Shortfall, Text
 from fallow.wire.tasks import Part, TaskOutput, TaskSpec
 
@@ -373,7 +373,7 @@ class PrepareLane(StewardEffect, frozen=True):
 
     lease: Word
     peer: NodeAddress
-    work: ServeJob | LaneJob
+    work: Work
 
 
 class Assign(StewardEffect, frozen=True):

@@ -24,7 +24,8 @@ from fallow.rules.steward.events import (
     StewardEffect,
     WatchLease,
 )
-from fallow.rules.steward.state import NEVER_MS, Ending, Job, Mark, Phase, Seat, Stage, Turn
+from fallow.rules.steward.shape import shape_of
+from fallow.rules.steward.state import NEVER_MS, Deal, Ending, Job, Mark, Phase, Seat, Stage, Turn
 from fallow.units import MS_PER_S, cost_ucr, format_money
 from fallow.wire.documents import Lease, Order
 from fallow.wire.eip712 import hash_document
@@ -53,32 +54,33 @@ def missing_seats(job: Job) -> int:
 def can_recruit(job: Job) -> bool:
     """Whether further providers may still turn up: some are being asked, or the last search found more than were
     asked."""
-    return not job.dry and (job.searched_ms < 0 or not job.alone or bool(job.talks))
+    return not job.market.dry and (job.market.searched_ms is None or not job.market.alone or bool(job.market.talks))
 
 
 def recruit(turn: Turn, job: Job) -> None:
     """Search when seats are free, not more often than the timing says."""
     choose(turn, job)
-    if job.searching or job.dry:
+    if job.market.searching or job.market.dry:
         return
-    if job.searched_ms >= 0 and turn.now_ms < job.searched_ms + turn.state.timing.search_every:
+    searched_ms = job.market.searched_ms
+    if searched_ms is not None and turn.now_ms < searched_ms + turn.state.timing.search_every:
         return
     if missing_seats(job) <= 0:
         return
-    job.searching = True
+    job.market.searching = True
     turn.ask(FindOffers(job.id, job.kind))
 
 
 def offers_seen(turn: Turn, job: Job, event: OffersSeen) -> None:
     """Ask the best offers that fit for quotes; remember why there are none."""
-    if not job.searching:
+    if not job.market.searching:
         return
-    job.searching = False
-    job.searched_ms = turn.now_ms
-    job.refused = {node: until for node, until in job.refused.items() if until > turn.now_ms}
+    job.market.searching = False
+    job.market.searched_ms = turn.now_ms
+    job.market.refused = {node: until for node, until in job.market.refused.items() if until > turn.now_ms}
     found = _terms(turn, job, event.offers[:MAX_OFFERS_SEEN])
     if not found.fitting:
-        job.alone = True
+        job.market.alone = True
         return
     if _too_dear(turn, job, found):
         return
@@ -87,27 +89,27 @@ def offers_seen(turn: Turn, job: Job, event: OffersSeen) -> None:
         offer
         for offer in found.fitting
         if offer.address.node not in taken
-        and offer.address.node not in job.refused
+        and offer.address.node not in job.market.refused
         and offer.address.node not in turn.state.roll.since
         and not turn.state.standing(offer.account).banned
     ]
     asked = _best(job, fresh)[: max(0, missing_seats(job)) + SPARE_QUOTES]
-    job.alone = len(asked) == len(fresh)
+    job.market.alone = len(asked) == len(fresh)
     for offer in asked:
         _ask(turn, job, offer)
 
 
 def _terms(turn: Turn, job: Job, offers: tuple[Offer, ...]) -> terms.Terms:
-    found = terms.terms_of(job.spec, check_of(job), turn.state.identity.bank, offers, turn.now_ms, job.numerics)
+    found = terms.terms_of(job.spec, check_of(job), turn.state.identity.bank, offers, turn.now_ms, job.market.numerics)
     misfits = [shortfalls for shortfalls in found.lacks if shortfalls]
     names = [{shortfall.resource for shortfall in shortfalls} for shortfalls in misfits]
-    job.shortfalls, job.numerics = min(misfits, key=len, default=()), found.numerics
+    job.market.shortfalls, job.market.numerics = min(misfits, key=len, default=()), found.numerics
     if found.fitting:
-        job.last_code = "E1202"
+        job.market.last_code = "E1202"
     elif {"price_ucr"} in names:
-        job.last_code = "E1203"
+        job.market.last_code = "E1203"
     else:
-        job.last_code = "E1201" if all("kind" in found for found in names) else "E1202"
+        job.market.last_code = "E1201" if all("kind" in found for found in names) else "E1202"
     return found
 
 
@@ -143,10 +145,10 @@ def _best(job: Job, offers: list[Offer]) -> list[Offer]:
 
 def _ask(turn: Turn, job: Job, offer: Offer) -> None:
     identity, now_ms, number = turn.state.identity, turn.now_ms, len(job.seats)
-    volume = market.volume(job.spec)
+    volume = shape_of(job.spec.work).volume(job.spec)
     bid = market.bid_of(offer, job.kind)
     assert bid is not None, "only offers of the kind are asked"
-    needs = market.needs_of(job.spec, identity.bank, job.numerics)
+    needs = market.needs_of(job.spec, identity.bank, job.market.numerics)
     affordable = job.spec.budget_ucr * 1_000 // max(1, volume.largest)
     latest = job.created_ms + job.spec.timeout_s * MS_PER_S + CLEAN_UP_MS
     usual_ms = turn.state.timing.lease_length
@@ -171,16 +173,16 @@ def _ask(turn: Turn, job: Job, offer: Offer) -> None:
         nonce=blake3(b"order" + job.id + number.to_bytes(8, "big")).digest(),
     )
     deadline = now_ms + turn.state.timing.quote_within
-    seat = Seat(number, offer, order, hash_document(order, identity.bank), deadline, units_per_s=bid.units_per_s)
+    seat = Seat(number, offer, Deal(order, hash_document(order, identity.bank), deadline), bid.units_per_s)
     job.seats.append(seat)
-    job.live[number] = job.talks[number] = None
+    job.live[number] = job.market.talks[number] = None
     turn.ask(AskQuote(job.id, number, seat.peer, order))
 
 
 def _fair_units(job: Job) -> int:
     wanted = wanted_seats(job)
     executions = check_of(job).executions_ppm(job.spec, wanted)
-    return -(-market.volume(job.spec).units * executions // 1_000_000) // wanted + 1
+    return -(-shape_of(job.spec.work).volume(job.spec).units * executions // 1_000_000) // wanted + 1
 
 
 def quoted(turn: Turn, job: Job, event: PeerQuoted) -> None:
@@ -188,20 +190,20 @@ def quoted(turn: Turn, job: Job, event: PeerQuoted) -> None:
     seat = job.seats[event.seat]
     if seat.stage is not Stage.ASKING:
         return
-    quote, order = event.quote, seat.order
-    honest = (quote.order, quote.provider, quote.node) == (seat.order_hash, seat.account, seat.node)
+    quote, order = event.quote, seat.deal.order
+    honest = (quote.order, quote.provider, quote.node) == (seat.deal.order_hash, seat.account, seat.node)
     if not honest or quote.price_ucr > order.max_price_ucr or quote.stake_ucr < order.min_stake_ucr:
         drop(turn, job, seat, passing=False)
         return
     turn.state.roll.see(seat.node)
-    seat.stage, seat.quote, seat.price_ucr = Stage.QUOTED, quote, quote.price_ucr
+    seat.stage, seat.deal.quote, seat.money.price_ucr = Stage.QUOTED, quote, quote.price_ucr
 
 
 def declined(turn: Turn, job: Job, event: PeerDeclined) -> None:
     """The provider said no, or nothing in time; what it lacks is remembered for people who ask why."""
     seat = job.seats[event.seat]
     if seat.stage in (Stage.ASKING, Stage.PROPOSED):
-        job.shortfalls = event.shortfalls or job.shortfalls
+        job.market.shortfalls = event.shortfalls or job.market.shortfalls
         drop(turn, job, seat, passing=placement.will_pass(event.shortfalls))
 
 
@@ -218,29 +220,29 @@ def leave_alone(turn: Turn, job: Job, node: bytes, *, passing: bool) -> None:
     before patience ends."""
     wait_ms = REFUSED_MS
     if passing:
-        timing, before = turn.state.timing, job.refusals.get(node, 0)
-        job.refusals[node] = before + 1
+        timing, before = turn.state.timing, job.market.refusals.get(node, 0)
+        job.market.refusals[node] = before + 1
         soonest = min(timing.search_every << min(before, 16), REFUSED_MS)
         wait_ms = min(soonest, timing.patience // 3) if job.phase is Phase.STARTING else soonest
-    job.refused[node] = turn.now_ms + wait_ms
+    job.market.refused[node] = turn.now_ms + wait_ms
 
 
 def forget(job: Job, seat: Seat) -> None:
     """The seat is neither live nor negotiating any more."""
     job.live.pop(seat.number, None)
-    job.talks.pop(seat.number, None)
+    job.market.talks.pop(seat.number, None)
 
 
 def choose(turn: Turn, job: Job) -> None:
     """When all quotes are in: propose to the best, let the others go (their reservations expire)."""
-    if not job.talks:
+    if not job.market.talks:
         return
-    seats = [job.seats[n] for n in job.talks]
+    seats = [job.seats[n] for n in job.market.talks]
     rivals = {seat.node: seat for seat in seats if seat.stage is Stage.QUOTED}
     if not rivals or any(seat.stage is Stage.ASKING for seat in seats):
         return
     free = missing_seats(job) + len(rivals)
-    bids = [market.Bid(s.node, s.account, s.price_ucr, s.units_per_s) for s in rivals.values()]
+    bids = [market.Bid(s.node, s.account, s.money.price_ucr, s.units_per_s) for s in rivals.values()]
     accounts = {job.seats[n].account for n in job.live if job.seats[n].node not in rivals}
     ranked = market.rank(bids, job.spec.prefer)
     fresh: list[market.Bid] = []
@@ -257,31 +259,31 @@ def choose(turn: Turn, job: Job) -> None:
 
 
 def _propose(turn: Turn, job: Job, seat: Seat, missing: int) -> bool:
-    largest = market.volume(job.spec).largest
-    fair = job.spec.budget_ucr if job.lanes is not None else _fair_units(job)
-    smallest = job.spec.budget_ucr // (SMALLEST_SHARE * wanted_seats(job)) if job.lanes is not None else 0
-    cap = market.cap_for(job.left_ucr(), missing, seat.price_ucr, fair, largest, smallest)
-    if cap <= 0 and seat.price_ucr > 0:
-        job.dry = True
+    volume = shape_of(job.spec.work).volume(job.spec)
+    fair = job.spec.budget_ucr if volume.open_ended else _fair_units(job)
+    smallest = job.spec.budget_ucr // (SMALLEST_SHARE * wanted_seats(job)) if volume.open_ended else 0
+    cap = market.cap_for(job.left_ucr(), missing, seat.money.price_ucr, fair, volume.largest, smallest)
+    if cap <= 0 and seat.money.price_ucr > 0:
+        job.market.dry = True
         return False
-    assert seat.quote is not None, "only quoted seats are proposed to"
-    identity, order = turn.state.identity, seat.order
+    assert seat.deal.quote is not None, "only quoted seats are proposed to"
+    identity, order = turn.state.identity, seat.deal.order
     seat.terms = Lease(
-        order=seat.order_hash,
-        quote=hash_document(seat.quote, identity.bank),
+        order=seat.deal.order_hash,
+        quote=hash_document(seat.deal.quote, identity.bank),
         requester=identity.account,
         provider=seat.account,
         requester_node=identity.node,
         provider_node=seat.node,
         kind=order.kind,
-        price_ucr=seat.price_ucr,
+        price_ucr=seat.money.price_ucr,
         cap_ucr=cap,
-        stake_ucr=seat.quote.stake_ucr,
+        stake_ucr=seat.deal.quote.stake_ucr,
         starts_ms=turn.now_ms,
         ends_ms=max(order.ends_ms, turn.now_ms + 1),
         bank=identity.bank,
     )
-    seat.stage, seat.deadline_ms = Stage.PROPOSED, turn.now_ms + turn.state.timing.quote_within
+    seat.stage, seat.deal.deadline_ms = Stage.PROPOSED, turn.now_ms + turn.state.timing.quote_within
     turn.ask(ProposeLease(job.id, seat.number, seat.peer, seat.terms))
     return True
 
@@ -309,15 +311,17 @@ def opened(turn: Turn, job: Job, seat: Seat) -> None:
     if seat.stage is not Stage.OPENING:
         return
     seat.stage = Stage.OPEN
-    job.refusals.pop(seat.node, None)
-    job.talks.pop(seat.number, None)
-    job.seat_due_ms = min(job.seat_due_ms, last_call_ms(seat))
+    job.market.refusals.pop(seat.node, None)
+    job.market.talks.pop(seat.number, None)
+    job.market.due_ms = min(job.market.due_ms, last_call_ms(seat))
     turn.state.lapse_ms = min(turn.state.lapse_ms, decide_by_ms(seat))
     turn.effects.extend(standing_effects(job, seat))
     if turn.state.standing(seat.account).banned:
         seat.mark = Mark.BANNED
     cap = format_money(seat.leased.cap_ucr)
-    turn.note(job, "lease", f"Leased at {format_money(seat.price_ucr)} per 1,000 units, at most {cap}.", seat.node)
+    turn.note(
+        job, "lease", f"Leased at {format_money(seat.money.price_ucr)} per 1,000 units, at most {cap}.", seat.node
+    )
     if job.phase is Phase.STARTING:
         job.phase = Phase.RUNNING
         turn.note(job, "phase", "The job is running.")
@@ -326,8 +330,8 @@ def opened(turn: Turn, job: Job, seat: Seat) -> None:
 def standing_effects(job: Job, seat: Seat) -> list[StewardEffect]:
     """What an open lease needs all the time."""
     effects: list[StewardEffect] = [WatchLease(seat.lease, seat.peer, seat.sequence)]
-    if job.lanes is not None and not seat.ready and seat.usable:
-        effects.append(PrepareLane(seat.lease, seat.peer, job.lanes))
+    if shape_of(job.spec.work).on_lanes and not seat.lane.ready and seat.usable:
+        effects.append(PrepareLane(seat.lease, seat.peer, job.spec.work))
     return effects
 
 
@@ -343,17 +347,17 @@ def escrow_refused(turn: Turn, job: Job, seat: Seat, event: LedgerRefusedEscrow)
 
 def overdue(turn: Turn, job: Job) -> None:
     """Negotiations that nobody answered in time, and leases that are about to end."""
-    for number in list(job.talks):
+    for number in list(job.market.talks):
         seat = job.seats[number]
-        if seat.stage is not Stage.OPENING and turn.now_ms >= seat.deadline_ms:
+        if seat.stage is not Stage.OPENING and turn.now_ms >= seat.deal.deadline_ms:
             drop(turn, job, seat, passing=True)
-    if turn.now_ms < job.seat_due_ms:
+    if turn.now_ms < job.market.due_ms:
         return
     usable = [job.seats[number] for number in job.live if job.seats[number].usable]
     for seat in usable:
         if turn.now_ms >= last_call_ms(seat):
             seat.mark = Mark.FULL
-    job.seat_due_ms = min((last_call_ms(seat) for seat in usable if seat.usable), default=NEVER_MS)
+    job.market.due_ms = min((last_call_ms(seat) for seat in usable if seat.usable), default=NEVER_MS)
 
 
 def last_call_ms(seat: Seat) -> int:
@@ -370,8 +374,8 @@ def decide_by_ms(seat: Seat) -> int:
 
 def give_up(turn: Turn, job: Job) -> None:
     """End a job that could not begin: nothing was leased for as long as patience lasts, while we were there to ask."""
-    if job.phase is not Phase.STARTING or any(job.seats[n].stage is Stage.OPENING for n in job.talks):
+    if job.phase is not Phase.STARTING or any(job.seats[n].stage is Stage.OPENING for n in job.market.talks):
         return
-    if turn.now_ms >= job.patient_ms + turn.state.timing.patience and job.searched_ms >= 0:
-        lacking = ", ".join(f"{s.resource} {s.have} of {s.wanted} {s.note}".strip() for s in job.shortfalls[:4])
-        job.ending = Ending(job.last_code, f"no provider took the job{': ' + lacking if lacking else ''}")
+    if turn.now_ms >= job.market.patient_ms + turn.state.timing.patience and job.market.searched_ms is not None:
+        lacking = ", ".join(f"{s.resource} {s.have} of {s.wanted} {s.note}".strip() for s in job.market.shortfalls[:4])
+        job.ending = Ending(job.market.last_code, f"no provider took the job{': ' + lacking if lacking else ''}")

@@ -25,16 +25,13 @@ from fallow.rules.steward.end import (
     wind_up,
 )
 from fallow.rules.steward.redo import next_due_ms, outstanding
-from fallow.rules.steward.shapes import lanes, rounds
-from fallow.rules.steward.slots import add_slot
-from fallow.rules.steward.specs import batch_spec
-from fallow.rules.steward.state import Ending, Job, Seat, Stage, State, Turn
+from fallow.rules.steward.shapes import lanes
+from fallow.rules.steward.shapes.registry import Shape, shape_of
+from fallow.rules.steward.state import Ending, Hiring, Job, Seat, Stage, State, Turn
 from fallow.rules.steward.view import view
-from fallow.wire.local import BatchJob, JobSpec, TrainJob
+from fallow.wire.local import JobSpec
 
 __all__ = ["State", "due", "next_due_ms", "outstanding", "transition", "view"]
-
-MAX_ROUNDS = 10_000
 
 
 def transition(state: State, event: t.StewardEvent) -> list[t.StewardEffect]:
@@ -140,14 +137,13 @@ def _started(turn: Turn, event: t.StewardStarted) -> None:
     state.roll.begin_anew(nodes, state.now_ms)
     for job in state.jobs.values():
         dispatch.extend_deadlines(turn, job)
-        job.patient_ms = state.now_ms
+        job.market.patient_ms = state.now_ms
         for number in job.live:
-            job.seats[number].deadline_ms = max(
-                job.seats[number].deadline_ms, state.now_ms + state.timing.quote_within
+            job.seats[number].deal.deadline_ms = max(
+                job.seats[number].deal.deadline_ms, state.now_ms + state.timing.quote_within
             )  # fmt: skip
         check_of(job).resume(turn, job)
-        if job.log is not None:
-            job.log.began_ms = state.now_ms
+        shape_of(job.spec.work).resume(turn, job)
     _touch_all(turn)
 
 
@@ -160,10 +156,10 @@ def _touch_all(turn: Turn) -> None:
 def _submitted(turn: Turn, event: t.UserSubmitted) -> None:
     if event.job in turn.state.jobs:
         return
-    name = market.name_of(event.spec)
+    name = event.spec.work.workload
     kind = KINDS.get(name)
     depth = kind.depth if kind is not None else 1
-    job = Job(event.job, event.spec, turn.now_ms, name, depth, patient_ms=turn.now_ms)
+    job = Job(event.job, event.spec, turn.now_ms, name, depth, Hiring(turn.now_ms))
     turn.state.jobs[event.job] = job
     turn.touch(job)
     turn.note(job, "phase", "The job is looking for providers.")
@@ -175,23 +171,11 @@ def _submitted(turn: Turn, event: t.UserSubmitted) -> None:
     if isinstance(check, PolicyError) or wrong:
         job.ending = Ending("E2001", check.what if isinstance(check, PolicyError) else wrong)
         return
-    match event.spec.work:
-        case TrainJob():
-            rounds.start(turn, job)
-        case BatchJob() as work:
-            for index in range(len(work.params)):
-                add_slot(job, batch_spec(work, index))
-        case _:
-            pass
+    shape_of(event.spec.work).start(turn, job)
 
 
 def _wrong_with(spec: JobSpec) -> str:
-    work = spec.work
-    if isinstance(work, BatchJob) and not work.params:
-        return "a batch without tasks"
-    if isinstance(work, TrainJob) and not 1 <= work.recipe.rounds <= MAX_ROUNDS:
-        return f"a training job has 1 to {MAX_ROUNDS} rounds"
-    return "" if spec.timeout_s > 0 else "a job without any time"
+    return shape_of(spec.work).refuse(spec) or ("" if spec.timeout_s > 0 else "a job without any time")
 
 
 def _look_after(turn: Turn) -> None:
@@ -224,35 +208,33 @@ def _look_after_job(turn: Turn, job: Job) -> None:
 
 def _go_on(turn: Turn, job: Job) -> None:
     """A job that is under way."""
-    if job.lanes is not None:
-        lanes.fill_up(job)
-    else:
-        dispatch.fill_up(job)
-    if job.log is not None:
-        rounds.advance_log(turn, job)
+    shape = shape_of(job.spec.work)
+    (lanes if shape.on_lanes else dispatch).fill_up(job)
+    shape.advance(turn, job)
     dispatch.plan(turn, job)
-    if job.log is not None and job.log_dirty:
-        rounds.advance_log(turn, job)
+    if job.moved:
+        shape.advance(turn, job)
         dispatch.plan(turn, job)
     if complete(job):
         wind_up(turn, job)
     if job.reported:
         return
     settle_marked(turn, job)
-    if job.lanes is not None or job.waiting or job.checking:
+    if shape.on_lanes or job.queue.waiting or job.queue.checking:
         hiring.recruit(turn, job)
         lanes.condemned(job)
     hiring.give_up(turn, job)
     out_of_money(turn, job)
-    _progress(turn, job)
-    if job.log_dirty:
+    _progress(turn, job, shape)
+    if job.moved:
         turn.touch(job)
 
 
-def _progress(turn: Turn, job: Job) -> None:
-    if job.log is None and job.slots and job.finals != job.progressed:
-        job.progressed = job.finals
-        turn.note(job, "progress", "Tasks are final.", done=job.finals, total=len(job.slots))
+def _progress(turn: Turn, job: Job, shape: Shape) -> None:
+    done, total = shape.progress(job)
+    if shape.progress_text and done != job.told.progress:
+        job.told.progress = done
+        turn.note(job, "progress", shape.progress_text, done=done, total=total)
 
 
 def due(state: State, now_ms: int) -> bool:

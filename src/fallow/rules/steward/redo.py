@@ -19,6 +19,7 @@ from fallow.rules.steward.events import (
     ProposeLease,
     StewardEffect,
 )
+from fallow.rules.steward.shape import shape_of
 from fallow.rules.steward.state import Job, Mark, Phase, Seat, Stage, State, Step
 
 
@@ -29,7 +30,7 @@ def outstanding(state: State) -> list[StewardEffect]:
         CloseLease(lease, left.peer, left.owed_ucr, left.ends_ms) for lease, left in state.leftovers.items()
     ]
     for job in state.jobs.values():
-        if job.searching:
+        if job.market.searching:
             effects.append(FindOffers(job.id, job.kind))
         for number in job.live:
             effects.extend(_on_seat(job, job.seats[number]))
@@ -40,7 +41,7 @@ def outstanding(state: State) -> list[StewardEffect]:
 def _on_seat(job: Job, seat: Seat) -> list[StewardEffect]:
     match seat.stage:
         case Stage.ASKING:
-            return [AskQuote(job.id, seat.number, seat.peer, seat.order)]
+            return [AskQuote(job.id, seat.number, seat.peer, seat.deal.order)]
         case Stage.PROPOSED:
             return [ProposeLease(job.id, seat.number, seat.peer, seat.leased)]
         case Stage.OPENING:
@@ -57,9 +58,9 @@ def _on_lease(job: Job, seat: Seat) -> list[StewardEffect]:
         runs = [run for run in job.slots[key].running() if run.seat == seat.number]
         effects.extend(assign_effect(job, seat, run) for run in runs)
     effects.extend(_draws(job, seat))
-    if seat.voucher_ucr > seat.acked_ucr and seat.stage is Stage.OPEN:
-        effects.append(Pay(seat.lease, seat.peer, seat.voucher_ucr))
-    effects.extend(seat.charges.values())
+    if seat.money.voucher_ucr > seat.money.acked_ucr and seat.stage is Stage.OPEN:
+        effects.append(Pay(seat.lease, seat.peer, seat.money.voucher_ucr))
+    effects.extend(seat.money.charges.values())
     if seat.stage is Stage.CLOSING:
         effects.append(pay.close_effect(seat))
     return effects
@@ -79,11 +80,11 @@ def _draws(job: Job, seat: Seat) -> list[StewardEffect]:
 
 def _blobs(job: Job) -> list[StewardEffect]:
     wanted: dict[bytes, StewardEffect] = {}
-    for key in job.keeping:
+    for key in job.queue.keeping:
         slot = job.slots[key]
         for run in slot.live():
             for part in run.output.parts if run.output is not None else ():
-                if job.kept.get(part.blob) is False:
+                if job.blobs.kept.get(part.blob) is False:
                     wanted[part.blob] = KeepBlob(job.id, part, sources_of(slot, run.answer))
     wanted |= {keep.part.blob: keep for keep in check_of(job).keeps(job)}
     return list(wanted.values())
@@ -112,12 +113,11 @@ def _moments(state: State, job: Job) -> Iterator[int]:
         yield job.ended_ms + timing.audit_within
         return
     yield job_deadline_ms(job)
-    if not job.searching:
-        yield job.searched_ms + timing.search_every
+    if not job.market.searching:
+        yield (job.market.searched_ms or 0) + timing.search_every
     if job.phase is Phase.STARTING:
-        yield job.patient_ms + timing.patience
-    if job.log is not None and not job.log.complete:
-        yield job.log.began_ms + timing.round_within
+        yield job.market.patient_ms + timing.patience
+    yield from shape_of(job.spec.work).moments(state, job)
     yield from check_of(job).moments(state, job)
     for number in job.live:
         yield from _seat_moments(state, job, job.seats[number])
@@ -125,7 +125,7 @@ def _moments(state: State, job: Job) -> Iterator[int]:
 
 def _seat_moments(state: State, job: Job, seat: Seat) -> Iterator[int]:
     if seat.negotiating:
-        yield seat.deadline_ms
+        yield seat.deal.deadline_ms
     if seat.usable:
         yield hiring.last_call_ms(seat)
     if seat.stage is Stage.OPEN:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from fallow.rules import jobs
 from fallow.rules.jobs import Attempt, Blame
 from fallow.rules.steward.events import CancelTask
-from fallow.rules.steward.specs import round_spec, train_log
 from fallow.rules.steward.state import Ending, Fate, Job, Mark, Run, Seat, Slot, Step, Turn
 from fallow.wire.claims import task_id
 from fallow.wire.tasks import TaskSpec
@@ -17,17 +16,15 @@ SHUNNED_MS = 600_000
 """How long a job does without a provider that failed too often."""
 
 
-def add_slot(
-    job: Job, spec: TaskSpec, *, number: int = -1, shard: int = -1, forced: bool = False, of: int = -1
-) -> Slot:
+def add_slot(job: Job, spec: TaskSpec, *, forced: bool = False, of: int = -1) -> Slot:
     """A new slot that waits for a provider. An audit (`of` another slot) waits before all others: money and rounds wait
     for it, and it is short."""
-    slot = Slot(len(job.slots), spec, b"", forced=forced, round=number, shard=shard, of=of)
+    slot = Slot(len(job.slots), spec, b"", forced=forced, of=of)
     job.slots.append(slot)
-    job.unusable += 1
-    job.waiting[slot.key] = None
+    job.queue.unusable += 1
+    job.queue.waiting[slot.key] = None
     if of >= 0:
-        job.waiting = {slot.key: None} | job.waiting
+        job.queue.waiting = {slot.key: None} | job.queue.waiting
     respec(job, slot, spec)
     return slot
 
@@ -48,24 +45,23 @@ def respec(job: Job, slot: Slot, spec: TaskSpec) -> None:
 def set_step(job: Job, slot: Slot, step: Step) -> None:
     """Move the slot; every count and queue of the job follows."""
     if not slot.retired:
-        job.unusable += slot.usable - (step in (Step.PROVISIONAL, Step.FINAL))
-        job.finals += (step is Step.FINAL) - (slot.step is Step.FINAL)
-    job.waiting.pop(slot.key, None)
+        job.queue.unusable += slot.usable - (step in (Step.PROVISIONAL, Step.FINAL))
+        job.queue.finals += (step is Step.FINAL) - (slot.step is Step.FINAL)
+    job.queue.waiting.pop(slot.key, None)
     if step is not Step.CHECKING:
-        job.checking.pop(slot.key, None)
-        job.wanting.pop(slot.key, None)
+        job.queue.checking.pop(slot.key, None)
+        job.queue.wanting.pop(slot.key, None)
         slot.called = ()
     slot.step = step
     if step is Step.WAITING:
-        job.waiting[slot.key] = None
+        job.queue.waiting[slot.key] = None
     elif step is Step.CHECKING:
-        job.checking[slot.key] = job.wanting[slot.key] = None
+        job.queue.checking[slot.key] = job.queue.wanting[slot.key] = None
     if step is Step.KEEPING:
-        job.keeping[slot.key] = None
+        job.queue.keeping[slot.key] = None
     else:
-        job.keeping.pop(slot.key, None)
-    if slot.round >= 0 or slot.key == job.finish_slot:
-        job.log_dirty = True
+        job.queue.keeping.pop(slot.key, None)
+    job.moved = job.moved or (job.form is not None and slot.of < 0)
 
 
 def end_run(turn: Turn, job: Job, run: Run, *, cancel: bool) -> None:
@@ -75,7 +71,7 @@ def end_run(turn: Turn, job: Job, run: Run, *, cancel: bool) -> None:
     seat = job.seats[run.seat]
     run.fate = Fate.ENDED
     seat.running.pop(run.task, None)
-    seat.held_units -= run.spec.units
+    seat.money.held_units -= run.spec.units
     if cancel:
         turn.ask(CancelTask(seat.lease, seat.peer, run.task))
 
@@ -93,7 +89,7 @@ def strike(turn: Turn, job: Job, seat: Seat) -> None:
     seat.strikes += 1
     if seat.strikes >= MAX_STRIKES and seat.usable:
         seat.mark = Mark.LEAVING
-        job.refused[seat.node] = turn.now_ms + SHUNNED_MS
+        job.market.refused[seat.node] = turn.now_ms + SHUNNED_MS
         turn.note(job, "lease", "A provider failed too often; its work moves.", seat.node)
 
 
@@ -127,7 +123,7 @@ def reslot(turn: Turn, job: Job, slot: Slot) -> None:
         set_step(job, slot, Step.RUNNING)
         return
     set_step(job, slot, Step.WAITING)
-    _give_up_or_respec(turn, job, slot)
+    _give_up(turn, job, slot)
 
 
 def drop_audit(turn: Turn, job: Job, slot: Slot) -> None:
@@ -136,10 +132,10 @@ def drop_audit(turn: Turn, job: Job, slot: Slot) -> None:
         audit, slot.audit = job.slots[slot.audit], -1
         retire(turn, job, audit)
         if slot.step is Step.CHECKING:
-            job.wanting[slot.key] = None
+            job.queue.wanting[slot.key] = None
 
 
-def _give_up_or_respec(turn: Turn, job: Job, slot: Slot) -> None:
+def _give_up(turn: Turn, job: Job, slot: Slot) -> None:
     if slot.of >= 0:
         if len(slot.attempts) >= MAX_AUDIT_ATTEMPTS:  # then the whole task is done again
             drop_audit(turn, job, job.slots[slot.of])
@@ -150,11 +146,6 @@ def _give_up_or_respec(turn: Turn, job: Job, slot: Slot) -> None:
         last = slot.attempts[-1]
         why = f"{last.what[:200]} ({last.code})" if last.what else last.code or "providers were lost"
         job.ending = Ending("E1403", f"task {slot.key} failed {len(slot.attempts)} times; last: {why}")
-        return
-    if slot.round >= 0 and slot.round in train_log(job).open_rounds():
-        spec = round_spec(job, slot.round, slot.shard)
-        if spec.inputs != slot.spec.inputs:
-            respec(job, slot, spec)
 
 
 def retire(turn: Turn, job: Job, slot: Slot) -> None:
@@ -162,8 +153,8 @@ def retire(turn: Turn, job: Job, slot: Slot) -> None:
     if slot.retired:
         return
     if not slot.usable:
-        job.unusable -= 1
-    job.finals -= slot.step is Step.FINAL
+        job.queue.unusable -= 1
+    job.queue.finals -= slot.step is Step.FINAL
     slot.retired = True
     for run in slot.running():
         if slot.step is not Step.CHECKING:

@@ -101,7 +101,9 @@ def papers_of(job: Job, seat: Seat, charge: Charge | None = None) -> Papers:
     assert seat.ours is not None, "both have signed"
     assert seat.theirs is not None, "both have signed"
     refuted = None if charge is None else refuted_output(job, charge)
-    return Papers(job.id, seat.ours, seat.theirs, seat.offer.certificate, seat.final_units, seat.owed_ucr(), refuted)
+    return Papers(
+        job.id, seat.ours, seat.theirs, seat.offer.certificate, seat.money.final_units, seat.owed_ucr(), refuted
+    )
 
 
 def refuted_output(job: Job, charge: Charge) -> TaskOutput | None:

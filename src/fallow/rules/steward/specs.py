@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from fallow.kinds.registry import kind_named
 from fallow.kinds.rounds import Rounds, Told
 from fallow.rules import rounds
-from fallow.rules.steward.state import Job, Run, Slot
+from fallow.rules.steward.state import Job, Run, ShapeState, Slot
 from fallow.wire.local import BatchJob, TrainJob
 from fallow.wire.tasks import Part, TaskOutput, TaskSpec
 
@@ -39,10 +41,26 @@ def train_work(job: Job) -> TrainJob:
     return job.spec.work
 
 
+class RoundsState(ShapeState, msgspec.Struct, array_like=True, tag="rounds"):
+    """What a training remembers beside its `log`: `slots` maps (round, shard) to the key of the slot for it, `finish`
+    is that of the finishing task, and `closed` says of each closed round what its workers started from: the state,
+    whether all agreed on it, and the loss."""
+
+    log: rounds.Log
+    slots: dict[tuple[int, int], int] = {}
+    finish: int | None = None
+    closed: dict[int, tuple[bytes, bool, str]] = {}
+
+
+def rounds_of(job: Job) -> RoundsState:
+    """The rounds of a training job."""
+    assert isinstance(job.form, RoundsState), "a training job has its rounds from its first moment"
+    return job.form
+
+
 def train_log(job: Job) -> rounds.Log:
     """The log of a training job."""
-    assert job.log is not None, "a training job has a log from its first moment"
-    return job.log
+    return rounds_of(job).log
 
 
 def train_rounds(job: Job) -> Rounds:
@@ -54,7 +72,7 @@ def train_rounds(job: Job) -> Rounds:
 
 def work_before(job: Job, number: int, shard: int) -> Run | None:
     """What the shard did in the round before `number`, as far as it is known now: it may not be checked yet."""
-    key = job.round_slots.get((number - 1, shard))
+    key = rounds_of(job).slots.get((number - 1, shard))
     return job.slots[key].leading() if key is not None else None
 
 
@@ -70,9 +88,9 @@ def _carry(job: Job, number: int, shard: int) -> tuple[Part, ...]:
     if run is None or run.output is None:
         return ()
     found = part_named(run.output, "carry")
-    if found is None or found.blob in job.missing:
+    if found is None or found.blob in job.blobs.missing:
         return ()
-    return (found,) if job.kept.get(found.blob) or job.seats[run.seat].usable else ()
+    return (found,) if job.blobs.kept.get(found.blob) or job.seats[run.seat].usable else ()
 
 
 def _spec(work: TrainJob | BatchJob, params: bytes, inputs: tuple[Part, ...], *, seed: int, units: int) -> TaskSpec:

@@ -10,12 +10,12 @@ import msgspec
 from fallow.rules import market
 from fallow.rules.jobs import Attempt
 from fallow.rules.membership import Roll
-from fallow.rules.rounds import Log
 from fallow.rules.steward.events import AuditLane, Charge, Identity, Note, StewardEffect, Timing
 from fallow.rules.trust import Reason, Standing
 from fallow.units import cost_ucr
+from fallow.wire.codec import Family
 from fallow.wire.documents import Lease, Order, Quote, Signed
-from fallow.wire.local import JobSpec, LaneJob, ServeJob
+from fallow.wire.local import JobSpec
 from fallow.wire.messages import NodeAddress, Offer, Shortfall
 from fallow.wire.tasks import TaskOutput, TaskSpec
 
@@ -120,9 +120,7 @@ class Slot(msgspec.Struct):
     since_ms: int = 0
     forced: bool = False
     retired: bool = False
-    prefer: int = -1
-    round: int = -1
-    shard: int = -1
+    prefer: int | None = None
     called: tuple[bytes, ...] = ()
     audit: int = -1
     of: int = -1
@@ -177,21 +175,49 @@ class Claim(msgspec.Struct):
         return self.since_ms is not None
 
 
-class Seat(msgspec.Struct):
-    """A provider's place in a job: first a negotiation, then a lease. Units: `final_units` of them are paid,
-    `held_units` are running or claimed and would have to be. `claims` are those that are not decided, by
-    their hashes, in the order of claiming. `strikes` counts failures since the last good claim."""
+class Deal(msgspec.Struct):
+    """What a seat is asked for and what its provider said: until `deadline_ms` it may quote, sign or open."""
 
-    number: int
-    offer: Offer
     order: Order
     order_hash: bytes
     deadline_ms: int
+    quote: Quote | None = None
+
+
+class Money(msgspec.Struct):
+    """What a seat costs, for 1,000 units. `final_units` are paid, `held_units` are running or claimed and would have to
+    be. `voucher_ucr` is promised, of that the provider has `acked_ucr`. `settled` is the bank's last word: paid, back,
+    slashed."""
+
+    price_ucr: int = 0
+    final_units: int = 0
+    held_units: int = 0
+    voucher_ucr: int = 0
+    acked_ucr: int = 0
+    charges: dict[bytes, Charge] = {}
+    settled: tuple[int, int, int] = (0, 0, 0)
+    slashed_ucr: int = 0
+
+
+class SeatLane(msgspec.Struct):
+    """A seat's lane: whether its provider is ready, and from which number on tasks have not been claimed."""
+
+    ready: bool = False
+    next: int = 1
+
+
+class Seat(msgspec.Struct):
+    """A provider's place in a job: first a negotiation, then a lease. `claims` are those that are not decided, by their
+    hashes, in the order of claiming. `strikes` counts failures since the last good claim."""
+
+    number: int
+    offer: Offer
+    deal: Deal
+    units_per_s: int
     stage: Stage = Stage.ASKING
     mark: Mark = Mark.NONE
-    price_ucr: int = 0
-    units_per_s: int = 0
-    quote: Quote | None = None
+    money: Money = msgspec.field(default_factory=Money)
+    lane: SeatLane = msgspec.field(default_factory=SeatLane)
     terms: Lease | None = None
     lease: bytes = b""
     ours: Signed | None = None
@@ -201,17 +227,8 @@ class Seat(msgspec.Struct):
     running: dict[bytes, int] = {}
     tasks_claimed: int = 0
     units_claimed: int = 0
-    held_units: int = 0
-    final_units: int = 0
-    voucher_ucr: int = 0
-    acked_ucr: int = 0
     claims: dict[bytes, Claim] = {}
-    ready: bool = False
-    lane_next: int = 1
     closing_check: bool = False
-    charges: dict[bytes, Charge] = {}
-    settled: tuple[int, int, int] = (0, 0, 0)
-    slashed_ucr: int = 0
 
     @property
     def account(self) -> bytes:
@@ -245,15 +262,17 @@ class Seat(msgspec.Struct):
         """What of the budget this seat may still cost or has cost."""
         if self.stage in (Stage.PROPOSED, Stage.OPENING, Stage.OPEN, Stage.CLOSING):
             return self.leased.cap_ucr
-        return min(self.settled[0], self.leased.cap_ucr) if self.stage is Stage.CLOSED else 0
+        return min(self.money.settled[0], self.leased.cap_ucr) if self.stage is Stage.CLOSED else 0
 
     def room_units(self) -> int:
         """How many more units its cap allows."""
-        return market.room_units(self.leased.cap_ucr, self.price_ucr, self.final_units + self.held_units)
+        return market.room_units(
+            self.leased.cap_ucr, self.money.price_ucr, self.money.final_units + self.money.held_units
+        )
 
     def owed_ucr(self) -> int:
         """What its final units cost, never more than its cap."""
-        return min(cost_ucr(self.final_units, self.price_ucr), self.leased.cap_ucr)
+        return min(cost_ucr(self.money.final_units, self.money.price_ucr), self.leased.cap_ucr)
 
 
 class Ending(msgspec.Struct):
@@ -263,66 +282,89 @@ class Ending(msgspec.Struct):
     what: str = ""
 
 
-class Job(msgspec.Struct):
-    """A job and all that belongs to it. `live` holds the seats that are neither closed nor dropped,
-    `talks` those of them that are negotiating; no lease is about to end before `seat_due_ms`. `kept` maps blob
-    -> True (here) or False (asked for), `lent` those that are here for the check of a slot alone -> its key. `waiting`,
-    `checking` and `keeping` hold the keys of slots in these steps, in order, `wanting` those of `checking` that look
-    for auditors; no task is overdue before `task_due_ms`; `unusable` counts slots that a complete job still lacks. A
-    node in `refused` is not asked before the time there; `refusals` counts how often in a row it had no room. Patience
-    with a market without takers is counted from `patient_ms`."""
+class Hiring(msgspec.Struct):
+    """How a job looks for providers. `talks` are the seats that are negotiating; no lease is about to end before
+    `due_ms`. A node in `refused` is not asked before the time there; `refusals` counts how often in a row it had no
+    room. `alone` says that the last search found nobody who was not asked, `dry` that no money is left. Patience with a
+    market without takers is counted from `patient_ms`. `accusers` say that the work itself is at fault."""
 
-    id: bytes
-    spec: JobSpec
-    created_ms: int
-    kind: str
-    depth: int
-    phase: Phase = Phase.STARTING
-    ending: Ending | None = None
-    reported: bool = False
-    ended_ms: int = 0
+    patient_ms: int
     numerics: str = ""
-    seats: list[Seat] = []
-    live: dict[int, None] = {}
     talks: dict[int, None] = {}
-    seat_due_ms: int = NEVER_MS
-    slots: list[Slot] = []
-    tasks: dict[bytes, int] = {}
-    waiting: dict[int, None] = {}
-    checking: dict[int, None] = {}
-    wanting: dict[int, None] = {}
-    keeping: dict[int, None] = {}
-    task_due_ms: int = NEVER_MS
-    unusable: int = 0
-    finals: int = 0
-    kept: dict[bytes, bool] = {}
-    lent: dict[bytes, int] = {}
-    missing: dict[bytes, None] = {}
-    accusers: dict[bytes, str] = {}
-    holders: dict[bytes, tuple[NodeAddress, ...]] = {}
-    log: Log | None = None
-    round_slots: dict[tuple[int, int], int] = {}
-    finish_slot: int = -1
-    round_state: dict[int, tuple[bytes, bool, str]] = {}
-    log_dirty: bool = False
+    due_ms: int = NEVER_MS
     searching: bool = False
-    searched_ms: int = -1
+    searched_ms: int | None = None
     alone: bool = False
     shortfalls: tuple[Shortfall, ...] = ()
     last_code: str = "E1201"
     refused: dict[bytes, int] = {}
     refusals: dict[bytes, int] = {}
     dry: bool = False
-    warned: dict[str, None] = {}
-    notes: int = 0
-    looked_ms: int = 0
-    progressed: int = -1
-    patient_ms: int = 0
+    accusers: dict[bytes, str] = {}
 
-    @property
-    def lanes(self) -> ServeJob | LaneJob | None:
-        """The work of a job that lives on lanes; None for a job of tasks."""
-        return self.spec.work if isinstance(self.spec.work, (ServeJob, LaneJob)) else None
+
+class Queues(msgspec.Struct):
+    """The keys of a job's slots by the step that they are in, in order; `wanting` are those of `checking` that look for
+    auditors. No task is overdue before `due_ms`; `unusable` counts slots that a complete job still lacks."""
+
+    waiting: dict[int, None] = {}
+    checking: dict[int, None] = {}
+    wanting: dict[int, None] = {}
+    keeping: dict[int, None] = {}
+    due_ms: int = NEVER_MS
+    unusable: int = 0
+    finals: int = 0
+
+
+class Keeping(msgspec.Struct):
+    """The blobs of a job. `kept` maps blob -> True (here) or False (asked for), `lent` those that are here for the
+    check of a slot alone -> its key; `holders` are who can serve what later tasks take as input."""
+
+    kept: dict[bytes, bool] = {}
+    lent: dict[bytes, int] = {}
+    missing: dict[bytes, None] = {}
+    holders: dict[bytes, tuple[NodeAddress, ...]] = {}
+
+
+class Told(msgspec.Struct):
+    """What people were told of a job."""
+
+    notes: int = 0
+    warned: dict[str, None] = {}
+    progress: int | None = None
+
+
+class ShapeState(Family):
+    """What a job's form remembers (`shapes/shape.py`): a tagged, array-like struct of its own."""
+
+    __slots__ = ()
+
+
+class Job(msgspec.Struct):
+    """A job and all that belongs to it. `live` holds the seats that are neither closed nor dropped. `tasks` maps the
+    ids of all tasks there were to their slots. `form` is what the job's form remembers, if it does; then `moved` says
+    that a slot of its own moved since it last looked."""
+
+    id: bytes
+    spec: JobSpec
+    created_ms: int
+    kind: str
+    depth: int
+    market: Hiring
+    queue: Queues = msgspec.field(default_factory=Queues)
+    blobs: Keeping = msgspec.field(default_factory=Keeping)
+    told: Told = msgspec.field(default_factory=Told)
+    form: ShapeState | None = None
+    moved: bool = False
+    phase: Phase = Phase.STARTING
+    ending: Ending | None = None
+    reported: bool = False
+    ended_ms: int = 0
+    seats: list[Seat] = []
+    live: dict[int, None] = {}
+    slots: list[Slot] = []
+    tasks: dict[bytes, int] = {}
+    looked_ms: int = 0
 
     @property
     def over(self) -> bool:
@@ -394,10 +436,10 @@ class Turn:
 
     def note(self, job: Job, kind: str, text: str, node: bytes = b"", *, done: int = 0, total: int = 0) -> None:
         """Tell people; bounded, since a peer may have written part of the text."""
-        job.notes += 1
-        self.ask(Note(job.id, job.notes, self.now_ms, kind, text[:1_000], node, done, total))
+        job.told.notes += 1
+        self.ask(Note(job.id, job.told.notes, self.now_ms, kind, text[:1_000], node, done, total))
 
     def warn_once(self, job: Job, key: str, text: str) -> None:
-        if key not in job.warned:
-            job.warned[key] = None
+        if key not in job.told.warned:
+            job.told.warned[key] = None
             self.note(job, "warning", text)

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from fallow.rules import market
 from fallow.rules.steward.check import Check
-from fallow.wire.local import JobSpec, LaneJob, ServeJob
+from fallow.rules.steward.shape import shape_of
+from fallow.wire.local import JobSpec
 from fallow.wire.messages import Offer, Shortfall
 
 
@@ -34,13 +35,8 @@ def same_everywhere(spec: JobSpec) -> bool:
 
 
 def wanted_seats(spec: JobSpec, check: Check) -> int:
-    """How many leases a job wants at a time: its workers or replicas, and at least as many as its check needs."""
-    match spec.work:
-        case ServeJob(replicas=replicas) | LaneJob(replicas=replicas):
-            wanted = max(1, replicas)
-        case _:
-            wanted = min(spec.workers, max(1, market.volume(spec).tasks))
-    return max(wanted, check.least_seats())
+    """How many leases a job wants at a time: those of its form, and at least as many as its check needs."""
+    return max(shape_of(spec.work).seats(spec), check.least_seats())
 
 
 def terms_of(
@@ -52,15 +48,16 @@ def terms_of(
     lacks = _lacks(spec, bank, offers, now_ms, numerics)
     if check.compares and not numerics and not same_everywhere(spec):
         fitting = [offer for offer, rows in zip(offers, lacks, strict=True) if not rows]
-        name = market.common_numerics(fitting, spec.prefer, market.name_of(spec))
+        name = market.common_numerics(fitting, spec.prefer, spec.work.workload)
         if len({offer.account for offer in fitting if offer.hardware.numerics == name}) > 1:
             numerics, lacks = name, _lacks(spec, bank, offers, now_ms, name)
     fitting = [offer for offer, rows in zip(offers, lacks, strict=True) if not rows]
-    bids = (market.bid_of(offer, market.name_of(spec)) for offer in fitting)
+    bids = (market.bid_of(offer, spec.work.workload) for offer in fitting)
     prices = [bid.price_ucr for bid in bids if bid is not None]
     accounts = min(len({offer.account for offer in fitting}), wanted_seats(spec, check))
+    volume = shape_of(spec.work).volume(spec)
     return Terms(
-        numerics, lacks, tuple(fitting), market.volume(spec), min(prices, default=0), max(prices, default=0),
+        numerics, lacks, tuple(fitting), volume, min(prices, default=0), max(prices, default=0),
         check.executions_ppm(spec, max(1, accounts)),
     )  # fmt: skip
 

@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from tests.rules.steward.crowd import Crowd, Provider, exact_spec, h, honest_crowd, honest_output, lie, train_spec
+from tests.rules.steward.crowd import (
+    Crowd,
+    Provider,
+    exact_spec,
+    h,
+    honest_crowd,
+    honest_output,
+    lie,
+    of_round,
+    train_spec,
+)
 
 from fallow.kinds.train.tasks import TrainAudit, TrainFinish, TrainParams, TrainRound
 from fallow.rules.steward import events as t
+from fallow.rules.steward.specs import rounds_of
 from fallow.rules.steward.state import Fate, Seat, Slot, Step
 from fallow.sim import chain
 from fallow.wire import codec
@@ -57,7 +68,7 @@ def test_every_claim_of_an_honest_crowd_is_sampled_once_by_somebody_else() -> No
     job = crowd.submit(exact_spec(workers=3, rounds=3))
     settle(crowd)
     assert crowd.outcome(job).code == ""
-    rounds = [slot for slot in slots(crowd, job) if slot.round >= 0]
+    rounds = [slot for slot in slots(crowd, job) if of_round(slot)]
     checks = [slot for slot in slots(crowd, job) if slot.of >= 0]
     assert len(rounds) == len(checks) == len(audits(crowd)) == 9
     for check in checks:
@@ -91,7 +102,7 @@ def test_the_states_come_from_the_steward_and_the_accused_is_not_named() -> None
 
 
 def kept_now(crowd: Crowd, job: bytes) -> dict[bytes, bool]:
-    return crowd.state.jobs[job].kept
+    return crowd.state.jobs[job].blobs.kept
 
 
 def test_states_are_kept_for_as_long_as_their_check_takes() -> None:
@@ -104,7 +115,7 @@ def test_states_are_kept_for_as_long_as_their_check_takes() -> None:
     crowd.run()
     states = {part.blob for check in audits(crowd) for part in check.spec.inputs if part.name.startswith("trace/")}
     assert states
-    assert states <= crowd.state.jobs[job].lent.keys()
+    assert states <= crowd.state.jobs[job].blobs.lent.keys()
     assert all(kept_now(crowd, job)[blob] for blob in states)
     assert not crowd.of(t.LetGo)
 
@@ -122,9 +133,9 @@ def test_states_are_let_go_when_their_check_is_over() -> None:
     }
     gone = [effect.blob for effect in crowd.of(t.LetGo)]
     assert fetched == set(gone)
-    assert not crowd.state.jobs[job].lent
+    assert not crowd.state.jobs[job].blobs.lent
     assert not fetched & kept_now(crowd, job).keys()
-    rounds = [slot.chosen() for slot in slots(crowd, job) if slot.round >= 0]
+    rounds = [slot.chosen() for slot in slots(crowd, job) if of_round(slot)]
     outputs = [run.output for run in rounds if run is not None and run.output is not None]
     updates = {part.blob for output in outputs for part in output.parts if part.name == "update"}
     assert updates
@@ -152,9 +163,9 @@ def test_a_cheat_that_is_found_is_banned_by_a_full_execution_and_its_round_done_
     assert crowd.state.standing(cheat.account).banned
     assert len(crowd.slashed) == 1
     assert any("done again, gives something else" in text for text in crowd.notes("check"))
-    log = crowd.state.jobs[job].log
+    log = rounds_of(crowd.state.jobs[job]).log
     assert log is not None
-    for (number, shard), key in crowd.state.jobs[job].round_slots.items():
+    for (number, shard), key in rounds_of(crowd.state.jobs[job]).slots.items():
         assert log.closed[number][shard].update in honest_output(slots(crowd, job)[key].spec).parts
     assert only_audits_paid(crowd, cheat)
 
@@ -192,12 +203,12 @@ def test_a_second_lease_of_an_account_on_trial_is_not_settled_meanwhile() -> Non
 
         crowd.run(until=lambda waiting=waiting: bool(waiting()))
         for seat in waiting():
-            before, tried = seat.final_units, tried + 1
+            before, tried = seat.money.final_units, tried + 1
             crowd.tell(t.PeerLeaving(crowd.now_ms, seat.lease, seat.sequence + 1, "the owner is back"))
             settle(crowd)
             assert crowd.outcome(job).code == ""
             assert crowd.state.standing(checking.account).banned
-            assert seat.final_units == before
+            assert seat.money.final_units == before
     assert tried
 
 
@@ -320,7 +331,7 @@ def test_a_restart_in_the_middle_of_an_audit_loses_nothing() -> None:
         crowd.pass_time(1_000)
     settle(crowd)
     assert crowd.outcome(job).code == ""
-    assert all(len(slot.runs) == 1 for slot in slots(crowd, job) if slot.round >= 0)
+    assert all(len(slot.runs) == 1 for slot in slots(crowd, job) if of_round(slot))
 
 
 @pytest.mark.parametrize("salt", range(3))

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import pytest
-from tests.rules.steward.crowd import Crowd, Provider, h, honest_crowd, honest_output, lie, recipe, train_spec
+from tests.rules.steward.crowd import (
+    Crowd,
+    Provider,
+    finish_of,
+    h,
+    honest_crowd,
+    honest_output,
+    lie,
+    recipe,
+    train_spec,
+)
 
 from fallow.kinds.train.tasks import TrainFinish, TrainParams, TrainRound, TrainValue
 from fallow.rules.rounds import CHECKPOINT_EVERY
 from fallow.rules.steward import events as t
 from fallow.rules.steward.checks.ballot import builds_on
 from fallow.rules.steward.machine import view
+from fallow.rules.steward.specs import rounds_of
 from fallow.rules.steward.state import Fate, Step
 from fallow.wire import codec
 from fallow.wire.tasks import TaskOutput, TaskSpec
@@ -50,7 +61,7 @@ def test_a_job_trains_all_rounds_and_finishes() -> None:
     (output,) = crowd.outcome(job).outputs
     assert output is not None
     assert output.parts[0].name == "adapter/a.bin"
-    log = crowd.state.jobs[job].log
+    log = rounds_of(crowd.state.jobs[job]).log
     assert log is not None
     assert codec.decode(TrainValue, output.value).state == h("state", log.manifests(4))
 
@@ -82,15 +93,15 @@ def test_ahead_of_the_log_a_shard_goes_on_from_its_own_update() -> None:
     settle(crowd)
     assert crowd.outcome(job).code == ""
     state = crowd.state.jobs[job]
-    for (number, shard), key in state.round_slots.items():
+    for (number, shard), key in rounds_of(state).slots.items():
         spec = state.slots[key].spec
         found = codec.decode(TrainParams, spec.params)
         assert [manifest.round for manifest in found.manifests] == list(range(max(0, number - 1)))
         own = [part.blob for part in spec.inputs if part.name == "own"]
-        before = state.slots[state.round_slots[number - 1, shard]].chosen() if number else None
+        before = state.slots[rounds_of(state).slots[number - 1, shard]].chosen() if number else None
         parts = before.output.parts if before is not None and before.output is not None else ()
         assert own == [part.blob for part in parts if part.name == "update"]
-    log = state.log
+    log = rounds_of(state).log
     assert log is not None
     (output,) = crowd.outcome(job).outputs
     assert output is not None
@@ -106,7 +117,7 @@ def test_one_round_ahead_and_no_further() -> None:
     assert sorted((one.round, one.shard) for one in given if isinstance(one, TrainRound)) == [
         (number, shard) for number in (0, 1) for shard in range(3)
     ]
-    log = crowd.state.jobs[job].log
+    log = rounds_of(crowd.state.jobs[job]).log
     assert log is not None
     assert log.current == 0
 
@@ -115,12 +126,12 @@ def test_work_on_an_update_that_turns_out_to_be_missing_is_dropped() -> None:
     crowd, job = ahead_crowd(hold={t.KeepBlob})
     crowd.run()
     state = crowd.state.jobs[job]
-    first, onward = (state.slots[state.round_slots[number, 0]] for number in (0, 1))
+    first, onward = (state.slots[rounds_of(state).slots[number, 0]] for number in (0, 1))
     update = next(part for part in first.runs[0].output.parts if part.name == "update")  # pyright: ignore[reportOptionalMemberAccess]
     crowd.hold.clear()
     crowd.tell(t.BlobMissing(crowd.now_ms, job, update.blob))
     assert onward.retired
-    assert (1, 0) not in state.round_slots or state.round_slots[1, 0] != onward.key
+    assert (1, 0) not in rounds_of(state).slots or rounds_of(state).slots[1, 0] != onward.key
     for effect in crowd.of(t.KeepBlob):
         if effect.part.blob != update.blob:
             crowd.do(effect)
@@ -131,7 +142,7 @@ def test_work_on_an_update_that_turns_out_to_be_missing_is_dropped() -> None:
 def test_an_update_that_came_in_is_offered_to_all_other_workers_once() -> None:
     crowd, job = ahead_crowd(rounds=2)
     settle(crowd)
-    log = crowd.state.jobs[job].log
+    log = rounds_of(crowd.state.jobs[job]).log
     assert log is not None
     told: dict[bytes, list[bytes]] = {}
     for effect in crowd.of(t.Prefetch):
@@ -148,11 +159,11 @@ def test_no_update_of_an_unproven_cheat_enters_a_round() -> None:
     settle(crowd)
     assert not any("false update" in text for text in crowd.notes("round"))
     assert crowd.outcome(job).code == ""
-    log = crowd.state.jobs[job].log
+    log = rounds_of(crowd.state.jobs[job]).log
     assert log is not None
     for number, entries in enumerate(log.closed):
         for shard, entry in entries.items():
-            slot = crowd.state.jobs[job].slots[crowd.state.jobs[job].round_slots[number, shard]]
+            slot = crowd.state.jobs[job].slots[rounds_of(crowd.state.jobs[job]).slots[number, shard]]
             honest = honest_output(slot.spec)
             assert entry.update in honest.parts
     assert crowd.paid_to(cheat) == 0
@@ -168,11 +179,11 @@ def test_a_later_cheat_is_rolled_back(honest_claims: int, ahead: int) -> None:
     state = crowd.state.jobs[job]
     assert crowd.outcome(job).code == ""
     assert crowd.state.standing(cheat.account).banned
-    log = state.log
+    log = rounds_of(state).log
     assert log is not None
     for number, entries in enumerate(log.closed):
         for shard, entry in entries.items():
-            assert entry.update in honest_output(state.slots[state.round_slots[number, shard]].spec).parts
+            assert entry.update in honest_output(state.slots[rounds_of(state).slots[number, shard]].spec).parts
     retired = [slot for slot in state.slots if slot.retired]
     for slot in retired:  # honest work on what turned out to be false ground is paid
         for run in slot.runs:
@@ -212,7 +223,7 @@ def test_a_straggler_is_left_out_when_time_is_up() -> None:
     for _ in range(3):
         crowd.pass_time(101_000)
     assert crowd.outcome(job).code == ""
-    log = crowd.state.jobs[job].log
+    log = rounds_of(crowd.state.jobs[job]).log
     assert log is not None
     assert len(log.closed[0]) == 2
 
@@ -244,10 +255,10 @@ def test_long_jobs_start_from_checked_checkpoints(ahead: int) -> None:
     first = CHECKPOINT_EVERY - ahead
     assert [manifest.round for manifest in last.manifests] == list(range(first, CHECKPOINT_EVERY + 3))
     state = crowd.state.jobs[job]
-    slot = state.slots[state.round_slots[CHECKPOINT_EVERY, 0]]
+    slot = state.slots[rounds_of(state).slots[CHECKPOINT_EVERY, 0]]
     assert slot.forced
     assert slot.step is Step.FINAL
-    assert any(part.name == "checkpoint" for part in state.slots[state.finish_slot].spec.inputs)
+    assert any(part.name == "checkpoint" for part in finish_of(state).spec.inputs)
 
 
 def test_a_false_checkpoint_is_never_started_from() -> None:
@@ -264,7 +275,7 @@ def test_a_false_checkpoint_is_never_started_from() -> None:
     settle(crowd)
     assert crowd.state.standing(cheat.account).banned
     assert crowd.outcome(job).code == ""
-    log = crowd.state.jobs[job].log
+    log = rounds_of(crowd.state.jobs[job]).log
     assert log is not None
     for point in log.checkpoints:
         assert point.part.blob == h("checkpoint", point.round, point_manifests(crowd, job, point.round))
@@ -272,7 +283,7 @@ def test_a_false_checkpoint_is_never_started_from() -> None:
 
 def point_manifests(crowd: Crowd, job: bytes, number: int) -> object:
     state = crowd.state.jobs[job]
-    found = codec.decode(TrainParams, state.slots[state.round_slots[number, 0]].spec.params)
+    found = codec.decode(TrainParams, state.slots[rounds_of(state).slots[number, 0]].spec.params)
     return found.manifests
 
 
@@ -286,7 +297,7 @@ def test_a_false_result_is_caught_at_the_finish() -> None:
     crowd = Crowd([cheat, *honest_crowd(3)])
     job = crowd.submit(train_spec(workers=4, rounds=2, verify="audit:rate=0"))
     settle(crowd)
-    finish = crowd.state.jobs[job].slots[crowd.state.jobs[job].finish_slot]
+    finish = finish_of(crowd.state.jobs[job])
     assert crowd.outcome(job).outputs == (honest_output(finish.spec),)
 
 

@@ -9,6 +9,7 @@ from fallow.rules import market, trust
 from fallow.rules.steward.check import Check, PolicyError
 from fallow.rules.steward.checks import ballot, batches, sample, standing
 from fallow.rules.steward.events import KeepBlob, LaneAudited, LaneCaught, LaneUnchecked, StewardEvent
+from fallow.rules.steward.shape import shape_of
 from fallow.rules.steward.slots import end_run
 from fallow.rules.steward.state import Claim, Job, Run, Seat, Slot, State, Step, Turn
 from fallow.rules.trust import Policy
@@ -36,7 +37,7 @@ class Audit(Check):
         return self._policy.quorum + 1
 
     def executions_ppm(self, spec: JobSpec, accounts: int) -> int:
-        volume, check_ppm = market.volume(spec), market.check_ppm(spec, self._policy.links)
+        volume, check_ppm = shape_of(spec.work).volume(spec), market.check_ppm(spec, self._policy.links)
         return trust.expected_executions_ppm(self._policy, volume.tasks, accounts, volume.forced, check_ppm)
 
     def begin(self, turn: Turn, job: Job, seat: Seat, claim: Claim) -> None:
@@ -79,11 +80,11 @@ class Audit(Check):
         sample.let_go(turn, job)
 
     def resume(self, turn: Turn, job: Job) -> None:
-        for key in job.checking:
+        for key in job.queue.checking:
             job.slots[key].since_ms = turn.now_ms
 
     def moments(self, state: State, job: Job) -> Iterator[int]:
-        for key in job.checking:
+        for key in job.queue.checking:
             yield job.slots[key].since_ms + state.timing.audit_within
 
     def keeps(self, job: Job) -> Sequence[KeepBlob]:
@@ -112,7 +113,7 @@ class Audit(Check):
         return done and self.close(turn, job, seat)
 
     def stop(self, turn: Turn, job: Job, *, late: bool) -> None:
-        for key in list(job.checking):
+        for key in list(job.queue.checking):
             slot = job.slots[key]
             audits = job.slots[slot.audit].running() if slot.audit >= 0 else []
             for run in (*slot.running(), *audits) if late else ():

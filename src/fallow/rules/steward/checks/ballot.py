@@ -56,7 +56,7 @@ def begin(turn: Turn, job: Job, slot: Slot, seat: Seat, claim: Claim) -> None:
 def probing(job: Job, account: bytes) -> int:
     """How many probation checks of the account's claims are under way: they count as passed when it is asked whether
     one more is needed, since when one fails, all that the account claimed is done again anyway."""
-    found = (job.slots[key] for key in job.checking)
+    found = (job.slots[key] for key in job.queue.checking)
     return sum(1 for slot in found if slot.reason is Reason.PROBATION and _first(slot) == account)
 
 
@@ -100,11 +100,11 @@ def builds_on(job: Job, slot: Slot) -> bool:
 
 def go_on(turn: Turn, job: Job) -> None:
     """Look after the checks that want auditors, but for those whose drawn auditors are all there and busy."""
-    if not job.wanting:
+    if not job.queue.wanting:
         return
     there = [seat for number in job.live if (seat := job.seats[number]).usable]
     known, free = {seat.account for seat in there}, {seat.account for seat in there if len(seat.running) < job.depth}
-    for key in list(job.wanting):
+    for key in list(job.queue.wanting):
         slot = job.slots[key]
         if not slot.called or not known.issuperset(slot.called) or not free.isdisjoint(slot.called):
             advance(turn, job, slot, recruit=True)
@@ -117,7 +117,7 @@ def advance(turn: Turn, job: Job, slot: Slot, *, recruit: bool) -> None:
         return
     live = slot.live()
     if recruit:
-        job.wanting[slot.key] = None
+        job.queue.wanting[slot.key] = None
     if slot.audit >= 0:
         _advance_sample(turn, job, slot, recruit=recruit)
         return
@@ -133,7 +133,7 @@ def advance(turn: Turn, job: Job, slot: Slot, *, recruit: bool) -> None:
             if more and recruit:
                 _ask_auditors(turn, job, slot, more, under_way)
             elif recruit:
-                job.wanting.pop(slot.key, None)
+                job.queue.wanting.pop(slot.key, None)
             elif not under_way and not recruit:
                 _abandon(turn, job, slot)
 
@@ -157,7 +157,7 @@ def _ask_auditors(turn: Turn, job: Job, slot: Slot, more: int, under_way: int) -
             slot.called = tuple(other for other in slot.called if other != account)
             slot.since_ms = turn.now_ms
     if len(called) >= more and not slot.called:
-        job.wanting.pop(slot.key, None)
+        job.queue.wanting.pop(slot.key, None)
 
 
 def _out_of_room(job: Job, slot: Slot) -> bool:
@@ -170,9 +170,9 @@ def _out_of_room(job: Job, slot: Slot) -> bool:
         if seat.stage is Stage.OPEN and seat.account not in tried and seat.mark in (Mark.NONE, Mark.FULL):
             poor = seat.room_units() < slot.spec.units
             if poor and seat.usable:
-                seat.mark, job.alone = Mark.FULL, False
+                seat.mark, job.market.alone = Mark.FULL, False
             found = found or poor or seat.mark is Mark.FULL
-    return found or job.dry
+    return found or job.market.dry
 
 
 def _called(turn: Turn, job: Job, slot: Slot, more: int) -> tuple[bytes, ...]:
@@ -186,7 +186,7 @@ def _called(turn: Turn, job: Job, slot: Slot, more: int) -> tuple[bytes, ...]:
 
 def _carry_kept(turn: Turn, job: Job, slot: Slot) -> bool:
     carry = [part for part in slot.spec.inputs if part.name == "carry"]
-    return keep(turn, job, carry, tuple(a for part in carry for a in job.holders.get(part.blob, ())))
+    return keep(turn, job, carry, tuple(a for part in carry for a in job.blobs.holders.get(part.blob, ())))
 
 
 def _seats_for(turn: Turn, job: Job, slot: Slot, account: bytes) -> list[Seat]:
@@ -276,8 +276,7 @@ def audited(turn: Turn, job: Job, audit: Slot, run: Run) -> None:
     text = f"Task {slot.key}: a sample of it, done again, gives something else; all of it is done again."
     turn.note(job, "check", text, job.seats[slot.live()[0].seat].node)
     slot.dissent, slot.disputed, slot.since_ms = audit.key, True, turn.now_ms
-    if job.log is not None:
-        job.log_dirty = True
+    job.moved = job.form is not None
     advance(turn, job, slot, recruit=job.ending is None)
 
 

@@ -32,7 +32,7 @@ def check(turn: Turn, job: Job, seat: Seat, batch: Claim, indexes: tuple[int, ..
     others: dict[bytes, bytes] = {}
     for number in job.live:
         other = job.seats[number]
-        if other.usable and other.ready and other.account != seat.account:
+        if other.usable and other.lane.ready and other.account != seat.account:
             others.setdefault(other.account, other.lease)
     if not indexes:
         hold(turn, seat, batch)

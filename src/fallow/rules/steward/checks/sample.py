@@ -65,33 +65,33 @@ def place(turn: Turn, job: Job, audit: Slot, free: list[Seat]) -> Seat | None:
 def _states_kept(turn: Turn, job: Job, audit: Slot) -> bool:
     slot, wanted = job.slots[audit.of], _chain(job).states(audit.spec)
     for part in wanted:
-        if part.blob not in job.kept:
-            job.kept[part.blob] = False
-            job.lent[part.blob] = slot.key
+        if part.blob not in job.blobs.kept:
+            job.blobs.kept[part.blob] = False
+            job.blobs.lent[part.blob] = slot.key
             turn.ask(KeepBlob(job.id, part, sources(job, slot, part)))
-    return all(job.kept[part.blob] for part in wanted)
+    return all(job.blobs.kept[part.blob] for part in wanted)
 
 
 def let_go(turn: Turn, job: Job) -> None:
     """States that are here for a check which is over: of a model that is trained in full, those of a few checks take
     more room than all else that a job leaves. One that a later check wants is fetched again."""
-    for blob, key in list(job.lent.items()):
-        if job.slots[key].step is not Step.CHECKING and job.kept.get(blob) is not False:
-            del job.lent[blob]
-            if job.kept.pop(blob, False):
+    for blob, key in list(job.blobs.lent.items()):
+        if job.slots[key].step is not Step.CHECKING and job.blobs.kept.get(blob) is not False:
+            del job.blobs.lent[blob]
+            if job.blobs.kept.pop(blob, False):
                 turn.ask(LetGo(job.id, blob))
 
 
 def missing(job: Job) -> list[KeepBlob]:
     """What checks start from and is not here yet."""
     wanted: dict[bytes, KeepBlob] = {}
-    for key in job.checking:
+    for key in job.queue.checking:
         slot = job.slots[key]
         for part in slot.spec.inputs:
-            if job.kept.get(part.blob) is False:
-                wanted[part.blob] = KeepBlob(job.id, part, job.holders.get(part.blob, ()))
+            if job.blobs.kept.get(part.blob) is False:
+                wanted[part.blob] = KeepBlob(job.id, part, job.blobs.holders.get(part.blob, ()))
         for part in job.slots[slot.audit].spec.inputs if slot.audit >= 0 else ():
-            if job.kept.get(part.blob) is False:
+            if job.blobs.kept.get(part.blob) is False:
                 wanted.setdefault(part.blob, KeepBlob(job.id, part, sources(job, slot, part)))
     return list(wanted.values())
 
@@ -99,7 +99,7 @@ def missing(job: Job) -> list[KeepBlob]:
 def sources(job: Job, slot: Slot, part: Part) -> tuple[NodeAddress, ...]:
     """Who should have a state that the check of `slot` starts from: who claimed it, or carried it in."""
     if part in slot.spec.inputs:
-        return job.holders.get(part.blob, ())
+        return job.blobs.holders.get(part.blob, ())
     return tuple(address for run in slot.live() for address in run.holders)[:16]
 
 

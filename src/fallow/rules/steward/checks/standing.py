@@ -45,7 +45,7 @@ def on_trial(job: Job, account: bytes) -> bool:
     """Whether it is still to be decided what something that the account claimed in this job is worth."""
     return any(
         run.account == account and claim_of(job, run) is not None
-        for key in (*job.checking, *job.keeping)
+        for key in (*job.queue.checking, *job.queue.keeping)
         for run in job.slots[key].live()
     )
 

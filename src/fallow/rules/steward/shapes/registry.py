@@ -1,0 +1,17 @@
+"""All forms of jobs, one line each. Whoever asks for a shape of a job that came from outside imports `shape_of` from
+here, so that all are known."""
+
+from __future__ import annotations
+
+from fallow.rules.steward.shape import SHAPES, Shape, shape_of
+from fallow.rules.steward.shapes.lanes import Lane, Serve
+from fallow.rules.steward.shapes.rounds import Rounds
+from fallow.rules.steward.shapes.tasks import Tasks
+from fallow.wire.local import BatchJob, LaneJob, ServeJob, TrainJob
+
+__all__ = ["SHAPES", "Shape", "shape_of"]
+
+SHAPES[BatchJob] = Tasks()
+SHAPES[TrainJob] = Rounds()
+SHAPES[ServeJob] = Serve()
+SHAPES[LaneJob] = Lane()
