@@ -153,3 +153,8 @@ def test_seed_32837_time_in_which_the_steward_was_down_is_not_time_in_which_nobo
     play(batch(), happenings=(Happening(1_020, "kill", ("steward",), 100_000),), calm_ms=110_000)
     world = play(batch(), happenings=(Happening(1_020, "kill", ("steward",), 100_000),), calm_ms=110_000)
     assert world.code() == ""
+
+
+def test_seed_427_an_audit_of_a_claim_that_was_decided_when_its_lease_ended_is_given_up() -> None:
+    """Its states were fetched and let go again, for ever and at once."""
+    assert not simulate(427).failure

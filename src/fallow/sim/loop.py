@@ -14,8 +14,12 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
+MAX_STILL = 50_000
+"""Turns of the loop in one moment: who takes more goes round in circles."""
+
+
 class Stuck(Exception):
-    """Everything waits and nothing will ever happen."""
+    """Everything waits and nothing will ever happen, or time stands still."""
 
 
 class _Task(asyncio.Task[Any]):
@@ -40,7 +44,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().__init__()
         self.now_s = 0.0
         self.serials = itertools.count(1)
-        self.steps = 0
+        self.steps = self._idle = 0
         self._selector = self
         self.set_task_factory(_task)
 
@@ -53,6 +57,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if timeout is None:
             raise Stuck
         self.steps += 1
+        self._idle = 0 if timeout else self._idle + 1
+        if self._idle > MAX_STILL:
+            raise Stuck(f"no time passes at {self.now_s:.3f} s")
         self.now_s += timeout
         return []
 

@@ -94,8 +94,8 @@ def simulate(seed: int, bug: str = "", plan: Plan | None = None) -> Outcome:
             play(main)
         except Violation as violation:
             failure = str(violation)
-        except Stuck:
-            failure = "everything waits for ever"
+        except Stuck as stuck:
+            failure = str(stuck) or "everything waits for ever"
         except Exception as error:  # noqa: BLE001 - whatever is raised is a finding, and the task ends here
             failure = f"{type(error).__name__}: {error}\n{traceback.format_exc(limit=-6)}"
     return Outcome(seed, drawn, towns[0], failure)

@@ -51,7 +51,8 @@ def place(turn: Turn, job: Job, audit: Slot, free: list[Seat]) -> Seat | None:
     """Where it goes now: to the account that was drawn, once it has room and the states are here. Another is not asked
     because it is less busy, or a provider could choose whom it checks by being busy."""
     about = job.slots[audit.of]
-    if audit.key not in (about.audit, about.dissent):  # decided without it, after its auditor was banned
+    # Decided without it: its auditor was banned, or the claim's lease came to its end.
+    if about.step is not Step.CHECKING or audit.key not in (about.audit, about.dissent):
         retire(turn, job, audit)
         return None
     if not _states_kept(turn, job, audit):
