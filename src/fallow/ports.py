@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from fallow.rules.idle import Reading
 from fallow.units import BlobId, NodeId
+from fallow.wire import documents
 from fallow.wire.documents import Signed
+from fallow.wire.ledger import BalanceOf, Books, OpenEscrow, Slash, SlashEquivocation
 from fallow.wire.messages import Hardware, Message, NodeAddress
 from fallow.wire.worker import FromWorker, ToWorker
 
@@ -184,6 +186,87 @@ class Ledger(Protocol):
 
     async def books(self) -> Message:
         """-> Books."""
+        ...
+
+
+class LeaseStanding(NamedTuple):
+    """What the ledger says of a lease: its words, and the same signed."""
+
+    said: documents.Settlement
+    signed: Signed
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to go on when nobody answers: tries begin until `total_s` have passed (none but the first when 0), one
+    takes `call_s` at most, and the pauses between them double."""
+
+    total_s: float = 30.0
+    call_s: float = 10.0
+    first_wait_s: float = 0.1
+    most_wait_s: float = 2.0
+
+
+ONCE = Patience(total_s=0.0)
+"""For callers that ask again by themselves, or rather hear an error."""
+
+
+class Settlement(Protocol):
+    """The client's side of money: a pool's bank, or a chain. Errors: SettlementRefused when the ledger's rules say no,
+    and nothing changed; UnavailableError when it did not answer in time: then it may have acted or not, and calling
+    again with the same `operation` (or the same document) tells, and never moves money twice. Without `operation` a new
+    one is drawn."""
+
+    async def open_account(self, certificate: Signed, token: str = "") -> None:
+        """Bind this node to its account; with a token, take the welcome grant once."""
+        ...
+
+    async def grant(self, account: bytes, amount_ucr: int, operation: bytes = b"") -> None:
+        """Mint; for the pool's operator."""
+        ...
+
+    async def transfer(self, to: bytes, amount_ucr: int, operation: bytes = b"") -> None:
+        """Pay another account."""
+        ...
+
+    async def deposit(self, amount_ucr: int, operation: bytes = b"") -> None:
+        """Balance into stake."""
+        ...
+
+    async def unbond(self, amount_ucr: int, operation: bytes = b"") -> None:
+        """Free stake towards the balance, after the pool's delay."""
+        ...
+
+    async def open(self, request: OpenEscrow) -> None:
+        """Lock both sides of a lease."""
+        ...
+
+    async def redeem(self, voucher: Signed) -> None:
+        """Have a voucher paid."""
+        ...
+
+    async def close(self, lease: bytes) -> None:
+        """Settle a lease. TOO_EARLY for a requester before the lease's end and grace."""
+        ...
+
+    async def charge(self, request: Slash | SlashEquivocation) -> None:
+        """Have a verdict carried out, or a contradiction punished."""
+        ...
+
+    async def draw(self, claim: Signed) -> bytes:
+        """The randomness that belongs to a claim."""
+        ...
+
+    async def standing(self, lease: bytes) -> LeaseStanding | None:
+        """The ledger's signed word on a lease, checked; None for a lease that it does not know."""
+        ...
+
+    async def balance(self, account: bytes) -> BalanceOf:
+        """What an account has."""
+        ...
+
+    async def books(self) -> Books:
+        """The whole in one line."""
         ...
 
 

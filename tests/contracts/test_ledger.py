@@ -32,7 +32,7 @@ from tests.ledger_world import (
 )
 
 from fallow.adapters.ledger_sql import SqlLedger, sqlite_url
-from fallow.rules.escrow import Refusal, faults
+from fallow.rules.escrow import faults
 from fallow.sim.ledger import MemoryLedger
 from fallow.wire.documents import Settlement
 from fallow.wire.eip712 import open_signed
@@ -43,6 +43,7 @@ from fallow.wire.ledger import (
     LedgerDone,
     LedgerRefused,
     Redeem,
+    Refusal,
     Transfer,
     Unbond,
 )

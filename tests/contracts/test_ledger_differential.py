@@ -43,7 +43,7 @@ from tests.ledger_world import (
 )
 
 from fallow.adapters.ledger_sql import SqlLedger, sqlite_url
-from fallow.rules.escrow import Refusal, Table, Terms, faults, token_hash
+from fallow.rules.escrow import Table, Terms, faults, token_hash
 from fallow.sim.ledger import MemoryLedger
 from fallow.units import MAX_UCR
 from fallow.wire.documents import Lease, Voucher
@@ -56,6 +56,7 @@ from fallow.wire.ledger import (
     LedgerRefused,
     OpenAccount,
     Redeem,
+    Refusal,
     SlashEquivocation,
     Transfer,
     Unbond,

@@ -36,11 +36,10 @@ from tests.ledger_world import (
 from fallow.adapters.keys import Identity
 from fallow.errors import FallowError, RejectedError, UsageError
 from fallow.node.bank import Bank, BankPolicy, open_books
-from fallow.node.bank_client import BankClient, Patience
+from fallow.node.bank_client import BankClient
 from fallow.node.router import Router
 from fallow.node.rpc import Rpc, serve
-from fallow.ports import Ledger
-from fallow.rules.escrow import Refusal
+from fallow.ports import Ledger, Patience
 from fallow.sim.ledger import MemoryLedger
 from fallow.sim.transport import SimNetwork
 from fallow.units import NodeId
@@ -48,7 +47,16 @@ from fallow.wire.certificates import certify
 from fallow.wire.claims import task_id
 from fallow.wire.documents import Settlement, Verdict
 from fallow.wire.eip712 import open_signed
-from fallow.wire.ledger import LedgerRefused, OpenAccount, OpenEscrow, Slash, Transfer
+from fallow.wire.ledger import (
+    IssueToken,
+    LedgerRefused,
+    OpenAccount,
+    OpenEscrow,
+    Refusal,
+    Slash,
+    SlashEquivocation,
+    Transfer,
+)
 
 LEASE = lease_of()
 OPERATOR = Person("bank")
@@ -92,7 +100,7 @@ class Town:
         return await self.stack.enter_async_context(Rpc(self.network.listen(NodeId(person.node))))
 
     async def client(self, person: Person) -> BankClient:
-        return BankClient(await self.rpc(person), self.address, self.clock, Dice(), Patience(5, 5))
+        return BankClient(await self.rpc(person), self.address, BANK.account, self.clock, Dice(), Patience(5, 5))
 
     async def join(self, person: Person, token: str = "") -> BankClient:
         client = await self.client(person)
@@ -119,13 +127,14 @@ async def test_joining_with_an_invitation_and_paying(town: Town) -> None:
     token = await town.bank.new_token(uses=2)
     requester, provider = await town.join(REQUESTER, token), await town.join(PROVIDER, token)
     await provider.deposit(200)
-    await requester.open_escrow(open_request(LEASE))
+    await requester.open(open_request(LEASE))
     await provider.redeem(voucher(LEASE, 120))
-    await provider.close_escrow(lease_id(LEASE))
+    await provider.close(lease_id(LEASE))
     assert (await requester.balance(PROVIDER.account)).available_ucr == TERMS.welcome_ucr - 200 + 120
-    signed = await requester.settlement(lease_id(LEASE))
-    assert signed is not None
-    settled = open_signed(signed, Settlement, BANK.account, BANK.account)
+    standing = await requester.standing(lease_id(LEASE))
+    assert standing is not None
+    settled = open_signed(standing.signed, Settlement, BANK.account, BANK.account)
+    assert settled == standing.said
     assert (settled.paid_ucr, settled.refunded_ucr, settled.closed_ms) == (120, 380, NOW)
     books = await requester.books()
     assert books.minted_ucr == books.sum_ucr == 2 * TERMS.welcome_ucr
@@ -139,7 +148,9 @@ async def test_the_operator_grants_and_others_do_not(town: Town) -> None:
     await alice.unbond(5)
     assert (await alice.balance(ALICE.account)).staked_ucr == 10
     assert "not operator" in await reason_of(alice.grant(ALICE.account, 50))
-    assert "not operator" in await reason_of(alice.issue_token(word("x"), 1, NOW))
+    invitation = await (await town.rpc(ALICE)).call(town.address, IssueToken(word("x"), word("x"), 1, NOW))
+    assert isinstance(invitation, LedgerRefused)
+    assert invitation.reason is Refusal.NOT_OPERATOR
 
 
 async def test_strangers_learn_and_do_nothing(town: Town) -> None:
@@ -148,7 +159,7 @@ async def test_strangers_learn_and_do_nothing(town: Town) -> None:
         stranger.transfer(ALICE.account, 1),
         stranger.balance(ALICE.account),
         stranger.books(),
-        stranger.settlement(lease_id(LEASE)),
+        stranger.standing(lease_id(LEASE)),
         stranger.redeem(voucher(LEASE, 1)),
     ):
         assert (await reason_of(work)).startswith("E1304")
@@ -198,14 +209,14 @@ async def test_draws_and_charges_over_the_wire(town: Town) -> None:
     await operator.grant(REQUESTER.account, 1_000)
     await operator.grant(PROVIDER.account, 100)
     await provider.deposit(100)
-    await requester.open_escrow(open_request(LEASE))
-    assert await requester.draw_auditors(claim(LEASE)) == await requester.draw_auditors(claim(LEASE))
+    await requester.open(open_request(LEASE))
+    assert await requester.draw(claim(LEASE)) == await requester.draw(claim(LEASE))
     answer = evidence(LEASE, PROVIDER, task(), WRONG)
     verdict = REQUESTER.sign(Verdict(lease_id(LEASE), task_id(task()), WRONG, RIGHT, 5))
     unproven = Slash(verdict, task(), answer, (answer, answer))
-    assert "bad witness" in await reason_of(requester.slash(unproven))
+    assert "bad witness" in await reason_of(requester.charge(unproven))
     one, two = claim(LEASE, root=word("1")), claim(LEASE, root=word("2"))
-    await requester.slash_equivocation(lease_id(LEASE), one, two)
+    await requester.charge(SlashEquivocation(lease_id(LEASE), one, two))
     assert (await requester.balance(PROVIDER.account)).slashed_ucr == 100
 
 

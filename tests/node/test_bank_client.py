@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
+import msgspec
 import pytest
-from tests.ledger_world import ALICE, Dice, claim, lease_of, open_request, voucher, word
+from tests.ledger_world import ALICE, BANK, Dice, claim, lease_of, voucher, word
 
 from fallow.errors import FallowError, PeerFault, UnavailableError, fail
-from fallow.node.bank_client import MAX_WAIT_S, BankClient, Patience, refusal
-from fallow.rules.escrow import Refusal
+from fallow.node.bank_client import BankClient
+from fallow.ports import ONCE, Patience
+from fallow.wire.documents import Settlement
 from fallow.wire.ledger import (
-    CloseEscrow,
-    Deposit,
     Drawn,
     LedgerDone,
     LedgerRefused,
-    OpenEscrow,
-    Redeem,
-    Transfer,
+    Refusal,
+    SettlementOf,
 )
 from fallow.wire.messages import Message, NodeAddress, Ok
 
@@ -64,7 +62,7 @@ class Line:
 def client_of(answer: Callable[[int, Message], Message], total_s: float = 30.0) -> tuple[BankClient, Line]:
     clock = TurningClock()
     line = Line(clock, answer)
-    return BankClient(line, ADDRESS, clock, Dice(), Patience(total_s, 4.0)), line
+    return BankClient(line, ADDRESS, BANK.account, clock, Dice(), Patience(total_s, 4.0)), line
 
 
 def done_at(number: int) -> Callable[[int, Message], Message]:
@@ -87,7 +85,7 @@ def test_it_asks_again_with_the_same_operation() -> None:
 def test_waits_grow_are_jittered_and_bounded() -> None:
     client, line = client_of(done_at(12), total_s=100)
     asyncio.run(client.deposit(5))
-    bases = [0.1, 0.2, 0.4, 0.8, 1.6] + [MAX_WAIT_S] * 6
+    bases = [0.1, 0.2, 0.4, 0.8, 1.6] + [Patience().most_wait_s] * 6
     assert all(base / 2 <= slept < base for base, slept in zip(bases, line.clock.slept, strict=True))
     assert len(set(line.clock.slept[5:])) > 1
 
@@ -115,7 +113,7 @@ def test_operations_are_drawn_anew_unless_given() -> None:
 
 
 def test_refusals_are_not_asked_again() -> None:
-    client, line = client_of(lambda _, request: LedgerRefused(word("x"), Refusal.OVER_CAP.value))
+    client, line = client_of(lambda _, request: LedgerRefused(word("x"), Refusal.OVER_CAP))
     with pytest.raises(FallowError) as caught:
         asyncio.run(client.redeem(voucher(LEASE, 5)))
     assert caught.value.code == "E1303"
@@ -135,26 +133,28 @@ def test_other_errors_pass_through() -> None:
 def test_an_answer_of_the_wrong_kind_is_the_banks_fault() -> None:
     client, _ = client_of(lambda _, request: Ok())
     with pytest.raises(PeerFault, match="Ok"):
-        asyncio.run(client.draw_auditors(claim(LEASE)))
+        asyncio.run(client.draw(claim(LEASE)))
 
 
 def test_draws_come_back() -> None:
     client, _ = client_of(lambda _, request: Drawn(word("seed")))
-    assert asyncio.run(client.draw_auditors(claim(LEASE))) == word("seed")
+    assert asyncio.run(client.draw(claim(LEASE))) == word("seed")
 
 
-@pytest.mark.parametrize(
-    ("request_", "reason", "code", "money"),
-    [
-        (Transfer(word("x"), ALICE.account, 1), Refusal.BALANCE_TOO_SMALL, "E1301", "in your balance"),
-        (open_request(LEASE), Refusal.STAKE_TOO_SMALL, "E1301", "Nothing was locked"),
-        (Redeem(voucher(LEASE, 1)), Refusal.ESCROW_CLOSED, "E1302", "stays paid"),
-        (CloseEscrow(word("x")), Refusal.TOO_EARLY, "E1303", "keeps its money"),
-        (Deposit(word("x"), 1), Refusal.NO_ACCOUNT, "E1304", "in your balance"),
-    ],
-)
-def test_refusals_say_where_the_money_is(request_: OpenEscrow, reason: Refusal, code: str, money: str) -> None:
-    error: Any = refusal(request_, LedgerRefused(word("x"), reason.value, "some numbers"))
-    assert error.code == code
-    assert money in error.money
-    assert "some numbers" in error.what
+def test_who_asks_once_hears_the_first_error_and_gives_a_try_its_time() -> None:
+    clock = TurningClock()
+    line = Line(clock, done_at(2))
+    client = BankClient(line, ADDRESS, BANK.account, clock, Dice(), ONCE)
+    with pytest.raises(UnavailableError):
+        asyncio.run(client.deposit(5))
+    assert line.timeouts == [ONCE.call_s]
+    asyncio.run(client.deposit(5))
+    assert clock.slept == []
+
+
+def test_a_word_on_another_lease_or_by_another_bank_is_the_banks_fault() -> None:
+    said = Settlement(word("another"), 0, 0, 0, 0)
+    for signed in (BANK.sign(said), ALICE.sign(msgspec.structs.replace(said, lease=word("this")))):
+        client, _ = client_of(lambda _, request, signed=signed: SettlementOf(signed))
+        with pytest.raises(PeerFault):
+            asyncio.run(client.standing(word("this")))

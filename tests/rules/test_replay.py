@@ -17,9 +17,9 @@ from fallow.kinds.train.trace import Cut, moments_name, sum_name, theta_name
 from fallow.rules.replay import (
     ALL_LINKS,
     MAX_TOKENS,
+    NoReplay,
     Piece,
     Plan,
-    Refusal,
     differences,
     plan,
     report,
@@ -57,9 +57,9 @@ def planned(of: Receipt, links: int = 2) -> Plan:
     return found
 
 
-def refused(of: Receipt, links: int = 2) -> Refusal:
+def refused(of: Receipt, links: int = 2) -> NoReplay:
     found = plan(of, links, SEED)
-    assert isinstance(found, Refusal), found
+    assert isinstance(found, NoReplay), found
     return found
 
 
@@ -255,7 +255,7 @@ def test_one_input_twice_is_refused_and_so_is_one_that_poses_as_a_state() -> Non
     for name in names:
         forged = msgspec.structs.replace(task, inputs=(*task.inputs, Part(name, word("other"), 1)))
         found = plan(of_task(forged, made.work.output), ALL_LINKS, SEED)
-        assert isinstance(found, Refusal), name
+        assert isinstance(found, NoReplay), name
         assert found.code == "E1707", name
 
 
@@ -268,7 +268,7 @@ def test_a_claim_without_its_chain_is_refused() -> None:
 @given(st.binary(max_size=80), st.binary(max_size=80), st.sampled_from(["train", "generate", "echo", "x" * 120]))
 def test_nonsense_is_refused_whatever_it_is(params: bytes, value: bytes, kind: str) -> None:
     task = TaskSpec(kind, params, (), 0, 1, 60, 1)
-    assert isinstance(plan(of_task(task, TaskOutput(value, ())), 2, SEED), Refusal)
+    assert isinstance(plan(of_task(task, TaskOutput(value, ())), 2, SEED), NoReplay)
 
 
 def test_a_value_that_is_none_differs() -> None:

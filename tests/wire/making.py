@@ -70,6 +70,8 @@ def _strategy(info: mi.Type) -> st.SearchStrategy[Any]:
             return st.none()
         case mi.LiteralType(values=values):
             return st.sampled_from(values)
+        case mi.EnumType(cls=members):
+            return st.sampled_from(list(members))
         case _:
             raise AssertionError(f"no wire struct should hold {info}")
 
@@ -99,7 +101,7 @@ def _outside(info: mi.Type) -> Iterator[Any]:
             yield from (1.0, True, "1", None)
         case mi.VarTupleType(item_type=mi.BytesType(max_length=width), max_length=most) if most and most <= 5000:
             yield (bytes(width or 0),) * (most + 1)
-        case mi.LiteralType():
+        case mi.LiteralType() | mi.EnumType():
             yield "something else"
         case mi.BoolType():
             yield from (0, 1, None)

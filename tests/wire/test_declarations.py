@@ -14,7 +14,7 @@ from tests.wire.making import declared, structs, unbounded, union, violations
 from fallow.errors import FallowError
 from fallow.wire import ledger, local, messages, worker
 from fallow.wire.codec import decode, encode
-from fallow.wire.documents import AnyDocument, Document, Order, Signed
+from fallow.wire.documents import AnyDocument, Document, HostedOrder, Signed
 from fallow.wire.messages import Message
 
 STRUCTS = declared()
@@ -93,10 +93,11 @@ def test_every_size_that_a_peer_chooses_is_bounded() -> None:
 def test_no_document_is_larger_than_what_a_signature_covers() -> None:
     """Label fields of four-byte characters are the most that a document can hold."""
     label, most = "\N{GRINNING FACE}" * 200, (1 << 63) - 1
-    order = Order(
+    order = HostedOrder(
         requester=bytes(20), node=bytes(32), job=bytes(32), kind=label, numerics=label, cpu_millis=most, ram_bytes=most,
         disk_bytes=most, gpus=most, gpu_ram_bytes=most, units=most, max_price_ucr=most, min_stake_ucr=most,
-        verify=label, ends_ms=most, bank=bytes(20), nonce=bytes(32),
+        verify=label, ends_ms=most, bank=bytes(20), nonce=bytes(32), ports=label[:60], network=label[:60],
+        storage_bytes=most,
     )  # fmt: skip
     body = encode(order)
     assert decode(AnyDocument, body, 4096)

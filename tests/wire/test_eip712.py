@@ -14,7 +14,17 @@ from tests.wire.parties import BANK, ORDER, PROVIDER, REQUESTER
 
 from fallow.errors import FallowError, PeerFault
 from fallow.wire.codec import encode
-from fallow.wire.documents import NO_BANK, AnyDocument, Certificate, Document, Lease, Order, Signed, Voucher
+from fallow.wire.documents import (
+    NO_BANK,
+    AnyDocument,
+    Certificate,
+    Document,
+    HostedOrder,
+    Lease,
+    Order,
+    Signed,
+    Voucher,
+)
 from fallow.wire.eip712 import account_of, hash_document, keccak, open_signed, recover, sign, type_string
 
 KINDS: list[type[Document]] = list(get_args(AnyDocument))
@@ -73,6 +83,13 @@ def test_types_follow_from_the_declarations() -> None:
     assert type_string(Voucher) == "Voucher(bytes32 lease,uint64 cumulative_ucr)"
     assert type_string(Certificate) == "Certificate(address account,bytes32 node,uint64 issued_ms,uint64 expires_ms)"
     assert "string kind" in type_string(Order)
+    former, hosted = type_string(Order), type_string(HostedOrder)
+    assert former == (
+        "Order(address requester,bytes32 node,bytes32 job,string kind,string numerics,uint64 cpu_millis,"
+        "uint64 ram_bytes,uint64 disk_bytes,uint64 gpus,uint64 gpu_ram_bytes,uint64 units,uint64 max_price_ucr,"
+        "uint64 min_stake_ucr,string verify,uint64 ends_ms,address bank,bytes32 nonce)"
+    ), "receipts and leases name orders by this type"
+    assert hosted == "Hosted" + former[:-1] + ",string ports,string network,uint64 storage_bytes)"
     assert "address bank" in type_string(Lease)
 
 

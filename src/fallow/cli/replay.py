@@ -85,13 +85,13 @@ async def redo(
 ) -> FallowError | None:
     """Do the work of a receipt that holds again and say what came of it; -> the error that the command ends with, None
     when all of it agrees. Raises nothing of its own: what cannot be done again is an answer, too."""
-    from fallow.rules.replay import DEFAULT_LINKS, Refusal, plan, report
+    from fallow.rules.replay import DEFAULT_LINKS, NoReplay, plan, report
     from fallow.wire.receipts import read_receipt
 
     receipt, text = read_receipt(data), to_text("receipt", receipt_id(data))
     found = plan(receipt, args.links or DEFAULT_LINKS, blake3(seed + receipt_id(data)).digest())
     try:
-        if isinstance(found, Refusal):
+        if isinstance(found, NoReplay):
             raise fail(found.code, found.what, next_step=found.next_step)
         done = await _run(at, args, out, data, found)
     except FallowError as error:

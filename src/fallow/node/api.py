@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from collections.abc import AsyncIterator
 from pathlib import Path
-
-from blake3 import blake3
 
 from fallow import __version__
 from fallow.errors import FallowError, RejectedError, fail
@@ -27,24 +24,13 @@ from fallow.rules.steward.shape import LaneTerms
 from fallow.rules.steward.shapes.registry import shape_of
 from fallow.sdk.jobs import money_of
 from fallow.units import BlobId, format_money, to_text
-from fallow.wire import ledger, local
+from fallow.wire import local
 from fallow.wire.codec import encode
 from fallow.wire.messages import Message, Offer, Ok
 from fallow.wire.tasks import Part, TaskOutput
 from fallow.wire.trees import TreeEntry, encode_tree
 
-BANK_S = 10.0
 MAX_OFFERS = 1000
-
-
-async def call_bank(services: Services, request: Message) -> Message:
-    """One request to the pool's bank. Raises RejectedError E1301 or E1303 when its rules say no."""
-    answer = await services.rpc.call(services.bank, request, BANK_S)
-    if isinstance(answer, ledger.LedgerRefused):
-        code = "E1301" if answer.reason == "balance_too_small" else "E1303"
-        said = re.sub(r"(\d+) ucr", lambda found: format_money(int(found[1])), answer.detail)
-        raise fail(code, f"The bank refused: {answer.reason.replace('_', ' ')}. {said}".strip())
-    return answer
 
 
 def serve_wallet(router: Router, services: Services) -> None:
@@ -53,8 +39,7 @@ def serve_wallet(router: Router, services: Services) -> None:
     @router.on(local.SeeWallet)
     async def _(_caller: Caller, _request: local.SeeWallet) -> local.Wallet:
         account = services.identity.account
-        found = await call_bank(services, ledger.GetBalance(account))
-        assert isinstance(found, ledger.BalanceOf)
+        found = await services.settlement().balance(account)
         return local.Wallet(
             account, services.bank_account, found.available_ucr, found.escrowed_ucr, found.staked_ucr,
             found.bonded_ucr, found.unbonding_ucr, found.earned_ucr, found.slashed_ucr,
@@ -62,22 +47,21 @@ def serve_wallet(router: Router, services: Services) -> None:
 
     @router.on(local.SeeBooks)
     async def _(_caller: Caller, _request: local.SeeBooks) -> local.PoolBooks:
-        books = await call_bank(services, ledger.GetBooks())
-        assert isinstance(books, ledger.Books)
+        books = await services.settlement().books()
         return local.PoolBooks(books.minted_ucr, books.sum_ucr, books.accounts, books.open_escrows)
 
     @router.on(local.MoveMoney)
     async def _(_caller: Caller, request: local.MoveMoney) -> Ok:
-        operation, amount = services.entropy.draw(32), request.amount_ucr
+        settlement, amount = services.settlement(), request.amount_ucr
         match request.action:
             case "deposit":
-                await call_bank(services, ledger.Deposit(operation, amount))
+                await settlement.deposit(amount)
             case "unbond":
-                await call_bank(services, ledger.Unbond(operation, amount))
+                await settlement.unbond(amount)
             case "transfer":
-                await call_bank(services, ledger.Transfer(operation, request.to, amount))
+                await settlement.transfer(request.to, amount)
             case "grant":
-                await call_bank(services, ledger.Grant(operation, request.to, amount))
+                await settlement.grant(request.to, amount)
             case _:
                 raise fail("E2001", f"{request.action!r} is no way to move money.")
         return Ok()
@@ -146,8 +130,7 @@ def serve_jobs(router: Router, services: Services, steward: Steward) -> None:
 
     async def pay_in_advance(spec: local.JobSpec) -> None:
         """A job whose budget is not in the wallet is refused before anything starts."""
-        found = await call_bank(services, ledger.GetBalance(services.identity.account))
-        assert isinstance(found, ledger.BalanceOf)
+        found = await services.settlement().balance(services.identity.account)
         if found.available_ucr < spec.budget_ucr:
             have, want = format_money(found.available_ucr), format_money(spec.budget_ucr)
             raise fail("E1301", f"The budget is {want}; your account holds {have}.")
@@ -298,8 +281,3 @@ def serve_node(router: Router, services: Services, roles: tuple[str, ...], ticke
         return local.NodeView(
             __version__, services.identity.account, services.rpc.address(), roles, bank, ticket, "", os.getpid()
         )  # fmt: skip
-
-
-def operation_id(*parts: bytes) -> bytes:
-    """An operation's id that follows from what it is about, so that repeating it after a crash is harmless."""
-    return blake3(b"fallow operation" + b"".join(parts)).digest()

@@ -23,7 +23,7 @@ from fallow.adapters.ledger_sql import SqlLedger, sqlite_url
 from fallow.errors import PeerFault, fail
 from fallow.node.router import Caller, Router
 from fallow.ports import Clock, Entropy, Ledger
-from fallow.rules.escrow import UNREAD, Refusal, Terms, token_hash
+from fallow.rules.escrow import UNREAD, Terms, token_hash
 from fallow.units import MS_PER_S
 from fallow.wire.certificates import read_certificate
 from fallow.wire.documents import Settlement, Signed
@@ -35,6 +35,7 @@ from fallow.wire.ledger import (
     LedgerRefused,
     LedgerRequest,
     OpenAccount,
+    Refusal,
     SettlementOf,
 )
 from fallow.wire.messages import Message
@@ -114,11 +115,10 @@ class Bank:
 
     def register(self, router: Router) -> None:
         """Take over everything that a bank is asked."""
-        for kind in get_args(LedgerRequest):
-            router.on(kind)(self.open_account if kind is OpenAccount else self.ask)
-        router.on(GetBalance)(self.balance)
-        router.on(GetSettlement)(self.settlement)
-        router.on(GetBooks)(self.books)
+        for kind in (*get_args(LedgerRequest), GetBalance, GetSettlement, GetBooks):
+            if kind is not OpenAccount:
+                router.on(kind)(self.ask)
+        router.on(OpenAccount)(self.open_account)
 
     async def open_account(self, caller: Caller, request: OpenAccount) -> Message:
         """Bind the calling node to the account whose certificate it shows."""
@@ -126,41 +126,30 @@ class Bank:
             certificate = read_certificate(request.certificate)
         except PeerFault as error:
             reason = Refusal.WRONG_SIGNER if error.code == "E1101" else Refusal.BAD_DOCUMENT
-            return LedgerRefused(request.operation, reason.value, error.what[:200])
+            return LedgerRefused(request.operation, reason, error.what[:200])
         # Certificates are public. Only the node that one is about may act on it.
         if certificate.node != caller.node:
-            return LedgerRefused(request.operation, Refusal.WRONG_CERTIFICATE.value, "it is about another node")
+            return LedgerRefused(request.operation, Refusal.WRONG_CERTIFICATE, "it is about another node")
         answer = await self._ledger.apply(request, certificate.account, self._clock.now_ms())
         self._speakers.pop(caller.node, None)
         return answer
 
     async def ask(self, caller: Caller, request: Message) -> Message:
-        """Any other LedgerRequest, in the name of the caller's account."""
+        """Any other LedgerRequest, or a question about the books, in the name of the caller's account."""
         now_ms = self._clock.now_ms()
         account = await self._account(caller, now_ms)
         if account is None:
             operation = getattr(request, "operation", UNREAD)
-            return LedgerRefused(operation, Refusal.NO_ACCOUNT.value, "this node has not joined the pool")
-        return await self._ledger.apply(request, account, now_ms)
-
-    async def balance(self, caller: Caller, request: GetBalance) -> Message:
-        """What an account has."""
-        await self._member(caller)
-        return await self._ledger.balance(request.account, self._clock.now_ms())
-
-    async def settlement(self, caller: Caller, request: GetSettlement) -> Message:
-        """The bank's signed word on a lease."""
-        await self._member(caller)
-        return SettlementOf(await self._ledger.settlement(request.lease))
-
-    async def books(self, caller: Caller, request: GetBooks) -> Message:
-        """The whole in one line."""
-        await self._member(caller)
-        return await self._ledger.books()
-
-    async def _member(self, caller: Caller) -> None:
-        if await self._account(caller, self._clock.now_ms()) is None:
-            raise fail("E1304", "This node has no account at this bank.")
+            return LedgerRefused(operation, Refusal.NO_ACCOUNT, "this node has not joined the pool")
+        match request:
+            case GetBalance(of):
+                return await self._ledger.balance(of, now_ms)
+            case GetSettlement(lease):
+                return SettlementOf(await self._ledger.settlement(lease))
+            case GetBooks():
+                return await self._ledger.books()
+            case _:
+                return await self._ledger.apply(request, account, now_ms)
 
     async def _account(self, caller: Caller, now_ms: int) -> bytes | None:
         """Whom the caller speaks for. Remembered for a minute at most, so that an expired certificate stops working."""

@@ -22,7 +22,7 @@ import msgspec
 
 from fallow.errors import fail
 from fallow.kinds.registry import KINDS
-from fallow.units import GIB, parse_money, parse_size
+from fallow.units import parse_money, parse_size
 from fallow.wire.codec import decode, encode
 from fallow.wire.documents import Address, Label
 from fallow.wire.messages import NodeAddress
@@ -210,6 +210,3 @@ def save_ticket(home: Path, ticket: Ticket) -> None:
     path = home / "network.txt"
     path.touch(mode=0o600)
     path.write_text(write_ticket(ticket) + "\n", "ascii")
-
-
-DEFAULT_DISK_BYTES = 20 * GIB

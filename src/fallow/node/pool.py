@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
-import structlog
-
-from fallow.errors import UnavailableError, fail
 from fallow.node.bank import Bank, BankPolicy
 from fallow.node.config import Ticket, save_ticket
 from fallow.node.directory import Directory
 from fallow.node.router import Router
 from fallow.node.services import Services
-from fallow.ports import Ledger
+from fallow.ports import Ledger, Patience
 from fallow.units import parse_money
-from fallow.wire.ledger import LedgerRefused, OpenAccount
 from fallow.wire.messages import NodeAddress
 
-log = structlog.get_logger()
-
-JOIN_TRY_S = 5.0
-RETRY_S = 0.5
-RETRY_MOST_S = 5.0
+AS_LONG_AS_IT_TAKES = Patience(math.inf, 5.0, first_wait_s=0.5, most_wait_s=5.0)
 
 
 class Pool:
@@ -58,20 +51,5 @@ class Pool:
         if self._s.ticket is None:
             return
         self._s.directories[:] = self._s.ticket.directories or self._directories
-        await self._open_account(self._s.ticket)
-
-    async def _open_account(self, ticket: Ticket) -> None:
-        wait_s = RETRY_S
-        while True:
-            certificate = self._s.identity.certificate(self._s.clock.now_ms())
-            request = OpenAccount(self._s.entropy.draw(32), certificate, ticket.token)
-            try:
-                answer = await self._s.rpc.call(ticket.bank, request, JOIN_TRY_S)
-            except UnavailableError as error:
-                log.info("waiting for the bank", what=error.what)
-                await self._s.clock.sleep(wait_s)
-                wait_s = min(2 * wait_s, RETRY_MOST_S)
-                continue
-            if isinstance(answer, LedgerRefused):
-                raise fail("E1304", f"The bank did not let this node in: {answer.reason} {answer.detail}".strip())
-            return
+        certificate = self._s.identity.certificate(self._s.clock.now_ms())
+        await self._s.settlement(AS_LONG_AS_IT_TAKES).open_account(certificate, self._s.ticket.token)

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fallow.adapters.keys import Identity
+from fallow.node.bank_client import BankClient
 from fallow.node.blobs import Fetcher
 from fallow.node.config import Config, Ticket
 from fallow.node.rpc import Rpc
-from fallow.ports import Blobs, Clock, Entropy, EventLog, Machine, Runner, Transport
+from fallow.ports import ONCE, Blobs, Clock, Entropy, EventLog, Machine, Patience, Runner, Settlement, Transport
 from fallow.wire.messages import NodeAddress
 
 
@@ -31,6 +32,10 @@ class Services:
     machine: Machine
     ticket: Ticket | None = None
     directories: list[NodeAddress] = field(default_factory=list[NodeAddress])
+
+    def settlement(self, patience: Patience = ONCE) -> Settlement:
+        """The client's side of money in the pool that this node belongs to."""
+        return BankClient(self.rpc, self.bank, self.bank_account, self.clock, self.entropy, patience)
 
     @property
     def bank(self) -> NodeAddress:

@@ -49,7 +49,7 @@ MAX_NAMED = 6
 SKIPPED = economics.SKIPPED
 
 
-class Refusal(NamedTuple):
+class NoReplay(NamedTuple):
     """Why a receipt's work is not done again: it cannot be (E1504), or its contents make no sense (E1707)."""
 
     code: str
@@ -104,7 +104,7 @@ class Report(NamedTuple):
     odds: dict[str, str]
 
 
-def plan(receipt: Receipt, links: int, seed: bytes) -> Plan | Refusal:
+def plan(receipt: Receipt, links: int, seed: bytes) -> Plan | NoReplay:
     """What to do again for a receipt that holds: `links` of a round's links, drawn by `seed`, or the whole of anything
     else. Raises nothing, whatever the receipt says."""
     try:
@@ -118,23 +118,23 @@ def plan(receipt: Receipt, links: int, seed: bytes) -> Plan | Refusal:
         else:
             task, output = receipt.work.task, receipt.work.output
         if len({part.name for part in task.inputs}) != len(task.inputs):
-            return Refusal("E1707", "The receipt's task names one input twice.")
+            return NoReplay("E1707", "The receipt's task names one input twice.")
         if task.kind == "generate":
             return _answer(task, output, numerics, lane=isinstance(receipt.work, LaneWork))
         if task.kind == "train":
             return _training(task, output, numerics, links, seed)
     except FallowError as error:
-        return Refusal("E1707", f"The receipt's task cannot be read: {error.what}.")
+        return NoReplay("E1707", f"The receipt's task cannot be read: {error.what}.")
     what = f"A task of kind {task.kind[:40]!r} has nothing to be done again: any answer that it gives is its own input."
-    return Refusal("E1504", what, "Read what fallow verify says of its signatures and its money.")
+    return NoReplay("E1504", what, "Read what fallow verify says of its signatures and its money.")
 
 
-def _training(task: TaskSpec, output: TaskOutput, numerics: str, links: int, seed: bytes) -> Plan | Refusal:
+def _training(task: TaskSpec, output: TaskOutput, numerics: str, links: int, seed: bytes) -> Plan | NoReplay:
     params = codec.decode(TrainParams, task.params, MAX_PARAMS_BYTES)
     recipe = params.round.recipe if isinstance(params, TrainAudit) else params.recipe
     for name, most in MOST.items():
         if not 1 <= getattr(recipe, name) <= most:
-            return Refusal("E1707", f"The recipe's {name} is {getattr(recipe, name)}; it lies between 1 and {most}.")
+            return NoReplay("E1707", f"The recipe's {name} is {getattr(recipe, name)}; it lies between 1 and {most}.")
     if recipe.exact and isinstance(params, TrainRound):
         return _links(task, output, params, links, seed)
     if recipe.exact or numerics not in ("", EXACT):
@@ -144,13 +144,13 @@ def _training(task: TaskSpec, output: TaskOutput, numerics: str, links: int, see
             tokens += recipe.holdout_sequences * recipe.sequence_tokens
         return _bounded(Plan((Piece(task, output),), EXACT if recipe.exact else numerics, tokens))
     what = "This was computed in fp32, and the receipt names no class of machines that would give the same bits."
-    return Refusal("E1504", what, "fallow train --arithmetic exact   # next time: any machine can do it again")
+    return NoReplay("E1504", what, "fallow train --arithmetic exact   # next time: any machine can do it again")
 
 
-def _links(task: TaskSpec, output: TaskOutput, params: TrainRound, links: int, seed: bytes) -> Plan | Refusal:
+def _links(task: TaskSpec, output: TaskOutput, params: TrainRound, links: int, seed: bytes) -> Plan | NoReplay:
     trace = read_trace(params.recipe, output)
     if trace is None:
-        return Refusal("E1707", "The claim holds no chain of states, although its recipe is exact.")
+        return NoReplay("E1707", "The claim holds no chain of states, although its recipe is exact.")
     drawn = trust.draw_links(seed, trace.links, links)
     pieces: list[Piece] = []
     for start in range(0, len(drawn), MAX_LINKS_DRAWN):
@@ -158,7 +158,7 @@ def _links(task: TaskSpec, output: TaskOutput, params: TrainRound, links: int, s
         piece = Piece(audit_task(task, params, trace, some, task.units), expected_answer(trace, some), some)
         names = {part.name for part in piece.task.inputs}
         if len(names) != len(piece.task.inputs) or len(names) > MAX_INPUTS:
-            return Refusal("E1707", "The receipt's task has inputs that its chain of states has no room for.")
+            return NoReplay("E1707", "The receipt's task has inputs that its chain of states has no room for.")
         pieces.append(piece)
     tokens = sum(_link_tokens(params.recipe, trace, index) for index in drawn)
     return _bounded(Plan(tuple(pieces), EXACT, tokens, trace, params))
@@ -170,14 +170,14 @@ def _link_tokens(recipe: Recipe, trace: Trace, index: int) -> int:
     return (link.last - link.first) * sum(rows) * recipe.sequence_tokens
 
 
-def _answer(task: TaskSpec, output: TaskOutput, numerics: str, *, lane: bool) -> Plan | Refusal:
+def _answer(task: TaskSpec, output: TaskOutput, numerics: str, *, lane: bool) -> Plan | NoReplay:
     asked = codec.decode(Generate, task.params, MAX_PARAMS_BYTES)
     value = codec.decode(GenerateValue, output.value, MAX_VALUE_BYTES)
     if value.finish == CANCELLED:
-        return Refusal("E1504", "The answer was cut short by whoever asked, and where depends on the moment.")
+        return NoReplay("E1504", "The answer was cut short by whoever asked, and where depends on the moment.")
     if not value.logits and numerics in ("", EXACT):
         what = "The answer came from an engine whose bits differ between machines (a GGUF file's, or fp32)."
-        return Refusal("E1504", what, "fallow serve FOLDER   # a model folder of Llama's form is answered exactly")
+        return NoReplay("E1504", what, "fallow serve FOLDER   # a model folder of Llama's form is answered exactly")
     tokens = value.prompt_tokens + value.completion_tokens
     named, shortened = not lane or any(part.name == "model" for part in task.inputs), None
     if lane and value.finish == "length" and value.completion_tokens != asked.max_tokens:
@@ -197,10 +197,10 @@ def served_with(found: Plan, context_tokens: int) -> Plan:
     return found._replace(pieces=pieces, shortened=None if context_tokens else found.shortened)
 
 
-def _bounded(found: Plan) -> Plan | Refusal:
+def _bounded(found: Plan) -> Plan | NoReplay:
     if found.tokens > MAX_TOKENS:
         what = f"That would be {found.tokens:,} tokens to compute; this command does at most {MAX_TOKENS:,}."
-        return Refusal("E1504", what, "Draw fewer links with --links.")
+        return NoReplay("E1504", what, "Draw fewer links with --links.")
     return found
 
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING
+from typing import Protocol, TypeVar
 
 from fallow.errors import FallowError, UnavailableError, fail
+from fallow.sdk.lanes import AsyncLane
+from fallow.sdk.link import Link
 from fallow.units import format_money, to_text
 from fallow.wire import local
-from fallow.wire.messages import Ok
-
-if TYPE_CHECKING:
-    from fallow.sdk.client import AsyncFallow
-    from fallow.sdk.lanes import AsyncLane
+from fallow.wire.messages import Message, Ok
 
 RECONNECT_TRIES = 120
 RECONNECT_EVERY_S = 0.5
@@ -22,12 +20,24 @@ SETTLE_TRIES = 50
 SETTLE_EVERY_S = 0.1
 ENDED = ("done", "failed", "cancelled")
 
+M = TypeVar("M", bound=Message)
+
+
+class JobClient(Protocol):
+    """The part of `AsyncFallow` that a job needs."""
+
+    link: Link
+
+    async def call(self, request: Message, reply: type[M], timeout_s: float = ...) -> M: ...
+
+    async def export(self, tree: bytes, path: str | os.PathLike[str], name: str = "") -> None: ...
+
 
 class AsyncJob:
     """One job of the node's owner. It lives in the node: dropping this object, or ending the program, changes
     nothing."""
 
-    def __init__(self, client: AsyncFallow, job: bytes) -> None:
+    def __init__(self, client: JobClient, job: bytes) -> None:
         self._client = client
         self.id = job
 
@@ -100,7 +110,7 @@ class AsyncJob:
 
     def lane(self, *, receipts: bool = False) -> AsyncLane:
         """Its lane, when it is a lane or serve job."""
-        return self._client.lane(self, receipts=receipts)
+        return AsyncLane(self._client.link, self.id, receipts=receipts)
 
 
 def ended_well(view: local.JobView) -> local.JobView:

@@ -9,12 +9,12 @@ from typing import Literal, Required, TypedDict
 import msgspec
 
 from fallow.errors import FallowError, PeerFault, fail
+from fallow.sdk.model_size import GGUF_MAGIC
 from fallow.units import MAX_UCR, Ucr, format_money, format_size, parse_money
 from fallow.wire.codec import decode, encode
 from fallow.wire.local import CHECKED, UNCHECKED, Candidate, Estimate, JobSpec, Work
 from fallow.wire.messages import Shortfall
 
-GGUF_MAGIC = b"GGUF"
 ANY_SIZE = 1 << 40
 PRICE = "price_ucr"
 """The resource that a candidate is short of when it asks more than the limit."""

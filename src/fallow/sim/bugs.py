@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from fallow.errors import UnavailableError
+from fallow.node import bank_client
 from fallow.node.provider import role as provider_role
 from fallow.node.steward import effects
 from fallow.node.steward import role as steward_role
 from fallow.rules import market, trust
-from fallow.rules.escrow import EscrowRow, Refusal, leases, ledger, verdicts
+from fallow.rules.escrow import EscrowRow, leases, ledger, verdicts
 from fallow.rules.escrow.books import Draft, escrow_of
 from fallow.rules.escrow.facts import VoucherFacts
 from fallow.rules.escrow.rows import Book, Place
@@ -27,9 +28,8 @@ from fallow.rules.steward import events as t
 from fallow.rules.steward import machine as steward_machine
 from fallow.rules.steward.checks import ballot
 from fallow.rules.steward.shapes import lanes
-from fallow.wire.codec import decode, encode
-from fallow.wire.documents import Settlement
-from fallow.wire.ledger import CloseEscrow, GetSettlement
+from fallow.wire.codec import encode
+from fallow.wire.ledger import Refusal
 
 if TYPE_CHECKING:
     from fallow.sim.host import Host
@@ -260,17 +260,15 @@ def _trusting_close() -> tuple[list[Patch], Spoil]:
 
 
 def _bond_kept() -> tuple[list[Patch], Spoil]:
-    right = vars(effects.Performer)["_bank"]
+    right = vars(bank_client.BankClient)["close"]
 
-    async def bank(self: Any, request: Any) -> Any:
+    async def close(self: Any, lease: bytes) -> None:
         """Leaves out the word that frees the bond of a lease which its provider has closed."""
-        if isinstance(request, CloseEscrow):
-            settled = await right(self, GetSettlement(request.lease))
-            if settled.settlement is not None and decode(Settlement, settled.settlement.body).closed_ms:
-                return None
-        return await right(self, request)
+        standing = await self.standing(lease)
+        if standing is None or not standing.said.closed_ms:
+            await right(self, lease)
 
-    return [(effects.Performer, "_bank", bank)], _nothing
+    return [(bank_client.BankClient, "close", close)], _nothing
 
 
 def _voucher_forgotten() -> tuple[list[Patch], Spoil]:

@@ -17,6 +17,7 @@ Word = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Address = Annotated[bytes, msgspec.Meta(min_length=20, max_length=20)]
 U64 = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Label = Annotated[str, msgspec.Meta(max_length=200)]
+ShortLabel = Annotated[str, msgspec.Meta(max_length=60)]
 Signature = Annotated[bytes, msgspec.Meta(min_length=65, max_length=65)]
 
 NO_BANK = bytes(20)
@@ -57,6 +58,17 @@ class Order(Document, frozen=True):
     ends_ms: U64
     bank: Address
     nonce: Word
+
+
+class HostedOrder(Order, frozen=True):
+    """An order that asks for what containers and services need, too. A type of its own, so that orders without stay
+    what they were, byte for byte. Nothing serves it yet: providers decline it field by field. `ports` are to be
+    reachable from outside (`80/tcp`, comma-separated), `network` says where the work may connect to (empty: nowhere),
+    and `storage_bytes` outlive a task."""
+
+    ports: ShortLabel
+    network: ShortLabel
+    storage_bytes: U64
 
 
 class Quote(Document, frozen=True):
@@ -148,4 +160,6 @@ class Signed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
     signature: Signature
 
 
-AnyDocument = Certificate | Order | Quote | Lease | Voucher | ClaimRoot | Verdict | Settlement | ReceiptSeal
+AnyDocument = (
+    Certificate | Order | HostedOrder | Quote | Lease | Voucher | ClaimRoot | Verdict | Settlement | ReceiptSeal
+)

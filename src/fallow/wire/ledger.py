@@ -3,6 +3,7 @@ harmless, the second answer equals the first."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import msgspec
@@ -135,11 +136,52 @@ class LedgerDone(Message, frozen=True):
     operation: Word
 
 
+class Refusal(StrEnum):
+    """Why an operation did not take effect; what decides by it looks here, and never into words."""
+
+    NO_ACCOUNT = "no_account"
+    """The caller has no account at this bank."""
+    NO_SUCH_ACCOUNT = "no_such_account"
+    """The account named in the request is not known here."""
+    BALANCE_TOO_SMALL = "balance_too_small"
+    STAKE_TOO_SMALL = "stake_too_small"
+    ZERO_AMOUNT = "zero_amount"
+    TOO_MUCH_MONEY = "too_much_money"
+    """More would be minted than the books can hold."""
+    NOT_OPERATOR = "not_operator"
+    NOT_A_PARTY = "not_a_party"
+    """The caller is not the side of the lease that may ask for this."""
+    SAME_ACCOUNT = "same_account"
+    OPERATION_REUSED = "operation_reused"
+    """This operation id was already used by this caller for another request."""
+    BAD_DOCUMENT = "bad_document"
+    """Bytes that are no such document, one for another bank, or a request that breaks its own limits."""
+    WRONG_SIGNER = "wrong_signer"
+    WRONG_CERTIFICATE = "wrong_certificate"
+    """The certificate is expired, outdated, or names another account or node."""
+    BAD_TOKEN = "bad_token"  # noqa: S105 - the name of a reason
+    POOL_FULL = "pool_full"
+    TOO_MANY_PENDING = "too_many_pending"
+    TOO_MANY_NODES = "too_many_nodes"
+    BAD_TIMES = "bad_times"
+    """A lease that is over, runs backwards or lasts too long."""
+    NO_ESCROW = "no_escrow"
+    ESCROW_CLOSED = "escrow_closed"
+    OVER_CAP = "over_cap"
+    TOO_EARLY = "too_early"
+    TOO_LATE = "too_late"
+    BAD_EVIDENCE = "bad_evidence"
+    """The accused's claim is missing, not its own, or says something else."""
+    BAD_WITNESS = "bad_witness"
+    """Fewer than two others with accounts and stake of their own agree."""
+    ALREADY_JUDGED = "already_judged"
+
+
 class LedgerRefused(Message, frozen=True):
-    """The rules said no; nothing changed. `reason` is one of `rules.escrow.Refusal`."""
+    """The rules said no; nothing changed."""
 
     operation: Word
-    reason: Label
+    reason: Refusal
     detail: Text = ""
 
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from fallow.errors import FallowError, fail
+from fallow.sdk.model_size import GGUF_MAGIC
 from fallow.workloads.json_input import parse_json
 
 MAX_HEADER_BYTES = 64 << 20
 MAX_JSON_BYTES = 64 << 20
-GGUF_MAGIC = b"GGUF"
 _WIDTH_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
     "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "U32": 4, "U64": 8,

@@ -15,7 +15,6 @@ from fallow.adapters.keys import Identity
 from fallow.adapters.machine import ThisMachine
 from fallow.adapters.runners.process import ProcessRunner
 from fallow.node.bank import Bank, BankPolicy, open_books
-from fallow.node.bank_client import BankClient
 from fallow.node.blobs import Fetcher, serve_blobs
 from fallow.node.config import Config, ProviderConfig, Ticket
 from fallow.node.directory import Directory
@@ -24,7 +23,7 @@ from fallow.node.provider.role import Provider
 from fallow.node.router import Router
 from fallow.node.rpc import Rpc
 from fallow.node.services import Services
-from fallow.ports import Transport
+from fallow.ports import Patience, Transport
 from fallow.sim.blobs import MemoryBlobs
 from fallow.sim.transport import SimNetwork
 from fallow.units import GIB, UCR_PER_CR
@@ -91,7 +90,7 @@ class Pool:
             home, config, identity, self.clock, SystemEntropy(), transport, rpc, log, blobs, Fetcher(rpc, blobs),
             ProcessRunner(), ThisMachine(self.clock), self.ticket, list(self.ticket.directories),
         )  # fmt: skip
-        bank = BankClient(rpc, self.ticket.bank, self.clock, services.entropy)
+        bank = services.settlement(Patience())
         await bank.open_account(identity.certificate(self.clock.now_ms()), self.ticket.token)
         return services
 
@@ -212,12 +211,12 @@ class Buyer:
         """A lease with open escrow; -> its id."""
         theirs = await self.sign(kind, cap_ucr)
         now_ms = self.services.clock.now_ms()
-        bank = BankClient(self.services.rpc, self.services.bank, self.services.clock, self.services.entropy)
+        bank = self.services.settlement(Patience())
         seller = self.seller.services.identity
         request = OpenEscrow(
             self.ours, theirs, self.services.identity.certificate(now_ms), seller.certificate(now_ms)
         )  # fmt: skip
-        await bank.open_escrow(request)
+        await bank.open(request)
         return self.lease
 
     async def assign(self, task: TaskSpec) -> bytes:

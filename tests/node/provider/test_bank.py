@@ -5,19 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+from tests.ledger_world import PROVIDER, TERMS, Dice, lease_id, lease_of, seal, voucher
 from tests.node.provider.provider_net import Buyer, market
+from tests.settlements import BooksAtHand
 
-from fallow.node.bank_client import BankClient
-from fallow.rules.provider.events import LedgerClosed, LedgerRefused, Redeem
+from fallow.adapters.clock import SystemClock
+from fallow.node.provider.bank import Teller
+from fallow.ports import Patience, Settlement
+from fallow.rules.provider.events import CloseEscrow, LedgerClosed, LedgerRefused, Redeem
+from fallow.sim.ledger import MemoryLedger
 from fallow.units import UCR_PER_CR, NodeId
 from fallow.wire.documents import Voucher
+from fallow.wire.ledger import Refusal
 from fallow.wire.messages import CloseLease, LeaseLeaving, Ok
 
 
-def bank_of(buyer: Buyer) -> BankClient:
+def bank_of(buyer: Buyer) -> Settlement:
     s = buyer.seller.services
-    return BankClient(s.rpc, s.bank, s.clock, s.entropy)
+    return s.settlement(Patience())
 
 
 async def until(buyer: Buyer, ready: Callable[[], bool]) -> None:
@@ -53,7 +62,7 @@ async def test_a_lease_without_escrow_is_closed_without_fuss(tmp_path: Path) -> 
 async def test_an_escrow_that_was_closed_elsewhere_ends_the_lease(tmp_path: Path) -> None:
     async with market(tmp_path) as buyer:
         await buyer.open()
-        await bank_of(buyer).close_escrow(buyer.lease)
+        await bank_of(buyer).close(buyer.lease)
         signed = buyer.services.identity.sign(Voucher(buyer.lease, 5), buyer.services.bank_account)
         event = await buyer.seller.provider._teller._event(Redeem(buyer.lease, 5, signed))
         assert isinstance(event, LedgerClosed)
@@ -87,3 +96,28 @@ async def test_a_bank_that_is_away_is_asked_again(tmp_path: Path) -> None:
             assert isinstance(await closing, Ok)
         balance = await bank_of(buyer).balance(buyer.seller.services.identity.account)
         assert balance.earned_ucr == 7
+
+
+@pytest.mark.parametrize(
+    ("refusal", "redeeming", "closing"),
+    [
+        (Refusal.TOO_EARLY, None, None),
+        (Refusal.TOO_MANY_PENDING, None, None),
+        (Refusal.NO_ACCOUNT, None, None),
+        (Refusal.ESCROW_CLOSED, LedgerClosed, LedgerClosed),
+        (Refusal.OVER_CAP, LedgerRefused, LedgerClosed),
+        (Refusal.NO_ESCROW, LedgerRefused, LedgerClosed),
+    ],
+)
+async def test_what_time_cures_is_asked_again_and_what_is_over_is_over(
+    refusal: Refusal, redeeming: type | None, closing: type | None
+) -> None:
+    bank = BooksAtHand(MemoryLedger(TERMS, Dice(), seal), PROVIDER, Dice())
+    bank.refusals = [refusal, refusal]
+    services: Any = SimpleNamespace(settlement=lambda _: bank, clock=SystemClock())
+    teller, lease = Teller(services, lambda _: asyncio.sleep(0)), lease_id(lease_of())
+    for work, kind in ((Redeem(lease, 5, voucher(lease_of(), 5)), redeeming), (CloseEscrow(lease), closing)):
+        event = await teller._event(work)
+        assert (event and type(event)) is kind
+        if isinstance(event, LedgerRefused):
+            assert event.reason == refusal.value.replace("_", " ")

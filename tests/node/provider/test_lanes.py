@@ -54,7 +54,7 @@ async def test_the_leaves_of_a_claim_are_shown_to_its_requester(tmp_path: Path) 
 
 def test_the_oldest_leaves_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes, "MAX_LEAVES", 3)
-    found = lanes.Lanes()
+    found = lanes.ProviderLanes()
     for first in (1, 3, 5):
         found._keep(b"lease", first, (b"a" * 32, b"b" * 32))
     assert [len(found.leaves(b"lease", first)) for first in (1, 3, 5)] == [0, 0, 2]

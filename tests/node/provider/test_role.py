@@ -11,19 +11,19 @@ import pytest
 from tests.node.provider.provider_net import Buyer, Seller, market, open_pool, spec
 
 from fallow.errors import FallowError
-from fallow.node.bank_client import BankClient
 from fallow.node.config import Config, ProviderConfig
 from fallow.node.provider.role import Provider
 from fallow.node.router import Router
+from fallow.ports import Patience, Settlement
 from fallow.wire.claims import merkle_root, output_hash, task_leaf
 from fallow.wire.documents import ClaimRoot
 from fallow.wire.eip712 import open_signed
 from fallow.wire.messages import CancelTask, Claimed, CloseLease, Ok, TaskFailed
 
 
-def bank_of(buyer: Buyer) -> BankClient:
+def bank_of(buyer: Buyer) -> Settlement:
     s = buyer.services
-    return BankClient(s.rpc, s.bank, s.clock, s.entropy)
+    return s.settlement(Patience())
 
 
 async def test_a_task_from_order_to_money(tmp_path: Path) -> None:

@@ -16,16 +16,17 @@ from tests.node.steward.steward_net import Rogue, rogue
 from fallow.adapters.blobs_disk import DiskBlobs
 from fallow.adapters.clock import SystemClock
 from fallow.errors import FallowError, fail
-from fallow.node.bank_client import BankClient
 from fallow.node.router import Caller, Router
 from fallow.node.services import Services
 from fallow.node.steward import effects
 from fallow.node.steward.effects import Performer
 from fallow.node.steward.records import Records
+from fallow.ports import Patience
 from fallow.rules.steward import events as t
 from fallow.units import BlobId
 from fallow.wire.documents import Lease, Order, Quote, Signed
 from fallow.wire.eip712 import hash_document
+from fallow.wire.ledger import Refusal
 from fallow.wire.messages import (
     AssignTask,
     CloseLease,
@@ -260,7 +261,7 @@ async def test_a_provider_that_does_not_close_is_closed_without_after_the_lease(
         answering(s, CloseLease, lambda request: refusal() if silent else Ok())
         effect = t.CloseLease(lease, s.rita.services.rpc.address(), 500, terms.ends_ms)
         assert (await error_of(s.performer.run(effect))).code == "E1801"
-        bank = BankClient(s.us.rpc, s.us.bank, s.us.clock, s.us.entropy)
+        bank = s.us.settlement(Patience())
         assert (await bank.balance(terms.provider)).earned_ucr == 500  # what is owed is there already
         clock.ahead_ms = 700_000
         event = await s.performer.run(effect)
@@ -302,12 +303,15 @@ async def test_what_the_bank_refuses_is_an_event(tmp_path: Path) -> None:
         certificate = them.certificate(s.us.clock.now_ms())
         other = msgspec.structs.replace(terms, starts_ms=terms.starts_ms - 1)
         dear = msgspec.structs.replace(terms, cap_ucr=10**12)
-        for document, signer, code in ((other, MALLORY, "E1303"), (dear, s.us.identity, "E1301")):
+        for document, signer, reason in (
+            (other, MALLORY, Refusal.WRONG_SIGNER),
+            (dear, s.us.identity, Refusal.BALANCE_TOO_SMALL),
+        ):
             effect = t.OpenEscrow(
                 hash_document(document, bank), signer.sign(document, bank), them.sign(document, bank), certificate
             )  # fmt: skip
             event = await s.performer.run(effect)
             assert isinstance(event, t.LedgerRefusedEscrow)
-            assert event.code == code
+            assert event.reason is reason
         unsigned = s.us.identity.sign(s.order(), bank)
         assert isinstance(await s.performer.run(t.Draw(lease, b"c" * 32, unsigned)), t.LedgerRefusedDraw)

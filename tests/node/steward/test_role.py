@@ -12,11 +12,11 @@ from tests.node.steward.steward_net import Desk, batch, lane_job, office
 
 from fallow.adapters.event_log import SqliteEventLog
 from fallow.errors import FallowError, first_of
-from fallow.node.bank_client import BankClient
 from fallow.node.steward import records as records_module
 from fallow.node.steward import role as module
 from fallow.node.steward.receipts import Receipts
 from fallow.node.steward.role import STREAM, Steward
+from fallow.ports import Patience
 from fallow.rules.steward.machine import outstanding
 from fallow.sdk.lanes import AsyncLane
 from fallow.units import cost_ucr
@@ -29,7 +29,7 @@ JOB = b"j" * 32
 
 async def books(desk: Desk) -> Books:
     s = desk.services
-    found = await BankClient(s.rpc, s.bank, s.clock, s.entropy).books()
+    found = await s.settlement(Patience()).books()
     assert isinstance(found, Books)
     return found
 
@@ -56,7 +56,7 @@ async def test_checked_work_frees_the_bonds_that_its_audits_held(tmp_path: Path)
         view = await desk.settled(JOB)
         assert view.phase == "done"
         s = desk.services
-        bank = BankClient(s.rpc, s.bank, s.clock, s.entropy)
+        bank = s.settlement(Patience())
         for seller in sellers:
             balance = await bank.balance(seller.services.identity.account)
             assert balance.bonded_ucr == 0

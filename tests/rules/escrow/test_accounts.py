@@ -19,11 +19,11 @@ from tests.ledger_world import (
     word,
 )
 
-from fallow.rules.escrow import Refusal, token_hash
+from fallow.rules.escrow import token_hash
 from fallow.rules.escrow.rows import MAX_NODES, MAX_PENDING
 from fallow.units import MAX_UCR
 from fallow.wire.certificates import certify
-from fallow.wire.ledger import Deposit, Grant, IssueToken, OpenAccount, Transfer, Unbond
+from fallow.wire.ledger import Deposit, Grant, IssueToken, OpenAccount, Refusal, Transfer, Unbond
 
 
 def test_the_welcome_grant_comes_once_whatever_is_tried() -> None:

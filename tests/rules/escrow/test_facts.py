@@ -25,7 +25,7 @@ from tests.ledger_world import (
     word,
 )
 
-from fallow.rules.escrow import UNREAD, Refusal, Refused, examine, token_hash
+from fallow.rules.escrow import UNREAD, Refused, examine, token_hash
 from fallow.rules.escrow.facts import OrderFacts, VerdictFacts, VoucherFacts
 from fallow.wire.codec import decode, encode
 from fallow.wire.documents import Signed
@@ -37,6 +37,7 @@ from fallow.wire.ledger import (
     OpenAccount,
     OpenEscrow,
     Redeem,
+    Refusal,
     Slash,
     SlashEquivocation,
     Transfer,
@@ -91,7 +92,7 @@ def test_junk_is_refused_and_never_raises(documents: list[Signed]) -> None:
         facts = examine(request, BANK.account)
         assert isinstance(facts, Refused)
         assert facts.reason in (Refusal.BAD_DOCUMENT, Refusal.WRONG_SIGNER)
-        answer = LedgerRefused(facts.operation, facts.reason.value, facts.detail)
+        answer = LedgerRefused(facts.operation, facts.reason, facts.detail)
         assert decode(LedgerRefused, encode(answer)) == answer
 
 

@@ -23,10 +23,9 @@ from tests.ledger_world import (
     word,
 )
 
-from fallow.rules.escrow import Refusal
 from fallow.rules.escrow.rows import MAX_PENDING
 from fallow.wire.documents import Voucher
-from fallow.wire.ledger import CloseEscrow, Deposit, DrawAuditors, Drawn, OpenEscrow, Redeem, Transfer, Unbond
+from fallow.wire.ledger import CloseEscrow, Deposit, DrawAuditors, Drawn, OpenEscrow, Redeem, Refusal, Transfer, Unbond
 
 LEASE = lease_of()
 ID = lease_id(LEASE)

@@ -34,7 +34,6 @@ from fallow.rules.escrow import (
     AccountRow,
     EscrowRow,
     Key,
-    Refusal,
     Refused,
     Row,
     Table,
@@ -60,6 +59,7 @@ from fallow.wire.ledger import (
     LedgerRefused,
     OpenAccount,
     Redeem,
+    Refusal,
     Transfer,
     Unbond,
 )
@@ -133,7 +133,7 @@ def test_a_refusal_keeps_its_answer_and_nothing_else() -> None:
     rows: dict[Key, Row | None] = {account_key(ALICE.account): row, pending_key(ALICE.account): None, done: None}
     outcome = step(rows, Deposit(word("op"), 11), ALICE.account)
     assert isinstance(outcome.answer, LedgerRefused)
-    assert outcome.answer.detail == "available 10 ucr, free stake 0 ucr"
+    assert outcome.answer.detail == "available 0.00001 cr, free stake 0.00 cr"
     assert list(outcome.changed) == [done]
     kept = outcome.changed[done]
     assert isinstance(kept, DoneRow)
@@ -172,5 +172,5 @@ def test_a_stranger_gets_no_answer_kept() -> None:
 
 def test_what_could_not_be_examined_is_refused_in_its_words() -> None:
     refused = refuse(Refused(word("op"), Refusal.WRONG_SIGNER, "who?"))
-    assert refused == LedgerRefused(word("op"), "wrong_signer", "who?")
+    assert refused == LedgerRefused(word("op"), Refusal.WRONG_SIGNER, "who?")
     assert draw_key(word(1)).table is Table.DRAW

@@ -4,9 +4,10 @@ from typing import get_args
 
 from tests.ledger_world import word
 
-from fallow.rules.escrow import ROWS, Place, Refusal, Row, Table, key_of
+from fallow.rules.escrow import ROWS, Place, Row, Table, key_of
 from fallow.rules.escrow import rows as declared
 from fallow.rules.escrow.rows import done_key, verdict_key
+from fallow.wire.ledger import Refusal
 
 SAMPLES: dict[type, Row] = {
     declared.PoolRow: declared.PoolRow(),

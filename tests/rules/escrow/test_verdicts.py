@@ -28,10 +28,9 @@ from tests.ledger_world import (
     word,
 )
 
-from fallow.rules.escrow import Refusal
 from fallow.wire.claims import task_id
 from fallow.wire.documents import Lease, Verdict
-from fallow.wire.ledger import CloseEscrow, Deposit, Evidence, Redeem, Slash, SlashEquivocation, Unbond
+from fallow.wire.ledger import CloseEscrow, Deposit, Evidence, Redeem, Refusal, Slash, SlashEquivocation, Unbond
 
 LEASE = lease_of()
 ID = lease_id(LEASE)

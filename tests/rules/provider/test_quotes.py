@@ -20,6 +20,7 @@ from tests.rules.provider.provider_play import (
 from fallow.rules.provider import events as t
 from fallow.rules.provider.quotes import free_now, price_ucr
 from fallow.units import GIB
+from fallow.wire.documents import HostedOrder
 from fallow.wire.eip712 import hash_document
 
 
@@ -60,6 +61,27 @@ def test_every_reason_to_decline_is_told() -> None:
     play.put(t.OwnerReturned, "typing")
     assert "owner is active" in reasons(play.quote(order()))
     assert play.state.reservations == {}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [
+        (("80/tcp", "", 0), {"ports"}),
+        (("", "any", 5), {"network", "storage_bytes"}),
+        (("80/tcp", "any", 5), {"ports", "network", "storage_bytes"}),
+        (("", "", 0), {"hosting"}),
+    ],
+)
+def test_what_containers_and_services_need_is_declined_by_name_until_something_serves_it(
+    wanted: tuple[str, str, int], told: set[str]
+) -> None:
+    play = Play()
+    ports, network, storage_bytes = wanted
+    plain = msgspec.structs.asdict(order())
+    hosted = HostedOrder(**plain, ports=ports, network=network, storage_bytes=storage_bytes)
+    assert reasons(play.quote(hosted)) == told
+    assert play.state.reservations == {}
+    assert hash_document(hosted, BANK) != hash_document(order(), BANK)
 
 
 def test_the_price_rises_with_the_load_but_not_above_what_the_order_pays() -> None:

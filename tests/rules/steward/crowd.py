@@ -20,7 +20,7 @@ from fallow.wire import codec
 from fallow.wire.claims import output_hash
 from fallow.wire.documents import ClaimRoot, Lease, Quote, Signed
 from fallow.wire.eip712 import hash_document
-from fallow.wire.ledger import Evidence
+from fallow.wire.ledger import Evidence, Refusal
 from fallow.wire.local import BatchJob, JobSpec, LaneJob, TrainJob
 from fallow.wire.messages import EXACT, Hardware, NodeAddress, Offer, Rate, Shortfall
 from fallow.wire.tasks import Part, Recipe, TaskOutput, TaskSpec
@@ -167,7 +167,7 @@ class Crowd:
     known: dict[tuple[bytes, bytes], t.StewardEvent | None] = field(default_factory=dict)
     away: set[str] = field(default_factory=set)
     executions: int = 0
-    refuse_escrow: str = ""
+    refuse_escrow: Refusal | None = None
     refuse_charge: bool = False
     check: Callable[[Crowd], None] = lambda crowd: None
     lane_bad: set[bytes] = field(default_factory=set)
@@ -282,7 +282,7 @@ class Crowd:
 
     def _open(self, effect: t.OpenEscrow) -> None:
         if self.refuse_escrow and effect.lease not in self.escrow:
-            self.say(t.LedgerRefusedEscrow(self.now_ms, effect.lease, self.refuse_escrow, "no"))
+            self.say(t.LedgerRefusedEscrow(self.now_ms, effect.lease, self.refuse_escrow))
             return
         self.escrow.setdefault(effect.lease, "open")
         self.say(t.LedgerOpened(self.now_ms, effect.lease))
@@ -348,7 +348,7 @@ class Crowd:
                 self.vouchers[effect.lease] = max(self.vouchers.get(effect.lease, 0), effect.cumulative_ucr)
                 self.say(t.PeerPaid(self.now_ms, effect.lease, effect.cumulative_ucr))
             case t.Charge() if self.refuse_charge:
-                self.say(t.LedgerRefusedCharge(self.now_ms, effect.lease, effect.task, "no"))
+                self.say(t.LedgerRefusedCharge(self.now_ms, effect.lease, effect.task, Refusal.BAD_WITNESS))
             case t.Charge():
                 self.slashed[effect.lease] = effect.slash_ucr
                 self.say(t.LedgerSlashed(self.now_ms, effect.lease, effect.task, effect.slash_ucr))

@@ -13,6 +13,7 @@ from fallow.rules.steward.machine import view
 from fallow.rules.steward.state import Mark, Stage
 from fallow.wire.documents import Quote
 from fallow.wire.eip712 import hash_document
+from fallow.wire.ledger import Refusal
 from fallow.wire.messages import Shortfall
 
 
@@ -123,15 +124,15 @@ def test_a_tight_budget_is_warned_about() -> None:
 
 
 def test_an_empty_purse_ends_the_job_and_a_poor_provider_does_not() -> None:
-    crowd = Crowd(honest_crowd(3), refuse_escrow="E1301")
+    crowd = Crowd(honest_crowd(3), refuse_escrow=Refusal.BALANCE_TOO_SMALL)
     job = crowd.submit(batch_spec())
     crowd.run()
     assert ended(crowd, job) == "E1301"
-    crowd = Crowd(honest_crowd(3), refuse_escrow="E1303", timing=t.Timing(patience=100_000))
+    crowd = Crowd(honest_crowd(3), refuse_escrow=Refusal.STAKE_TOO_SMALL, timing=t.Timing(patience=100_000))
     job = crowd.submit(batch_spec())
     crowd.run()
     assert not crowd.of(t.JobEnded)
-    crowd.refuse_escrow = ""
+    crowd.refuse_escrow = None
     crowd.pass_time(61_000)
     assert ended(crowd, job) == ""
     assert crowd.of(t.JobEnded)

@@ -7,6 +7,7 @@ from tests.rules.steward.crowd import IDENTITY, Crowd, batch_spec, honest_crowd,
 from fallow.rules.steward import events as t
 from fallow.rules.steward.machine import State, due, next_due_ms, outstanding, transition, view
 from fallow.wire.documents import Signed
+from fallow.wire.ledger import Refusal
 from fallow.wire.tasks import TaskOutput
 
 SEAL = Signed(b"", bytes(65))
@@ -21,7 +22,7 @@ def test_what_speaks_of_nothing_known_is_dropped() -> None:
         t.OffersSeen(6, NOWHERE, ()),
         t.PeerDeclined(6, NOWHERE, 3, ()),
         t.LedgerOpened(6, NOWHERE),
-        t.LedgerRefusedEscrow(6, NOWHERE, "E1301", ""),
+        t.LedgerRefusedEscrow(6, NOWHERE, Refusal.BALANCE_TOO_SMALL),
         t.PeerClaimed(6, NOWHERE, 1, NOWHERE, TaskOutput(b"", ()), NOWHERE, SEAL, NOWHERE, ()),
         t.PeerFailed(6, NOWHERE, 1, NOWHERE, "E1704", "", retryable=True),
         t.AuditorsDrawn(6, NOWHERE, NOWHERE),

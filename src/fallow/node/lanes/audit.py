@@ -4,21 +4,18 @@ any other task, and the answers are compared."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from fallow.node.lanes.journal import Answered, claim_leaves, find_claim, lost
 from fallow.node.lanes.leg import Ask, Leg
 from fallow.node.services import Services
 from fallow.rules.steward import events as t
 from fallow.wire.claims import MerkleTree, value_hash
+from fallow.wire.documents import Signed
 from fallow.wire.ledger import Evidence
 from fallow.wire.messages import LaneItem, LaneResult
 from fallow.wire.tasks import TaskSpec
-
-if TYPE_CHECKING:
-    from fallow.node.lanes.lane import Lanes
 
 ANSWER_S = 120.0
 CLAIM_WAIT_S = 30.0
@@ -42,17 +39,19 @@ class Witness:
 
 
 class LaneAudits:
-    """Runs AuditLane effects."""
+    """Runs AuditLane effects: `legs` are a steward's lanes by lease."""
 
-    def __init__(self, services: Services, lanes: Lanes, tell: Tell) -> None:
-        self._s, self._lanes, self._tell = services, lanes, tell
+    def __init__(
+        self, services: Services, legs: Mapping[bytes, Leg], signed_lease: Callable[[bytes], Signed | None], tell: Tell
+    ) -> None:
+        self._s, self._legs, self._signed_lease, self._tell = services, legs, signed_lease, tell
 
     async def audit(self, effect: t.AuditLane) -> None:
         """Answer with LaneAudited, LaneCaught or LaneUnchecked."""
         await self._tell(await self._judge(effect))
 
     async def _judge(self, effect: t.AuditLane) -> t.StewardEvent:
-        leg, used = self._lanes.legs.get(effect.lease), set[bytes]()
+        leg, used = self._legs.get(effect.lease), set[bytes]()
         for index in effect.indexes:
             record = leg.answered.get(effect.first + index) if leg is not None else None
             if leg is not None and record is None and lost(self._s.log, effect.lease, effect.first):
@@ -82,7 +81,7 @@ class LaneAudits:
     async def _witnesses(self, effect: t.AuditLane, record: Answered, claimed: Witness) -> list[Witness]:
         witnesses = [claimed]
         for lease in effect.auditors:
-            if (auditor := self._lanes.legs.get(lease)) is None or not auditor.ready:
+            if (auditor := self._legs.get(lease)) is None or not auditor.ready:
                 continue
             witness = await self._witness(auditor, record)
             if witness is not None:
@@ -129,8 +128,8 @@ class LaneAudits:
 
     async def _evidence(self, witness: Witness) -> Evidence | None:
         """The provider's own signature under its answer; waits for its next claim, which covers it."""
-        leg = self._lanes.legs.get(witness.lease)
-        signed = self._lanes.facts.signed_lease(witness.lease)
+        leg = self._legs.get(witness.lease)
+        signed = self._signed_lease(witness.lease)
         if leg is None or signed is None:
             return None
         until_s = self._s.clock.monotonic_s() + CLAIM_WAIT_S

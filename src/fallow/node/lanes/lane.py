@@ -61,7 +61,7 @@ class Lanes:
         self._clients: dict[bytes, dict[Client, None]] = {}
         self._ended: dict[bytes, FallowError] = {}
         self._plans: asyncio.Queue[t.PrepareLane] = asyncio.Queue()
-        self._auditor = LaneAudits(services, self, tell)
+        self._auditor = LaneAudits(services, self.legs, facts.signed_lease, tell)
         self._group: asyncio.TaskGroup | None = None
 
     # the brain's side -----------------------------------------------------------------------------------------------

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from fallow.errors import FallowError, RejectedError, UnavailableError
-from fallow.node.bank_client import BankClient, Patience
+from fallow.errors import FallowError, UnavailableError
 from fallow.node.services import Services
+from fallow.ports import Patience
 from fallow.rules.provider.events import (
     CheckEscrow,
     CloseEscrow,
@@ -23,16 +23,17 @@ from fallow.rules.provider.events import (
     Redeem,
 )
 from fallow.units import parse_money
-from fallow.wire.documents import Settlement
-from fallow.wire.eip712 import open_signed
+from fallow.wire.ledger import Refusal
+from fallow.wire.refusals import SettlementRefused, words
 
 log = structlog.get_logger()
 
 BankWork = CheckEscrow | Redeem | CloseEscrow
 STAKE_EVERY_S = 30.0
 RETRY_S = 1.0
-_LATER = ("too early", "too many pending")
-"""What a refusal says that time will cure."""
+PATIENCE = Patience(8.0, 4.0)
+LATER = frozenset({Refusal.TOO_EARLY, Refusal.TOO_MANY_PENDING, Refusal.NO_ACCOUNT})
+"""Refusals that time cures, or joining again."""
 
 
 class Teller:
@@ -40,7 +41,7 @@ class Teller:
 
     def __init__(self, services: Services, tell: Callable[[ProviderEvent], Awaitable[object]]) -> None:
         self._s, self._tell = services, tell
-        self._bank = BankClient(services.rpc, services.bank, services.clock, services.entropy, Patience(8.0, 4.0))
+        self._bank = services.settlement(PATIENCE)
         self._under_way: set[tuple[str, bytes]] = set()
 
     def start(self, group: asyncio.TaskGroup, work: BankWork) -> None:
@@ -70,35 +71,30 @@ class Teller:
             case Redeem(lease, cumulative_ucr, voucher):
                 try:
                     await self._bank.redeem(voucher)
-                except RejectedError as refusal:
-                    return self._refused(lease, refusal, closing=False)
+                except SettlementRefused as no:
+                    return self._refused(lease, no, over=no.refusal is Refusal.ESCROW_CLOSED)
                 return LedgerRedeemed(self._s.clock.now_ms(), lease, cumulative_ucr)
             case CloseEscrow(lease):
                 try:
-                    await self._bank.close_escrow(lease)
-                except RejectedError as refusal:
-                    return self._refused(lease, refusal, closing=True)
+                    await self._bank.close(lease)
+                except SettlementRefused as no:
+                    return self._refused(lease, no, over=True)
                 return LedgerClosed(self._s.clock.now_ms(), lease)
 
-    def _refused(self, lease: bytes, refusal: RejectedError, *, closing: bool) -> ProviderEvent | None:
-        log.warning("bank refused", lease=lease.hex()[:12], code=refusal.code, what=refusal.what)
-        if any(word in refusal.what for word in _LATER):
+    def _refused(self, lease: bytes, no: SettlementRefused, *, over: bool) -> ProviderEvent | None:
+        log.warning("bank refused", lease=lease.hex()[:12], reason=no.refusal.value, what=no.what)
+        if no.refusal in LATER:
             return None
         now_ms = self._s.clock.now_ms()
-        if closing or refusal.code == "E1302":
-            return LedgerClosed(now_ms, lease)
-        return LedgerRefused(now_ms, lease, refusal.what[:200])
+        return LedgerClosed(now_ms, lease) if over else LedgerRefused(now_ms, lease, words(no.refusal, no.detail)[:200])
 
     async def _look(self, lease: bytes) -> ProviderEvent | None:
         """None while the bank does not know the lease: the requester may still open it."""
-        signed = await self._bank.settlement(lease)
-        if signed is None:
-            return None
-        settlement = open_signed(signed, Settlement, self._s.bank_account, self._s.bank_account)
-        if settlement.lease != lease:
+        found = await self._bank.standing(lease)
+        if found is None:
             return None
         now_ms = self._s.clock.now_ms()
-        return LedgerClosed(now_ms, lease) if settlement.closed_ms else LedgerOpened(now_ms, lease)
+        return LedgerClosed(now_ms, lease) if found.said.closed_ms else LedgerOpened(now_ms, lease)
 
     async def keep_stake(self) -> None:
         """Until cancelled: deposit what is missing of the owner's stake, as far as there is money, and tell the machine

@@ -12,7 +12,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, TypeVar
 
 from fallow.errors import fail
-from fallow.node.provider.lanes import Lanes
+from fallow.node.provider.lanes import ProviderLanes
 from fallow.node.provider.work import LeaseWork
 from fallow.node.router import Caller, Router
 from fallow.rules.provider import events as t
@@ -71,7 +71,7 @@ class Calls:
 
     def __init__(self, provider: Provider) -> None:
         self._p, self._s = provider, provider.services
-        self._lanes = Lanes()
+        self._lanes = ProviderLanes()
 
     async def quote(self, caller: Caller, request: RequestQuote) -> Message:
         """-> Quoted or Declined."""

@@ -55,7 +55,7 @@ class _Leaves:
 
 
 @dataclass
-class Lanes:
+class ProviderLanes:
     """All lanes of a provider."""
 
     _loaded: dict[bytes, _Loaded] = field(default_factory=dict[bytes, _Loaded])

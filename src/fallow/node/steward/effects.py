@@ -5,6 +5,7 @@ caller; a refusal becomes an event. Everything a peer answers is checked here be
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 
 import msgspec
 import structlog
@@ -20,25 +21,13 @@ from fallow.units import BlobId
 from fallow.wire.codec import decode
 from fallow.wire.documents import Lease, Quote, Settlement, Signed, Verdict, Voucher
 from fallow.wire.eip712 import hash_document, open_signed
-from fallow.wire.ledger import (
-    CloseEscrow,
-    DrawAuditors,
-    Drawn,
-    GetSettlement,
-    LedgerDone,
-    LedgerRefused,
-    OpenEscrow,
-    Redeem,
-    SettlementOf,
-    Slash,
-)
+from fallow.wire.ledger import OpenEscrow, Slash
 from fallow.wire.messages import (
     AssignTask,
     CancelTask,
     CloseLease,
     Declined,
     LeaseSigned,
-    Message,
     NodeAddress,
     PayVoucher,
     PrefetchBlobs,
@@ -46,12 +35,12 @@ from fallow.wire.messages import (
     RequestQuote,
     SignLease,
 )
+from fallow.wire.refusals import SettlementRefused
 
 log = structlog.get_logger()
 
 PEER_S = 10.0
 CLOSE_S = 15.0
-BANK_S = 10.0
 MAX_OFFERS = 1000
 KEEP_TRIES, KEEP_PAUSE_S = 3, 0.5
 KEEP_S = 600.0
@@ -197,26 +186,21 @@ class Performer:
 
     # money ----------------------------------------------------------------------------------------------------------
 
-    async def _bank(self, request: Message) -> Message:
-        return await self._s.rpc.call(self._s.bank, request, BANK_S)
-
     async def _escrow(self, effect: t.OpenEscrow) -> t.StewardEvent:
         certificate = self._s.identity.certificate(self._now())
         request = OpenEscrow(effect.ours, effect.theirs, certificate, effect.provider_certificate)
-        answer = await self._bank(request)
-        if isinstance(answer, LedgerDone):
-            return t.LedgerOpened(self._now(), effect.lease)
-        reason = answer.reason if isinstance(answer, LedgerRefused) else "no answer that fits"
-        detail = answer.detail if isinstance(answer, LedgerRefused) else ""
-        code = "E1301" if reason == "balance_too_small" else "E1303"
-        return t.LedgerRefusedEscrow(self._now(), effect.lease, code, f"{reason}: {detail}"[:4000])
+        try:
+            await self._s.settlement().open(request)
+        except SettlementRefused as no:
+            return t.LedgerRefusedEscrow(self._now(), effect.lease, no.refusal, no.detail)
+        return t.LedgerOpened(self._now(), effect.lease)
 
     async def _draw(self, effect: t.Draw) -> t.StewardEvent:
-        answer = await self._bank(DrawAuditors(effect.claim))
-        if isinstance(answer, Drawn):
-            return t.AuditorsDrawn(self._now(), effect.claim_hash, answer.seed)
-        what = answer.reason if isinstance(answer, LedgerRefused) else "no answer that fits"
-        return t.LedgerRefusedDraw(self._now(), effect.claim_hash, what)
+        try:
+            seed = await self._s.settlement().draw(effect.claim)
+        except SettlementRefused as no:
+            return t.LedgerRefusedDraw(self._now(), effect.claim_hash, no.refusal)
+        return t.AuditorsDrawn(self._now(), effect.claim_hash, seed)
 
     def _voucher(self, lease: bytes, cumulative_ucr: int) -> Signed:
         return self._s.identity.sign(Voucher(lease, cumulative_ucr), self._s.bank_account)
@@ -230,46 +214,43 @@ class Performer:
         accepted = effect.others[0].output
         verdict = Verdict(effect.lease, effect.task, effect.accused.output, accepted, effect.slash_ucr)
         signed = self._s.identity.sign(verdict, self._s.bank_account)
-        answer = await self._bank(Slash(signed, effect.spec, effect.accused, effect.others))
-        if isinstance(answer, LedgerDone):
-            settled = await self._settlement(effect.lease)
-            slashed = settled.slashed_ucr if settled is not None else 0
-            self._records.keep_verdict(effect, signed)
-            return t.LedgerSlashed(self._now(), effect.lease, effect.task, slashed)
-        what = f"{answer.reason}: {answer.detail}" if isinstance(answer, LedgerRefused) else "no answer that fits"
-        return t.LedgerRefusedCharge(self._now(), effect.lease, effect.task, what[:4000])
+        try:
+            await self._s.settlement().charge(Slash(signed, effect.spec, effect.accused, effect.others))
+        except SettlementRefused as no:
+            return t.LedgerRefusedCharge(self._now(), effect.lease, effect.task, no.refusal)
+        settled = await self._standing(effect.lease)
+        slashed = settled.slashed_ucr if settled is not None else 0
+        self._records.keep_verdict(effect, signed)
+        return t.LedgerSlashed(self._now(), effect.lease, effect.task, slashed)
 
-    async def _settlement(self, lease: bytes) -> Settlement | None:
-        answer = await self._bank(GetSettlement(lease))
-        if not isinstance(answer, SettlementOf) or answer.settlement is None:
+    async def _standing(self, lease: bytes) -> Settlement | None:
+        found = await self._s.settlement().standing(lease)
+        if found is None:
             return None
-        settlement = open_signed(answer.settlement, Settlement, self._s.bank_account, self._s.bank_account)
-        if settlement.lease != lease:
-            raise fail("E1101", "the bank answered about another lease")
-        self._records.keep_settlement(lease, answer.settlement)
-        return settlement
+        self._records.keep_settlement(lease, found.signed)
+        return found.said
 
     async def _close(self, effect: t.CloseLease) -> t.StewardEvent:
         """Voucher to the bank first: what is owed is paid even if the provider never comes back. Then the provider is
         asked to close; one that does not is closed without once the lease has ended. UnavailableError E1801 until
         then."""
-        settled = await self._settlement(effect.lease)
+        bank, settled = self._s.settlement(), await self._standing(effect.lease)
         if settled is None and self._now() < effect.ends_ms:
             raise fail("E1801", f"The bank does not know lease l_{effect.lease.hex()[:12]}, which may still be opened.")
         if settled is None:
             return t.LedgerClosed(self._now(), effect.lease, 0, 0, 0)  # it was never opened, and cannot be any more
         if not settled.closed_ms:
             if effect.cumulative_ucr > settled.paid_ucr:
-                await self._bank(Redeem(self._voucher(effect.lease, effect.cumulative_ucr)))
+                await _if_allowed(bank.redeem(self._voucher(effect.lease, effect.cumulative_ucr)))
             await self._ask_to_close(effect)
-            settled = await self._settlement(effect.lease) or settled
+            settled = await self._standing(effect.lease) or settled
         if not settled.closed_ms and self._now() >= effect.ends_ms:
-            await self._bank(CloseEscrow(effect.lease))
-            settled = await self._settlement(effect.lease) or settled
+            await _if_allowed(bank.close(effect.lease))
+            settled = await self._standing(effect.lease) or settled
         if not settled.closed_ms:
             raise fail("E1801", f"The provider of lease l_{effect.lease.hex()[:12]} has not closed its escrow yet.")
         # we have no complaint: after an audit the bank holds the provider's bond until we say so
-        await self._bank(CloseEscrow(effect.lease))
+        await _if_allowed(bank.close(effect.lease))
         return t.LedgerClosed(
             self._now(), effect.lease, settled.paid_ucr, settled.refunded_ucr, settled.slashed_ucr
         )  # fmt: skip
@@ -279,3 +260,11 @@ class Performer:
             await self._s.rpc.call(effect.peer, CloseLease(effect.lease), CLOSE_S)
         except FallowError as error:
             log.info("lease not closed by its provider", lease=effect.lease.hex()[:12], what=error.what)
+
+
+async def _if_allowed(work: Awaitable[None]) -> None:
+    """Have the bank do it, unless its rules say no: what came of it is looked up afterwards."""
+    try:
+        await work
+    except SettlementRefused as no:
+        log.info("the bank refused", reason=no.refusal.value, what=no.what)

@@ -18,10 +18,9 @@ from fallow.rules.steward.state import Stage, State
 from fallow.wire.claims import MerkleTree, output_hash
 from fallow.wire.codec import decode
 from fallow.wire.documents import Lease, Order, Signed, Voucher
-from fallow.wire.ledger import Evidence, GetSettlement, SettlementOf
+from fallow.wire.ledger import Evidence
 from fallow.wire.receipts import LaneWork, Receipt, TaskWork, Verdicts, seal
 
-BANK_S = 5.0
 Work = TaskWork | LaneWork
 
 
@@ -162,13 +161,13 @@ class Receipts:
     async def _settlement(self, lease: bytes) -> Signed | None:
         """The bank's latest word, or the last one that we have when it does not answer."""
         try:
-            answer = await self._s.rpc.call(self._s.bank, GetSettlement(lease), BANK_S)
+            standing = await self._s.settlement().standing(lease)
         except FallowError:
             return self._records.settlement(lease)
-        if not isinstance(answer, SettlementOf) or answer.settlement is None:
+        if standing is None:
             return None
-        self._records.keep_settlement(lease, answer.settlement)
-        return answer.settlement
+        self._records.keep_settlement(lease, standing.signed)
+        return standing.signed
 
 
 def _unsigned() -> FallowError:

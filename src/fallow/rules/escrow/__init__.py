@@ -23,7 +23,6 @@ from fallow.rules.escrow.rows import (
     Outcome,
     PendingRow,
     Place,
-    Refusal,
     Row,
     Table,
     Terms,
@@ -36,7 +35,7 @@ from fallow.rules.escrow.rows import (
 
 __all__ = [
     "POOL", "ROWS", "UNREAD", "AccountRow", "Book", "EscrowRow", "Facts", "Key", "Move", "NodeRow", "Outcome",
-    "PendingRow", "Place", "Refusal", "Refused", "Row", "Table", "Terms", "Totals", "account_key", "balance_of",
+    "PendingRow", "Place", "Refused", "Row", "Table", "Terms", "Totals", "account_key", "balance_of",
     "escrow_key", "examine", "faults", "imbalance_ucr", "key_of", "node_key", "pending_key", "refuse", "related",
     "settlement_of", "token_hash", "totals", "touched", "transition",
 ]  # fmt: skip

@@ -16,7 +16,6 @@ from fallow.rules.escrow.rows import (
     NodeRow,
     Pending,
     Place,
-    Refusal,
     Terms,
     TokenRow,
     account_key,
@@ -26,7 +25,7 @@ from fallow.rules.escrow.rows import (
 from fallow.units import MAX_UCR
 from fallow.wire.certificates import SKEW_MS
 from fallow.wire.documents import Certificate
-from fallow.wire.ledger import Deposit, Grant, IssueToken, Transfer, Unbond
+from fallow.wire.ledger import Deposit, Grant, IssueToken, Refusal, Transfer, Unbond
 
 
 def open_account(draft: Draft, facts: AccountFacts, caller: bytes, now_ms: int, terms: Terms) -> Refusal | None:

@@ -14,7 +14,6 @@ import msgspec
 from blake3 import blake3
 
 from fallow.errors import FallowError, PeerFault, fail
-from fallow.rules.escrow.rows import Refusal
 from fallow.wire.certificates import read_certificate
 from fallow.wire.claims import evidence_holds, task_id
 from fallow.wire.codec import decode, encode
@@ -30,6 +29,7 @@ from fallow.wire.ledger import (
     OpenAccount,
     OpenEscrow,
     Redeem,
+    Refusal,
     Slash,
     SlashEquivocation,
     Transfer,

@@ -16,11 +16,11 @@ from fallow.rules.escrow.rows import (
     EscrowRow,
     Pending,
     Place,
-    Refusal,
     Terms,
     account_key,
     draw_key,
 )
+from fallow.wire.ledger import Refusal
 
 FIRST_MS = 1
 """`closed_ms` of 0 means open, so a lease closed at the very beginning of time was closed a moment later."""

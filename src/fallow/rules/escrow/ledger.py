@@ -27,7 +27,6 @@ from fallow.rules.escrow.rows import (
     Key,
     NodeRow,
     Outcome,
-    Refusal,
     Row,
     Terms,
     account_key,
@@ -40,6 +39,7 @@ from fallow.rules.escrow.rows import (
     verdict_key,
 )
 from fallow.rules.escrow.verdicts import slash, slash_equivocation
+from fallow.units import format_money
 from fallow.wire.ledger import (
     Deposit,
     Drawn,
@@ -47,6 +47,7 @@ from fallow.wire.ledger import (
     IssueToken,
     LedgerDone,
     LedgerRefused,
+    Refusal,
     Slash,
     Transfer,
     Unbond,
@@ -118,10 +119,10 @@ def transition(
         answer = Drawn(result) if isinstance(result, bytes) else LedgerDone(facts.operation)
     else:
         draft = Draft(rows)
-        answer = LedgerRefused(facts.operation, result.value, _details(result, rows, caller))
+        answer = LedgerRefused(facts.operation, result, _details(result, rows, caller))
     # Strangers leave no trace, or anyone could fill the disk with refusals.
     if isinstance(facts, OrderFacts) and (caller == terms.operator or rows[account_key(caller)] is not None):
-        reason, detail = (answer.reason, answer.detail) if isinstance(answer, LedgerRefused) else ("", "")
+        reason, detail = (answer.reason.value, answer.detail) if isinstance(answer, LedgerRefused) else ("", "")
         draft.put(DoneRow(caller, facts.operation, facts.request, reason, detail))
     outcome = Outcome(draft.changed, tuple(draft.moves), answer)
     assert imbalance_ucr(rows, outcome) == 0, f"{type(request).__name__} would make or lose money"
@@ -130,15 +131,15 @@ def transition(
 
 def refuse(refused: Refused) -> LedgerRefused:
     """The answer to a request that did not pass `examine`."""
-    return LedgerRefused(refused.operation, refused.reason.value, refused.detail)
+    return LedgerRefused(refused.operation, refused.reason, refused.detail)
 
 
 def _again(known: DoneRow, facts: Facts) -> Outcome:
     # The same id with other words would otherwise be answered "done" although it was never done.
     if not isinstance(facts, OrderFacts) or known.request != facts.request:
-        return Outcome({}, (), LedgerRefused(known.operation, Refusal.OPERATION_REUSED.value))
+        return Outcome({}, (), LedgerRefused(known.operation, Refusal.OPERATION_REUSED))
     if known.reason:
-        return Outcome({}, (), LedgerRefused(known.operation, known.reason, known.detail))
+        return Outcome({}, (), LedgerRefused(known.operation, Refusal(known.reason), known.detail))
     return Outcome({}, (), LedgerDone(known.operation))
 
 
@@ -195,4 +196,4 @@ def _details(refusal: Refusal, rows: Mapping[Key, Row | None], caller: bytes) ->
     row = rows.get(account_key(caller))
     if not isinstance(row, AccountRow) or refusal not in (Refusal.BALANCE_TOO_SMALL, Refusal.STAKE_TOO_SMALL):
         return ""
-    return f"available {row.available_ucr} ucr, free stake {row.stake_ucr} ucr"
+    return f"available {format_money(row.available_ucr)}, free stake {format_money(row.stake_ucr)}"

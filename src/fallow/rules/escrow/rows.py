@@ -1,4 +1,4 @@
-"""The words of the books: rows, keys, the places where money lies, and why the rules say no.
+"""The words of the books: rows, keys, and the places where money lies.
 
 A home (memory, SQL) keeps rows by `Key` and nothing else. Money lies in seven kinds of *place* (`Place`), each one
 field of one row, and moves between two of them at a time; it comes from the mint, the only place that may be overdrawn,
@@ -21,47 +21,6 @@ MAX_PENDING = 256
 """Two-phase transfers that one account may have under way; more are refused until the oldest has expired."""
 MAX_NODES = 1024
 """Nodes that one account may bind."""
-
-
-class Refusal(StrEnum):
-    """Why an operation did not take effect; the text travels as `LedgerRefused.reason`."""
-
-    NO_ACCOUNT = "no_account"
-    """The caller has no account at this bank."""
-    NO_SUCH_ACCOUNT = "no_such_account"
-    """The account named in the request is not known here."""
-    BALANCE_TOO_SMALL = "balance_too_small"
-    STAKE_TOO_SMALL = "stake_too_small"
-    ZERO_AMOUNT = "zero_amount"
-    TOO_MUCH_MONEY = "too_much_money"
-    """More would be minted than the books can hold."""
-    NOT_OPERATOR = "not_operator"
-    NOT_A_PARTY = "not_a_party"
-    """The caller is not the side of the lease that may ask for this."""
-    SAME_ACCOUNT = "same_account"
-    OPERATION_REUSED = "operation_reused"
-    """This operation id was already used by this caller for another request."""
-    BAD_DOCUMENT = "bad_document"
-    """Bytes that are no such document, one for another bank, or a request that breaks its own limits."""
-    WRONG_SIGNER = "wrong_signer"
-    WRONG_CERTIFICATE = "wrong_certificate"
-    """The certificate is expired, outdated, or names another account or node."""
-    BAD_TOKEN = "bad_token"  # noqa: S105 - the name of a reason
-    POOL_FULL = "pool_full"
-    TOO_MANY_PENDING = "too_many_pending"
-    TOO_MANY_NODES = "too_many_nodes"
-    BAD_TIMES = "bad_times"
-    """A lease that is over, runs backwards or lasts too long."""
-    NO_ESCROW = "no_escrow"
-    ESCROW_CLOSED = "escrow_closed"
-    OVER_CAP = "over_cap"
-    TOO_EARLY = "too_early"
-    TOO_LATE = "too_late"
-    BAD_EVIDENCE = "bad_evidence"
-    """The accused's claim is missing, not its own, or says something else."""
-    BAD_WITNESS = "bad_witness"
-    """Fewer than two others with accounts and stake of their own agree."""
-    ALREADY_JUDGED = "already_judged"
 
 
 class Terms(msgspec.Struct, frozen=True):

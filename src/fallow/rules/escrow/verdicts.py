@@ -20,11 +20,11 @@ from fallow.rules.escrow.rows import (
     EscrowRow,
     Pending,
     Place,
-    Refusal,
     Terms,
     VerdictRow,
     verdict_key,
 )
+from fallow.wire.ledger import Refusal
 
 MIN_WITNESSES = 2
 

@@ -23,7 +23,7 @@ from fallow.rules.provider.events import (
     Reservation,
 )
 from fallow.units import Ucr
-from fallow.wire.documents import Lease, Order, Quote
+from fallow.wire.documents import HostedOrder, Lease, Order, Quote
 from fallow.wire.eip712 import hash_document
 from fallow.wire.messages import EXACT, Shortfall
 
@@ -117,6 +117,9 @@ def _unacceptable(state: ProviderState, order: Order, now_ms: int) -> Iterator[S
         yield Shortfall("kind", 0, 0, f"does no work of kind {order.kind!r}"[:MAX_LABEL])
     elif order.max_price_ucr < terms.rates[order.kind]:
         yield Shortfall("price_ucr", order.max_price_ucr, terms.rates[order.kind], "asks more than the order pays")
+    if isinstance(order, HostedOrder):
+        asked = [name for name in ("ports", "network", "storage_bytes") if getattr(order, name)]
+        yield from (Shortfall(name, 0, 0, "nothing serves this yet") for name in asked or ["hosting"])
     if order.numerics == EXACT and not terms.exact:
         yield Shortfall("exact", 0, 0, "does not reproduce exact arithmetic")
     elif order.numerics not in ("", EXACT, terms.numerics):

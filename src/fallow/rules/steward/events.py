@@ -25,7 +25,7 @@ from typing import Annotated
 import msgspec
 
 from fallow.wire.documents import U64, Address, Label, Lease, Order, Quote, Signed, Word
-from fallow.wire.ledger import Evidence
+from fallow.wire.ledger import Evidence, Refusal
 from fallow.wire.local import JobSpec, Work
 from fallow.wire.messages import NodeAddress, Offer, Shortfall, Text
 from fallow.wire.tasks import Part, TaskOutput, TaskSpec
@@ -139,11 +139,11 @@ class LedgerOpened(StewardEvent, frozen=True):
 
 
 class LedgerRefusedEscrow(StewardEvent, frozen=True):
-    """Answers OpenEscrow with a no. `code` is "E1301" when our own balance is too small, "E1303" otherwise."""
+    """Answers OpenEscrow with a no."""
 
     lease: Word
-    code: Label
-    what: Text
+    reason: Refusal
+    detail: Text = ""
 
 
 class PeerClaimed(StewardEvent, frozen=True):
@@ -217,7 +217,7 @@ class LedgerRefusedDraw(StewardEvent, frozen=True):
     """Answers Draw with a no. The claim is then checked in any case."""
 
     claim_hash: Word
-    what: Text
+    reason: Refusal
 
 
 class LaneReady(StewardEvent, frozen=True):
@@ -295,7 +295,7 @@ class LedgerRefusedCharge(StewardEvent, frozen=True):
 
     lease: Word
     task: Word
-    what: Text
+    reason: Refusal
 
 
 class LedgerClosed(StewardEvent, frozen=True):

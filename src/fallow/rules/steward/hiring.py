@@ -29,7 +29,9 @@ from fallow.rules.steward.state import NEVER_MS, Deal, Ending, Job, Mark, Phase,
 from fallow.units import MS_PER_S, cost_ucr, format_money
 from fallow.wire.documents import Lease, Order
 from fallow.wire.eip712 import hash_document
+from fallow.wire.ledger import Refusal
 from fallow.wire.messages import Offer
+from fallow.wire.refusals import code_of, words
 
 SPARE_QUOTES = 2
 """Quotes asked for beyond the seats that are free, so that there is something to choose from."""
@@ -340,9 +342,10 @@ def escrow_refused(turn: Turn, job: Job, seat: Seat, event: LedgerRefusedEscrow)
     if seat.stage is not Stage.OPENING:
         return
     drop(turn, job, seat, passing=False)
-    turn.note(job, "warning", f"The bank refused a lease: {event.what}", seat.node)
-    if event.code == "E1301" and job.ending is None:
-        job.ending = Ending("E1301", event.what)
+    said = f"The bank refused a lease: {words(event.reason, event.detail)}."
+    turn.note(job, "warning", said, seat.node)
+    if event.reason is Refusal.BALANCE_TOO_SMALL and job.ending is None:
+        job.ending = Ending(code_of(event.reason), said)
 
 
 def overdue(turn: Turn, job: Job) -> None:

@@ -12,6 +12,7 @@ from fallow.rules.steward.events import (
 )
 from fallow.rules.steward.state import Job, Mark, Seat, Stage, Turn
 from fallow.units import format_money
+from fallow.wire.refusals import words
 
 
 def pay_out(turn: Turn) -> None:
@@ -51,7 +52,7 @@ def charged(turn: Turn, job: Job, seat: Seat, event: LedgerSlashed | LedgerRefus
         seat.money.slashed_ucr += event.slashed_ucr
         turn.note(job, "caught", f"{format_money(event.slashed_ucr)} of its stake was slashed.", seat.node)
     else:
-        turn.note(job, "warning", f"The bank did not accept a charge: {event.what}", seat.node)
+        turn.note(job, "warning", f"The bank did not accept a charge: {words(event.reason)}.", seat.node)
 
 
 def closed(turn: Turn, job: Job, seat: Seat, event: LedgerClosed) -> None:

@@ -20,6 +20,7 @@ from fallow.rules.steward import events as t
 from fallow.rules.steward.machine import view
 from fallow.rules.steward.state import Fate, Mark
 from fallow.rules.trust import Reason
+from fallow.wire.ledger import Refusal
 from fallow.wire.tasks import TaskOutput, TaskSpec
 
 
@@ -183,8 +184,8 @@ def test_a_refused_draw_means_a_check() -> None:
     job = crowd.submit(batch_spec(1, 3, verify="audit:rate=0,probation=0"))
     crowd.run()
     (draw,) = crowd.of(t.Draw)
-    crowd.tell(t.LedgerRefusedDraw(crowd.now_ms, draw.claim_hash, "unknown lease"))
-    crowd.tell(t.LedgerRefusedDraw(crowd.now_ms, draw.claim_hash, "unknown lease"))
+    crowd.tell(t.LedgerRefusedDraw(crowd.now_ms, draw.claim_hash, Refusal.NO_ESCROW))
+    crowd.tell(t.LedgerRefusedDraw(crowd.now_ms, draw.claim_hash, Refusal.NO_ESCROW))
     crowd.run()
     assert crowd.executions == 2
     assert crowd.outcome(job).code == ""

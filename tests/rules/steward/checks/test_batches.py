@@ -9,6 +9,7 @@ from fallow.rules.steward import events as t
 from fallow.rules.steward.checks.batches import MAX_INDEXES, begin, check_last
 from fallow.rules.steward.redo import outstanding
 from fallow.rules.steward.state import Claim, Seat, Turn
+from fallow.wire.ledger import Refusal
 
 
 def drawn(seed: bytes | None = None) -> tuple[Crowd, Seat, Claim, Turn]:
@@ -32,7 +33,7 @@ def test_a_batch_whose_draw_was_refused_is_checked_even_of_an_old_account() -> N
     crowd, job, seat = batches(1)
     crowd.state.standings[seat.account] = crowd.state.standing(seat.account)._replace(passed=50)
     (claim,) = seat.claims.values()
-    crowd.tell(t.LedgerRefusedDraw(crowd.now_ms, claim.hash, "unknown lease"))
+    crowd.tell(t.LedgerRefusedDraw(crowd.now_ms, claim.hash, Refusal.NO_ESCROW))
     assert claim.asked is not None
     assert len(claim.asked.indexes) <= MAX_INDEXES
     crowd.tell(t.LaneUnchecked(crowd.now_ms, seat.lease, claim.hash, "nobody"))

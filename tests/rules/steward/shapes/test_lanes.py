@@ -11,6 +11,7 @@ from fallow.rules.steward.machine import outstanding, view
 from fallow.rules.steward.shapes import lanes as shape
 from fallow.rules.steward.state import Mark
 from fallow.rules.steward.view import lane_seats
+from fallow.wire.ledger import Refusal
 from fallow.wire.local import JobSpec, ServeJob
 from fallow.wire.messages import EXACT
 
@@ -187,7 +188,7 @@ def test_a_refused_draw_is_a_check() -> None:
     crowd.state.standings[crowd.leases[lease][1].account] = crowd.state.standing(b"")._replace(passed=5)
     claim = crowd.lane_claim(lease, 1, 1, 10, 10)
     crowd.tell(claim)
-    crowd.tell(t.LedgerRefusedDraw(crowd.now_ms, claim.claim_hash, "no"))
+    crowd.tell(t.LedgerRefusedDraw(crowd.now_ms, claim.claim_hash, Refusal.NO_ESCROW))
     assert len(crowd.of(t.AuditLane)) == 1
 
 
