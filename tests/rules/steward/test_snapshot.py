@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -30,6 +31,8 @@ from fallow.wire.local import JobSpec
 SPECS: dict[str, JobSpec] = {
     "batch": batch_spec(12), "train": train_spec(rounds=2), "exact": exact_spec(rounds=2), "lane": lane_spec(),
 }  # fmt: skip
+SAMPLE = Path(__file__).parent / "steward_snapshot_2.bin"
+"""A snapshot as Fallow wrote it when this form was new: homes hold such."""
 
 
 class Forgetful(Crowd):
@@ -141,6 +144,15 @@ def test_a_running_job_and_one_with_an_open_lease_stay() -> None:
     crowd.submit(lane_spec(), "lane")
     crowd.run()
     assert retire(crowd.state, 1 << 60, {}) == []
+
+
+def test_a_snapshot_of_today_can_still_be_read_tomorrow() -> None:
+    found = read_snapshot(SAMPLE.read_bytes())
+    assert found.number == 90
+    assert {job.kind for job in found.state.jobs.values()} == {"echo", "train"}
+    effects = transition(found.state, t.StewardStarted(2_000_000, found.state.identity, found.state.timing))
+    assert isinstance(effects, list)
+    assert read_snapshot(write_snapshot(found.state, 91)).state == found.state
 
 
 def test_what_cannot_be_read_is_a_coded_error() -> None:
