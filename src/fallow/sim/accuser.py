@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from fallow.adapters.keys import Identity
 from fallow.errors import FallowError
 from fallow.sim.chain import digest
+from fallow.sim.host import Household
 from fallow.wire.claims import MerkleTree, output_hash, task_leaf
 from fallow.wire.codec import decode
 from fallow.wire.documents import ClaimRoot, Lease, Signed, Verdict
@@ -18,15 +18,12 @@ from fallow.wire.ledger import Evidence, Slash, SlashEquivocation
 from fallow.wire.messages import Claimed
 from fallow.wire.tasks import TaskSpec
 
-if TYPE_CHECKING:
-    from fallow.sim.town import Town
-
 
 class Accuser:
     """What the steward's machine does beside its node. The puppets have accounts of their own, and no stake. `charges`
     are those that the bank has answered."""
 
-    def __init__(self, town: Town) -> None:
+    def __init__(self, town: Household) -> None:
         self._town, self.charges = town, 0
         self._puppets = [Identity.from_secrets(digest("node", n), digest("puppet", n)) for n in range(2)]
         self._claims: asyncio.Queue[Claimed] = asyncio.Queue()

@@ -6,18 +6,20 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import msgspec
 
 from fallow.errors import FallowError
 from fallow.kinds.train.tasks import TrainParams, TrainRound
+from fallow.node.services import Services
+from fallow.rules.provider.events import ProviderState
 from fallow.sim import chain
 from fallow.sim.chain import digest
 from fallow.sim.work import honest_output, lane_value, wrong_output
 from fallow.wire import codec
 from fallow.wire.claims import MerkleTree, output_hash, task_leaf
-from fallow.wire.documents import ClaimRoot, Signed, Voucher
+from fallow.wire.documents import ClaimRoot, Document, Signed, Voucher
 from fallow.wire.ledger import CloseEscrow, Redeem
 from fallow.wire.messages import (
     AssignTask,
@@ -35,10 +37,22 @@ from fallow.wire.messages import (
 )
 from fallow.wire.tasks import TaskOutput, TaskSpec
 
-if TYPE_CHECKING:
-    from fallow.sim.host import Host
-
 MISCHIEF_S = 2.0
+
+
+class Body(Protocol):
+    """The machine that a cheat has (`host.py`). `shown` are the claims that anybody has made so far."""
+
+    @property
+    def services(self) -> Services: ...
+
+    @property
+    def provider_state(self) -> ProviderState: ...
+
+    @property
+    def shown(self) -> Sequence[Claimed]: ...
+
+    def sign_unseen(self, document: Document) -> Signed: ...
 
 
 class Ways:
@@ -69,11 +83,11 @@ class Ways:
         """The answer to a lane task and its units."""
         return lane_value(params, seed), 1
 
-    def events(self, me: Host, event: LeaseEvent) -> Sequence[LeaseEvent]:
+    def events(self, me: Body, event: LeaseEvent) -> Sequence[LeaseEvent]:
         """What is told of an event of a lease."""
         return (event,)
 
-    async def mischief(self, me: Host) -> None:
+    async def mischief(self, me: Body) -> None:
         """Done every `MISCHIEF_S`."""
 
 
@@ -187,7 +201,7 @@ class Hostage(Cheat):
 class Equivocator(Cheat):
     """Signs two answers with one number and shows both."""
 
-    def events(self, me: Host, event: LeaseEvent) -> Sequence[LeaseEvent]:
+    def events(self, me: Body, event: LeaseEvent) -> Sequence[LeaseEvent]:
         if not isinstance(event.body, Claimed):
             return (event,)
         return (event, _claim_of(me, event.body, event.body.task, digest("two-faced", event.body.task)))
@@ -200,7 +214,7 @@ class Inventor(Cheat):
         super().__init__(salt, rng)
         self.told: list[tuple[bytes, LeaseEvent]] = []
 
-    def events(self, me: Host, event: LeaseEvent) -> Sequence[LeaseEvent]:
+    def events(self, me: Body, event: LeaseEvent) -> Sequence[LeaseEvent]:
         body = event.body
         if isinstance(body, LaneClaimed):
             return (event, _unnumbered(event), _second_root(me, body))
@@ -216,7 +230,7 @@ class Inventor(Cheat):
 class Overmeter(Cheat):
     """Runs the meter: claims more units than the task has."""
 
-    def events(self, me: Host, event: LeaseEvent) -> Sequence[LeaseEvent]:
+    def events(self, me: Body, event: LeaseEvent) -> Sequence[LeaseEvent]:
         if not isinstance(event.body, Claimed):
             return (event,)
         root = codec.decode(ClaimRoot, event.body.claim.body)
@@ -230,10 +244,10 @@ class Overmeter(Cheat):
 class Copycat(Cheat):
     """Shows another provider's signed claim as its own."""
 
-    def events(self, me: Host, event: LeaseEvent) -> Sequence[LeaseEvent]:
+    def events(self, me: Body, event: LeaseEvent) -> Sequence[LeaseEvent]:
         if not isinstance(event.body, Claimed):
             return (event,)
-        shown, task = me.town.shown, event.body.task
+        shown, task = me.shown, event.body.task
         copied = [claim for claim in shown if claim.task == task] or shown[-1:]
         bodies = [msgspec.structs.replace(claim, task=task) for claim in copied[:1]] or [event.body]
         return (msgspec.structs.replace(event, body=bodies[0]),)
@@ -242,7 +256,7 @@ class Copycat(Cheat):
 class Forger(Cheat):
     """Brings vouchers to the bank that nobody signed, or that others were given, and closes early."""
 
-    async def mischief(self, me: Host) -> None:
+    async def mischief(self, me: Body) -> None:
         for lease, entry in list(me.provider_state.leases.items()):
             forged = me.sign_unseen(Voucher(lease, entry.document.cap_ucr))
             requests: list[Message] = [Redeem(forged)]
@@ -268,7 +282,7 @@ def _unnumbered(event: LeaseEvent) -> LeaseEvent:
     return msgspec.structs.replace(event, sequence=0)
 
 
-def _claim_of(me: Host, claimed: Claimed, task: bytes, value: bytes) -> LeaseEvent:
+def _claim_of(me: Body, claimed: Claimed, task: bytes, value: bytes) -> LeaseEvent:
     """A well-signed claim of the same number over something else."""
     root = codec.decode(ClaimRoot, claimed.claim.body)
     output = TaskOutput(value, ())
@@ -277,7 +291,7 @@ def _claim_of(me: Host, claimed: Claimed, task: bytes, value: bytes) -> LeaseEve
     return LeaseEvent(0, 0, msgspec.structs.replace(claimed, task=task, output=output, claim=claim))
 
 
-def _second_root(me: Host, body: LaneClaimed) -> LeaseEvent:
+def _second_root(me: Body, body: LaneClaimed) -> LeaseEvent:
     """Another signed claim, with another number, over the same answers of a lane."""
     root = codec.decode(ClaimRoot, body.claim.body)
     claim = me.sign_unseen(msgspec.structs.replace(root, sequence=root.sequence + 100_000))

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from fallow.adapters.keys import Identity
 from fallow.errors import fail
@@ -21,23 +21,36 @@ from fallow.node.roles import Roles, take_up
 from fallow.node.router import Caller, Router
 from fallow.node.rpc import Rpc
 from fallow.node.services import Services
+from fallow.node.steward.role import Steward
 from fallow.ports import Ledger
 from fallow.rules.idle import Reading
 from fallow.rules.provider.events import ProviderState
+from fallow.rules.steward.events import Timing
 from fallow.sim import blobs, event_log
 from fallow.sim.chain import content
 from fallow.sim.cheats import MISCHIEF_S, Ways
+from fallow.sim.loop import VirtualLoop
+from fallow.sim.referee import Referee
 from fallow.sim.runner import Craft, SimRunner, unit_seconds
-from fallow.units import GIB
+from fallow.sim.weather import Weather
+from fallow.units import GIB, Account
 from fallow.wire.documents import Document, Signed
 from fallow.wire.eip712 import sign
-from fallow.wire.messages import EXACT, Hardware, LaneResult, LaneTask, LeaseEvent, Message, PayVoucher, WatchLease
+from fallow.wire.messages import (
+    EXACT,
+    Claimed,
+    Hardware,
+    LaneResult,
+    LaneTask,
+    LeaseEvent,
+    Message,
+    NodeAddress,
+    PayVoucher,
+    WatchLease,
+)
 from fallow.wire.worker import LaneAnswers, Preload, RunTask
 from fallow.workloads.lane import Tell
 from fallow.workloads.task import Outcome, Work
-
-if TYPE_CHECKING:
-    from fallow.sim.town import Town
 
 R = TypeVar("R", bound=Message)
 
@@ -151,6 +164,45 @@ def craft(ways: Ways, units_per_s: int) -> Craft:
     return Craft(lambda _kind: run, lane, seconds)
 
 
+class World(Protocol):
+    """What a machine has around it (`town.py`): time, the network, who else is there, and who hears what happens."""
+
+    loop: VirtualLoop
+    seed: int
+    folder: Path
+    timing: Timing
+    referee: Referee
+    shown: list[Claimed]
+    directories: tuple[NodeAddress, ...]
+    bank_account: Account
+
+    @property
+    def network(self) -> Weather: ...
+
+    def identity(self, name: str) -> Watched: ...
+
+    def ticket(self, host: Host) -> Ticket | None: ...
+
+    def note(self, line: str) -> None: ...
+
+    def telling(self, host: Host, _lease: bytes, event: LeaseEvent) -> None: ...
+
+    def written(self, host: Host, events: Mapping[str, Sequence[bytes]], cells: Mapping[str, bytes]) -> None: ...
+
+    def dying(self, host: Host) -> None: ...
+
+    def fell_over(self, name: str, error: BaseException) -> None: ...
+
+
+class Household(World, Protocol):
+    """The world as its user sees it: with the steward's machine, and its steward while that is up."""
+
+    steward: Host
+
+    @property
+    def stewarding(self) -> Steward | None: ...
+
+
 class Door(Router):
     """What peers are answered: by the node, unless its ways are others. The town hears of all that is asked."""
 
@@ -202,7 +254,7 @@ class Host:
     """One machine. `start` and `kill` begin and end a life of its node; `doom` orders a death for one of the next
     points, which are before and after every write and every message."""
 
-    def __init__(self, town: Town, name: str, roles: str, config: Config, ways: Ways | None = None) -> None:
+    def __init__(self, town: World, name: str, roles: str, config: Config, ways: Ways | None = None) -> None:
         self.town, self.name, self.names = town, name, frozenset({roles})
         self.config, self.ways = config, ways or Ways()
         self.identity = town.identity(name)
@@ -233,6 +285,11 @@ class Host:
         """What the provider knows now; nothing before it is up."""
         provider = self.roles.provider if self.roles is not None else None
         return provider.state if provider is not None else cast(Any, _Nothing)
+
+    @property
+    def shown(self) -> list[Claimed]:
+        """The claims that anybody in the world has made."""
+        return self.town.shown
 
     def sign_unseen(self, document: Document) -> Signed:
         """Sign what one has no right to say."""

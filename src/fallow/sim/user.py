@@ -7,17 +7,15 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fallow.errors import FallowError
 from fallow.node.router import OWNER, Caller
 from fallow.sim.chain import digest
+from fallow.sim.host import Household
 from fallow.sim.plan import JobPlan
 from fallow.wire.local import CancelJob, OpenJobLane, SubmitJob
 from fallow.wire.messages import LaneResult, LaneTask, Message
-
-if TYPE_CHECKING:
-    from fallow.sim.town import Town
 
 PATIENCE_S = 15.0
 AGAIN_S = 1.0
@@ -27,7 +25,7 @@ ASK_EVERY_S = 0.5
 class User:
     """`answers` are those of lane tasks, by job and number."""
 
-    def __init__(self, town: Town, jobs: Sequence[JobPlan]) -> None:
+    def __init__(self, town: Household, jobs: Sequence[JobPlan]) -> None:
         self._town, self._jobs = town, jobs
         self.answers: dict[str, dict[int, LaneResult]] = {}
         self.refused: dict[str, FallowError] = {}
