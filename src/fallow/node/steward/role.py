@@ -14,6 +14,7 @@ from fallow.node.lanes.lane import Lanes
 from fallow.node.services import Services
 from fallow.node.steward.blobs import IMPORTED, forget, keep_results
 from fallow.node.steward.effects import Performer
+from fallow.node.steward.order import LeaseOrder
 from fallow.node.steward.records import Records
 from fallow.node.steward.salvage import Salvage
 from fallow.node.steward.watch import LeaseFacts, Watches
@@ -71,6 +72,7 @@ class Steward:
         self._performer = Performer(services, self.records)
         self._queue: asyncio.Queue[tuple[StewardEvent, asyncio.Future[None] | None]] = asyncio.Queue(QUEUE)
         self._running: set[bytes] = set()
+        self._order = LeaseOrder()
         self._slots = asyncio.Semaphore(MAX_RUNNING)
         self._group: asyncio.TaskGroup | None = None
         self._last, self._since_bytes, self._snapshot_bytes = 0, 0, 0
@@ -300,12 +302,16 @@ class Steward:
                     key = encode(effect)
                     if key not in self._running:
                         self._running.add(key)
-                        self._group.create_task(self._carry_out(key, effect), name=type(effect).__name__)
+                        carrying = self._carry_out(key, effect, self._order.before(effect))
+                        self._order.add(effect, self._group.create_task(carrying, name=type(effect).__name__))
 
-    async def _carry_out(self, key: bytes, effect: StewardEffect) -> None:
-        """Run one effect until it is answered, or until the brain no longer wants it."""
+    async def _carry_out(self, key: bytes, effect: StewardEffect, before: Sequence[asyncio.Task[None]]) -> None:
+        """Run one effect, after those that come `before` it, until it is answered, or until the brain no longer wants
+        it."""
         wait_s = RETRY_FIRST_S
         try:
+            if before:
+                await asyncio.wait(before)
             while True:
                 try:
                     async with self._slots:

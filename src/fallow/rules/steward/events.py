@@ -9,7 +9,8 @@ How an interpreter uses it (`node/steward/role.py`, and the simulator):
    drop the others. Then log and apply `StewardStarted`, and run what that gives and `outstanding(state)`.
 3. Every effect is idempotent by its contents and may be asked for again at any time. An effect that could not be
    carried out for want of connection, bank or directory is tried again by the interpreter with back-off, until its
-   answering event arrived or `outstanding(state)` no longer lists it. Effects on one lease run in the order given.
+   answering event arrived or `outstanding(state)` no longer lists it. What is asked of one task under a lease is asked
+   in the order given, and CloseLease after all else that was asked under its lease (`node/steward/order.py`).
 4. Whatever the interpreter puts in an event it has checked before: signatures, certificates, that a claim's root
    covers exactly this task, output and units, that the sender is the lease's node. The brain checks what only it can
    know: that the claim was asked for, is new, and is right.
