@@ -43,3 +43,8 @@ def test_the_command_names_seed_bug_and_what_is_kept() -> None:
     assert replay_command(7) == "python -m fallow.sim.run --seed 7 --trace"
     assert replay_command(7, "x", {3, 1}) == "python -m fallow.sim.run --seed 7 --bug x --keep 1,3 --trace"
     assert "FAILED" not in describe(simulate(2))
+
+
+@pytest.mark.parametrize("seed", [1373, 1468, 1583])
+def test_a_machine_that_starts_while_the_bank_does_knows_its_pool(seed: int) -> None:
+    assert not simulate(seed).failure

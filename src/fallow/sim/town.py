@@ -82,6 +82,7 @@ class Town:
         self.claimed: set[tuple[bytes, bytes]] = set()
         self.directories: tuple[NodeAddress, ...] = ()
         self.hosts: dict[str, Host] = {}
+        self._invitation: Ticket | None = None
         self.bank = self._host("bank", "bank")
         self.referee.bank = self.bank_account = self.bank.identity.account
         terms = Terms(
@@ -141,8 +142,10 @@ class Town:
         return found
 
     def ticket(self, host: Host) -> Ticket | None:
-        """What a machine joins the pool with; an invitation is good for a thousand, who all have accounts already."""
-        ticket = None if host.names & {"bank", "directory"} else ticket_of(self.bank)
+        """What a machine joins the pool with, and has at home from then on, be the bank up or not; an invitation is
+        good for a thousand, who all have accounts already."""
+        self._invitation = ticket_of(self.bank) or self._invitation
+        ticket = None if host.names & {"bank", "directory"} else self._invitation
         return ticket if ticket is None or len(self.hosts) < MANY else msgspec.structs.replace(ticket, token="")
 
     # what the hosts tell ----------------------------------------------------------------------------------------------
