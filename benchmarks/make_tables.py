@@ -23,6 +23,7 @@ MEMORY = "worker_memory.json"
 KILLS = "kill_any.jsonl"
 WAYS = "exact_equality_"
 MACHINES = "two_machines.jsonl"
+WORLDS = "simulated_worlds.jsonl"
 
 Row = dict[str, Any]
 
@@ -50,6 +51,8 @@ def made(name: str) -> str:
         return memory(read(name))
     if name == MACHINES:
         return machines(read(name))
+    if name == WORLDS:
+        return worlds(read(name))
     return kills(read(name)) if name == KILLS else record(read(name))
 
 
@@ -170,6 +173,15 @@ def kills(rows: list[Row]) -> str:
         ["killed", "times", "job finished and books balanced"],
         [[who, str(len(moments)), f"{sum(row['ok'] for row in moments)} of {len(moments)}"]
          for who in victims if (moments := [row for row in rows if row["victim"] == who])],
+    )  # fmt: skip
+
+
+def worlds(rows: list[Row]) -> str:
+    """How many simulated worlds kept every invariant, and which did not."""
+    return table(
+        ["run", "commit", "seeds", "failed", "why"],
+        [[f"`{row['command']}`", row["commit"], str(row["seeds"]), ", ".join(map(str, row["failed"])) or "none",
+          row.get("why", "")] for row in rows],
     )  # fmt: skip
 
 
