@@ -1,7 +1,7 @@
 """Another benchmark's own figures, of an older commit and of this one, in turns and in one run, so that what else the
 machine does hits both. Each side runs the script of its own commit, in a checkout of its own.
 
-    python benchmarks/old_and_new.py SCRIPT --old COMMIT [--turns N] [-- ARGUMENTS OF THE SCRIPT]
+    python benchmarks/old_and_new.py --old COMMIT [--turns N] SCRIPT [ARGUMENTS OF THE SCRIPT]
 
 SCRIPT is `tasks`, `gateway` or `slow_link`. The figures that Fallow itself makes there are compared, as how much better
 the new side is: above 1 is faster. Prints one JSON line per figure; writes `results/old_and_new_SCRIPT.json`.
@@ -45,11 +45,11 @@ def play(side: Path, script: str, arguments: list[str]) -> dict[str, tuple[float
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("script", choices=("tasks", "gateway", "slow_link"))
     parser.add_argument("--old", required=True, help="a commit")
     parser.add_argument("--new", default="HEAD", help="a commit")
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("arguments", nargs="*", help="for the script, after --")
+    parser.add_argument("script", choices=("tasks", "gateway", "slow_link"))
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="for the script")
     options = parser.parse_args()
     record = Record(__file__, CLAIM)
     sides: dict[str, list[dict[str, tuple[float, bool]]]] = {"old": [], "new": []}
