@@ -11,6 +11,7 @@ from tests.rules.steward.crowd import Crowd, batch_spec, honest_crowd
 from fallow.rules.steward import events as t
 from fallow.rules.steward.check import Check, PolicyError, check_of, parse
 from fallow.rules.steward.checks.registry import CHECKS
+from fallow.rules.steward.snapshot import read_snapshot, write_snapshot
 
 
 @pytest.mark.parametrize("text", ["", "audit:", "none:", "zk", "zk:proof=1", "Audit", "audit;rate=1", "x" * 500])
@@ -36,3 +37,16 @@ def test_a_job_whose_check_is_unknown_ends_before_anything_is_spent() -> None:
     assert (ended.code, "zk" in ended.what) == ("E2001", True)
     assert not crowd.of(t.FindOffers)
     assert check_of(crowd.state.jobs[job]).name == ""
+
+
+def test_the_check_of_a_job_is_read_once_and_no_part_of_what_is_remembered() -> None:
+    crowd = Crowd(honest_crowd(3))
+    job = crowd.submit(batch_spec(verify="audit:quorum=3"))
+    crowd.run()
+    check = check_of(crowd.state.jobs[job])
+    assert check_of(crowd.state.jobs[job]) is check
+    state = read_snapshot(write_snapshot(crowd.state, 1)).state
+    assert state == crowd.state
+    again = check_of(state.jobs[job])
+    assert again is not check
+    assert again.least_seats() == check.least_seats() == 4

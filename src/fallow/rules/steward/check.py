@@ -165,9 +165,13 @@ def parse(text: str, *, in_links: bool = False) -> Check | PolicyError:
 
 
 def check_of(job: Job) -> Check:
-    """The check of a job's claims. A job whose check was refused has no claims."""
-    found = parse(job.spec.verify, in_links=market.in_links(job.spec))
-    return found if isinstance(found, Check) else _REFUSED
+    """The check of a job's claims, read once for as long as the job is in memory: it is asked for several times a turn,
+    and what it is read from does not change. A job whose check was refused has no claims."""
+    found = vars(job).get("check")
+    if found is None:
+        parsed = parse(job.spec.verify, in_links=market.in_links(job.spec))
+        found = vars(job)["check"] = parsed if isinstance(parsed, Check) else _REFUSED
+    return found
 
 
 class _Refused(Check):

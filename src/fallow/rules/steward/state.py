@@ -340,7 +340,7 @@ class ShapeState(Family):
     __slots__ = ()
 
 
-class Job(msgspec.Struct):
+class Job(msgspec.Struct, dict=True):
     """A job and all that belongs to it. `live` holds the seats that are neither closed nor dropped. `tasks` maps the
     ids of all tasks there were to their slots. `form` is what the job's form remembers, if it does; then `moved` says
     that a slot of its own moved since it last looked."""

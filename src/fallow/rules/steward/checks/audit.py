@@ -16,29 +16,26 @@ from fallow.rules.trust import Policy
 from fallow.wire.local import JobSpec
 
 
-class Audit(Check):
+class Audit(standing.ByPolicy):
     """A hidden sample of the claims is done again by other accounts."""
 
-    name = standing.AUDIT
+    name = "audit"
     draws = True
     compares = True
     proves = "of a claim that was drawn, that others computed the same; of the rest, that cheating was a risk"
     leaves_open = "a rare lie may have been paid; accounts of one owner may have agreed on one"
 
-    def __init__(self, policy: Policy = trust.DEFAULT) -> None:
-        self._policy = policy
-
     def parse(self, settings: str, *, in_links: bool) -> Check | PolicyError:
-        found = standing.read_settings(settings, in_links)
+        found = trust.parse_settings(settings, exact=in_links)
         return Audit(found) if isinstance(found, Policy) else PolicyError(found)
 
     def least_seats(self) -> int:
         """One more than agree, so that a dispute can be decided."""
-        return self._policy.quorum + 1
+        return self.policy.quorum + 1
 
     def executions_ppm(self, spec: JobSpec, accounts: int) -> int:
-        volume, check_ppm = shape_of(spec.work).volume(spec), market.check_ppm(spec, self._policy.links)
-        return trust.expected_executions_ppm(self._policy, volume.tasks, accounts, volume.forced, check_ppm)
+        volume, check_ppm = shape_of(spec.work).volume(spec), market.check_ppm(spec, self.policy.links)
+        return trust.expected_executions_ppm(self.policy, volume.tasks, accounts, volume.forced, check_ppm)
 
     def begin(self, turn: Turn, job: Job, seat: Seat, claim: Claim) -> None:
         if claim.slot is None:

@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
-from fallow.rules import market, trust
+from fallow.rules import trust
 from fallow.rules.steward import claims
+from fallow.rules.steward.check import Check, check_of
 from fallow.rules.steward.claims import Finding, claim_of
 from fallow.rules.steward.state import Claim, Job, Seat, State, Turn
 from fallow.rules.trust import Policy
 
-AUDIT = "audit"
 SAME = Finding("sampled", "what it found is what another had claimed")
 """Why an audit's claim is final."""
 _CLEARED = Finding("cleared", "its account passed other checks")
 _UNCHECKED = Finding("unchecked", "no other provider could check it")
 
 
-@lru_cache(64)
-def read_settings(settings: str, in_links: bool) -> Policy | str:
-    """`trust.parse_settings`, which is asked for with every claim."""
-    return trust.parse_settings(settings, exact=in_links)
+class ByPolicy(Check):
+    """A check that looks at as many claims of an account as its standing and the `policy` ask for."""
+
+    def __init__(self, policy: Policy = trust.DEFAULT) -> None:
+        self.policy = policy
 
 
 def policy_of(job: Job) -> Policy:
     """The settings of an audited job."""
-    found = read_settings(job.spec.verify.strip().partition(":")[2], market.in_links(job.spec))
-    assert isinstance(found, Policy), "refused when it was submitted"
-    return found
-
-
-def audited(job: Job) -> bool:
-    """Whether the job's claims are checked by audits."""
-    return job.spec.verify.strip().partition(":")[0] == AUDIT
+    check = check_of(job)
+    assert isinstance(check, ByPolicy), "only audits ask"
+    return check.policy
 
 
 def proven(state: State, job: Job, account: bytes) -> bool:
@@ -59,7 +53,7 @@ def passed(turn: Turn, account: bytes) -> None:
     for job_id, number in state.accounts.get(account, {}):
         job = state.jobs[job_id]
         seat = job.seats[number]
-        if not audited(job):
+        if not isinstance(check_of(job), ByPolicy):
             continue
         for claim in [claim for claim in seat.claims.values() if claim.provisional]:
             old = trust.clears(policy_of(job), standing.passed + 1 - claim.passed)
