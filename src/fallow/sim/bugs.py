@@ -23,6 +23,7 @@ from fallow.rules.escrow.facts import VoucherFacts
 from fallow.rules.escrow.rows import Book, Place
 from fallow.rules.membership import Presence, Roll
 from fallow.rules.provider import events, machine
+from fallow.rules.provider.state import LeaseEntry, ProviderState
 from fallow.rules.steward import claims, snapshot
 from fallow.rules.steward import events as t
 from fallow.rules.steward import machine as steward_machine
@@ -146,7 +147,7 @@ def _unobserved_is_dead() -> tuple[list[Patch], Spoil]:
 def _lower_voucher() -> tuple[list[Patch], Spoil]:
     right = machine.on_paid
 
-    def on_paid(lease: events.LeaseEntry, event: Any, redeem_ms: int) -> Any:
+    def on_paid(lease: LeaseEntry, event: Any, redeem_ms: int) -> Any:
         if lease.phase != "closed":
             lease.voucher_ucr = 0
         return right(lease, event, redeem_ms)
@@ -158,7 +159,7 @@ def _assigned_again() -> tuple[list[Patch], Spoil]:
     handlers = vars(machine)["_HANDLERS"]
     right = handlers[events.PeerAssigned]
 
-    def on_assigned(state: events.ProviderState, event: events.PeerAssigned) -> Any:
+    def on_assigned(state: ProviderState, event: events.PeerAssigned) -> Any:
         lease = state.leases.get(event.lease)
         if lease is not None and event.task in lease.tasks and lease.tasks[event.task].phase == "claimed":
             del lease.tasks[event.task]
@@ -171,7 +172,7 @@ def _claims_renumbered() -> tuple[list[Patch], Spoil]:
     handlers = vars(machine)["_HANDLERS"]
     right = handlers[events.ProviderRestarted]
 
-    def on_restarted(state: events.ProviderState, event: Any) -> Any:
+    def on_restarted(state: ProviderState, event: Any) -> Any:
         for lease in state.leases.values():
             lease.claims = 0
         return right(state, event)
@@ -275,7 +276,7 @@ def _voucher_forgotten() -> tuple[list[Patch], Spoil]:
     handlers = vars(machine)["_HANDLERS"]
     right = handlers[events.PeerPaid]
 
-    def on_paid(state: events.ProviderState, event: Any) -> Any:
+    def on_paid(state: ProviderState, event: Any) -> Any:
         """Says that it has the voucher, and writes nothing down."""
         before = state.changes
         try:

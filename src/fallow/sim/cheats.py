@@ -13,7 +13,7 @@ import msgspec
 from fallow.errors import FallowError
 from fallow.kinds.train.tasks import TrainParams, TrainRound
 from fallow.node.services import Services
-from fallow.rules.provider.events import ProviderState
+from fallow.rules.provider.state import ProviderState
 from fallow.sim import chain
 from fallow.sim.chain import digest
 from fallow.sim.work import honest_output, lane_value, wrong_output

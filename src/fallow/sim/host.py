@@ -24,7 +24,7 @@ from fallow.node.services import Services
 from fallow.node.steward.role import Steward
 from fallow.ports import Ledger
 from fallow.rules.idle import Reading
-from fallow.rules.provider.events import ProviderState
+from fallow.rules.provider.state import ProviderState
 from fallow.rules.steward.events import Timing
 from fallow.sim import blobs, event_log
 from fallow.sim.chain import content

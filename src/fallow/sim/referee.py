@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from fallow.rules import trust
 from fallow.rules.escrow import EscrowRow, Move, PendingRow, Place, faults, totals
-from fallow.rules.provider.events import ProviderState
+from fallow.rules.provider.state import ProviderState
 from fallow.rules.steward import events as t
 from fallow.sim.ledger import MemoryLedger
 from fallow.sim.work import honest_output

@@ -16,7 +16,7 @@ from tests.settlements import BooksAtHand
 from fallow.adapters.clock import SystemClock
 from fallow.node.provider.bank import Teller
 from fallow.ports import Patience, Settlement
-from fallow.rules.provider.events import CloseEscrow, LedgerClosed, LedgerRefused, Redeem
+from fallow.rules.provider.events import LedgerClosed, LedgerRefusedVoucher, RedeemVoucher, ReleaseEscrow
 from fallow.sim.ledger import MemoryLedger
 from fallow.units import UCR_PER_CR, NodeId
 from fallow.wire.documents import Voucher
@@ -64,7 +64,7 @@ async def test_an_escrow_that_was_closed_elsewhere_ends_the_lease(tmp_path: Path
         await buyer.open()
         await bank_of(buyer).close(buyer.lease)
         signed = buyer.services.identity.sign(Voucher(buyer.lease, 5), buyer.services.bank_account)
-        event = await buyer.seller.provider._teller._event(Redeem(buyer.lease, 5, signed))
+        event = await buyer.seller.provider._teller._event(RedeemVoucher(buyer.lease, 5, signed))
         assert isinstance(event, LedgerClosed)
 
 
@@ -72,8 +72,8 @@ async def test_a_voucher_that_the_bank_will_never_pay_is_told_to_the_machine(tmp
     async with market(tmp_path) as buyer:
         await buyer.open(cap_ucr=10)
         signed = buyer.services.identity.sign(Voucher(buyer.lease, 11), buyer.services.bank_account)
-        event = await buyer.seller.provider._teller._event(Redeem(buyer.lease, 11, signed))
-        assert isinstance(event, LedgerRefused)
+        event = await buyer.seller.provider._teller._event(RedeemVoucher(buyer.lease, 11, signed))
+        assert isinstance(event, LedgerRefusedVoucher)
         await buyer.seller.provider.tell(event)
         (leaving,) = await buyer.events(0, lambda _: True)
         assert isinstance(leaving.body, LeaseLeaving)
@@ -105,8 +105,8 @@ async def test_a_bank_that_is_away_is_asked_again(tmp_path: Path) -> None:
         (Refusal.TOO_MANY_PENDING, None, None),
         (Refusal.NO_ACCOUNT, None, None),
         (Refusal.ESCROW_CLOSED, LedgerClosed, LedgerClosed),
-        (Refusal.OVER_CAP, LedgerRefused, LedgerClosed),
-        (Refusal.NO_ESCROW, LedgerRefused, LedgerClosed),
+        (Refusal.OVER_CAP, LedgerRefusedVoucher, LedgerClosed),
+        (Refusal.NO_ESCROW, LedgerRefusedVoucher, LedgerClosed),
     ],
 )
 async def test_what_time_cures_is_asked_again_and_what_is_over_is_over(
@@ -116,8 +116,8 @@ async def test_what_time_cures_is_asked_again_and_what_is_over_is_over(
     bank.refusals = [refusal, refusal]
     services: Any = SimpleNamespace(settlement=lambda _: bank, clock=SystemClock())
     teller, lease = Teller(services, lambda _: asyncio.sleep(0)), lease_id(lease_of())
-    for work, kind in ((Redeem(lease, 5, voucher(lease_of(), 5)), redeeming), (CloseEscrow(lease), closing)):
+    for work, kind in ((RedeemVoucher(lease, 5, voucher(lease_of(), 5)), redeeming), (ReleaseEscrow(lease), closing)):
         event = await teller._event(work)
         assert (event and type(event)) is kind
-        if isinstance(event, LedgerRefused):
+        if isinstance(event, LedgerRefusedVoucher):
             assert event.reason == refusal.value.replace("_", " ")

@@ -17,7 +17,7 @@ from fallow.node.provider.feed import Feeds
 from fallow.node.provider.work import MAX_PREFETCHES, Bench, LeaseWork, checks_owner
 from fallow.node.router import Router
 from fallow.ports import WorkerLimits
-from fallow.rules.provider.events import StartTask, WorkerFailed, WorkerFinished
+from fallow.rules.provider.events import StartTask, WorkerFailedTask, WorkerFinished
 from fallow.units import GIB, MIB, BlobId
 from fallow.wire.claims import task_id
 from fallow.wire.messages import LogLine
@@ -133,7 +133,7 @@ async def test_a_missing_input_may_be_found_elsewhere(tmp_path: Path) -> None:
 async def test_an_input_larger_than_was_leased_is_refused(tmp_path: Path) -> None:
     async with rig(tmp_path, disk_bytes=1_000) as r:
         failed = await r.do("work", Part("model", r.source.blobs.put(bytes(1_001)), 1_001))
-        assert isinstance(failed, WorkerFailed)
+        assert isinstance(failed, WorkerFailedTask)
         assert failed.code == "E1604"
 
 

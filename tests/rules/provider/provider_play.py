@@ -9,6 +9,7 @@ import msgspec
 from fallow.rules.placement import Capacity
 from fallow.rules.provider import events as t
 from fallow.rules.provider.machine import outstanding, recover, transition
+from fallow.rules.provider.state import ProviderState
 from fallow.units import GIB
 from fallow.wire.claims import task_id
 from fallow.wire.documents import Lease, Order, Quote, Signed
@@ -24,8 +25,8 @@ START_MS = 1_000_000
 CARDS = (Gpu("g0", "card", 24 * GIB), Gpu("g1", "card", 8 * GIB))
 
 
-def terms(**changes: Any) -> t.Terms:
-    base = t.Terms(
+def terms(**changes: Any) -> t.ProviderTerms:
+    base = t.ProviderTerms(
         PROVIDER, NODE, BANK, Capacity(4_000, 8 * GIB, 100 * GIB, CARDS), "x86", {"echo": 1_000, "train": 500}
     )
     return msgspec.structs.replace(base, **changes)
@@ -63,7 +64,7 @@ class Play:
     """Drives the machine and keeps its log, dropping what changed nothing."""
 
     def __init__(self, **changes: Any) -> None:
-        self.state = t.ProviderState(terms(**changes))
+        self.state = ProviderState(terms(**changes))
         self.log: list[bytes] = []
         self.now_ms = START_MS
         self.emitted: list[t.EmitEvent | t.SignClaim] = []
@@ -83,10 +84,10 @@ class Play:
         self.now_ms += ms
         return self.put(t.ClockTicked)
 
-    def replayed(self) -> tuple[t.ProviderState, list[Any]]:
+    def replayed(self) -> tuple[ProviderState, list[Any]]:
         """What a new process makes of the log."""
         decoder = msgspec.msgpack.Decoder(t.ProviderEvent)
-        state = t.ProviderState(self.state.terms)
+        state = ProviderState(self.state.terms)
         return state, recover(state, [decoder.decode(event) for event in self.log])
 
     def quote(self, wanted: Order, caller: bytes = b"", signer: bytes = b"") -> Any:

@@ -3,6 +3,8 @@ exactly the state it came from."""
 
 from __future__ import annotations
 
+from typing import get_args
+
 import msgspec
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -24,12 +26,13 @@ from tests.rules.provider.provider_play import (
 from fallow.rules.provider import events as t
 from fallow.rules.provider.money import credit_ucr, unpaid_ucr
 from fallow.rules.provider.quotes import taken_shares
+from fallow.rules.provider.state import ProviderState
 from fallow.units import GIB, cost_ucr
 from fallow.wire.claims import task_id
 from fallow.wire.documents import Lease
 from fallow.wire.eip712 import hash_document
 
-POLICY = t.Policy(stake_ucr=10, credit_ucr=40, credit_percent=0, max_queued=3, max_attempts=2, keep_ms=30_000)
+POLICY = t.ProviderPolicy(stake_ucr=10, credit_ucr=40, credit_percent=0, max_queued=3, max_attempts=2, keep_ms=30_000)
 MAX_UNITS = 30
 nonces, numbers = st.integers(1, 40), st.integers(1, 6)
 units = st.sampled_from([10, 10, MAX_UNITS])
@@ -141,7 +144,7 @@ class ProviderMachine(RuleBasedStateMachine):
     def worker_fails(self, index: int, died: bool, retryable: bool) -> None:
         lease = self.play.state.leases.get(self.lease_id(index))
         if lease is not None:
-            self.put(t.WorkerFailed, self.lease_id(index), lease.running, "E1704", "gone", retryable, died)
+            self.put(t.WorkerFailedTask, self.lease_id(index), lease.running, "E1704", "gone", retryable, died)
 
     @precondition(lambda self: self.leases)
     @rule(index=st.integers(0, 9), first=st.integers(1, 30), count=st.integers(0, 5))
@@ -173,10 +176,10 @@ class ProviderMachine(RuleBasedStateMachine):
     @rule(refuses=st.booleans())
     def bank_does_what_is_outstanding(self, refuses: bool) -> None:
         for effect in self.play.outstanding():
-            if isinstance(effect, t.Redeem):
-                kind, rest = (t.LedgerRefused, "no") if refuses else (t.LedgerRedeemed, effect.cumulative_ucr)
+            if isinstance(effect, t.RedeemVoucher):
+                kind, rest = (t.LedgerRefusedVoucher, "no") if refuses else (t.LedgerRedeemed, effect.cumulative_ucr)
                 self.put(kind, effect.lease, rest)
-            elif isinstance(effect, t.CloseEscrow):
+            elif isinstance(effect, t.ReleaseEscrow):
                 lease = self.play.state.leases[effect.lease]
                 assert lease.redeemed_ucr == lease.voucher_ucr, "money is left behind"
                 self.put(t.LedgerClosed, effect.lease)
@@ -195,7 +198,7 @@ class ProviderMachine(RuleBasedStateMachine):
         state, emitted = self.play.replayed()
         assert state == self.play.state
         assert emitted == self.play.emitted
-        self.play.state = msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=t.ProviderState)
+        self.play.state = msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=ProviderState)
         assert self.play.state == state
         self.put(t.ProviderRestarted, terms(policy=POLICY))
 
@@ -248,3 +251,11 @@ def test_events_and_effects_survive_the_log() -> None:
     effects = play.assign(lease, spec(1)) + play.finish(lease, spec(1)) + play.put(t.OwnerReturned, "typing")
     decoder = msgspec.msgpack.Decoder(t.ProviderEffect)
     assert [decoder.decode(msgspec.msgpack.encode(effect)) for effect in effects] == effects
+
+
+def test_events_keep_the_names_that_logs_know_them_by() -> None:
+    assert {kind.__struct_config__.tag for kind in get_args(t.ProviderEvent)} == {
+        "ProviderRestarted", "PeerOrdered", "PeerProposedLease", "PeerAssigned", "PeerCancelled", "PeerPaid",
+        "PeerClosed", "LedgerOpened", "LedgerRedeemed", "LedgerClosed", "LedgerRefused", "LedgerStaked",
+        "WorkerFinished", "WorkerFailed", "LaneAnswered", "OwnerReturned", "OwnerLeft", "ClockTicked",
+    }  # fmt: skip

@@ -90,7 +90,7 @@ def test_a_round_that_keeps_more_than_was_leased_is_refused() -> None:
 
 
 def test_a_requester_cannot_fill_our_memory_with_tasks() -> None:
-    play = Play(policy=t.Policy(max_queued=2))
+    play = Play(policy=t.ProviderPolicy(max_queued=2))
     lease = play.open()
     for number in range(3):
         assert kinds(play.assign(lease, spec(number)))[0] == "ReplyOk"
@@ -115,21 +115,21 @@ def test_a_failed_task_may_be_assigned_again_only_when_it_may_succeed() -> None:
     play = Play()
     lease = play.open()
     play.assign(lease, spec(1))
-    (failed,) = play.put(t.WorkerFailed, lease, task_id(spec(1)), "E1704", "out of memory", True)
+    (failed,) = play.put(t.WorkerFailedTask, lease, task_id(spec(1)), "E1704", "out of memory", True)
     assert failed.body.retryable
     assert kinds(play.assign(lease, spec(1))) == ["ReplyOk", "StartTask"]
-    play.put(t.WorkerFailed, lease, task_id(spec(1)), "E1701", "not a model", False)
+    play.put(t.WorkerFailedTask, lease, task_id(spec(1)), "E1701", "not a model", False)
     assert kinds(play.assign(lease, spec(1))) == ["ReplyOk"]
 
 
 def test_a_worker_that_keeps_dying_is_given_up() -> None:
-    play = Play(policy=t.Policy(max_attempts=3))
+    play = Play(policy=t.ProviderPolicy(max_attempts=3))
     lease = play.open()
     play.assign(lease, spec(1))
     died = (lease, task_id(spec(1)), "E1704", "gone", True, True)
-    assert kinds(play.put(t.WorkerFailed, *died)) == ["StartTask"]
-    assert kinds(play.put(t.WorkerFailed, *died)) == ["StartTask"]
-    (gone,) = play.put(t.WorkerFailed, *died)
+    assert kinds(play.put(t.WorkerFailedTask, *died)) == ["StartTask"]
+    assert kinds(play.put(t.WorkerFailedTask, *died)) == ["StartTask"]
+    (gone,) = play.put(t.WorkerFailedTask, *died)
     assert gone.body == TaskFailed(task_id(spec(1)), "E1704", "the worker died 3 times", True)
 
 
@@ -187,7 +187,7 @@ def test_a_closed_lease_is_forgotten_after_a_while() -> None:
     play = Play()
     lease = play.open()
     play.put(t.LedgerClosed, lease)
-    play.later(t.Policy().keep_ms - 1)
+    play.later(t.ProviderPolicy().keep_ms - 1)
     assert lease in play.state.leases
     play.later(1)
     assert lease not in play.state.leases

@@ -9,7 +9,7 @@ from fallow.rules.provider import events as t
 from fallow.rules.provider.money import allowance_units
 from fallow.wire.messages import LeaseLeaving
 
-TIGHT = t.Policy(credit_ucr=15, credit_percent=0)
+TIGHT = t.ProviderPolicy(credit_ucr=15, credit_percent=0)
 
 
 def test_a_requester_that_never_opens_the_escrow_gets_no_work_and_blocks_nothing() -> None:
@@ -18,7 +18,7 @@ def test_a_requester_that_never_opens_the_escrow_gets_no_work_and_blocks_nothing
     play.assign(lease, spec(1))
     assert play.later(59_999) == []
     effects = play.later(1)
-    assert kinds(effects) == ["StopLease", "EmitEvent", "EmitEvent", "CloseEscrow"]
+    assert kinds(effects) == ["StopLease", "EmitEvent", "EmitEvent", "ReleaseEscrow"]
     assert effects[2].body == LeaseLeaving("the escrow was not opened in time")
     assert play.put(t.LedgerOpened, lease) == []
     play.put(t.LedgerClosed, lease)
@@ -53,12 +53,12 @@ def test_vouchers_are_redeemed_after_a_while_and_before_the_end() -> None:
     play.pay(lease, 50)
     assert play.outstanding() == []
     play.later(60_000)
-    assert play.outstanding() == [t.Redeem(lease, 50, SIGNED)]
+    assert play.outstanding() == [t.RedeemVoucher(lease, 50, SIGNED)]
     play.put(t.LedgerRedeemed, lease, 50)
     assert play.outstanding() == []
     play.now_ms = START_MS + 3_600_000 - 60_000
     play.pay(lease, 70)
-    assert play.outstanding() == [t.Redeem(lease, 70, SIGNED)]
+    assert play.outstanding() == [t.RedeemVoucher(lease, 70, SIGNED)]
 
 
 def test_closing_redeems_first_then_closes_then_forgets_the_tasks() -> None:
@@ -67,11 +67,11 @@ def test_closing_redeems_first_then_closes_then_forgets_the_tasks() -> None:
     play.assign(lease, spec(1))
     play.pay(lease, 50)
     effects = play.put(t.PeerClosed, ANNA_NODE, lease)
-    assert kinds(effects) == ["ReplyOk", "StopLease", "Redeem"]
-    assert play.put(t.LedgerRedeemed, lease, 50) == [t.CloseEscrow(lease)]
-    assert kinds(play.put(t.PeerClosed, ANNA_NODE, lease)) == ["ReplyOk", "CloseEscrow"]
+    assert kinds(effects) == ["ReplyOk", "StopLease", "RedeemVoucher"]
+    assert play.put(t.LedgerRedeemed, lease, 50) == [t.ReleaseEscrow(lease)]
+    assert kinds(play.put(t.PeerClosed, ANNA_NODE, lease)) == ["ReplyOk", "ReleaseEscrow"]
     play.put(t.LedgerClosed, lease)
-    assert kinds(play.put(t.PeerClosed, ANNA_NODE, lease)) == ["ReplyOk", "CloseEscrow"], "it may have opened late"
+    assert kinds(play.put(t.PeerClosed, ANNA_NODE, lease)) == ["ReplyOk", "ReleaseEscrow"], "it may have opened late"
     assert play.state.leases[lease].tasks == {}
     assert kinds(play.pay(lease, 60)) == ["ReplyFailure"]
 
@@ -81,14 +81,14 @@ def test_a_voucher_that_comes_while_closing_is_redeemed_too() -> None:
     lease = play.open()
     play.put(t.PeerClosed, ANNA_NODE, lease)
     play.pay(lease, 80)
-    assert play.outstanding() == [t.Redeem(lease, 80, SIGNED)]
+    assert play.outstanding() == [t.RedeemVoucher(lease, 80, SIGNED)]
 
 
 def test_a_bank_that_refuses_the_voucher_ends_the_work() -> None:
     play = Play()
     lease = play.open()
     play.pay(lease, 50)
-    assert kinds(play.put(t.LedgerRefused, lease, "closed")) == ["StopLease", "EmitEvent", "CloseEscrow"]
+    assert kinds(play.put(t.LedgerRefusedVoucher, lease, "closed")) == ["StopLease", "EmitEvent", "ReleaseEscrow"]
 
 
 @pytest.mark.parametrize(("paid_ucr", "waits_ms"), [(10, 5_000), (9, 60_000)])
@@ -101,7 +101,7 @@ def test_an_ended_lease_waits_for_money_that_may_still_come(paid_ucr: int, waits
     play.now_ms = START_MS + 3_600_000
     assert kinds(play.later(0)) == ["StopLease", "EmitEvent"]
     assert play.later(waits_ms - 1) == []
-    assert kinds(play.later(1)) == ["Redeem"]
+    assert kinds(play.later(1)) == ["RedeemVoucher"]
 
 
 def test_an_escrow_that_the_requester_closed_ends_the_work() -> None:

@@ -94,7 +94,7 @@ def test_the_price_rises_with_the_load_but_not_above_what_the_order_pays() -> No
 
 
 def test_free_stake_is_put_behind_a_quote_without_being_asked_for() -> None:
-    play = Play(policy=t.Policy(stake_ucr=70))
+    play = Play(policy=t.ProviderPolicy(stake_ucr=70))
     play.put(t.LedgerStaked, 100)
     assert play.quote(order(1)).quote.stake_ucr == 70
     assert play.quote(order(2)).quote.stake_ucr == 30
@@ -102,7 +102,7 @@ def test_free_stake_is_put_behind_a_quote_without_being_asked_for() -> None:
 
 
 def test_stake_is_not_promised_twice() -> None:
-    play = Play(policy=t.Policy(stake_ucr=0))
+    play = Play(policy=t.ProviderPolicy(stake_ucr=0))
     play.put(t.LedgerStaked, 100)
     assert play.quote(order(1, min_stake_ucr=60)).quote.stake_ucr == 60
     assert reasons(play.quote(order(2, min_stake_ucr=60))) == {"stake_ucr"}

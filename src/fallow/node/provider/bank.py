@@ -13,14 +13,14 @@ from fallow.node.services import Services
 from fallow.ports import Patience
 from fallow.rules.provider.events import (
     CheckEscrow,
-    CloseEscrow,
     LedgerClosed,
     LedgerOpened,
     LedgerRedeemed,
-    LedgerRefused,
+    LedgerRefusedVoucher,
     LedgerStaked,
     ProviderEvent,
-    Redeem,
+    RedeemVoucher,
+    ReleaseEscrow,
 )
 from fallow.units import parse_money
 from fallow.wire.ledger import Refusal
@@ -28,7 +28,7 @@ from fallow.wire.refusals import SettlementRefused, words
 
 log = structlog.get_logger()
 
-BankWork = CheckEscrow | Redeem | CloseEscrow
+BankWork = CheckEscrow | RedeemVoucher | ReleaseEscrow
 STAKE_EVERY_S = 30.0
 RETRY_S = 1.0
 PATIENCE = Patience(8.0, 4.0)
@@ -68,13 +68,13 @@ class Teller:
         match work:
             case CheckEscrow(lease):
                 return await self._look(lease)
-            case Redeem(lease, cumulative_ucr, voucher):
+            case RedeemVoucher(lease, cumulative_ucr, voucher):
                 try:
                     await self._bank.redeem(voucher)
                 except SettlementRefused as no:
                     return self._refused(lease, no, over=no.refusal is Refusal.ESCROW_CLOSED)
                 return LedgerRedeemed(self._s.clock.now_ms(), lease, cumulative_ucr)
-            case CloseEscrow(lease):
+            case ReleaseEscrow(lease):
                 try:
                     await self._bank.close(lease)
                 except SettlementRefused as no:
@@ -86,7 +86,11 @@ class Teller:
         if no.refusal in LATER:
             return None
         now_ms = self._s.clock.now_ms()
-        return LedgerClosed(now_ms, lease) if over else LedgerRefused(now_ms, lease, words(no.refusal, no.detail)[:200])
+        return (
+            LedgerClosed(now_ms, lease)
+            if over
+            else LedgerRefusedVoucher(now_ms, lease, words(no.refusal, no.detail)[:200])
+        )
 
     async def _look(self, lease: bytes) -> ProviderEvent | None:
         """None while the bank does not know the lease: the requester may still open it."""

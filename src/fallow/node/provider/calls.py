@@ -16,6 +16,7 @@ from fallow.node.provider.lanes import ProviderLanes
 from fallow.node.provider.work import LeaseWork
 from fallow.node.router import Caller, Router
 from fallow.rules.provider import events as t
+from fallow.rules.provider.state import LeaseEntry
 from fallow.rules.steward.checks.registry import PolicyError, parse
 from fallow.wire.certificates import check_certificate
 from fallow.wire.claims import task_id
@@ -154,7 +155,7 @@ class Calls:
                 task.cancel()
             lane.close()
 
-    async def _work(self, entry: t.LeaseEntry, lease: bytes) -> LeaseWork:
+    async def _work(self, entry: LeaseEntry, lease: bytes) -> LeaseWork:
         if entry.phase == "signed":
             self._p.start([t.CheckEscrow(lease)])
             await self._until(lease, lambda phase: phase != "signed", OPEN_WAIT_S, "The escrow is not open yet.")
@@ -175,7 +176,7 @@ class Calls:
             raise fail("E1102", f"a {type(document).__name__} where a {kind.__name__} was expected")
         return document, signer
 
-    def _lease(self, caller: Caller, lease: bytes) -> t.LeaseEntry:
+    def _lease(self, caller: Caller, lease: bytes) -> LeaseEntry:
         entry = self._p.state.leases.get(lease)
         if entry is None or entry.document.requester_node != caller.node:
             raise fail("E1204", "This provider has no such lease of yours.")

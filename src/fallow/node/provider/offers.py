@@ -13,8 +13,9 @@ from fallow.node.directory import publish
 from fallow.node.services import Services
 from fallow.rules.idle import IdleState, Reading, busy_because, decide, parse
 from fallow.rules.placement import capacity_of
-from fallow.rules.provider.events import OwnerLeft, OwnerReturned, ProviderEvent, ProviderState, Terms
+from fallow.rules.provider.events import OwnerLeft, OwnerReturned, ProviderEvent, ProviderTerms
 from fallow.rules.provider.quotes import free_now, free_stake_ucr, price_ucr
+from fallow.rules.provider.state import ProviderState
 from fallow.units import GIB, parse_size
 from fallow.wire.certificates import sign_offer
 from fallow.wire.messages import EXACT, Hardware, Offer, Rate
@@ -48,13 +49,13 @@ def threads_of(services: Services) -> int:
     return services.config.provider.threads or 1
 
 
-def terms_of(services: Services, sold: Hardware) -> Terms:
+def terms_of(services: Services, sold: Hardware) -> ProviderTerms:
     """The machine's terms: who we are, what we sell, at which least prices. Kinds whose packages are missing are left
     out, so that nobody is sent away late."""
     can_do = services.machine.can_do
     prices = {kind: price for kind, price in services.config.provider.prices.items() if can_do(kind)}
     me = services.identity
-    return Terms(
+    return ProviderTerms(
         me.account, me.node, services.bank_account, capacity_of(sold), sold.numerics, prices, exact=sold.exact == EXACT
     )  # fmt: skip
 

@@ -22,6 +22,7 @@ from fallow.node.services import Services
 from fallow.ports import Runner, WorkerLimits
 from fallow.rules.provider import events as t
 from fallow.rules.provider.machine import outstanding, recover, transition
+from fallow.rules.provider.state import ProviderState
 from fallow.wire.codec import recall
 from fallow.wire.messages import EXACT
 
@@ -34,7 +35,7 @@ BATCH = 256
 TICK_S = 1.0
 
 _encoder = msgspec.msgpack.Encoder()
-_SAVED = tuple[int, t.ProviderState]
+_SAVED = tuple[int, ProviderState]
 _Item = tuple[t.ProviderEvent, "asyncio.Future[list[t.ProviderEffect]]"]
 
 
@@ -46,7 +47,7 @@ class Provider:
         self.services = services
         self._sold = sold_hardware(services)
         self._terms = terms_of(services, self._sold)
-        self.state = t.ProviderState(self._terms)
+        self.state = ProviderState(self._terms)
         self.feeds = Feeds(services)
         self.ready = asyncio.Event()
         self._teller = Teller(services, self.tell)
@@ -198,7 +199,7 @@ class Provider:
                 case t.StopLease(lease):
                     if lease in self._works:
                         self.spawn(self._works[lease].stop(), "stop lease")
-                case t.CheckEscrow() | t.Redeem() | t.CloseEscrow() if self._bench is not None:
+                case t.CheckEscrow() | t.RedeemVoucher() | t.ReleaseEscrow() if self._bench is not None:
                     self._teller.start(self._bench.group, effect)
                 case _:
                     continue

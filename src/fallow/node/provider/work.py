@@ -22,7 +22,7 @@ from fallow.node.folders import materialize
 from fallow.node.provider.feed import Feeds
 from fallow.node.services import Services
 from fallow.ports import Worker, WorkerLimits
-from fallow.rules.provider.events import ProviderEvent, StartTask, WorkerFailed, WorkerFinished
+from fallow.rules.provider.events import ProviderEvent, StartTask, WorkerFailedTask, WorkerFinished
 from fallow.units import BlobId
 from fallow.wire.messages import LogLine, NodeAddress, Progress
 from fallow.wire.tasks import Part, TaskOutput
@@ -33,11 +33,11 @@ from fallow.wire.worker import (
     LaneAnswers,
     RunTask,
     WorkerDone,
+    WorkerFailed,
     WorkerLog,
     WorkerProgress,
     WorkerReady,
 )
-from fallow.wire.worker import WorkerFailed as SaidFailed
 
 log = structlog.get_logger()
 
@@ -88,7 +88,7 @@ class LeaseWork:
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
         self._prefetches: set[asyncio.Task[None]] = set()
         self._one_at_a_time = asyncio.Lock()
-        self._answer: asyncio.Future[WorkerDone | SaidFailed] | None = None
+        self._answer: asyncio.Future[WorkerDone | WorkerFailed] | None = None
         self._current = bytes(32)
         self._keeper: asyncio.Task[None] | None = None
         self._started: asyncio.Future[Worker] | None = None
@@ -137,16 +137,16 @@ class LeaseWork:
             event: ProviderEvent = WorkerFinished(now_ms(), lease, task, output, metrics)
         except _Died as death:
             ours = str(death).startswith(("killed by", "exited with", "stopped"))
-            event = WorkerFailed(now_ms(), lease, task, "E1704", f"The worker died: {death}.", True, died=ours)
+            event = WorkerFailedTask(now_ms(), lease, task, "E1704", f"The worker died: {death}.", True, died=ours)
         except FallowError as error:
             # a source that lied is no fault of the task: another provider may find a better one
             again = error.retryable or isinstance(error, PeerFault)
-            event = WorkerFailed(now_ms(), lease, task, error.code, error.what, again)
+            event = WorkerFailedTask(now_ms(), lease, task, error.code, error.what, again)
         except _SaidNo as no:
-            event = WorkerFailed(now_ms(), lease, task, no.said.code, no.said.what, no.said.retryable)
+            event = WorkerFailedTask(now_ms(), lease, task, no.said.code, no.said.what, no.said.retryable)
         except Exception as error:  # the task boundary: our bug fails this task only
             log.error("task failed", lease=lease.hex()[:12], exc_info=error)
-            event = WorkerFailed(now_ms(), lease, task, "E9001", "The provider had an error of its own.", True)
+            event = WorkerFailedTask(now_ms(), lease, task, "E9001", "The provider had an error of its own.", True)
         self._tasks.pop(task, None)  # the machine may want it started again at once
         await self._b.tell(event)
 
@@ -187,7 +187,7 @@ class LeaseWork:
             raise
         finally:
             self._answer, self._current = None, bytes(32)
-        if isinstance(said, SaidFailed):
+        if isinstance(said, WorkerFailed):
             raise _SaidNo(said)
         return said
 
@@ -349,7 +349,7 @@ class LeaseWork:
                 self._b.feeds.passing(self.lease, Progress(task, done, total, note))
             case WorkerLog(task, text):
                 self._line(LogLine(task, text))
-            case WorkerDone(task) | SaidFailed(task) if task == self._current and self._answer is not None:
+            case WorkerDone(task) | WorkerFailed(task) if task == self._current and self._answer is not None:
                 if not self._answer.done():
                     self._answer.set_result(message)
             case _:
@@ -371,7 +371,7 @@ class LeaseWork:
 class _SaidNo(Exception):
     """The worker said that the task failed."""
 
-    def __init__(self, said: SaidFailed) -> None:
+    def __init__(self, said: WorkerFailed) -> None:
         super().__init__(said.what)
         self.said = said
 

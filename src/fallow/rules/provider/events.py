@@ -1,16 +1,16 @@
-"""What goes into the provider's machine, what comes out, and what it remembers.
+"""What goes into the provider's machine, and what comes out.
 
 Events are past facts, prefixed by who says so: `Peer*` (a requester's node; whatever it signed has been checked, and
 who signed it is in `signer`), `Ledger*` (the bank), `Worker*` and `Lane*` (our own processes), `Owner*`, `Clock*`.
 Effects are imperatives and idempotent. All are msgspec structs, since events are written to the log before their
-effects run.
+effects run. A `tag` is the name by which an event stands in logs that were written before it was called otherwise.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from fallow.rules.placement import Capacity, Share
+from fallow.rules.placement import Capacity
 from fallow.units import MS_PER_S
 from fallow.wire.documents import ClaimRoot, Lease, Order, Quote, Signed
 from fallow.wire.messages import LeaseLeaving, NodeAddress, Shortfall, TaskFailed
@@ -19,7 +19,7 @@ from fallow.wire.tasks import TaskOutput, TaskSpec
 HOUR_MS = 3_600 * MS_PER_S
 
 
-class Policy(msgspec.Struct, frozen=True, array_like=True):
+class ProviderPolicy(msgspec.Struct, frozen=True, array_like=True):
     """The numbers behind the provider's rules; all bound what a peer can make it hold, do, or do unpaid."""
 
     quote_ms: int = 20 * MS_PER_S
@@ -51,7 +51,7 @@ class Policy(msgspec.Struct, frozen=True, array_like=True):
     max_attempts: int = 5
 
 
-class Terms(msgspec.Struct, frozen=True, array_like=True):
+class ProviderTerms(msgspec.Struct, frozen=True, array_like=True):
     """Who the provider is and what its owner sells. `rates` is the least price per 1,000 units, by kind of work;
     `exact` whether the machine has reproduced the vectors of exact arithmetic."""
 
@@ -61,7 +61,7 @@ class Terms(msgspec.Struct, frozen=True, array_like=True):
     capacity: Capacity
     numerics: str
     rates: dict[str, int]
-    policy: Policy = Policy()
+    policy: ProviderPolicy = ProviderPolicy()
     exact: bool = False
 
 
@@ -77,7 +77,7 @@ class Event(msgspec.Struct, frozen=True, tag=True, array_like=True):
 class ProviderRestarted(Event, frozen=True):
     """The process began, the first time or again, under these terms. No worker of before is alive."""
 
-    terms: Terms
+    terms: ProviderTerms
 
 
 class PeerOrdered(Event, frozen=True):
@@ -151,7 +151,7 @@ class LedgerClosed(Event, frozen=True):
     lease: bytes
 
 
-class LedgerRefused(Event, frozen=True):
+class LedgerRefusedVoucher(Event, frozen=True, tag="LedgerRefused"):
     """The bank will not redeem what we hold under the lease, now or later."""
 
     lease: bytes
@@ -173,7 +173,7 @@ class WorkerFinished(Event, frozen=True):
     metrics: dict[str, int]
 
 
-class WorkerFailed(Event, frozen=True):
+class WorkerFailedTask(Event, frozen=True, tag="WorkerFailed"):
     """The task ended without output; `died` when it took its process with it."""
 
     lease: bytes
@@ -210,8 +210,8 @@ class ClockTicked(Event, frozen=True):
 
 ProviderEvent = (
     ProviderRestarted | PeerOrdered | PeerProposedLease | PeerAssigned | PeerCancelled | PeerPaid | PeerClosed
-    | LedgerOpened | LedgerRedeemed | LedgerClosed | LedgerRefused | LedgerStaked | WorkerFinished | WorkerFailed
-    | LaneAnswered | OwnerReturned | OwnerLeft | ClockTicked
+    | LedgerOpened | LedgerRedeemed | LedgerClosed | LedgerRefusedVoucher | LedgerStaked | WorkerFinished
+    | WorkerFailedTask | LaneAnswered | OwnerReturned | OwnerLeft | ClockTicked
 )  # fmt: skip
 
 
@@ -302,15 +302,15 @@ class SignClaim(Effect, frozen=True):
     first: int = 0
 
 
-class Redeem(Effect, frozen=True):
-    """Bring the voucher to the bank; -> LedgerRedeemed or LedgerRefused."""
+class RedeemVoucher(Effect, frozen=True):
+    """Bring the voucher to the bank; -> LedgerRedeemed or LedgerRefusedVoucher."""
 
     lease: bytes
     cumulative_ucr: int
     voucher: Signed
 
 
-class CloseEscrow(Effect, frozen=True):
+class ReleaseEscrow(Effect, frozen=True):
     """Close the escrow at the bank; -> LedgerClosed."""
 
     lease: bytes
@@ -318,69 +318,6 @@ class CloseEscrow(Effect, frozen=True):
 
 ProviderEffect = (
     ReplyQuote | ReplyDeclined | CountersignLease | ReplyOk | ReplyFailure | CheckEscrow | StartTask | StopTask
-    | StopLease | EmitEvent | SignClaim | Redeem | CloseEscrow
+    | StopLease | EmitEvent | SignClaim | RedeemVoucher | ReleaseEscrow
 )  # fmt: skip
 Replies = (ReplyQuote, ReplyDeclined, CountersignLease, ReplyOk, ReplyFailure)
-
-
-# state ----------------------------------------------------------------------------------------------------------------
-
-
-class Reservation(msgspec.Struct, array_like=True):
-    """Resources held for a quote until it expires or becomes a lease."""
-
-    order: Order
-    quote: Quote
-    quote_hash: bytes
-    share: Share
-
-
-class TaskEntry(msgspec.Struct, array_like=True):
-    """`phase` is "queued", "running", "claimed", "failed" (may be assigned again) or "ended" (may not). `spec` is
-    dropped when the task ends."""
-
-    phase: str
-    units: int
-    spec: TaskSpec | None
-    sources: tuple[NodeAddress, ...] = ()
-    attempts: int = 0
-
-
-class LeaseEntry(msgspec.Struct, array_like=True):
-    """`phase` is "signed" (escrow not seen open yet), "open", "leaving" (no more work; claims may still be paid),
-    "closing" (redeem, then close the escrow) or "closed". `until_ms` is when "signed" and "leaving" give up waiting,
-    or when "closed" is forgotten."""
-
-    document: Lease
-    order: Order
-    quote: Quote
-    signed: Signed
-    share: Share
-    phase: str
-    until_ms: int
-    left_ms: int = 0
-    sequence: int = 0
-    claims: int = 0
-    claimed_units: int = 0
-    promised_units: int = 0
-    voucher: Signed | None = None
-    voucher_ucr: int = 0
-    redeemed_ucr: int = 0
-    redeem_ms: int = 0
-    tasks: dict[bytes, TaskEntry] = {}
-    queue: list[bytes] = []
-    running: bytes = b""
-    lane_next: int = 1
-
-
-class ProviderState(msgspec.Struct, array_like=True):
-    """Everything that a restart must not lose. `changes` counts up with every change, so that an event that changed
-    nothing need not be kept."""
-
-    terms: Terms
-    owner: str = ""
-    """Why the machine is not idle; "" when it is."""
-    stake_ucr: int = 0
-    reservations: dict[bytes, Reservation] = {}
-    leases: dict[bytes, LeaseEntry] = {}
-    changes: int = 0

@@ -16,6 +16,7 @@ from fallow.kinds.registry import KINDS
 from fallow.rules.provider import events as t
 from fallow.rules.provider.money import bank_work, covered, may_start, on_paid, settling, unpaid_ucr
 from fallow.rules.provider.quotes import on_ordered, on_proposed
+from fallow.rules.provider.state import LeaseEntry, ProviderState, TaskEntry
 from fallow.wire.claims import merkle_root, output_hash, task_leaf
 from fallow.wire.documents import ClaimRoot
 from fallow.wire.messages import LeaseLeaving, TaskFailed
@@ -24,14 +25,14 @@ Effects = list[t.ProviderEffect]
 UNKNOWN = t.ReplyFailure("E1204", "this provider has no such lease of yours")
 
 
-def transition(state: t.ProviderState, event: t.ProviderEvent) -> Effects:
+def transition(state: ProviderState, event: t.ProviderEvent) -> Effects:
     """Take one event. Never raises for anything that a peer, the bank or a worker may say."""
     effects = _advance(state, event.at_ms)
     effects += _HANDLERS[type(event)](state, event)
     return effects
 
 
-def recover(state: t.ProviderState, events: Iterable[t.ProviderEvent]) -> Effects:
+def recover(state: ProviderState, events: Iterable[t.ProviderEvent]) -> Effects:
     """Replay the log onto `state` (an older snapshot, or a fresh state); -> the durable events and claims to append
     again, of which all but the last few are there already."""
     found: Effects = []
@@ -40,7 +41,7 @@ def recover(state: t.ProviderState, events: Iterable[t.ProviderEvent]) -> Effect
     return found
 
 
-def outstanding(state: t.ProviderState, now_ms: int) -> Effects:
+def outstanding(state: ProviderState, now_ms: int) -> Effects:
     """What must be under way now, to be run after a restart and every second or so; repeating it is harmless."""
     effects: Effects = []
     for lease_id, lease in state.leases.items():
@@ -54,7 +55,7 @@ def outstanding(state: t.ProviderState, now_ms: int) -> Effects:
 # time -----------------------------------------------------------------------------------------------------------------
 
 
-def _advance(state: t.ProviderState, now_ms: int) -> Effects:
+def _advance(state: ProviderState, now_ms: int) -> Effects:
     """Whatever the passing of time alone does. Runs before every event, so that no deadline depends on ticks."""
     for order in [o for o, r in state.reservations.items() if r.quote.expires_ms <= now_ms]:
         del state.reservations[order]
@@ -74,18 +75,18 @@ def _advance(state: t.ProviderState, now_ms: int) -> Effects:
     return effects
 
 
-def _nothing_more_to_come(state: t.ProviderState, lease: t.LeaseEntry, now_ms: int) -> bool:
+def _nothing_more_to_come(state: ProviderState, lease: LeaseEntry, now_ms: int) -> bool:
     """Whether a lease under which no work is done can be closed: it is paid in full, or waited long enough."""
     if lease.until_ms <= now_ms:
         return True
     return now_ms >= lease.left_ms + state.terms.policy.settle_ms and unpaid_ucr(lease) == 0
 
 
-def _on_tick(_state: t.ProviderState, _event: t.ClockTicked) -> Effects:
+def _on_tick(_state: ProviderState, _event: t.ClockTicked) -> Effects:
     return []
 
 
-def _on_restarted(state: t.ProviderState, event: t.ProviderRestarted) -> Effects:
+def _on_restarted(state: ProviderState, event: t.ProviderRestarted) -> Effects:
     """Workers are gone: what ran is run again, ahead of what waited, unless it keeps taking the process with it."""
     state.terms, state.owner = event.terms, ""
     state.changes += 1
@@ -98,7 +99,7 @@ def _on_restarted(state: t.ProviderState, event: t.ProviderRestarted) -> Effects
 # the owner ------------------------------------------------------------------------------------------------------------
 
 
-def _on_owner_returned(state: t.ProviderState, event: t.OwnerReturned) -> Effects:
+def _on_owner_returned(state: ProviderState, event: t.OwnerReturned) -> Effects:
     """The owner comes first: no quote is kept, no work goes on; what was claimed can still be paid."""
     state.owner = event.reason or "the owner is active"
     state.reservations.clear()
@@ -110,7 +111,7 @@ def _on_owner_returned(state: t.ProviderState, event: t.OwnerReturned) -> Effect
     return effects
 
 
-def _on_owner_left(state: t.ProviderState, _event: t.OwnerLeft) -> Effects:
+def _on_owner_left(state: ProviderState, _event: t.OwnerLeft) -> Effects:
     if state.owner:
         state.owner = ""
         state.changes += 1
@@ -120,7 +121,7 @@ def _on_owner_left(state: t.ProviderState, _event: t.OwnerLeft) -> Effects:
 # tasks ----------------------------------------------------------------------------------------------------------------
 
 
-def _on_assigned(state: t.ProviderState, event: t.PeerAssigned) -> Effects:
+def _on_assigned(state: ProviderState, event: t.PeerAssigned) -> Effects:
     """Queue a task and start it if nothing else runs. A task that is known is not started again, except one that failed
     here for reasons of this machine."""
     lease = _lease_of(state, event.lease, event.caller)
@@ -132,7 +133,7 @@ def _on_assigned(state: t.ProviderState, event: t.PeerAssigned) -> Effects:
     refusal = _refusal(state, lease, event)
     if refusal is not None:
         return [refusal]
-    lease.tasks[event.task] = t.TaskEntry("queued", event.spec.units, event.spec, event.sources)
+    lease.tasks[event.task] = TaskEntry("queued", event.spec.units, event.spec, event.sources)
     lease.queue.append(event.task)
     lease.promised_units += event.spec.units
     state.changes += 1
@@ -140,7 +141,7 @@ def _on_assigned(state: t.ProviderState, event: t.PeerAssigned) -> Effects:
     return [t.ReplyOk(), *check, *_start_next(state, event.lease, lease)]
 
 
-def _refusal(state: t.ProviderState, lease: t.LeaseEntry, event: t.PeerAssigned) -> t.ReplyFailure | None:
+def _refusal(state: ProviderState, lease: LeaseEntry, event: t.PeerAssigned) -> t.ReplyFailure | None:
     policy, spec = state.terms.policy, event.spec
     if lease.phase not in ("signed", "open"):
         return t.ReplyFailure("E1206", state.owner or "no more work is done under this lease")
@@ -160,7 +161,7 @@ def _refusal(state: t.ProviderState, lease: t.LeaseEntry, event: t.PeerAssigned)
     return None
 
 
-def _on_cancelled(state: t.ProviderState, event: t.PeerCancelled) -> Effects:
+def _on_cancelled(state: ProviderState, event: t.PeerCancelled) -> Effects:
     lease = _lease_of(state, event.lease, event.caller)
     if lease is None:
         return [UNKNOWN]
@@ -173,7 +174,7 @@ def _on_cancelled(state: t.ProviderState, event: t.PeerCancelled) -> Effects:
     return [t.ReplyOk(), *stop, *ended, *_start_next(state, event.lease, lease)]
 
 
-def _on_finished(state: t.ProviderState, event: t.WorkerFinished) -> Effects:
+def _on_finished(state: ProviderState, event: t.WorkerFinished) -> Effects:
     """Claim the running task. Anything else is a late answer to a task that was stopped, and is dropped."""
     lease = state.leases.get(event.lease)
     entry = lease.tasks.get(event.task) if lease else None
@@ -186,7 +187,7 @@ def _on_finished(state: t.ProviderState, event: t.WorkerFinished) -> Effects:
     return [signed, *_start_next(state, event.lease, lease)]
 
 
-def _on_failed(state: t.ProviderState, event: t.WorkerFailed) -> Effects:
+def _on_failed(state: ProviderState, event: t.WorkerFailedTask) -> Effects:
     lease = state.leases.get(event.lease)
     if lease is None or lease.running != event.task or event.task not in lease.tasks:
         return []
@@ -197,7 +198,7 @@ def _on_failed(state: t.ProviderState, event: t.WorkerFailed) -> Effects:
     return [*ended, *_start_next(state, event.lease, lease)]
 
 
-def _on_lane_answered(state: t.ProviderState, event: t.LaneAnswered) -> Effects:
+def _on_lane_answered(state: ProviderState, event: t.LaneAnswered) -> Effects:
     """Claim a batch. A number below `lane_next` was claimed before, by this process or the one before it."""
     lease = state.leases.get(event.lease)
     if lease is None or lease.phase not in ("open", "leaving") or event.first < lease.lane_next or event.count < 1:
@@ -209,7 +210,7 @@ def _on_lane_answered(state: t.ProviderState, event: t.LaneAnswered) -> Effects:
 
 
 def _next_claim(
-    state: t.ProviderState, lease_id: bytes, lease: t.LeaseEntry, root: bytes, weight: tuple[int, int]
+    state: ProviderState, lease_id: bytes, lease: LeaseEntry, root: bytes, weight: tuple[int, int]
 ) -> ClaimRoot:
     """Number the claim and its event; `weight` is (leaves, units)."""
     lease.claims += 1
@@ -219,7 +220,7 @@ def _next_claim(
     return ClaimRoot(lease=lease_id, sequence=lease.claims, root=root, count=weight[0], units=weight[1])
 
 
-def _start_next(state: t.ProviderState, lease_id: bytes, lease: t.LeaseEntry) -> Effects:
+def _start_next(state: ProviderState, lease_id: bytes, lease: LeaseEntry) -> Effects:
     """Start the first waiting task, if the escrow is open, the credit lasts, and nothing runs."""
     if lease.running or not lease.queue or not may_start(state, lease):
         return []
@@ -231,7 +232,7 @@ def _start_next(state: t.ProviderState, lease_id: bytes, lease: t.LeaseEntry) ->
     return [t.StartTask(lease_id, task, entry.spec, entry.sources)]
 
 
-def _run_again(state: t.ProviderState, lease_id: bytes, lease: t.LeaseEntry, now_ms: int) -> Effects:
+def _run_again(state: ProviderState, lease_id: bytes, lease: LeaseEntry, now_ms: int) -> Effects:
     """The running task lost its worker: put it in front of the queue, or give up after too many tries."""
     entry = lease.tasks.get(lease.running)
     if entry is None:
@@ -247,7 +248,7 @@ def _run_again(state: t.ProviderState, lease_id: bytes, lease: t.LeaseEntry, now
     return _start_next(state, lease_id, lease)
 
 
-def _end_task(state: t.ProviderState, lease_id: bytes, lease: t.LeaseEntry, failed: TaskFailed, now_ms: int) -> Effects:
+def _end_task(state: ProviderState, lease_id: bytes, lease: LeaseEntry, failed: TaskFailed, now_ms: int) -> Effects:
     """Note that a waiting or running task will give no output, and tell the requester."""
     entry = lease.tasks[failed.task]
     entry.phase, entry.spec, entry.sources = ("failed" if failed.retryable else "ended"), None, ()
@@ -260,7 +261,7 @@ def _end_task(state: t.ProviderState, lease_id: bytes, lease: t.LeaseEntry, fail
 
 
 def _emit(
-    state: t.ProviderState, lease_id: bytes, lease: t.LeaseEntry, body: TaskFailed | LeaseLeaving, now_ms: int
+    state: ProviderState, lease_id: bytes, lease: LeaseEntry, body: TaskFailed | LeaseLeaving, now_ms: int
 ) -> t.EmitEvent:
     lease.sequence += 1
     state.changes += 1
@@ -270,7 +271,7 @@ def _emit(
 # leases and money -----------------------------------------------------------------------------------------------------
 
 
-def _on_paid(state: t.ProviderState, event: t.PeerPaid) -> Effects:
+def _on_paid(state: ProviderState, event: t.PeerPaid) -> Effects:
     lease = _lease_of(state, event.lease, event.caller)
     if lease is None:
         return [UNKNOWN]
@@ -281,20 +282,20 @@ def _on_paid(state: t.ProviderState, event: t.PeerPaid) -> Effects:
     return effects
 
 
-def _on_peer_closed(state: t.ProviderState, event: t.PeerClosed) -> Effects:
+def _on_peer_closed(state: ProviderState, event: t.PeerClosed) -> Effects:
     """Stop at once and settle. The requester gets its answer when the escrow is closed."""
     lease = _lease_of(state, event.lease, event.caller)
     if lease is None:
         return [UNKNOWN]
     if lease.phase == "closed":
         # Given up before the escrow was there, and opened late: asked again, or the money stays locked until the term.
-        return [t.ReplyOk(), t.CloseEscrow(event.lease)]
+        return [t.ReplyOk(), t.ReleaseEscrow(event.lease)]
     if lease.phase == "closing":
         return [t.ReplyOk(), *settling(event.lease, lease)]
     return [t.ReplyOk(), t.StopLease(event.lease), *_close(state, event.lease, lease)]
 
 
-def _on_opened(state: t.ProviderState, event: t.LedgerOpened) -> Effects:
+def _on_opened(state: ProviderState, event: t.LedgerOpened) -> Effects:
     lease = state.leases.get(event.lease)
     if lease is None or lease.phase != "signed":
         return []
@@ -303,7 +304,7 @@ def _on_opened(state: t.ProviderState, event: t.LedgerOpened) -> Effects:
     return _start_next(state, event.lease, lease)
 
 
-def _on_redeemed(state: t.ProviderState, event: t.LedgerRedeemed) -> Effects:
+def _on_redeemed(state: ProviderState, event: t.LedgerRedeemed) -> Effects:
     lease = state.leases.get(event.lease)
     if lease is None or event.cumulative_ucr <= lease.redeemed_ucr:
         return []
@@ -313,7 +314,7 @@ def _on_redeemed(state: t.ProviderState, event: t.LedgerRedeemed) -> Effects:
     return settling(event.lease, lease)
 
 
-def _on_refused(state: t.ProviderState, event: t.LedgerRefused) -> Effects:
+def _on_refused(state: ProviderState, event: t.LedgerRefusedVoucher) -> Effects:
     """Our voucher buys nothing at the bank: there is no money left to work for."""
     lease = state.leases.get(event.lease)
     if lease is None or lease.phase == "closed":
@@ -324,7 +325,7 @@ def _on_refused(state: t.ProviderState, event: t.LedgerRefused) -> Effects:
     return [*leaving, *_close(state, event.lease, lease)]
 
 
-def _on_ledger_closed(state: t.ProviderState, event: t.LedgerClosed) -> Effects:
+def _on_ledger_closed(state: ProviderState, event: t.LedgerClosed) -> Effects:
     lease = state.leases.get(event.lease)
     if lease is None or lease.phase == "closed":
         return []
@@ -335,14 +336,14 @@ def _on_ledger_closed(state: t.ProviderState, event: t.LedgerClosed) -> Effects:
     return effects
 
 
-def _on_staked(state: t.ProviderState, event: t.LedgerStaked) -> Effects:
+def _on_staked(state: ProviderState, event: t.LedgerStaked) -> Effects:
     if state.stake_ucr != event.stake_ucr:
         state.stake_ucr = event.stake_ucr
         state.changes += 1
     return []
 
 
-def _leave(state: t.ProviderState, lease_id: bytes, reason: str, now_ms: int) -> Effects:
+def _leave(state: ProviderState, lease_id: bytes, reason: str, now_ms: int) -> Effects:
     """Stop working under a lease that still worked: fail what is unfinished, tell the requester, wait for money."""
     lease = state.leases[lease_id]
     if lease.phase not in ("signed", "open"):
@@ -358,7 +359,7 @@ def _leave(state: t.ProviderState, lease_id: bytes, reason: str, now_ms: int) ->
     return effects
 
 
-def _close(state: t.ProviderState, lease_id: bytes, lease: t.LeaseEntry) -> Effects:
+def _close(state: ProviderState, lease_id: bytes, lease: LeaseEntry) -> Effects:
     lease.phase, lease.queue, lease.running = "closing", [], b""
     for entry in lease.tasks.values():
         if entry.phase in ("queued", "running"):
@@ -367,13 +368,13 @@ def _close(state: t.ProviderState, lease_id: bytes, lease: t.LeaseEntry) -> Effe
     return settling(lease_id, lease)
 
 
-def _lease_of(state: t.ProviderState, lease_id: bytes, caller: bytes) -> t.LeaseEntry | None:
+def _lease_of(state: ProviderState, lease_id: bytes, caller: bytes) -> LeaseEntry | None:
     """The lease, for its requester's node only: anybody else learns not even that it exists."""
     lease = state.leases.get(lease_id)
     return lease if lease is not None and lease.document.requester_node == caller else None
 
 
-_HANDLERS: dict[type[t.ProviderEvent], Callable[[t.ProviderState, Any], Effects]] = {
+_HANDLERS: dict[type[t.ProviderEvent], Callable[[ProviderState, Any], Effects]] = {
     t.ProviderRestarted: _on_restarted,
     t.PeerOrdered: on_ordered,
     t.PeerProposedLease: on_proposed,
@@ -383,11 +384,11 @@ _HANDLERS: dict[type[t.ProviderEvent], Callable[[t.ProviderState, Any], Effects]
     t.PeerClosed: _on_peer_closed,
     t.LedgerOpened: _on_opened,
     t.LedgerRedeemed: _on_redeemed,
-    t.LedgerRefused: _on_refused,
+    t.LedgerRefusedVoucher: _on_refused,
     t.LedgerClosed: _on_ledger_closed,
     t.LedgerStaked: _on_staked,
     t.WorkerFinished: _on_finished,
-    t.WorkerFailed: _on_failed,
+    t.WorkerFailedTask: _on_failed,
     t.LaneAnswered: _on_lane_answered,
     t.OwnerReturned: _on_owner_returned,
     t.OwnerLeft: _on_owner_left,

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 from fallow.rules.provider.events import (
     CheckEscrow,
-    CloseEscrow,
-    LeaseEntry,
     PeerPaid,
     ProviderEffect,
-    ProviderState,
-    Redeem,
+    RedeemVoucher,
+    ReleaseEscrow,
     ReplyFailure,
     ReplyOk,
 )
+from fallow.rules.provider.state import LeaseEntry, ProviderState
 from fallow.units import LeaseId, Ucr, cost_ucr
 
 
@@ -78,13 +77,13 @@ def settling(lease_id: bytes, lease: LeaseEntry) -> list[ProviderEffect]:
     """The next step of closing: first redeem, then close."""
     if lease.phase != "closing":
         return []
-    return _redeeming(lease_id, lease) or [CloseEscrow(lease_id)]
+    return _redeeming(lease_id, lease) or [ReleaseEscrow(lease_id)]
 
 
 def _redeeming(lease_id: bytes, lease: LeaseEntry) -> list[ProviderEffect]:
     if lease.voucher is None or lease.voucher_ucr <= lease.redeemed_ucr:
         return []
-    return [Redeem(lease_id, lease.voucher_ucr, lease.voucher)]
+    return [RedeemVoucher(lease_id, lease.voucher_ucr, lease.voucher)]
 
 
 def bank_work(state: ProviderState, lease_id: bytes, lease: LeaseEntry, now_ms: int) -> list[ProviderEffect]:

@@ -12,16 +12,14 @@ from collections.abc import Iterator
 from fallow.rules.placement import Capacity, Share, free_of, place, shortfalls
 from fallow.rules.provider.events import (
     CountersignLease,
-    LeaseEntry,
     PeerOrdered,
     PeerProposedLease,
     ProviderEffect,
-    ProviderState,
     ReplyDeclined,
     ReplyFailure,
     ReplyQuote,
-    Reservation,
 )
+from fallow.rules.provider.state import LeaseEntry, ProviderState, Reservation
 from fallow.units import Ucr
 from fallow.wire.documents import HostedOrder, Lease, Order, Quote
 from fallow.wire.eip712 import hash_document
