@@ -17,9 +17,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from fallow.numerics.compress import MAX_MAGNITUDE, Floats, Packed
+from fallow.numerics.compress import MAX_MAGNITUDE, Floats, Packed, products
 from fallow.numerics.layout import Shape
-from fallow.numerics.thin import Nibbles, Top, exact_products
 
 FRACTION_BITS = 40
 MAX_UPDATES = 4096
@@ -34,13 +33,13 @@ class MeanUpdate:
     count: int = 0
     _sums: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict[str, npt.NDArray[np.int64]])
 
-    def add(self, update: Mapping[str, Packed | Nibbles | Top]) -> None:
+    def add(self, update: Mapping[str, Packed]) -> None:
         """`update` has exactly the tensors of `shapes` (`read_update` saw to it)."""
         if self.count >= MAX_UPDATES:
             raise ValueError(f"more than {MAX_UPDATES} updates in one round")
         self.count += 1
         for name in self.shapes:
-            fixed = np.rint(exact_products(update[name]) * 2.0**FRACTION_BITS).astype(np.int64)
+            fixed = np.rint(products(update[name]) * 2.0**FRACTION_BITS).astype(np.int64)
             if name in self._sums:
                 self._sums[name] += fixed
             else:
@@ -74,21 +73,20 @@ class SharedState:
 
     def guess(self, gradient: Mapping[str, Floats], learning_rate: float, momentum: float) -> dict[str, Floats]:
         """The parameters as one outer step would leave them; the state stays. Costs one copy of the parameters."""
-        eta, mu = np.float32(learning_rate), np.float32(momentum)
-        found: dict[str, Floats] = {}
-        for name, theta in self.theta.items():
-            mean, velocity, guess = gradient[name], self.momentum[name].copy(), theta.copy()
-            np.multiply(velocity, mu, out=velocity)
-            np.add(velocity, mean, out=velocity)
-            guess -= (velocity * mu + mean) * eta
-            found[name] = guess
+        found = {name: theta.copy() for name, theta in self.theta.items()}
+        for name, theta in found.items():
+            _step(theta, self.momentum[name].copy(), gradient[name], learning_rate, momentum)
         return found
 
     def outer_step(self, gradient: Mapping[str, Floats], learning_rate: float, momentum: float) -> None:
-        """One outer step in place. fp32, elementwise, operations in the order of the formula above."""
-        eta, mu = np.float32(learning_rate), np.float32(momentum)
+        """One outer step in place."""
         for name, theta in self.theta.items():
-            mean, velocity = gradient[name], self.momentum[name]
-            np.multiply(velocity, mu, out=velocity)
-            np.add(velocity, mean, out=velocity)
-            theta -= (velocity * mu + mean) * eta
+            _step(theta, self.momentum[name], gradient[name], learning_rate, momentum)
+
+
+def _step(theta: Floats, velocity: Floats, mean: Floats, learning_rate: float, momentum: float) -> None:
+    """In place. fp32, elementwise, operations in the order of the formula above."""
+    eta, mu = np.float32(learning_rate), np.float32(momentum)
+    np.multiply(velocity, mu, out=velocity)
+    np.add(velocity, mean, out=velocity)
+    theta -= (velocity * mu + mean) * eta

@@ -17,16 +17,8 @@ EXP = [1 / factorial(n) for n in range(11, 1, -1)]
 LOG = [2 / n for n in range(19, 1, -2)]
 SIN = [(-1) ** n / factorial(2 * n + 1) for n in range(7, 0, -1)]
 COS = [(-1) ** n / factorial(2 * n) for n in range(8, -1, -1)]
-TWO_OVER_ROOT_PI = Fraction("1.12837916709551257389615890312154517168810125865799771368817144")
-ERF = [float(TWO_OVER_ROOT_PI * (-1) ** n / (factorial(n) * (2 * n + 1))) for n in range(10, -1, -1)]
 LN2_HIGH, LN2_LOW = h("0x1.62e42fef00000p-1"), h("0x1.473de6af278edp-34")
 HALF_PI = h("0x1.921fb54400000p+0"), h("0x1.0b4611a400000p-34"), h("0x1.13198a2e03707p-65")
-
-
-def coefficients(text: str) -> Row:
-    """The list of C that section 6.4 prints."""
-    block = text.split("C_20 first, four a line:")[1].split("D_10 first")[0]
-    return [h(word) for word in block.split()]
 
 
 def f32(x: float) -> float:
@@ -64,21 +56,11 @@ def horner(z: float, cs: Sequence[float]) -> float:
     return p
 
 
-def parts(x: float) -> tuple[float, float]:
+def exp64(x: float) -> float:
     x = clamp(x, -700.0, 700.0)
     k = rint(x * h("0x1.71547652b82fep+0"))
     r = (x - k * LN2_HIGH) - k * LN2_LOW
-    return (horner(r, EXP) * r) * r + r, nan if isnan(k) else ldexp(1.0, int(k))
-
-
-def exp64(x: float) -> float:
-    q, s = parts(x)
-    return (q + 1) * s
-
-
-def expm1_64(x: float) -> float:
-    q, s = parts(x)
-    return q * s + (s - 1)
+    return ((horner(r, EXP) * r) * r + r + 1) * (nan if isnan(k) else ldexp(1.0, int(k)))
 
 
 def log64(x: float) -> float:
@@ -93,62 +75,16 @@ def log64(x: float) -> float:
     return (k * LN2_LOW + small) + k * LN2_HIGH
 
 
-def tanh64(x: float) -> float:
-    p = expm1_64(abs(x) + abs(x))
-    return copysign(p / (p + 2), x)
-
-
-def sigmoid64(x: float) -> float:
-    return 1 / (exp64(-x) + 1)
-
-
-class Erf:
-    """The functions that need C."""
-
-    def __init__(self, erfcx: Row) -> None:
-        self.erfcx = erfcx
-
-    def erfc64(self, x: float) -> float:
-        x = clamp(x, -inf, 26.0)
-        t = (x - 3.75) / (x + 3.75)
-        return (exp64(-(x * x)) * horner(t, self.erfcx)) / ((x + x) + 1)
-
-    def erf64(self, x: float) -> float:
-        a = abs(x)
-        return copysign(horner(a * a, ERF) * a if a < 0.5 else 1 - self.erfc64(a), x)
-
-    def phi(self, x: float) -> float:
-        tail = self.erfc64(abs(x) * h("0x1.6a09e667f3bcdp-1")) * 0.5
-        return tail if x < 0 else 1 - tail
-
-    def gelu64(self, x: float) -> float:
-        return clamp(x, -700.0, inf) * self.phi(x)
-
-    def gelu_slope(self, x: float) -> float:
-        n = clamp(x, -700.0, 700.0)
-        return self.phi(x) + n * (exp64((n * n) * -0.5) * h("0x1.9884533d43651p-2"))
-
-
-def quadrant(r: float, k: int) -> tuple[float, float]:
-    z = r * r
-    s, c = (horner(z, SIN) * z) * r + r, horner(z, COS)
-    return ((s, c), (c, -s), (-s, -c), (-c, s))[k % 4]
-
-
 def sincos64(x: float) -> tuple[float, float]:
     a = abs(x)
     if not a <= 2.0**22:
         return nan, nan
     k = rint(a * h("0x1.45f306dc9c883p-1"))
     r = ((a - k * HALF_PI[0]) - k * HALF_PI[1]) - k * HALF_PI[2]
-    sine, cosine = quadrant(r, int(k))
+    z = r * r
+    s, c = (horner(z, SIN) * z) * r + r, horner(z, COS)
+    sine, cosine = ((s, c), (c, -s), (-s, -c), (-c, s))[int(k) % 4]
     return sine * copysign(1.0, x), cosine
-
-
-def turns64(u: float) -> tuple[float, float]:
-    a = u * 4
-    k = rint(a)
-    return quadrant((a - k) * h("0x1.921fb54442d18p+0"), int(k))
 
 
 def gridsum(terms: Row, p: int = 36) -> float:
@@ -194,11 +130,6 @@ def softmax_backward(p: Row, dp: Row, scale: float) -> Row:
     return [0.0 if a == 0 else f32((a * (b - c)) * scale) for a, b in zip(p, dp, strict=True)]
 
 
-def logsumexp(x: Row) -> float:
-    _, total, m = weights(x)
-    return f32(log64(total * 2**-32) + m)
-
-
 def silu64(x: float) -> float:
     return clamp(x, -700.0, inf) / (exp64(-x) + 1)
 
@@ -206,21 +137,6 @@ def silu64(x: float) -> float:
 def silu_slope(x: float) -> float:
     s = 1 / (exp64(-x) + 1)
     return s * (clamp(x, -700.0, 700.0) * (1 - s) + 1)
-
-
-def twice_u(n: float) -> float:
-    return (((n * n) * 0.044715 + 1) * n) * h("0x1.9884533d43651p+0")
-
-
-def gelu_tanh64(x: float) -> float:
-    n = clamp(x, -700.0, inf)
-    return n / (exp64(-twice_u(n)) + 1)
-
-
-def gelu_tanh_slope(x: float) -> float:
-    n = clamp(x, -700.0, 700.0)
-    s = sigmoid64(twice_u(n))
-    return s * ((n * (1 - s)) * (((n * n) * (3.0 * 0.044715) + 1) * h("0x1.9884533d43651p+0")) + 1)
 
 
 def rms_norm(x: Row, w: Row, eps: float) -> tuple[Row, float]:
@@ -232,20 +148,6 @@ def rms_norm_backward(dy: Row, x: Row, w: Row, r: float) -> Row:
     g = [a * b for a, b in zip(dy, w, strict=True)]
     a = ((gridsum([u * v for u, v in zip(g, x, strict=True)]) * r) * r) / len(x)
     return [f32((u - v * a) * r) for u, v in zip(g, x, strict=True)]
-
-
-def layer_norm(x: Row, w: Row, b: Row, eps: float) -> tuple[Row, float, float]:
-    u = mean(x)
-    d = [v - u for v in x]
-    r = over(1.0, root(mean([v * v for v in d]) + eps))
-    return [f32((v * r) * k + c) for v, k, c in zip(d, w, b, strict=True)], u, r
-
-
-def layer_norm_backward(dy: Row, x: Row, w: Row, u: float, r: float) -> Row:
-    hs = [(v - u) * r for v in x]
-    g = [a * b for a, b in zip(dy, w, strict=True)]
-    along, level = mean([a * b for a, b in zip(g, hs, strict=True)]), mean(g)
-    return [f32(((a - level) - b * along) * r) for a, b in zip(g, hs, strict=True)]
 
 
 def frequencies(size: int, base: float, kind: str, setting: dict[str, float]) -> Row:
@@ -303,11 +205,6 @@ def word(seed: int, stream: int, position: int, index: int) -> int:
 
 def gumbel64(seed: int, stream: int, position: int, index: int) -> float:
     return -log64(-log64((2 * word(seed, stream, position, index) + 1) * 2.0**-33))
-
-
-def normal(seed: int, stream: int, position: int, index: int) -> float:
-    a, b = ((2 * word(seed, stream, position, i) + 1) * 2.0**-33 for i in (index & ~1, index | 1))
-    return f32(sqrt(log64(a) * -2) * turns64(b)[1 - index % 2])
 
 
 def order(x: Row) -> list[int]:

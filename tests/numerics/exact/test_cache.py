@@ -86,18 +86,7 @@ def test_threads_change_no_bit() -> None:
         torch.set_num_threads(count)
 
 
-def test_a_text_that_went_back_goes_on_as_if_it_had_not() -> None:
-    heads = HEADS[0]
-    text, other = turned(heads, 60, 6), turned(heads, 60, 7)
-    cache = Cache(heads, CPU)
-    attend_next(heads, *part(text, 0, 33), [(cache, 33)])
-    attend_next(heads, *part(other, 33, 60), [(cache, 27)])
-    cache.rewind(33)
-    found = attend_next(heads, *part(text, 33, 60), [(cache, 27)])
-    assert torch.equal(found, whole(heads, *text)[:, 33:])
-
-
-def test_grids_grow_and_rewind() -> None:
+def test_grids_grow() -> None:
     with routes.use("fp64"):
         cache = Cache(Heads(2, 1, 4), CPU)
     grid = quantise(torch.randn(1, 1, 200, 4))
@@ -110,9 +99,6 @@ def test_grids_grow_and_rewind() -> None:
         keys, values = cache.append(piece(start, start + 40), piece(start, start + 40))
     assert torch.equal(keys.q, grid.q)
     assert torch.equal(values.step, grid.step)
-    cache.rewind(70)
-    keys, _ = cache.append(piece(70, 75), piece(70, 75))
-    assert torch.equal(keys.q, grid.q[:, :, :75])
 
 
 def test_room_is_counted_as_it_is_taken() -> None:

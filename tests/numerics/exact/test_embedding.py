@@ -1,4 +1,4 @@
-"""Embedding rows, and the table's gradient in any order."""
+"""The gradient of a table of embeddings, in any order."""
 
 from __future__ import annotations
 
@@ -9,12 +9,6 @@ from tests.numerics.exact.precision import even
 
 from fallow.numerics.exact import embedding as e
 from fallow.numerics.exact import format as formats
-
-
-def test_rows_are_looked_up() -> None:
-    table = even(-1, 1, 40, 1).view(10, 4)
-    rows = e.embedding(table, torch.tensor([[3, 3], [9, 0]]))
-    assert torch.equal(rows, torch.stack([table[[3, 3]], table[[9, 0]]]))
 
 
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=30), st.integers(0, 1000), st.randoms(use_true_random=False))

@@ -25,21 +25,22 @@ RIGHT_ANGLES = torch.cat(
 )
 
 CASES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Real], Real], Tensor]] = {
-    "exp": (f.exp, mpmath.exp, torch.cat([even(-104, 88.73, 2500, 1), spread(-12, 1.9, 500, 2)])),
-    "log": (f.log, mpmath.log, torch.cat([spread(-45, 38.5, 1500, 3).abs(), even(0.9, 1.1, 1500, 4)])),
-    "tanh": (f.tanh, mpmath.tanh, torch.cat([spread(-44, 1.1, 1500, 5), even(-1, 1, 1500, 6)])),
-    "sigmoid": (f.sigmoid, lambda x: 1 / (1 + mpmath.exp(-x)), torch.cat([even(-103, 30, 2500, 7), spread(-9, 1, 500,
-    8)])), "erf": (f.erf, mpmath.erf, torch.cat([spread(-44, 0.7, 1000, 9), even(-4, 4, 1500, 10)])),
-    "rsqrt": (f.rsqrt, lambda x: 1 / mpmath.sqrt(x), spread(-44, 38.5, 3000, 11).abs()),
-    "sin": (f.sin, mpmath.sin, torch.cat([spread(-44, 6.6, 1500, 12), RIGHT_ANGLES])),
-    "cos": (f.cos, mpmath.cos, torch.cat([spread(-44, 6.6, 1500, 13), RIGHT_ANGLES])),
-}  # fmt: skip
+    "exp": (f.exp64, mpmath.exp, torch.cat([even(-104, 88.73, 2500, 1), spread(-12, 1.9, 500, 2)])),
+    "log": (f.log64, mpmath.log, torch.cat([spread(-45, 38.5, 1500, 3).abs(), even(0.9, 1.1, 1500, 4)])),
+    "sin": (lambda x: f.sincos64(x)[0], mpmath.sin, torch.cat([spread(-44, 6.6, 1500, 12), RIGHT_ANGLES])),
+    "cos": (lambda x: f.sincos64(x)[1], mpmath.cos, torch.cat([spread(-44, 6.6, 1500, 13), RIGHT_ANGLES])),
+}
+
+
+def rounded(name: str, x: Tensor) -> Tensor:
+    """What an operator makes of a function of binary32 numbers: one rounding to binary32."""
+    return CASES[name][0](x.double()).float()
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_within_the_bound(name: str) -> None:
-    function, truth, inputs = CASES[name]
-    assert worst(function(inputs), truth, inputs) <= BOUND
+    _, truth, inputs = CASES[name]
+    assert worst(rounded(name, inputs), truth, inputs) <= BOUND
 
 
 @pytest.mark.parametrize(
@@ -47,65 +48,39 @@ def test_within_the_bound(name: str) -> None:
     [
         ("exp", [(0.0, 1.0), (-0.0, 1.0), (INF, INF), (-INF, 0.0), (1e38, INF), (-1e38, 0.0), (NAN, NAN)]),
         ("log", [(0.0, -INF), (-0.0, -INF), (1.0, 0.0), (INF, INF), (-1.0, NAN), (-INF, NAN), (NAN, NAN)]),
-        ("tanh", [(0.0, 0.0), (-0.0, -0.0), (INF, 1.0), (-INF, -1.0), (-3e38, -1.0), (1e-45, 1e-45), (NAN, NAN)]),
-        ("sigmoid", [(0.0, 0.5), (-0.0, 0.5), (INF, 1.0), (-INF, 0.0), (3e38, 1.0), (-3e38, 0.0), (NAN, NAN)]),
-        ("erf", [(0.0, 0.0), (-0.0, -0.0), (INF, 1.0), (-INF, -1.0), (NAN, NAN)]),
-        ("rsqrt", [(0.0, INF), (-0.0, -INF), (4.0, 0.5), (INF, 0.0), (-1.0, NAN), (NAN, NAN)]),
         ("sin", [(0.0, 0.0), (-0.0, -0.0), (INF, NAN), (4194305.0, NAN), (NAN, NAN)]),
         ("cos", [(0.0, 1.0), (-0.0, 1.0), (-INF, NAN), (-4194305.0, NAN), (NAN, NAN)]),
     ],
 )
 def test_edges(name: str, pairs: list[tuple[float, float]]) -> None:
     inputs, wanted = torch.tensor(pairs).T
-    assert torch.equal(bits(CASES[name][0](inputs)), bits(wanted))
+    assert torch.equal(bits(rounded(name, inputs)), bits(wanted))
 
 
-DOMAIN: dict[str, tuple[float, float]] = {"log": (1e-45, INF), "rsqrt": (1e-45, INF), "sin": (-(2.0**22), 2.0**22)}
+DOMAIN: dict[str, tuple[float, float]] = {"log": (1e-45, INF), "sin": (-(2.0**22), 2.0**22)}
 DOMAIN["cos"] = DOMAIN["sin"]
 
 
 @given(name=st.sampled_from(sorted(CASES)), words=ANY_BITS)
 def test_any_bits(name: str, words: list[int]) -> None:
-    function, truth, _ = CASES[name]
+    _, truth, _ = CASES[name]
     x, (low, high) = of_bits(words), DOMAIN.get(name, (-INF, INF))
-    y = function(x)
+    y = rounded(name, x)
     inside = torch.isfinite(x) & (x >= low) & (x <= high)
     assert worst(y[inside], truth, x[inside]) <= BOUND
     assert torch.isnan(y[torch.isnan(x)]).all()
 
 
-@pytest.mark.parametrize("name", ["tanh", "erf", "sin"])
-def test_odd_functions_are_odd_to_the_bit(name: str) -> None:
-    function, _, inputs = CASES[name]
-    assert torch.equal(bits(function(-inputs)), bits(-function(inputs)))
+def test_the_sine_is_odd_to_the_bit() -> None:
+    inputs = CASES["sin"][2]
+    assert torch.equal(bits(rounded("sin", -inputs)), bits(-rounded("sin", inputs)))
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_an_element_does_not_depend_on_its_neighbours(name: str) -> None:
-    function, _, inputs = CASES[name]
-    inputs = inputs[:37]
-    alone = torch.cat([function(inputs[i : i + 1]) for i in range(len(inputs))])
-    assert torch.equal(bits(function(inputs)), bits(alone))
-
-
-def test_expm1_keeps_its_precision_near_zero() -> None:
-    x = spread(-30, 0.5, 400, 20).double()
-    for y, value in zip(f.expm1_64(x).tolist(), x.tolist(), strict=True):
-        assert abs(mpmath.mpf(y) / mpmath.expm1(value) - 1) < 2**-44
-
-
-def test_erfc_keeps_its_precision_in_the_tail() -> None:
-    x = even(0, 25, 400, 21).double()
-    for y, value in zip(f.erfc64(x).tolist(), x.tolist(), strict=True):
-        assert abs(mpmath.mpf(y) / mpmath.erfc(value) - 1) < 2**-42
-
-
-def test_turns() -> None:
-    u = even(0, 1, 400, 22).double()
-    sine, cosine = f.sincos_turns64(u)
-    for value, s, c in zip(u.tolist(), sine.tolist(), cosine.tolist(), strict=True):
-        angle = 2 * mpmath.pi * mpmath.mpf(value)
-        assert max(abs(s - mpmath.sin(angle)), abs(c - mpmath.cos(angle))) < 2**-50
+    inputs = CASES[name][2][:37]
+    alone = torch.cat([rounded(name, inputs[i : i + 1]) for i in range(len(inputs))])
+    assert torch.equal(bits(rounded(name, inputs)), bits(alone))
 
 
 def test_a_quotient_is_rounded_once() -> None:

@@ -31,16 +31,9 @@ def rows(n: int, seed: int) -> Tensor:
     return x
 
 
-def maps() -> Results:
-    x = anything(5000, 1)
-    ours = [getattr(functions, name, None) or getattr(activations, name) for name in kernels.MAPS]
-    return tuple(function(x) for function in ours)
-
-
-def maps_back() -> Results:
+def gated() -> Results:
     dy, x = anything(5000, 2), anything(5000, 3)
-    back = [getattr(activations, f"{name}_backward")(dy, x) for name in kernels.MAPS_BACK[:-1]]
-    return (*back, activations.silu_mul(dy, x), *activations.silu_mul_backward(x.flip(0), dy, x))
+    return activations.silu_mul(dy, x), *activations.silu_mul_backward(x.flip(0), dy, x)
 
 
 def attention() -> Results:
@@ -91,7 +84,7 @@ def noise() -> Results:
     return tuple(draws.gumbel_rows64(2**63 + 5, 77, positions, count) for count in (1, 30, 20_001))
 
 
-OPERATORS: list[Callable[[], Results]] = [maps, maps_back, attention, cross_entropy, rms_norm, turns, noise]
+OPERATORS: list[Callable[[], Results]] = [gated, attention, cross_entropy, rms_norm, turns, noise]
 
 
 @pytest.fixture(params=native.ISAS)
@@ -151,6 +144,6 @@ def test_other_tensors_are_not_served() -> None:
 def test_shapes_must_agree() -> None:
     if native.available():
         with pytest.raises(ValueError, match="shapes differ"):
-            kernels.apply_back("silu", torch.zeros(3), torch.zeros(4))
+            kernels.silu_mul(torch.zeros(3), torch.zeros(4))
         with pytest.raises(ValueError, match="contiguous"):
             kernels.adamw(torch.zeros(4), torch.zeros(4), torch.zeros(8)[::2], torch.zeros(4), [0.0] * 8)

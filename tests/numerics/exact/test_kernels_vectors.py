@@ -17,19 +17,13 @@ from tests.numerics.exact import reference_ops as ref
 
 from fallow.numerics.exact import kernels
 
-SPECIFICATION = made.FOLDER.parent / "exact-arithmetic.md"
 VECTORS: dict[str, Any] = {name: json.loads((made.FOLDER / f"{name}.json").read_text("utf-8")) for name in made.FILES}
-ERF = ref.Erf(ref.coefficients(SPECIFICATION.read_text("utf-8")))
 PLAIN = {
-    "exp": ref.exp64, "log": ref.log64, "tanh": ref.tanh64, "sigmoid": ref.sigmoid64, "erf": ERF.erf64,
-    "rsqrt": lambda x: ref.over(1.0, ref.root(x)), "sin": lambda x: ref.sincos64(x)[0],
-    "cos": lambda x: ref.sincos64(x)[1], "silu": ref.silu64, "gelu": ERF.gelu64, "gelu_tanh": ref.gelu_tanh64,
-}  # fmt: skip
-SLOPES = {
-    "silu": ref.silu_slope, "gelu": ERF.gelu_slope, "gelu_tanh": ref.gelu_tanh_slope,
-    "tanh": lambda x: (ref.sigmoid64(x * 2) * ref.sigmoid64(-(x * 2))) * 4,
-    "sigmoid": lambda x: ref.sigmoid64(x) * ref.sigmoid64(-x),
-}  # fmt: skip
+    "exp": ref.exp64,
+    "log": ref.log64,
+    "sin": lambda x: ref.sincos64(x)[0],
+    "cos": lambda x: ref.sincos64(x)[1],
+}
 
 
 def read(value: Any) -> Any:
@@ -92,13 +86,6 @@ def test_functions(name: str) -> None:
     assert [f32s(ref.f32(PLAIN[name](x))) for x in read(case["x"])] == case["y"]
 
 
-@pytest.mark.parametrize("name", SLOPES)
-def test_gradients_of_functions(name: str) -> None:
-    (case,) = VECTORS["functions"][f"{name}_gradient"]
-    pairs = zip(read(case["dy"]), read(case["x"]), strict=True)
-    assert [f32s(ref.f32(dy * SLOPES[name](x))) for dy, x in pairs] == case["dx"]
-
-
 def test_the_gated_product() -> None:
     (case,) = VECTORS["functions"]["silu_mul"]
     rows = list(zip(read(case["gate"]), read(case["up"]), read(case["dy"]), strict=True))
@@ -134,11 +121,6 @@ def test_softmax(case: dict[str, Any]) -> None:
     assert f32s(ref.softmax_backward(c["p"], c["dp"], c["scale"])) == case["dx"]
 
 
-@every("softmax", "logsumexp")
-def test_logsumexp(case: dict[str, Any]) -> None:
-    assert f32s(ref.logsumexp(read(case["x"]))) == case["y"]
-
-
 @every("norms", "rms_norm")
 def test_rms_norm(case: dict[str, Any]) -> None:
     c = case_of(case)
@@ -148,21 +130,6 @@ def test_rms_norm(case: dict[str, Any]) -> None:
     assert f32s([ref.rms_norm_backward(dy, x, c["w"], r) for dy, x, r in rows]) == case["dx"]
     terms = [[(a * b) * r for a, b in zip(dy, x, strict=True)] for dy, x, r in rows]
     assert [ref.token_terms(column, len(rows)) for column in columns(terms)] == case["dw"]
-
-
-@every("norms", "layer_norm")
-def test_layer_norm(case: dict[str, Any]) -> None:
-    c = case_of(case)
-    found = [ref.layer_norm(row, c["w"], c["b"], 1e-5) for row in c["x"]]
-    assert f32s([y for y, _, _ in found]) == case["y"]
-    assert f64s([[mean, r] for _, mean, r in found]) == [
-        list(pair) for pair in zip(case["mean"], case["r"], strict=True)
-    ]
-    rows = list(zip(c["dy"], c["x"], c["mean"], c["r"], strict=True))
-    assert f32s([ref.layer_norm_backward(dy, x, c["w"], mean, r) for dy, x, mean, r in rows]) == case["dx"]
-    terms = [[a * ((b - mean) * r) for a, b in zip(dy, x, strict=True)] for dy, x, mean, r in rows]
-    assert [ref.token_terms(column, len(rows)) for column in columns(terms)] == case["dw"]
-    assert [ref.token_terms(column, len(rows)) for column in columns(c["dy"])] == case["db"]
 
 
 @every("rotary", "frequencies")
@@ -194,10 +161,7 @@ def test_cross_entropy(case: dict[str, Any]) -> None:
 
 @every("losses", "total")
 def test_totals(case: dict[str, Any]) -> None:
-    values = read(case["losses"])
-    assert ref.total_loss(values) == case["total"]
-    mean = float("nan") if case["total"] == ref.POISON else case["total"] * 2.0**-32 / max(1, len(values))
-    assert f32s(ref.f32(mean)) == case["mean"]
+    assert ref.total_loss(read(case["losses"])) == case["total"]
 
 
 @every("draws", "draws")
@@ -207,8 +171,6 @@ def test_draws(case: dict[str, Any]) -> None:
     assert word == case["word"]
     assert f32s((2 * (word >> 9) + 1) * 2.0**-24) == case["uniform"]
     assert f64s(ref.gumbel64(*name)) == case["gumbel64"]
-    assert f32s(ref.f32(ref.gumbel64(*name))) == case["gumbel"]
-    assert f32s(ref.normal(*name)) == case["normal"]
 
 
 @every("choose", "order")

@@ -1,4 +1,4 @@
-"""RMSNorm and LayerNorm against float64 autograd, and their weight gradients in any split."""
+"""RMSNorm against float64 autograd, and their weight gradients in any split."""
 
 from __future__ import annotations
 
@@ -34,22 +34,6 @@ def test_rms_norm(n: int, seed: int, size: float) -> None:
     assert (entries.sum(0).double() * 2.0**-formats.GRADIENT_BITS - dw).abs().max() < 1e-7
 
 
-@given(st.integers(2, 70), st.integers(0, 1000), st.sampled_from([1e-2, 1.0, 1e4]))
-def test_layer_norm(n: int, seed: int, size: float) -> None:
-    x, weight, bias = even(-size, size, 6 * n, seed).view(2, 3, n), even(-2, 2, n, seed + 1), even(-1, 1, n, seed + 3)
-    dy = even(-3, 3, 6 * n, seed + 2).view(2, 3, n)
-    wide, w, b = (t.double().requires_grad_() for t in (x, weight, bias))
-    truth = functional.layer_norm(wide, (n,), w, b, EPS)
-    y, mean, r = norms.layer_norm(x, weight, bias, EPS)
-    assert ((y.double() - truth).abs() <= truth.abs() * 2.0**-23.9 + n * 1e-9).all()
-    dx, dw, db = torch.autograd.grad(truth, (wide, w, b), dy.double())
-    reach = (6 * r * n).detach()[..., None]
-    error = (norms.layer_norm_backward(dy, x, weight, mean, r).double() - dx).abs()
-    assert (error <= dx.abs() * 2.0**-23.9 + reach * 4e-9).all()
-    for entries, exact in zip(norms.layer_norm_weight_gradients(dy, x, mean, r), (dw, db), strict=True):
-        assert (entries.sum(0).double() * 2.0**-formats.GRADIENT_BITS - exact).abs().max() < 1e-6 * n
-
-
 def wide_rows(data: st.DataObject) -> tuple[list[float], list[float], list[float]]:
     """A row of any numbers, whose squares eps may drown, and a weight and a gradient as long."""
     row = torch.tensor(data.draw(rows(2.0**60, 40))).tolist()
@@ -75,36 +59,15 @@ def test_rms_norm_is_within_its_bound(data: st.DataObject) -> None:
         assert abs(found - exact) <= 0.501 * ulp(exact) + slack
 
 
-@given(st.data(), st.sampled_from([0.0, 1.0, 1000.0]))
-def test_layer_norm_is_within_its_bound(data: st.DataObject, shift: float) -> None:
-    row, weight, bias = wide_rows(data)
-    row = torch.tensor([max(min(v, 1e4), -1e4) + shift for v in row]).tolist()
-    n = len(row)
-    y, _, _ = norms.layer_norm(torch.tensor([row]), torch.tensor(weight), torch.tensor(bias), EPS)
-    middle = mpmath.fsum(row) / n
-    scale = 1 / mpmath.sqrt(mpmath.fsum((v - middle) ** 2 for v in row) / n + EPS)
-    q = max(abs(v) for v in row) * 2.0**-36 * scale
-    for found, v, u, b in zip(y[0].tolist(), row, weight, bias, strict=True):
-        h = (v - middle) * scale
-        slack = abs(u) * (q + abs(h) * (n * 2.0**-37 + q**2))
-        assert abs(found - (h * u + b)) <= 0.501 * ulp(abs(h * u) + abs(b)) + slack
-
-
 def test_a_row_is_the_same_alone_and_in_a_batch() -> None:
-    x, weight, bias, dy = even(-3, 3, 800, 1).view(8, 100), even(0, 2, 100, 2), even(0, 2, 100, 3), even(-1, 1, 800, 4)
+    x, weight, dy = even(-3, 3, 800, 1).view(8, 100), even(0, 2, 100, 2), even(-1, 1, 800, 4)
     dy = dy.view(8, 100)
     y, r = norms.rms_norm(x, weight, EPS)
-    z, mean, scale = norms.layer_norm(x, weight, bias, EPS)
     for row in range(8):
         part = slice(row, row + 1)
         assert torch.equal(bits(y[part]), bits(norms.rms_norm(x[part], weight, EPS)[0]))
-        assert torch.equal(bits(z[part]), bits(norms.layer_norm(x[part], weight, bias, EPS)[0]))
     whole = norms.rms_norm_backward(dy, x, weight, r)
     assert torch.equal(bits(whole[3:5]), bits(norms.rms_norm_backward(dy[3:5], x[3:5], weight, r[3:5])))
-    whole = norms.layer_norm_backward(dy, x, weight, mean, scale)
-    assert torch.equal(
-        bits(whole[3:5]), bits(norms.layer_norm_backward(dy[3:5], x[3:5], weight, mean[3:5], scale[3:5]))
-    )
 
 
 def test_the_order_of_the_width_does_not_matter() -> None:

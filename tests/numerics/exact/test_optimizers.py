@@ -11,7 +11,7 @@ from tests.numerics.exact.precision import rows
 from torch import Tensor
 
 from fallow.numerics.exact import kernels
-from fallow.numerics.exact.optimizers import AdamW, Momentum, Schedule, clip, gradient_norm, power
+from fallow.numerics.exact.optimizers import AdamW, Schedule, clip, gradient_norm, power
 
 
 def some(seed: int, *shape: int, scale: float = 1.0) -> Tensor:
@@ -52,18 +52,6 @@ def test_a_step_of_adamw_is_within_its_bound(state: list[tuple[float, ...]], ste
     assert ((p.double() - exact).abs() <= start.abs() * 2.0**-22 + reach * 2.0**-20 + 2.0**-120).all()
 
 
-@given(STEPS, st.sampled_from([0.0, 0.1]))
-def test_a_step_of_momentum_is_within_its_bound(state: list[tuple[float, ...]], decay: float) -> None:
-    p, g, b, _ = (torch.tensor(column) for column in zip(*state, strict=True))
-    start, gradient, velocity = p.double(), g.double(), b.double()
-    optimizer = Momentum({"w": p})
-    optimizer.velocities["w"].copy_(b)
-    optimizer.step({"w": g}, 0.3, decay)
-    exact = start * (1 - 0.3 * decay) - ((velocity * 0.9 + gradient) * 0.9 + gradient) * 0.3
-    reach = ((velocity.abs() * 0.9 + gradient.abs()) * 0.9 + gradient.abs()) * 0.3
-    assert ((p.double() - exact).abs() <= start.abs() * 2.0**-22 + reach * 2.0**-20 + 2.0**-146).all()
-
-
 @given(st.lists(rows(2.0**100, 30), min_size=1, max_size=4))
 def test_the_norm_is_within_its_bound(parts: list[list[float]]) -> None:
     tensors = {str(i): torch.tensor(part) for i, part in enumerate(parts)}
@@ -86,16 +74,6 @@ def test_adamw_in_c_gives_the_bits_of_torchs_operations(decay: float) -> None:
     fast = stepped()
     with kernels.paused():
         assert all(torch.equal(one, other) for one, other in zip(stepped(), fast, strict=True))
-
-
-def test_momentum_is_torchs_to_rounding() -> None:
-    ours, theirs = {"w": some(1, 6)}, torch.nn.Parameter(some(1, 6))
-    mine, peer = Momentum(ours), torch.optim.SGD([theirs], lr=0.1, momentum=0.9, nesterov=True)
-    for step in range(10):
-        mine.step({"w": some(step, 6)}, 0.1)
-        theirs.grad = some(step, 6)
-        peer.step()
-    assert torch.allclose(ours["w"], theirs.detach(), rtol=1e-5, atol=1e-6)
 
 
 @given(st.permutations(list(range(12))), st.integers(-60, 60))

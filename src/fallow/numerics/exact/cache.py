@@ -52,10 +52,6 @@ class Cache:
             mine.step[:, :, start : self.length] = new.step
         return self._first(self._keys), self._first(self._values)
 
-    def rewind(self, length: int) -> None:
-        """Forget all after the first `length` tokens."""
-        self.length = min(self.length, length)
-
     def _room(self, tokens: int) -> Grid:
         shape = (1, self._heads.keys, tokens)
         return Grid(

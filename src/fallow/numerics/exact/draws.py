@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fallow.numerics.exact import kernels
-from fallow.numerics.exact.functions import log64, sincos_turns64, sqrt
+from fallow.numerics.exact.functions import log64
 
 _WORD = (1 << 32) - 1
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -49,7 +49,7 @@ def uniform(seed: int, stream: int, position: Tensor | int, index: Tensor) -> Te
 
 def uniform64(seed: int, stream: int, position: Tensor | int, index: Tensor) -> Tensor:
     """Uniform in (0, 1), float64: odd multiples of 2^-33."""
-    return _open(words(seed, stream, position, index))
+    return words(seed, stream, position, index).double() * 2.0**-32 + 2.0**-33
 
 
 def gumbel64(seed: int, stream: int, position: Tensor | int, index: Tensor) -> Tensor:
@@ -57,27 +57,8 @@ def gumbel64(seed: int, stream: int, position: Tensor | int, index: Tensor) -> T
     return -log64(-log64(uniform64(seed, stream, position, index)))
 
 
-def gumbel(seed: int, stream: int, position: Tensor | int, index: Tensor) -> Tensor:
-    """`gumbel64` rounded to float32."""
-    return gumbel64(seed, stream, position, index).float()
-
-
 def gumbel_rows64(seed: int, stream: int, positions: Tensor, count: int) -> Tensor:
     """`gumbel64` of indices 0 to count - 1 at each of (rows,) positions: (rows, count)."""
     if positions.device.type == "cpu" and kernels.serve():
         return kernels.gumbel64(seed, stream, positions, count)
     return gumbel64(seed, stream, positions[:, None], torch.arange(count, device=positions.device))
-
-
-def normal(seed: int, stream: int, position: Tensor | int, index: Tensor) -> Tensor:
-    """Standard normal, float32, |z| < 6.77: Box and Muller on the words of 2 (index // 2) and the one after; an even
-    index takes the cosine, an odd one the sine."""
-    first = words(seed, stream, position, index & ~1)
-    second = words(seed, stream, position, index | 1)
-    radius = sqrt(log64(_open(first)) * -2.0)
-    sine, cosine = sincos_turns64(_open(second))
-    return (radius * torch.where((index & 1) == 1, sine, cosine)).float()
-
-
-def _open(word: Tensor) -> Tensor:
-    return word.double() * 2.0**-32 + 2.0**-33

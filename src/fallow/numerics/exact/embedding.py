@@ -1,4 +1,4 @@
-"""Exact embedding: rows of a table, and the table's gradient. Source: docs/spec/exact-arithmetic.md, section 12."""
+"""The exact gradient of a table of embeddings. Source: docs/spec/exact-arithmetic.md, section 12."""
 
 from __future__ import annotations
 
@@ -7,11 +7,6 @@ from torch import Tensor
 
 from fallow.numerics.exact.format import GRADIENT_BITS, POISON
 from fallow.numerics.exact.gridsum import clamp_to_grid, token_bound
-
-
-def embedding(table: Tensor, ids: Tensor) -> Tensor:
-    """The rows `ids` (...) int64 of a (V, n) table: (..., n)."""
-    return table[ids]
 
 
 def embedding_gradient(ids: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:

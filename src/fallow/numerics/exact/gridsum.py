@@ -45,11 +45,6 @@ def mean64(terms: Tensor) -> Tensor:
     return divide(gridsum(terms), float(terms.shape[-1]))
 
 
-def mean(x: Tensor) -> Tensor:
-    """The mean along the last dimension, float32 in and out."""
-    return mean64(x.double()).float()
-
-
 def sequence_gradient(terms: Tensor) -> Tensor:
     """One sequence's gradient of a parameter that meets every token: (..., T, n) float64, a term for each token, to
     (..., n) int64 multiples of 2^-40, T at most 2^17. NaN gives POISON. Infinite and huge terms are clamped."""

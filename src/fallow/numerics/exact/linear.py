@@ -1,6 +1,6 @@
 """Linear layers on exact products: a weight that is quantised once and serves the forward product and the input
-gradient, and the low-rank detour of LoRA beside it. Forward and backward are plain functions of grids; `layers` makes
-torch modules of them and `llama` whole models.
+gradient, and the low-rank detour of LoRA beside it. Forward and backward are plain functions of grids; `llama` makes
+whole models of them.
 """
 
 from __future__ import annotations

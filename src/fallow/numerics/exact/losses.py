@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fallow.numerics.exact import kernels
 from fallow.numerics.exact.format import POISON
-from fallow.numerics.exact.functions import divide, log64
+from fallow.numerics.exact.functions import log64
 from fallow.numerics.exact.softmax import WEIGHT_BITS, reciprocal, weights_of
 
 IGNORED = -100
@@ -63,9 +63,3 @@ def total_loss(losses: Tensor) -> Tensor:
     points = torch.round(losses.double().clamp(-LOSS_LIMIT, LOSS_LIMIT) * 2.0**LOSS_BITS)
     total = torch.nan_to_num(points).to(torch.int64).sum()
     return torch.where(torch.isnan(losses).any(), POISON, total)
-
-
-def mean_loss(total: Tensor, tokens: int) -> Tensor:
-    """The mean of `tokens` losses from their total, float32."""
-    mean = divide(total.double() * 2.0**-LOSS_BITS, float(tokens))
-    return torch.where(total == POISON, torch.nan, mean).float()

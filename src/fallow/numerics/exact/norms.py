@@ -1,4 +1,4 @@
-"""Exact RMSNorm and LayerNorm and their gradients. Source: docs/spec/exact-arithmetic.md, section 9.
+"""Exact RMSNorm and its gradients. Source: docs/spec/exact-arithmetic.md, section 9.
 
 Rows are vectors along the last dimension, at most 2^17 long. Weight gradients are one sequence's: the dimension before
 the last runs over its tokens, and dimensions before that over sequences.
@@ -40,27 +40,3 @@ def rms_norm_weight_gradient(dy: Tensor, x: Tensor, r: Tensor) -> Tensor:
     if kernels.serve(dy, x):
         return kernels.rms_norm_weight_gradient(dy, x, r, token_bound(x.shape[-2]))
     return sequence_gradient((dy.double() * x.double()) * r[..., None])
-
-
-def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """(x - mean) / sqrt(variance + eps) * weight + bias, float32, and each row's mean and 1 / sqrt(variance + eps),
-    float64."""
-    wide = x.double()
-    mean = mean64(wide)
-    d = wide - mean[..., None]
-    r = 1.0 / sqrt(mean64(d * d) + eps)
-    return ((d * r[..., None]) * weight.double() + bias.double()).float(), mean, r
-
-
-def layer_norm_backward(dy: Tensor, x: Tensor, weight: Tensor, mean: Tensor, r: Tensor) -> Tensor:
-    """The gradient of x, float32, given that of the output."""
-    h = (x.double() - mean[..., None]) * r[..., None]
-    g = dy.double() * weight.double()
-    along, level = mean64(g * h), mean64(g)
-    return (((g - level[..., None]) - h * along[..., None]) * r[..., None]).float()
-
-
-def layer_norm_weight_gradients(dy: Tensor, x: Tensor, mean: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients of weight and bias on the gradient grid: (..., T, n) to (..., n) int64, one for each sequence."""
-    h = (x.double() - mean[..., None]) * r[..., None]
-    return sequence_gradient(dy.double() * h), sequence_gradient(dy.double())

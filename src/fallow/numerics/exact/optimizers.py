@@ -1,8 +1,8 @@
-"""Optimisers whose every step is a fixed sequence of rounded operations on each element, a norm that does not depend on
-the order of its terms, and learning rates without a mathematical library.
+"""An optimiser whose every step is a fixed sequence of rounded operations on each element, a norm that does not depend
+on the order of its terms, and learning rates without a mathematical library.
 
 A setting is a binary64 number; where it meets a tensor it is first rounded to binary32. Nothing divides by a setting:
-GPUs turn that into a multiplication by its reciprocal. Source: docs/spec/exact-arithmetic.md, section 6.5; Loshchilov
+GPUs turn that into a multiplication by its reciprocal. Source: docs/spec/exact-arithmetic.md, section 19; Loshchilov
 and Hutter, Decoupled Weight Decay Regularization, algorithm 2.
 """
 
@@ -146,27 +146,3 @@ class AdamW:
         for name, value in own.items():
             value.copy_(state[name])
         self.steps = steps
-
-
-class Momentum:
-    """SGD with Nesterov momentum in torch's form, in place: b <- mu b + g; p <- p - rate (g + mu b)."""
-
-    def __init__(self, parameters: Mapping[str, Tensor], momentum: float = 0.9) -> None:
-        self.parameters, self.momentum = dict(sorted(parameters.items())), momentum
-        self.velocities = {name: torch.zeros_like(p, requires_grad=False) for name, p in self.parameters.items()}
-
-    @torch.no_grad()
-    def step(self, gradients: Mapping[str, Tensor], rate: float, decay: float = 0.0) -> None:
-        """One step; `decay` shrinks the parameters first, as AdamW's does."""
-        for name, parameter in self.parameters.items():
-            gradient = gradients.get(name)
-            if gradient is None:
-                continue
-            velocity = self.velocities[name].mul_(self.momentum).add_(gradient)
-            if decay:
-                parameter.mul_(1.0 - rate * decay)
-            parameter.sub_((velocity * self.momentum).add_(gradient).mul_(rate))
-
-    def state(self) -> dict[str, Tensor]:
-        """All that the next step depends on but the parameters: tensors by name (not copies)."""
-        return {f"velocity/{name}": value for name, value in self.velocities.items()}

@@ -1,6 +1,6 @@
 """Exact matrix products: the rounded result of an exact integer sum, so that no order, blocking or library matters.
 
-Source: docs/spec/exact-arithmetic.md, sections 3.2 to 3.5. Nothing here is differentiable; the layers that are call it.
+Source: docs/spec/exact-arithmetic.md, sections 3.2 to 3.5. Nothing here is differentiable.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Exact softmax over rows, its gradient, and log-sum-exp. Source: docs/spec/exact-arithmetic.md, section 7."""
+"""Exact softmax over rows and its gradient. Source: docs/spec/exact-arithmetic.md, section 7."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fallow.numerics.exact import kernels
-from fallow.numerics.exact.functions import exp64, log64
+from fallow.numerics.exact.functions import exp64
 from fallow.numerics.exact.gridsum import check_terms, gridsum
 
 WEIGHT_BITS = 32
@@ -68,12 +68,6 @@ def softmax_backward(p: Tensor, dp: Tensor, span: Span | None = None, *, scale: 
     weight, slope = p.double(), dp.double().masked_fill(empty, 0.0)
     centre = gridsum(weight * slope)
     return ((weight * (slope - centre[..., None])) * scale).float().masked_fill(empty, 0.0)
-
-
-def logsumexp(x: Tensor) -> Tensor:
-    """log(sum(e^x)) along the last dimension, float32 in and out."""
-    _, total, _, largest = _weights(x, 1.0, None)
-    return (log64(total * 2.0**-WEIGHT_BITS) + largest).float()
 
 
 def reciprocal(total: Tensor) -> Tensor:

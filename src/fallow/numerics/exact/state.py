@@ -1,6 +1,6 @@
 """One hash of a training state: equal exactly when all parameters and the optimiser's tensors are, bit for bit.
 
-Source: docs/spec/exact-arithmetic.md, section 6.6.
+Source: docs/spec/exact-arithmetic.md, section 20.
 """
 
 from __future__ import annotations

@@ -5,16 +5,13 @@
 
 #define SPAN 8192   /* elements that a thread takes at a time */
 #define COLUMNS 256 /* columns of a weight's gradient, likewise */
-#define MAPS 11
-#define MAPS_BACK 6
 #define POISON INT64_MIN
 #define GRID_LIMIT ((int64_t)1 << 53)
 
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 struct elementwise {
-    void (*map[MAPS])(const float *x, float *y, int64_t n);
-    void (*map_back[MAPS_BACK])(const float *dy, const float *x, float *out, int64_t n);
+    void (*silu_mul)(const float *gate, const float *up, float *out, int64_t n);
     void (*silu_mul_backward)(const float *dy, const float *gate, const float *up, float *d_gate, float *d_up, int64_t n);
     void (*softmax_row)(const float *x, float *p, int64_t n, int64_t start, int64_t stop, double scale);
     void (*softmax_back_row)(const float *p, const float *dp, float *dx, int64_t n, int64_t start, int64_t stop, double scale);
@@ -75,16 +72,10 @@ static const struct elementwise *chosen(int cap) {
     return &elementwise_portable;
 }
 
-void fallow_map(int which, const float *x, float *y, int64_t n, int threads, int cap) {
+void fallow_silu_mul(const float *gate, const float *up, float *out, int64_t n, int threads, int cap) {
     const struct elementwise *kernels = chosen(cap);
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && n > SPAN)
-    for (int64_t i = 0; i < n; i += SPAN) kernels->map[which](x + i, y + i, smaller(SPAN, n - i));
-}
-
-void fallow_map_back(int which, const float *dy, const float *x, float *out, int64_t n, int threads, int cap) {
-    const struct elementwise *kernels = chosen(cap);
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && n > SPAN)
-    for (int64_t i = 0; i < n; i += SPAN) kernels->map_back[which](dy + i, x + i, out + i, smaller(SPAN, n - i));
+    for (int64_t i = 0; i < n; i += SPAN) kernels->silu_mul(gate + i, up + i, out + i, smaller(SPAN, n - i));
 }
 
 void fallow_silu_mul_backward(const float *dy, const float *gate, const float *up, float *d_gate, float *d_up, int64_t n,

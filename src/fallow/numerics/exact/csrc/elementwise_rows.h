@@ -58,58 +58,6 @@ INLINE double NAME(gridsum)(double points, double largest, double step) {
     return largest < 0x1p-900 ? 0.0 : points * step;
 }
 
-/* Functions of one number. */
-#define MAP(name, value)                                                   \
-    TARGET static void NAME(name)(const float *in, float *out, int64_t n) { \
-        for (int64_t i = 0; i < n; i += LANES) {                           \
-            W x = NAME(load)(in + i, n - i);                               \
-            NAME(store)(out + i, value, n - i);                            \
-        }                                                                  \
-    }
-MAP(exp, NAME(exp64)(x))
-MAP(log, NAME(log64)(x))
-MAP(tanh, NAME(tanh64)(x))
-MAP(sigmoid, NAME(sigmoid64)(x))
-MAP(erf, NAME(erf64)(x))
-MAP(rsqrt, 1.0 / NAME(root)(x))
-MAP(silu, NAME(silu64)(x))
-MAP(gelu, NAME(least)(x, -FAR) * NAME(normal_cdf64)(x))
-MAP(gelu_tanh, NAME(gelu_tanh64)(x))
-
-INLINE W NAME(cos64)(W x) {
-    W cosine;
-    NAME(sincos64)(x, &cosine);
-    return cosine;
-}
-
-INLINE W NAME(sin64)(W x) {
-    W cosine;
-    return NAME(sincos64)(x, &cosine);
-}
-
-MAP(sin, NAME(sin64)(x))
-MAP(cos, NAME(cos64)(x))
-
-/* Gradients: functions of dy and of one number. */
-#define MAP_BACK(name, value)                                                                  \
-    TARGET static void NAME(name)(const float *slope, const float *in, float *out, int64_t n) { \
-        for (int64_t i = 0; i < n; i += LANES) {                                               \
-            W dy = NAME(load)(slope + i, n - i), x = NAME(load)(in + i, n - i);                \
-            NAME(store)(out + i, dy * (value), n - i);                                         \
-        }                                                                                      \
-    }
-
-INLINE W NAME(silu_slope_only)(W x) {
-    W silu;
-    return NAME(silu_slope64)(x, &silu);
-}
-
-MAP_BACK(silu_backward, NAME(silu_slope_only)(x))
-MAP_BACK(gelu_backward, NAME(gelu_slope64)(x))
-MAP_BACK(gelu_tanh_backward, NAME(gelu_tanh_slope64)(x))
-MAP_BACK(tanh_backward, (NAME(sigmoid64)(x * 2.0) * NAME(sigmoid64)(-(x * 2.0))) * 4.0)
-MAP_BACK(sigmoid_backward, NAME(sigmoid64)(x) * NAME(sigmoid64)(-x))
-
 TARGET static void NAME(silu_mul)(const float *gate, const float *up, float *out, int64_t n) {
     for (int64_t i = 0; i < n; i += LANES)
         NAME(store)(out + i, NAME(silu64)(NAME(load)(gate + i, n - i)) * NAME(load)(up + i, n - i), n - i);
@@ -338,10 +286,7 @@ TARGET static void NAME(gumbel_span)(uint64_t seed, uint32_t stream, uint32_t po
 }
 
 static const struct elementwise NAME(elementwise) = {
-    {NAME(exp), NAME(log), NAME(tanh), NAME(sigmoid), NAME(erf), NAME(rsqrt), NAME(sin), NAME(cos), NAME(silu), NAME(gelu),
-     NAME(gelu_tanh)},
-    {NAME(silu_backward), NAME(gelu_backward), NAME(gelu_tanh_backward), NAME(tanh_backward), NAME(sigmoid_backward),
-     NAME(silu_mul)},
+    NAME(silu_mul),
     NAME(silu_mul_backward),
     NAME(softmax_row),
     NAME(softmax_back_row),
@@ -357,8 +302,6 @@ static const struct elementwise NAME(elementwise) = {
     NAME(squares),
 };
 
-#undef MAP
-#undef MAP_BACK
 #undef INLINE
 #undef W
 #undef I
