@@ -56,6 +56,13 @@ def test_an_unknown_kind_is_refused_by_name(terminal: Terminal) -> None:
     assert all(name in said.err for name in KINDS)
 
 
+def test_a_form_that_is_unknown_or_no_list_is_refused_by_name(terminal: Terminal) -> None:
+    for form in ("pairs", "serve"):
+        said = terminal.fallow("run", "echo", "a", "--form", form, "--budget", "1", "--yes")
+        assert (said.code, form in said.err, "E2001" in said.err) == (2, True, True)
+    assert not terminal.node.requests(SubmitJob)
+
+
 def test_every_kind_and_what_it_takes_is_in_the_help(terminal: Terminal) -> None:
     said = terminal.fallow("run", "--help").out
     for kind in KINDS.values():

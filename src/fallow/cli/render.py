@@ -81,7 +81,7 @@ def progress_of(view: JobView) -> str:
     """How far a job is: rounds or tasks of all, or what was answered when there is no end to it."""
     if view.total:
         return f"{view.done}/{view.total}"
-    return f"{view.done} answered" if view.kind in ("serve", "lane") else "-"
+    return f"{view.done} answered" if view.leases else "-"
 
 
 def jobs_text(views: tuple[JobView, ...]) -> str:

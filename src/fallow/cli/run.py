@@ -22,9 +22,10 @@ from fallow.cli.spending import dry_run, follow, submit, terms_of
 from fallow.errors import fail
 from fallow.kinds.kind import Kind
 from fallow.kinds.registry import KINDS, kind_named
+from fallow.rules.steward.shapes.registry import LIST, shape_named
 from fallow.sdk.client import AsyncFallow
 from fallow.sdk.terms import checked_by, spec_of
-from fallow.wire.local import UNCHECKED, BatchJob
+from fallow.wire.local import UNCHECKED
 from fallow.wire.tasks import Part
 
 MAX_INPUTS = 100_000
@@ -36,6 +37,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="one task each")
     parser.add_argument("--from", dest="source", metavar="FILE", help="more inputs, one a line; - reads standard input")
     parser.add_argument("--workers", metavar="N", type=positive, default=2, help="machines side by side (default 2)")
+    parser.add_argument("--form", default=LIST.name, help=f"how the inputs make up a job (default {LIST.name})")
     parser.add_argument("--dry-run", action="store_true", help="show who would take it and the price, spend nothing")
     for kind in KINDS.values():
         group = parser.add_argument_group(f"to {kind.name}")
@@ -54,7 +56,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         raise fail("E2001", "There is no input.", next_step="Give some, or --from FILE.")
     if len(texts) > MAX_INPUTS:
         raise fail("E2001", f"{len(texts)} inputs; a job takes at most {MAX_INPUTS}.")
-    kind = kind_named(args.workload)
+    kind, _ = kind_named(args.workload), shape_named(args.form)
     _refuse_others(kind, args)
     settings = {one.name: getattr(args, one.name) or one.default for one in kind.settings}
     params = tuple(kind.read(text, settings) for text in texts)
@@ -106,7 +108,7 @@ async def _run(args: argparse.Namespace, kind: Kind, params: tuple[bytes, ...], 
             terms["verify"] = UNCHECKED
             out.say(NO_AUDIT)
         units = max(kind.units(one) for one in params)
-        spec = spec_of(BatchJob(kind.name, params, tuple(inputs), units), terms)
+        spec = spec_of(shape_named(args.form).of_inputs(kind.name, params, tuple(inputs), units), terms)
         if args.dry_run:
             dry_run(spec, await client.estimate(spec), out)
             return 0

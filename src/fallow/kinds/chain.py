@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fallow.wire.local import TrainJob
+from fallow.wire.local import Work
 from fallow.wire.tasks import DEFAULT_TRACE_BYTES, Part, TaskOutput, TaskSpec
 
 PREFIX = "trace/"
@@ -49,7 +49,7 @@ class Chain(ABC):
         """The inputs of a check that are states of the chain: whoever claimed it, or was given them, holds them."""
 
     @abstractmethod
-    def check_ppm(self, work: TrainJob, links: int) -> int:
+    def check_ppm(self, work: Work, links: int) -> int:
         """What the check of `links` costs, in parts per million of the claimed work, as far as it can be known before
         anybody has seen the model."""
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from fallow.kinds.kind import Kind
 from fallow.kinds.registry import KINDS, kind_named
 from fallow.units import GIB, Ucr, cost_ucr
-from fallow.wire.local import JobSpec, TrainJob
+from fallow.wire.local import JobSpec
 from fallow.wire.messages import EXACT, Offer, Shortfall
 
 CPU_MILLIS = 1_000
@@ -140,7 +140,7 @@ def check_ppm(spec: JobSpec, links: int) -> int:
     """What one check of a claim costs, in parts per million of the claimed work; a whole execution where `links` is 0,
     or the work has none."""
     chain = kind_of(spec).chain(spec.work)
-    if not links or chain is None or not isinstance(spec.work, TrainJob):
+    if not links or chain is None:
         return 1_000_000
     return chain.check_ppm(spec.work, links)
 

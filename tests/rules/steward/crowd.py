@@ -12,8 +12,8 @@ from blake3 import blake3
 from fallow.kinds.train.tasks import TrainAudit, TrainFinish, TrainParams, TrainRound, TrainValue
 from fallow.rules.steward import events as t
 from fallow.rules.steward.machine import State, outstanding, transition
-from fallow.rules.steward.specs import rounds_of
-from fallow.rules.steward.state import Job, Slot
+from fallow.rules.steward.shapes.round_tasks import rounds_of
+from fallow.rules.steward.state import Job, Seat, Slot
 from fallow.sim import work
 from fallow.units import cost_ucr
 from fallow.wire import codec
@@ -76,6 +76,13 @@ def finish_of(job: Job) -> Slot:
     key = rounds_of(job).finish
     assert key is not None
     return job.slots[key]
+
+
+def ready_seats(state: State, job: bytes) -> list[Seat]:
+    """The leases of a job on lanes that answer now, in the order of their opening."""
+    found = state.jobs.get(job)
+    seats = [found.seats[number] for number in found.live] if found is not None and found.ending is None else []
+    return [seat for seat in seats if seat.usable and seat.lane.ready and seat.node not in state.roll.since]
 
 
 @dataclass

@@ -7,7 +7,7 @@ import pytest
 
 from fallow.errors import FallowError
 from fallow.rules.steward.shape import LaneTerms
-from fallow.rules.steward.shapes.registry import SHAPES, shape_of
+from fallow.rules.steward.shapes.registry import LIST, SHAPES, shape_named, shape_of
 from fallow.wire.local import BatchJob, ServeJob, TrainJob, Work
 from fallow.wire.tasks import Recipe
 
@@ -22,6 +22,22 @@ def test_an_unknown_form_is_refused_by_name() -> None:
     assert refused.value.code == "E2001"
     assert "Nobodys" in refused.value.what
     assert all(shape.name in refused.value.cause for shape in SHAPES.values())
+
+
+def test_a_form_is_known_by_its_name_or_refused_by_it() -> None:
+    assert [shape_named(shape.name) for shape in SHAPES.values()] == list(SHAPES.values())
+    with pytest.raises(FallowError) as refused:
+        shape_named("nobodys")
+    assert (refused.value.code, "'nobodys'" in refused.value.what) == ("E2001", True)
+    assert all(shape.name in refused.value.cause for shape in SHAPES.values())
+
+
+def test_only_a_list_of_inputs_is_a_job_without_more_words() -> None:
+    assert LIST.of_inputs("echo", (b"a", b"b"), (), 2) == BatchJob("echo", (b"a", b"b"), (), 2)
+    for shape in SHAPES.values():
+        if shape is not LIST:
+            with pytest.raises(FallowError, match=f"A {shape.name} job is more than a list of inputs"):
+                shape.of_inputs("echo", (b"a",), (), 1)
 
 
 def test_only_jobs_on_lanes_have_one() -> None:

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import msgspec
-from tests.rules.steward.crowd import Crowd, batch_spec, honest_crowd, honest_output, train_spec, word
+from tests.rules.steward.crowd import Crowd, honest_crowd, honest_output, train_spec, word
 
 from fallow.kinds.registry import kind_named
 from fallow.kinds.train.tasks import TrainFinish, TrainValue
 from fallow.rules.steward import events as t
-from fallow.rules.steward.specs import batch_spec as spec_of
-from fallow.rules.steward.specs import part_named, round_spec, told, train_log, train_work, well_formed
+from fallow.rules.steward.shapes.round_tasks import train_work
+from fallow.rules.steward.specs import part_named, well_formed
 from fallow.rules.steward.state import Job, Run, Slot
 from fallow.units import GIB
 from fallow.wire import codec
-from fallow.wire.local import BatchJob, JobSpec, ModelSize
+from fallow.wire.local import JobSpec, ModelSize
 from fallow.wire.tasks import Part, TaskOutput
-
-
-def test_batch_tasks() -> None:
-    work = batch_spec(3).work
-    assert isinstance(work, BatchJob)
-    first, second = spec_of(work, 0), spec_of(work, 1)
-    assert (first.params, first.seed, second.seed, first.units, first.kind) == (b"0", 0, 1, 10, "echo")
 
 
 def training() -> tuple[Crowd, Job]:
@@ -29,13 +22,6 @@ def training() -> tuple[Crowd, Job]:
     job = crowd.submit(train_spec())
     crowd.run()
     return crowd, crowd.state.jobs[job]
-
-
-def test_the_first_round_needs_model_and_data_only() -> None:
-    _, job = training()
-    spec = round_spec(job, train_log(job).current, 1)
-    assert [part.name for part in spec.inputs] == ["model", "data"]
-    assert (spec.units, round_spec(job, train_log(job).current, 0).units) == (40, 50)
 
 
 def run(slot: Slot, output: TaskOutput | None) -> Run:
@@ -57,10 +43,6 @@ def test_what_a_training_claim_must_have() -> None:
 
 
 def test_reading_outputs() -> None:
-    _, job = training()
-    slot = job.slots[0]
-    assert told(job, run(slot, None)) is None
-    assert told(job, run(slot, honest_output(slot.spec))) is not None
     part = Part("update", word("u"), 1)
     assert part_named(TaskOutput(b"", (part,)), "update") == part
     assert part_named(TaskOutput(b"", (part,)), "carry") is None

@@ -85,7 +85,8 @@ class TrainChain(Chain):
     def states(self, check: TaskSpec) -> tuple[Part, ...]:
         return tuple(part for part in check.inputs if part.name.startswith(PREFIX) or part.name == "carry")
 
-    def check_ppm(self, work: TrainJob, links: int) -> int:
+    def check_ppm(self, work: Work, links: int) -> int:
+        assert isinstance(work, TrainJob), "only trainings have chains"
         recipe = work.recipe
         cut = Cut(min(recipe.batch_sequences, 2), 1)
         links = min(links, MAX_LINKS_DRAWN, cut.links(recipe.inner_steps))

@@ -21,7 +21,6 @@ from fallow.rules.steward.shapes.registry import shape_of
 from fallow.sdk.calls import CallStream
 from fallow.wire.claims import Accumulator, merkle_root
 from fallow.wire.documents import ClaimRoot
-from fallow.wire.local import ServeJob
 from fallow.wire.messages import (
     GetLaneLeaves,
     LaneItem,
@@ -264,14 +263,10 @@ class Leg:
         """A provider could run the meter: units must follow from the answer, and the answer from the question."""
         told = ask.pieces - ask.told_pieces
         streamed = ask.text[ask.told_chars :] if ask.stream else None
-        asked = Asked(ask.sent, streamed, told, ask.unwanted, exact=self._exact)
+        asked = Asked(ask.sent, streamed, told, ask.unwanted, exact=self.terms.exact)
         if self.side.fits(asked, result.value, result.units):
             return "", ""
         return "E1502", "The provider's answer or its meter does not fit the question."
-
-    @property
-    def _exact(self) -> bool:
-        return isinstance(self.plan.work, ServeJob) and self.plan.work.exact
 
     # what is kept ---------------------------------------------------------------------------------------------------
 

@@ -532,7 +532,3 @@ class JobEnded(StewardEffect, frozen=True):
 
 
 RECORDS = (Note, KeepReceipt, JobEnded)
-AnyStewardEffect = (
-    FindOffers | AskQuote | ProposeLease | OpenEscrow | WatchLease | PrepareLane | Assign | CancelTask | KeepBlob
-    | LetGo | Prefetch | Draw | AuditLane | Pay | Charge | CloseLease | Note | KeepReceipt | JobEnded
-)  # fmt: skip

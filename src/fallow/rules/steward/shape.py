@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
-from fallow.errors import fail
+from fallow.errors import FallowError, fail
 from fallow.rules import market
 from fallow.rules.steward.state import Job, State, Turn
 from fallow.wire.local import JobSpec, RoundView, Work
@@ -38,6 +38,11 @@ class Shape(ABC):
     progress_text: ClassVar[str] = "Tasks are final."
 
     # of a job as it is wanted -----------------------------------------------------------------------------------------
+
+    def of_inputs(self, kind: str, params: tuple[bytes, ...], inputs: tuple[Part, ...], units_each: int) -> Work:
+        """The work that is meant by a list of a kind's parameters, what all tasks get, and the most units that any of
+        them is. Raises UsageError E2001 where it takes more than that to say what the job is about."""
+        raise fail("E2001", f"A {self.name} job is more than a list of inputs.")
 
     def refuse(self, spec: JobSpec) -> str:
         """Why such a job cannot be meant; "" when it can."""
@@ -111,10 +116,18 @@ def shape_of(work: Work) -> Shape:
     """How jobs of this form are worked on. Raises UsageError E2001, which names it, for one that nobody registered."""
     found = SHAPES.get(type(work))
     if found is None:
-        raise fail("E2001", f"No form of jobs is called {type(work).__name__}.", cause=f"Known: {known()}.")
+        raise _unknown(type(work).__name__)
     return found
 
 
-def known() -> str:
-    """The forms' names, for people."""
-    return ", ".join(shape.name for shape in SHAPES.values())
+def shape_named(name: str) -> Shape:
+    """The form that people call so. Raises UsageError E2001, which names it, for one that nobody registered."""
+    found = next((shape for shape in SHAPES.values() if shape.name == name), None)
+    if found is None:
+        raise _unknown(name)
+    return found
+
+
+def _unknown(name: str) -> FallowError:
+    known = ", ".join(shape.name for shape in SHAPES.values())
+    return fail("E2001", f"No form of jobs is called {name[:40]!r}.", cause=f"Known: {known}.")

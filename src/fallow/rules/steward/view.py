@@ -1,14 +1,10 @@
-"""A job as people see it, and a lane job's leases as the lane code needs them."""
+"""A job as people see it."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from fallow.rules.steward.shapes.lanes import lane_reserve
 from fallow.rules.steward.shapes.registry import shape_of
 from fallow.rules.steward.state import Job, Mark, Seat, Stage, State
 from fallow.wire.local import JobView, LeaseView
-from fallow.wire.messages import NodeAddress
 
 MAX_LEASES = 4096
 
@@ -81,38 +77,3 @@ def _seat_state(state: State, seat: Seat) -> str:
     if seat.node in state.roll.since:
         return "unobserved"
     return "open" if seat.usable else "leaving"
-
-
-class LaneSeat(NamedTuple):
-    """A lease that takes lane tasks. `room_units`: what may still be sent to it before its cap is reserved for what
-    is under way already."""
-
-    lease: bytes
-    account: bytes
-    peer: NodeAddress
-    numerics: str
-    price_ucr: int
-    units_per_s: int
-    room_units: int
-
-
-def lane_seats(state: State, job_id: bytes) -> tuple[LaneSeat, ...]:
-    """The leases of a serve or lane job that are ready and not known to be out of reach, in the order of their
-    opening."""
-    job = state.jobs.get(job_id)
-    if job is None or not shape_of(job.spec.work).on_lanes or job.ending is not None:
-        return ()
-    seats = [job.seats[number] for number in job.live]
-    return tuple(
-        LaneSeat(
-            seat.lease,
-            seat.account,
-            seat.peer,
-            seat.offer.hardware.numerics,
-            seat.money.price_ucr,
-            seat.units_per_s,
-            seat.room_units() - (lane_reserve(seat) if seat.money.price_ucr else 0),
-        )
-        for seat in seats
-        if seat.usable and seat.lane.ready and seat.node not in state.roll.since
-    )

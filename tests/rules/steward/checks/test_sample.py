@@ -19,7 +19,7 @@ from tests.rules.steward.crowd import (
 
 from fallow.kinds.train.tasks import TrainAudit, TrainFinish, TrainParams, TrainRound
 from fallow.rules.steward import events as t
-from fallow.rules.steward.specs import rounds_of
+from fallow.rules.steward.shapes.round_tasks import rounds_of
 from fallow.rules.steward.state import Fate, Seat, Slot, Step
 from fallow.sim import chain
 from fallow.wire import codec

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import msgspec
-from tests.rules.steward.crowd import Crowd, Provider, honest_crowd, lane_spec, word
+from tests.rules.steward.crowd import Crowd, Provider, honest_crowd, lane_spec, ready_seats, word
 
 from fallow.rules.steward import events as t
 from fallow.rules.steward.checks.standing import policy_of
 from fallow.rules.steward.machine import outstanding, view
 from fallow.rules.steward.shapes import lanes as shape
 from fallow.rules.steward.state import Mark
-from fallow.rules.steward.view import lane_seats
 from fallow.wire.ledger import Refusal
 from fallow.wire.local import JobSpec, ServeJob
 from fallow.wire.messages import EXACT
@@ -25,17 +24,17 @@ def lanes(crowd: Crowd, replicas: int = 2, verify: str = "audit:rate=0", budget:
 def test_a_lane_job_keeps_its_replicas_and_enough_to_decide_a_dispute() -> None:
     crowd = Crowd(honest_crowd(5))
     job = lanes(crowd)
-    seats = lane_seats(crowd.state, job)
+    seats = ready_seats(crowd.state, job)
     assert len(seats) == 3
-    assert all(seat.room_units > 1_000_000 for seat in seats)
-    assert lane_seats(crowd.state, word("none")) == ()
+    assert all(seat.room_units() > 1_000_000 for seat in seats)
+    assert ready_seats(crowd.state, word("none")) == []
     node = seats[0].peer.node
     crowd.tell(t.PeerUnobserved(crowd.now_ms, node))
-    assert len(lane_seats(crowd.state, job)) == 2
+    assert len(ready_seats(crowd.state, job)) == 2
     crowd.pass_time(61_000)
     crowd.pass_time(6_000)
-    assert len(lane_seats(crowd.state, job)) == 3
-    assert node not in {seat.peer.node for seat in lane_seats(crowd.state, job)}
+    assert len(ready_seats(crowd.state, job)) == 3
+    assert node not in {seat.peer.node for seat in ready_seats(crowd.state, job)}
 
 
 def test_a_served_model_is_loaded_before_it_answers() -> None:
@@ -45,10 +44,10 @@ def test_a_served_model_is_loaded_before_it_answers() -> None:
     crowd.run()
     (prepare,) = crowd.of(t.PrepareLane)
     assert prepare.work == work
-    assert lane_seats(crowd.state, job) == ()
+    assert ready_seats(crowd.state, job) == []
     assert prepare in outstanding(crowd.state)
     crowd.tell(t.LaneReady(crowd.now_ms, prepare.lease))
-    assert len(lane_seats(crowd.state, job)) == 1
+    assert len(ready_seats(crowd.state, job)) == 1
     assert crowd.tell(t.LaneReady(crowd.now_ms, prepare.lease)) == []
     shown = view(crowd.state, job)
     assert shown is not None
@@ -202,9 +201,9 @@ def test_a_lane_whose_cap_is_used_up_is_replaced_and_never_overpaid() -> None:
     crowd.pass_time(6_000)
     assert crowd.vouchers[lease] == cap
     assert crowd.escrow[lease] == "closed"
-    assert len(lane_seats(crowd.state, job)) == 1
+    assert len(ready_seats(crowd.state, job)) == 1
     for _ in range(40):
-        for seat in lane_seats(crowd.state, job):
+        for seat in ready_seats(crowd.state, job):
             crowd.tell(crowd.lane_claim(seat.lease, crowd.now_ms, 1, 10**6, 10**6))
         crowd.run()
         crowd.pass_time(6_000)

@@ -20,7 +20,7 @@ from fallow.rules.rounds import CHECKPOINT_EVERY
 from fallow.rules.steward import events as t
 from fallow.rules.steward.checks.ballot import builds_on
 from fallow.rules.steward.machine import view
-from fallow.rules.steward.specs import rounds_of
+from fallow.rules.steward.shapes.round_tasks import rounds_of
 from fallow.rules.steward.state import Fate, Step
 from fallow.wire import codec
 from fallow.wire.tasks import TaskOutput, TaskSpec

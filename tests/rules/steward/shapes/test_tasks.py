@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.rules.steward.crowd import Crowd, batch_spec, honest_crowd
 
 from fallow.rules.steward.shapes.registry import shape_of
+from fallow.rules.steward.shapes.tasks import task_of
 from fallow.wire.local import BatchJob, JobSpec
 
 
@@ -27,3 +28,10 @@ def test_all_tasks_begin_at_once_and_all_are_results() -> None:
 def test_a_batch_without_tasks_is_refused() -> None:
     spec = JobSpec(BatchJob("echo", (), (), 1), 1, 0, 1)
     assert shape_of(spec.work).refuse(spec) == "a batch without tasks"
+
+
+def test_batch_tasks() -> None:
+    work = batch_spec(3).work
+    assert isinstance(work, BatchJob)
+    first, second = task_of(work, 0), task_of(work, 1)
+    assert (first.params, first.seed, second.seed, first.units, first.kind) == (b"0", 0, 1, 10, "echo")

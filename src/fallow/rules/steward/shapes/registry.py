@@ -3,15 +3,16 @@ here, so that all are known."""
 
 from __future__ import annotations
 
-from fallow.rules.steward.shape import SHAPES, Shape, shape_of
+from fallow.rules.steward.shape import SHAPES, Shape, shape_named, shape_of
 from fallow.rules.steward.shapes.lanes import Lane, Serve
 from fallow.rules.steward.shapes.rounds import Rounds
 from fallow.rules.steward.shapes.tasks import Tasks
 from fallow.wire.local import BatchJob, LaneJob, ServeJob, TrainJob
 
-__all__ = ["SHAPES", "Shape", "shape_of"]
+__all__ = ["LIST", "SHAPES", "Shape", "shape_named", "shape_of"]
 
-SHAPES[BatchJob] = Tasks()
+LIST = SHAPES[BatchJob] = Tasks()
+"""What a list of inputs is, when nobody says."""
 SHAPES[TrainJob] = Rounds()
 SHAPES[ServeJob] = Serve()
 SHAPES[LaneJob] = Lane()

@@ -11,12 +11,10 @@ from fallow.rules.rounds import Entry, Log
 from fallow.rules.steward.check import check_of
 from fallow.rules.steward.events import Prefetch
 from fallow.rules.steward.shape import Shape
-from fallow.rules.steward.slots import add_slot, respec, retire, strike
-from fallow.rules.steward.specs import (
+from fallow.rules.steward.shapes.round_tasks import (
     RoundsState,
     finish_spec,
     own_part,
-    part_named,
     round_spec,
     rounds_of,
     told,
@@ -24,6 +22,8 @@ from fallow.rules.steward.specs import (
     train_work,
     work_before,
 )
+from fallow.rules.steward.slots import add_slot, respec, retire, strike
+from fallow.rules.steward.specs import part_named
 from fallow.rules.steward.state import Job, Slot, State, Step, Turn
 from fallow.wire.local import JobSpec, RoundView, TrainJob, Work
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from fallow.rules import market
 from fallow.rules.steward.shape import Shape
 from fallow.rules.steward.slots import add_slot
-from fallow.rules.steward.specs import batch_spec
+from fallow.rules.steward.specs import task_spec
 from fallow.rules.steward.state import Job, Turn
 from fallow.wire.local import BatchJob, JobSpec, Work
+from fallow.wire.tasks import Part, TaskSpec
 
 
 class Tasks(Shape):
@@ -17,6 +18,9 @@ class Tasks(Shape):
 
     def refuse(self, spec: JobSpec) -> str:
         return "" if _batch(spec.work).params else "a batch without tasks"
+
+    def of_inputs(self, kind: str, params: tuple[bytes, ...], inputs: tuple[Part, ...], units_each: int) -> Work:
+        return BatchJob(kind, params, inputs, units_each)
 
     def params(self, work: Work) -> tuple[bytes, ...]:
         return _batch(work).params
@@ -31,7 +35,12 @@ class Tasks(Shape):
     def start(self, turn: Turn, job: Job) -> None:
         work = _batch(job.spec.work)
         for index in range(len(work.params)):
-            add_slot(job, batch_spec(work, index))
+            add_slot(job, task_of(work, index))
+
+
+def task_of(work: BatchJob, index: int) -> TaskSpec:
+    """Task `index` of a batch. The seed is the index: equal params at two places are two tasks."""
+    return task_spec(work, work.params[index], work.inputs, seed=index, units=work.units_each)
 
 
 def _batch(work: Work) -> BatchJob:
