@@ -39,7 +39,7 @@ class Attempt(NamedTuple):
     what: str = ""
 
 
-class Verdict(Enum):
+class AfterFailure(Enum):
     """What happens to a task after a failed attempt."""
 
     MOVE = "move"
@@ -51,22 +51,22 @@ def blame(code: str, *, retryable: bool) -> Blame:
     return Blame.WORK if code.startswith("E17") and not retryable else Blame.PLACE
 
 
-def judge(attempts: Sequence[Attempt], accounts_left: int) -> Verdict:
+def judge(attempts: Sequence[Attempt], accounts_left: int) -> AfterFailure:
     """Whether a task with these failed attempts is tried again. `accounts_left` counts accounts that have not tried
     it."""
     if not attempts:
-        return Verdict.MOVE
+        return AfterFailure.MOVE
     accusers: dict[str, set[bytes]] = {}
     for attempt in attempts:
         if attempt.blame is Blame.WORK:
             accusers.setdefault(attempt.code, set()).add(attempt.account)
     agreed = max((len(accounts) for accounts in accusers.values()), default=0)
     if agreed >= 2 or (agreed == 1 and accounts_left == 0):
-        return Verdict.GIVE_UP
-    return Verdict.GIVE_UP if len(attempts) > MAX_MOVES else Verdict.MOVE
+        return AfterFailure.GIVE_UP
+    return AfterFailure.GIVE_UP if len(attempts) > MAX_MOVES else AfterFailure.MOVE
 
 
-class Place(NamedTuple):
+class Candidate(NamedTuple):
     """A lease that could take a task now. `running` of `depth` tasks are under way; `room_units` still fit under its
     cap; `units_per_s` is the measured speed of the offer."""
 
@@ -79,7 +79,7 @@ class Place(NamedTuple):
 
 
 def choose_place(
-    places: Iterable[Place], units: int, *, avoid: Mapping[bytes, int], never: frozenset[bytes], prefer: int | None
+    places: Iterable[Candidate], units: int, *, avoid: Mapping[bytes, int], never: frozenset[bytes], prefer: int | None
 ) -> int | None:
     """The seat that takes a task of `units`: the `prefer`red one if it has room (it holds the state), else the least
     busy, of those the one that failed it least (`avoid`: account -> failures), the fastest, the lowest number. None

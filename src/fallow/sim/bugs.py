@@ -248,7 +248,7 @@ def _events_go_first() -> tuple[list[Patch], Spoil]:
 def _trusting_close() -> tuple[list[Patch], Spoil]:
     right = vars(effects.Performer)["_close"]
 
-    async def close(self: Any, effect: t.CloseLease) -> t.StewardEvent:
+    async def close(self: Any, effect: t.EndLease) -> t.StewardEvent:
         """Believes a provider that says that it has closed."""
         asked = vars(effects.Performer)["_ask_to_close"]
         try:

@@ -162,9 +162,9 @@ class LaneStage:
 
     async def ready(self, player: Player) -> Player:
         """Prepare the lane and wait until the brain hears that it is ready."""
-        before = sum(isinstance(event, t.LaneReady) for event in self.told.events)
+        before = sum(isinstance(event, t.LaneLoaded) for event in self.told.events)
         self.lanes.prepare(player.plan)
-        await self.told.wait(t.LaneReady, before + 1)
+        await self.told.wait(t.LaneLoaded, before + 1)
         return player
 
     async def claim(self, player: Player, root: ClaimRoot, first: int = 1, sequence: int = 1) -> None:

@@ -62,7 +62,7 @@ async def run(s: LaneStage, first: Answer, *others: Answer) -> t.AuditLane:
     async with AsyncLane(s.link, JOB) as lane:
         await lane.map(params) if first is not refuse else await _failing(lane, params)
     await s.claim(suspect, suspect.root())
-    event = await s.told.wait(t.LaneAnswered)
+    event = await s.told.wait(t.PeerClaimedBatch)
     players = [await s.ready(await s.player(f"peer{n}", ECHO, answer)) for n, answer in enumerate(others)]
     return t.AuditLane(
         suspect.lease, event.claim_hash, event.first, (1,), tuple(player.lease for player in players), 2
@@ -132,7 +132,7 @@ async def test_the_right_words_from_other_logits_are_caught(tmp_path: Path) -> N
         async with AsyncLane(s.link, JOB) as lane:
             await lane.run(generate(2))
         await s.claim(suspect, suspect.root())
-        event = await s.told.wait(t.LaneAnswered)
+        event = await s.told.wait(t.PeerClaimedBatch)
         peers = [await s.ready(await s.player(f"peer{n}", work, honest)) for n in range(2)]
         leases = tuple(peer.lease for peer in peers)
         order = t.AuditLane(suspect.lease, event.claim_hash, event.first, (0,), leases, 2)
@@ -223,7 +223,7 @@ async def test_an_answer_that_its_client_cut_short_is_not_held_against_anyone(tm
             suspect.answered.append((suspect.asked[0], result))
             leg._result(result)
         await s.claim(suspect, suspect.root())
-        event = await s.told.wait(t.LaneAnswered)
+        event = await s.told.wait(t.PeerClaimedBatch)
         peers = [await s.ready(await s.player(f"peer{n}", SERVE, countdown)) for n in range(2)]
         order = t.AuditLane(
             suspect.lease, event.claim_hash, event.first, (0,), tuple(peer.lease for peer in peers), 2

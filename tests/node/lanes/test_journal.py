@@ -15,7 +15,7 @@ from fallow.errors import FallowError
 from fallow.kinds.generate.tasks import CANCELLED, GenerateValue
 from fallow.kinds.registry import lane_side
 from fallow.node.lanes.journal import Answered, Journal, claimed_to, find_claim, keep_claim, read_answers
-from fallow.rules.steward.events import LaneAnswered
+from fallow.rules.steward.events import PeerClaimedBatch
 from fallow.wire.codec import encode
 from fallow.wire.documents import Signed
 
@@ -81,7 +81,7 @@ def test_a_claim_is_found_by_any_number_that_it_is_over(tmp_path: Path) -> None:
     log = SqliteEventLog(tmp_path / "log.db")
     assert (find_claim(log, LEASE, 1), claimed_to(log, LEASE)) == (None, 0)
     claims = [
-        LaneAnswered(0, LEASE, n, Signed(b"", bytes(65)), b"c" * 32, first, count, count)
+        PeerClaimedBatch(0, LEASE, n, Signed(b"", bytes(65)), b"c" * 32, first, count, count)
         for n, (first, count) in enumerate([(1, 5), (6, 4), (4096, 1000)], 1)
     ]
     for claim in reversed(claims):

@@ -146,7 +146,7 @@ async def test_a_claim_over_what_was_received_counts_once_it_is_kept(tmp_path: P
     async with lane_stage(tmp_path) as s:
         player = await answered(s)
         await s.claim(player, player.root())
-        event = await s.told.wait(t.LaneAnswered)
+        event = await s.told.wait(t.PeerClaimedBatch)
         assert (event.first, event.count, event.units) == (1, 5, 5)
         assert find_claim(s.us.log, player.lease, 3) == event
         assert find_claim(s.us.log, player.lease, 6) is None
@@ -162,7 +162,7 @@ async def test_a_claim_over_other_answers_ends_the_providers_work(tmp_path: Path
         ):
             await s.claim(player, root)
             await s.told.wait(t.PeerLeaving, number)
-        assert not any(isinstance(event, t.LaneAnswered) for event in s.told.events)
+        assert not any(isinstance(event, t.PeerClaimedBatch) for event in s.told.events)
         assert s.us.log.keys("lane-claim/") == []
 
 
@@ -178,7 +178,7 @@ async def test_a_claim_over_answers_that_never_came_is_owed_nothing(tmp_path: Pa
             changed = type(huge)(huge.lease, 1, huge.root, count, huge.units)
             await s.lanes.claimed(player.lease, 1, signed, digest, changed, 1)
         events = s.told.events[before:]
-        assert not any(isinstance(event, t.LaneAnswered) for event in events)
+        assert not any(isinstance(event, t.PeerClaimedBatch) for event in events)
 
 
 async def mixed(s: LaneStage, leaves: Callable[[tuple[bytes, ...]], tuple[bytes, ...]]) -> tuple[Player, int]:
@@ -210,7 +210,7 @@ async def mixed(s: LaneStage, leaves: Callable[[tuple[bytes, ...]], tuple[bytes,
 async def test_of_a_claim_over_more_than_arrived_what_arrived_is_paid(tmp_path: Path) -> None:
     async with lane_stage(tmp_path) as s:
         player, asked = await mixed(s, lambda leaves: leaves)
-        event = await s.told.wait(t.LaneAnswered)
+        event = await s.told.wait(t.PeerClaimedBatch)
         assert (asked, event.first, event.count, event.units) == (1, 1, 7, 5)
         leg = s.lanes.legs[player.lease]
         found = claim_leaves(s.us.log, event, leg.answered)
@@ -225,7 +225,7 @@ async def test_leaves_that_are_not_those_of_the_claim_earn_nothing(tmp_path: Pat
     async with lane_stage(tmp_path) as s:
         player, asked = await mixed(s, shown)
         assert asked == 1
-        assert not any(isinstance(event, t.LaneAnswered) for event in s.told.events)
+        assert not any(isinstance(event, t.PeerClaimedBatch) for event in s.told.events)
         assert s.us.log.keys("lane-claim/") == []
         assert len(player.answered) == 5
 

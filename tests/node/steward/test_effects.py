@@ -259,7 +259,7 @@ async def test_a_provider_that_does_not_close_is_closed_without_after_the_lease(
     async with stage(tmp_path, clock) as s:
         lease, terms = await open_lease(s)
         answering(s, CloseLease, lambda request: refusal() if silent else Ok())
-        effect = t.CloseLease(lease, s.rita.services.rpc.address(), 500, terms.ends_ms)
+        effect = t.EndLease(lease, s.rita.services.rpc.address(), 500, terms.ends_ms)
         assert (await error_of(s.performer.run(effect))).code == "E1801"
         bank = s.us.settlement(Patience())
         assert (await bank.balance(terms.provider)).earned_ucr == 500  # what is owed is there already
@@ -277,14 +277,14 @@ async def open_lease(s: Stage) -> tuple[bytes, Lease]:
     terms, bank, them = s.terms(), s.us.bank_account, s.rita.services.identity
     lease = hash_document(terms, bank)
     certificate = them.certificate(s.us.clock.now_ms())
-    effect = t.OpenEscrow(lease, s.us.identity.sign(terms, bank), them.sign(terms, bank), certificate)
+    effect = t.FundEscrow(lease, s.us.identity.sign(terms, bank), them.sign(terms, bank), certificate)
     assert isinstance(await s.performer.run(effect), t.LedgerOpened)
     return lease, terms
 
 
 async def test_an_escrow_that_was_never_opened_is_closed(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
-        effect = t.CloseLease(b"l" * 32, s.rita.services.rpc.address(), 0, 0)
+        effect = t.EndLease(b"l" * 32, s.rita.services.rpc.address(), 0, 0)
         event = await s.performer.run(effect)
         assert isinstance(event, t.LedgerClosed)
         assert (event.paid_ucr, event.refunded_ucr) == (0, 0)
@@ -292,7 +292,7 @@ async def test_an_escrow_that_was_never_opened_is_closed(tmp_path: Path) -> None
 
 async def test_an_escrow_that_the_bank_does_not_know_yet_may_still_be_opened(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
-        effect = t.CloseLease(b"l" * 32, s.rita.services.rpc.address(), 0, s.us.clock.now_ms() + 60_000)
+        effect = t.EndLease(b"l" * 32, s.rita.services.rpc.address(), 0, s.us.clock.now_ms() + 60_000)
         assert (await error_of(s.performer.run(effect))).code == "E1801"
 
 
@@ -307,7 +307,7 @@ async def test_what_the_bank_refuses_is_an_event(tmp_path: Path) -> None:
             (other, MALLORY, Refusal.WRONG_SIGNER),
             (dear, s.us.identity, Refusal.BALANCE_TOO_SMALL),
         ):
-            effect = t.OpenEscrow(
+            effect = t.FundEscrow(
                 hash_document(document, bank), signer.sign(document, bank), them.sign(document, bank), certificate
             )  # fmt: skip
             event = await s.performer.run(effect)

@@ -27,8 +27,8 @@ def assign(task: bytes, lease: bytes = LEASE) -> t.Assign:
     return t.Assign(lease, PEER, task, SPEC, ())
 
 
-CANCEL = t.CancelTask(LEASE, PEER, ONE)
-PAY, CLOSE = t.Pay(LEASE, PEER, 5), t.CloseLease(LEASE, PEER, 5, 0)
+CANCEL = t.Cancel(LEASE, PEER, ONE)
+PAY, CLOSE = t.Pay(LEASE, PEER, 5), t.EndLease(LEASE, PEER, 5, 0)
 
 
 class Slow:
@@ -68,7 +68,7 @@ async def test_what_is_asked_of_a_task_is_asked_in_order(monkeypatch: pytest.Mon
 async def test_a_lease_is_closed_after_everything_else(monkeypatch: pytest.MonkeyPatch) -> None:
     slow = Slow()
     await carried_out(monkeypatch, slow, assign(ONE), PAY, CLOSE)
-    assert slow.seen[-2:] == ["begin CloseLease", "end CloseLease"]
+    assert slow.seen[-2:] == ["begin EndLease", "end EndLease"]
     assert set(slow.seen[:2]) == {"begin Assign1", "begin Pay"}
 
 
@@ -81,7 +81,7 @@ async def test_other_tasks_and_other_leases_do_not_wait() -> None:
     async with asyncio.TaskGroup() as group:
         first = group.create_task(wait())
         order.add(assign(ONE), first)
-        assert order.before(assign(TWO)) == order.before(t.CloseLease(OTHER, PEER, 0, 0)) == order.before(PAY) == []
+        assert order.before(assign(TWO)) == order.before(t.EndLease(OTHER, PEER, 0, 0)) == order.before(PAY) == []
         assert order.before(CANCEL) == order.before(CLOSE) == [first]
         over.set()
     await asyncio.sleep(0)

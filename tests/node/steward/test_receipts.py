@@ -103,7 +103,7 @@ async def test_a_claim_that_the_brain_has_not_heard_of_is_no_receipt_yet(tmp_pat
         tell = lanes._tell
 
         async def late(event: t.StewardEvent) -> None:
-            if isinstance(event, t.LaneAnswered):
+            if isinstance(event, t.PeerClaimedBatch):
                 await heard.wait()
             await tell(event)
 

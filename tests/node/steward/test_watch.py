@@ -78,7 +78,7 @@ class Stage:
             await self.told(event)
 
         watches = Watches(self.us, records, self.lanes, tell, tell, facts)  # type: ignore[arg-type]
-        watches.watch(self.pool.tasks, t.WatchLease(LEASE, self.rita.services.rpc.address(), 0))
+        watches.watch(self.pool.tasks, t.Watch(LEASE, self.rita.services.rpc.address(), 0))
         self.pool.running.append(watches._tasks[LEASE])
         return watches
 

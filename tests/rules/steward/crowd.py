@@ -26,7 +26,7 @@ from fallow.wire.messages import EXACT, Hardware, NodeAddress, Offer, Rate, Shor
 from fallow.wire.tasks import Part, Recipe, TaskOutput, TaskSpec
 
 BANK = b"b" * 20
-IDENTITY = t.Identity(b"s" * 20, b"S" * 32, BANK)
+IDENTITY = t.StewardIdentity(b"s" * 20, b"S" * 32, BANK)
 SEAL = bytes(65)
 
 
@@ -248,10 +248,10 @@ class Crowd:
         match effect:
             case t.FindOffers():
                 offers = tuple(p.offer(self.now_ms) for p in self.providers if p.name not in self.away)
-                self.say(t.OffersSeen(self.now_ms, effect.job, offers))
+                self.say(t.OffersFound(self.now_ms, effect.job, offers))
             case t.AskQuote() | t.ProposeLease():
                 self._negotiate(effect)
-            case t.OpenEscrow():
+            case t.FundEscrow():
                 self._open(effect)
             case t.Assign():
                 self._work(effect)
@@ -262,7 +262,7 @@ class Crowd:
             case t.Draw():
                 self.say(t.AuditorsDrawn(self.now_ms, effect.claim_hash, h("seed", effect.claim_hash)))
             case t.PrepareLane():
-                self.say(t.LaneReady(self.now_ms, effect.lease))
+                self.say(t.LaneLoaded(self.now_ms, effect.lease))
             case t.AuditLane():
                 self._audit_lane(effect)
             case _:
@@ -287,7 +287,7 @@ class Crowd:
             ours, theirs = Signed(body, b"o" * 65), Signed(body, b"t" * 65)
             self.say(t.PeerSigned(self.now_ms, effect.job, effect.seat, lease, effect.terms, ours, theirs))
 
-    def _open(self, effect: t.OpenEscrow) -> None:
+    def _open(self, effect: t.FundEscrow) -> None:
         if self.refuse_escrow and effect.lease not in self.escrow:
             self.say(t.LedgerRefusedEscrow(self.now_ms, effect.lease, self.refuse_escrow))
             return
@@ -329,9 +329,9 @@ class Crowd:
             (provider.address,),
         )  # fmt: skip
 
-    def lane_claim(self, lease: bytes, sequence: int, first: int, count: int, units: int) -> t.LaneAnswered:
+    def lane_claim(self, lease: bytes, sequence: int, first: int, count: int, units: int) -> t.PeerClaimedBatch:
         claim = Signed(codec.encode(ClaimRoot(lease, sequence, h(first), count, units)), SEAL)
-        return t.LaneAnswered(
+        return t.PeerClaimedBatch(
             self.now_ms, lease, sequence, claim, h("claim", claim.body), first, count, units
         )  # fmt: skip
 
@@ -353,13 +353,13 @@ class Crowd:
         match effect:
             case t.Pay():
                 self.vouchers[effect.lease] = max(self.vouchers.get(effect.lease, 0), effect.cumulative_ucr)
-                self.say(t.PeerPaid(self.now_ms, effect.lease, effect.cumulative_ucr))
+                self.say(t.PeerTookVoucher(self.now_ms, effect.lease, effect.cumulative_ucr))
             case t.Charge() if self.refuse_charge:
                 self.say(t.LedgerRefusedCharge(self.now_ms, effect.lease, effect.task, Refusal.BAD_WITNESS))
             case t.Charge():
                 self.slashed[effect.lease] = effect.slash_ucr
                 self.say(t.LedgerSlashed(self.now_ms, effect.lease, effect.task, effect.slash_ucr))
-            case t.CloseLease():
+            case t.EndLease():
                 terms, provider = self.leases[effect.lease]
                 if provider.name in self.away and self.now_ms < effect.ends_ms:
                     return

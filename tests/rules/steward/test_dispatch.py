@@ -138,7 +138,7 @@ def test_a_slow_task_moves() -> None:
     job = crowd.submit(batch_spec(2, 2, verify="none"))
     crowd.run()
     crowd.pass_time(91_000)
-    assert crowd.of(t.CancelTask)
+    assert crowd.of(t.Cancel)
     assert any("too long" in text for text in crowd.notes("failed"))
     crowd.pass_time(6_000)
     assert crowd.outcome(job).code == ""
@@ -182,7 +182,7 @@ def test_a_closed_escrow_stops_the_work_there() -> None:
     job = start(crowd, 2)
     assigned = crowd.of(t.Assign)[0]
     effects = crowd.tell(t.LedgerClosed(crowd.now_ms, assigned.lease, 0, 5, 0))
-    assert any(isinstance(e, t.CancelTask) and e.task == assigned.task for e in effects)
+    assert any(isinstance(e, t.Cancel) and e.task == assigned.task for e in effects)
     assert any(isinstance(e, t.Assign) and e.task == assigned.task for e in effects)
     assert crowd.tell(t.LedgerClosed(crowd.now_ms, assigned.lease, 0, 5, 0)) == []
     assert crowd.state.jobs[job].ending is None

@@ -29,12 +29,12 @@ def shown(crowd: Crowd, job: bytes) -> str:
 
 
 def test_a_job_is_done_when_its_leases_are_closed() -> None:
-    crowd = Crowd(honest_crowd(3), hold={t.CloseLease})
+    crowd = Crowd(honest_crowd(3), hold={t.EndLease})
     job = crowd.submit(batch_spec())
     crowd.run()
     assert shown(crowd, job) == "settling"
     assert crowd.outcome(job).code == ""
-    for effect in crowd.of(t.CloseLease):
+    for effect in crowd.of(t.EndLease):
         crowd._money(effect)
     crowd.run()
     assert shown(crowd, job) == "done"
@@ -42,12 +42,12 @@ def test_a_job_is_done_when_its_leases_are_closed() -> None:
 
 
 def test_a_bank_that_does_not_answer_holds_nobody_up_for_ever() -> None:
-    crowd = Crowd(honest_crowd(3), hold={t.CloseLease})
+    crowd = Crowd(honest_crowd(3), hold={t.EndLease})
     job = crowd.submit(batch_spec())
     crowd.run()
     crowd.pass_time(61_000)
     assert shown(crowd, job) == "done"
-    lease = crowd.of(t.CloseLease)[0].lease
+    lease = crowd.of(t.EndLease)[0].lease
     crowd.tell(t.LedgerClosed(crowd.now_ms, lease, 10, 1, 0))
     assert crowd.escrow[lease] == "open"
     assert shown(crowd, job) == "done"
@@ -65,7 +65,7 @@ def test_a_lost_providers_lease_is_closed_later_without_the_job_waiting() -> Non
     crowd.pass_time(60_000)
     crowd.pass_time(6_000)
     assert shown(crowd, job) == "done"
-    close = next(e for e in crowd.of(t.CloseLease) if e.lease == seat.lease)
+    close = next(e for e in crowd.of(t.EndLease) if e.lease == seat.lease)
     assert close.cumulative_ucr == seat.owed_ucr() > 0
     assert crowd.escrow[seat.lease] == "open"
     crowd.now_ms = close.ends_ms
@@ -138,7 +138,7 @@ def test_the_deadline_of_a_job() -> None:
     crowd.pass_time(1)
     assert crowd.outcome(job).code == "E1404"
     assert shown(crowd, job) == "failed"
-    assert crowd.of(t.CancelTask)
+    assert crowd.of(t.Cancel)
 
 
 def test_when_the_budget_runs_out_what_is_done_is_kept() -> None:
@@ -195,10 +195,10 @@ def test_a_lane_job_ends_well_when_its_time_is_over() -> None:
 
 
 def test_escrow_that_opens_after_the_end_is_closed() -> None:
-    crowd = Crowd(honest_crowd(1), hold={t.OpenEscrow})
+    crowd = Crowd(honest_crowd(1), hold={t.FundEscrow})
     job = crowd.submit(batch_spec(workers=1, verify="none"))
     crowd.run()
-    (opening,) = crowd.of(t.OpenEscrow)
+    (opening,) = crowd.of(t.FundEscrow)
     crowd.tell(t.UserCancelled(crowd.now_ms, job))
     assert crowd.outcome(job).code == "E1402"
     assert shown(crowd, job) == "settling"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from tests.rules.steward.crowd import Crowd, Provider, batch_spec, honest_crowd, lane_spec, lie, train_spec
 
 from fallow.rules.steward import events as t
@@ -20,7 +22,17 @@ def test_everything_that_happens_survives_the_log() -> None:
     for effect in crowd.effects:
         assert codec.decode(type(effect), codec.encode(effect)) == effect
     seen = {type(effect) for effect in crowd.effects}
-    assert seen >= {t.Charge, t.KeepReceipt, t.Note, t.JobEnded, t.Pay, t.CloseLease, t.PrepareLane, t.KeepBlob}
+    assert seen >= {t.Charge, t.KeepReceipt, t.Note, t.JobEnded, t.Pay, t.EndLease, t.PrepareLane, t.KeepBlob}
+
+
+def test_events_keep_the_names_that_logs_know_them_by() -> None:
+    assert {kind.__struct_config__.tag for kind in get_args(t.AnyStewardEvent)} == {
+        "StewardStarted", "ClockTicked", "UserSubmitted", "UserCancelled", "OffersSeen", "PeerQuoted", "PeerDeclined",
+        "PeerSigned", "LedgerOpened", "LedgerRefusedEscrow", "PeerClaimed", "PeerFailed", "PeerLeaving",
+        "PeerUnobserved", "PeerObserved", "BlobKept", "BlobMissing", "AuditorsDrawn", "LedgerRefusedDraw", "LaneReady",
+        "LaneUnready", "LaneAnswered", "LaneAudited", "LaneCaught", "LaneUnchecked", "PeerPaid", "LedgerSlashed",
+        "LedgerRefusedCharge", "LedgerClosed",
+    }  # fmt: skip
 
 
 def test_records_are_effects() -> None:

@@ -33,15 +33,15 @@ def test_from_order_to_open_escrow() -> None:
     assert propose.terms.order == hash_document(ask.order, BANK)
     assert 0 < propose.terms.cap_ucr <= 10_000_000
     (open_escrow,) = crowd.tell(crowd.queue.pop())
-    assert isinstance(open_escrow, t.OpenEscrow)
-    assert open_escrow == t.OpenEscrow(
+    assert isinstance(open_escrow, t.FundEscrow)
+    assert open_escrow == t.FundEscrow(
         hash_document(propose.terms, BANK),
         open_escrow.ours,
         open_escrow.theirs,
         crowd.providers[0].offer(0).certificate,
     )
     kinds = [type(effect).__name__ for effect in crowd.tell(crowd.queue.pop())]
-    assert kinds == ["WatchLease", "Note", "Note", "Assign", "Assign", "Assign", "Assign"]
+    assert kinds == ["Watch", "Note", "Note", "Assign", "Assign", "Assign", "Assign"]
 
 
 def test_audited_jobs_want_enough_accounts_for_a_dispute() -> None:

@@ -19,7 +19,7 @@ def test_what_speaks_of_nothing_known_is_dropped() -> None:
     transition(state, t.StewardStarted(5, IDENTITY))
     for event in (
         t.UserCancelled(6, NOWHERE),
-        t.OffersSeen(6, NOWHERE, ()),
+        t.OffersFound(6, NOWHERE, ()),
         t.PeerDeclined(6, NOWHERE, 3, ()),
         t.LedgerOpened(6, NOWHERE),
         t.LedgerRefusedEscrow(6, NOWHERE, Refusal.BALANCE_TOO_SMALL),
@@ -27,7 +27,7 @@ def test_what_speaks_of_nothing_known_is_dropped() -> None:
         t.PeerFailed(6, NOWHERE, 1, NOWHERE, "E1704", "", retryable=True),
         t.AuditorsDrawn(6, NOWHERE, NOWHERE),
         t.BlobKept(6, NOWHERE, NOWHERE),
-        t.LaneAnswered(6, NOWHERE, 1, SEAL, NOWHERE, 1, 1, 1),
+        t.PeerClaimedBatch(6, NOWHERE, 1, SEAL, NOWHERE, 1, 1, 1),
         t.LedgerClosed(6, NOWHERE, 1, 1, 1),
         t.PeerUnobserved(6, NOWHERE),
         t.PeerObserved(6, NOWHERE),

@@ -94,14 +94,14 @@ def stale(crowd: Crowd, r: random.Random) -> t.StewardEvent:
             t.PeerClaimed(0, lease, 3, word("task"), TaskOutput(b"", ()), bytes(32), seal, h(r.random()), ()),
             t.AuditorsDrawn(0, word("claim"), word("seed")),
             t.LedgerOpened(0, lease),
-            t.PeerPaid(0, lease, 1 << 60),
-            t.LaneAnswered(0, lease, 9, seal, h(r.random()), 1, 5, 1 << 40),
+            t.PeerTookVoucher(0, lease, 1 << 60),
+            t.PeerClaimedBatch(0, lease, 9, seal, h(r.random()), 1, 5, 1 << 40),
             t.LaneAudited(0, lease, word("claim"), ()),
             t.BlobMissing(0, word("job"), word("blob")),
             t.PeerUnobserved(0, word(f"node p{r.randrange(6)}")),
             t.LedgerSlashed(0, lease, word("task"), 5),
             t.UserCancelled(0, word("no job")),
-            t.OffersSeen(0, word("job"), ()),
+            t.OffersFound(0, word("job"), ()),
         ]
     )
 

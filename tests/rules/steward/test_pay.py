@@ -15,7 +15,7 @@ def test_vouchers_grow_with_final_units_and_receipts_add_up() -> None:
     assert amounts == sorted(set(amounts))
     assert amounts[-1] == 24  # 70 units at 333 per 1,000, rounded up once and not seven times
     assert sum(receipt.paid_ucr for receipt in crowd.of(t.KeepReceipt)) == 24
-    (close,) = crowd.of(t.CloseLease)
+    (close,) = crowd.of(t.EndLease)
     assert close.cumulative_ucr == 24
 
 

@@ -23,10 +23,10 @@ def test_every_stage_of_a_negotiation_is_asked_for_again() -> None:
     assert seen == [
         ["AskQuote"],
         ["ProposeLease"],
-        ["OpenEscrow"],
-        ["WatchLease", "Assign"],
-        ["WatchLease", "CloseLease"],
-        ["WatchLease", "CloseLease"],
+        ["FundEscrow"],
+        ["Watch", "Assign"],
+        ["Watch", "EndLease"],
+        ["Watch", "EndLease"],
         [],
     ]
 
@@ -37,7 +37,7 @@ def test_what_is_asked_again_is_what_was_asked() -> None:
     crowd.submit(train_spec(rounds=2))
     while crowd.queue:
         for effect in outstanding(crowd.state):
-            if not isinstance(effect, (t.WatchLease, t.CloseLease)):
+            if not isinstance(effect, (t.Watch, t.EndLease)):
                 assert effect in crowd.effects
         crowd.tell(crowd.queue.pop(0))
     assert crowd.of(t.JobEnded)
@@ -47,7 +47,7 @@ def test_draws_blobs_and_carries() -> None:
     crowd = Crowd(honest_crowd(3), hold={t.Draw, t.KeepBlob})
     crowd.submit(train_spec(rounds=2, verify="audit:rate=1"))
     crowd.run()
-    assert {"Draw", "KeepBlob", "WatchLease"} == set(kinds(crowd))
+    assert {"Draw", "KeepBlob", "Watch"} == set(kinds(crowd))
     again = [effect for effect in outstanding(crowd.state) if isinstance(effect, t.KeepBlob)]
     assert again == crowd.of(t.KeepBlob)
     crowd.hold = set()
@@ -74,7 +74,7 @@ def test_vouchers_until_they_are_taken_and_charges_until_they_are_judged() -> No
     crowd.run(until=lambda: bool(crowd.of(t.Pay)))
     pays = [effect for effect in outstanding(crowd.state) if isinstance(effect, t.Pay)]
     assert pays == crowd.of(t.Pay)
-    crowd.tell(t.PeerPaid(crowd.now_ms, pays[0].lease, 1 << 60))
+    crowd.tell(t.PeerTookVoucher(crowd.now_ms, pays[0].lease, 1 << 60))
     assert not any(isinstance(effect, t.Pay) for effect in outstanding(crowd.state))
 
     liar = honest_crowd(1, answer=lie(), price=900)[0]

@@ -67,7 +67,7 @@ def test_retiring_stops_what_runs_and_keeps_what_was_claimed() -> None:
     retire(turn, job, slot)
     retire(turn, job, slot)
     assert (slot.step, slot.retired, job.queue.unusable) == (Step.DROPPED, True, 2)
-    assert isinstance(turn.effects[0], t.CancelTask)
+    assert isinstance(turn.effects[0], t.Cancel)
     reslot(turn, job, slot)
     assert slot.step is Step.DROPPED
     assign = next(effect for effect in crowd.of(t.Assign) if effect.task == job.slots[1].task)

@@ -139,7 +139,7 @@ def test_what_a_caught_provider_answered_stays_with_its_lease() -> None:
 
 
 def test_a_running_job_and_one_with_an_open_lease_stay() -> None:
-    crowd = Crowd(honest_crowd(3), hold={t.CloseLease})
+    crowd = Crowd(honest_crowd(3), hold={t.EndLease})
     crowd.submit(batch_spec(verify="none"))
     crowd.submit(lane_spec(), "lane")
     crowd.run()

@@ -48,7 +48,7 @@ def test_the_states_of_leases() -> None:
     crowd.run()
     assert [lease.state for lease in leases(crowd, job)] == ["open"] * 3
     first, second, third = leases(crowd, job)
-    crowd.hold = {t.CloseLease, t.FindOffers}
+    crowd.hold = {t.EndLease, t.FindOffers}
     crowd.tell(t.PeerUnobserved(crowd.now_ms, first.node))
     crowd.tell(t.PeerLeaving(crowd.now_ms, second.lease, 1, "owner"))
     crowd.tell(t.LedgerClosed(crowd.now_ms, third.lease, 0, 9, 0))

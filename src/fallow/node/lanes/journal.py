@@ -13,7 +13,7 @@ from blake3 import blake3
 from fallow.kinds.lane import LaneSide
 from fallow.node.services import Services
 from fallow.ports import EventLog
-from fallow.rules.steward.events import LaneAnswered
+from fallow.rules.steward.events import PeerClaimedBatch
 from fallow.units import Digest
 from fallow.wire.claims import lane_leaf, params_hash, value_hash
 from fallow.wire.codec import encode, recall
@@ -102,7 +102,7 @@ def _claims(lease: bytes) -> str:
     return f"lane-claim/{lease.hex()}/"
 
 
-def keep_claim(log: EventLog, event: LaneAnswered) -> None:
+def keep_claim(log: EventLog, event: PeerClaimedBatch) -> None:
     """Keep a claim for receipts and evidence."""
     log.put(f"{_claims(event.lease)}{event.first:020d}", encode(event))
 
@@ -117,7 +117,7 @@ def lost(log: EventLog, lease: bytes, first: int) -> bool:
     return log.get(f"lane-leaves/{lease.hex()}/{first:020d}") is not None
 
 
-def claim_leaves(log: EventLog, claim: LaneAnswered, answered: Mapping[int, Answered]) -> list[bytes] | None:
+def claim_leaves(log: EventLog, claim: PeerClaimedBatch, answered: Mapping[int, Answered]) -> list[bytes] | None:
     """All leaves of a kept claim; None when not all of its answers are at hand any more."""
     kept = log.get(f"lane-leaves/{claim.lease.hex()}/{claim.first:020d}")
     if kept is not None:
@@ -127,18 +127,18 @@ def claim_leaves(log: EventLog, claim: LaneAnswered, answered: Mapping[int, Answ
     return leaves if len(leaves) == claim.count else None
 
 
-def find_claim(log: EventLog, lease: bytes, number: int) -> LaneAnswered | None:
+def find_claim(log: EventLog, lease: bytes, number: int) -> PeerClaimedBatch | None:
     """The claim over lane answer `number` of a lease."""
     keys = log.keys(_claims(lease))
     at = bisect_right(keys, f"{_claims(lease)}{number:020d}") - 1
-    claim = recall(LaneAnswered, log.get(keys[at]) or b"") if at >= 0 else None
+    claim = recall(PeerClaimedBatch, log.get(keys[at]) or b"") if at >= 0 else None
     return claim if claim is not None and number < claim.first + claim.count else None
 
 
 def claimed_to(log: EventLog, lease: bytes) -> int:
     """The first lane number that no claim of the lease was over."""
     keys = log.keys(_claims(lease))
-    last = recall(LaneAnswered, log.get(keys[-1]) or b"") if keys else None
+    last = recall(PeerClaimedBatch, log.get(keys[-1]) or b"") if keys else None
     return last.first + last.count if last is not None else 0
 
 

@@ -80,7 +80,7 @@ class Lanes:
     async def _open(self, plan: t.PrepareLane) -> None:
         job, leg = self.facts.job_of(plan.lease), self.legs.get(plan.lease)
         if leg is not None and leg.ready:
-            await self._tell(t.LaneReady(self._s.clock.now_ms(), plan.lease))
+            await self._tell(t.LaneLoaded(self._s.clock.now_ms(), plan.lease))
         if job is None or leg is not None or self._group is None:
             return
         leg = Leg(self._s, plan, (self._s.rpc.address(),), self._again, self._told, self.facts.room_units)
@@ -130,7 +130,7 @@ class Lanes:
             await self._tell(t.PeerLeaving(self._s.clock.now_ms(), lease, 0, what))
         if not covered:
             return
-        event = t.LaneAnswered(
+        event = t.PeerClaimedBatch(
             self._s.clock.now_ms(), lease, sequence, claim, claim_hash, first, root.count, units
         )  # fmt: skip
         await asyncio.to_thread(keep_claim, self._s.log, event)
@@ -158,7 +158,7 @@ class Lanes:
     async def _told(self, leg: Leg, error: FallowError | None) -> None:
         now_ms, lease = self._s.clock.now_ms(), leg.plan.lease
         if error is None:
-            await self._tell(t.LaneReady(now_ms, lease))
+            await self._tell(t.LaneLoaded(now_ms, lease))
             self._pump_lease(lease)
         elif not error.retryable:
             await self._tell(t.LaneUnready(now_ms, lease, error.code, error.what[:4000], retryable=False))

@@ -66,11 +66,11 @@ class Performer:
                 return await self._quote(effect)
             case t.ProposeLease():
                 return await self._lease(effect)
-            case t.OpenEscrow():
+            case t.FundEscrow():
                 return await self._escrow(effect)
             case t.Assign():
                 return await self._assign(effect)
-            case t.CancelTask(lease, peer, task):
+            case t.Cancel(lease, peer, task):
                 await self._s.rpc.call(peer, CancelTask(lease, task), PEER_S)
                 return None
             case t.Prefetch(lease, peer, part):
@@ -87,7 +87,7 @@ class Performer:
                 return await self._pay(effect)
             case t.Charge():
                 return await self._charge(effect)
-            case t.CloseLease():
+            case t.EndLease():
                 return await self._close(effect)
             case _:
                 raise fail("E9001", f"no way to carry out {type(effect).__name__}")
@@ -96,7 +96,7 @@ class Performer:
 
     async def _find(self, effect: t.FindOffers) -> t.StewardEvent:
         offers = await find_offers(self._s.rpc, self._s.directories, effect.kind, self._now())
-        return t.OffersSeen(self._now(), effect.job, tuple(offers[:MAX_OFFERS]))
+        return t.OffersFound(self._now(), effect.job, tuple(offers[:MAX_OFFERS]))
 
     async def _quote(self, effect: t.AskQuote) -> t.StewardEvent:
         order = self._s.identity.sign(effect.order, self._s.bank_account)
@@ -186,7 +186,7 @@ class Performer:
 
     # money ----------------------------------------------------------------------------------------------------------
 
-    async def _escrow(self, effect: t.OpenEscrow) -> t.StewardEvent:
+    async def _escrow(self, effect: t.FundEscrow) -> t.StewardEvent:
         certificate = self._s.identity.certificate(self._now())
         request = OpenEscrow(effect.ours, effect.theirs, certificate, effect.provider_certificate)
         try:
@@ -208,7 +208,7 @@ class Performer:
     async def _pay(self, effect: t.Pay) -> t.StewardEvent:
         voucher = self._voucher(effect.lease, effect.cumulative_ucr)
         await self._s.rpc.call(effect.peer, PayVoucher(voucher), PEER_S)
-        return t.PeerPaid(self._now(), effect.lease, effect.cumulative_ucr)
+        return t.PeerTookVoucher(self._now(), effect.lease, effect.cumulative_ucr)
 
     async def _charge(self, effect: t.Charge) -> t.StewardEvent:
         accepted = effect.others[0].output
@@ -230,7 +230,7 @@ class Performer:
         self._records.keep_settlement(lease, found.signed)
         return found.said
 
-    async def _close(self, effect: t.CloseLease) -> t.StewardEvent:
+    async def _close(self, effect: t.EndLease) -> t.StewardEvent:
         """Voucher to the bank first: what is owed is paid even if the provider never comes back. Then the provider is
         asked to close; one that does not is closed without once the lease has ended. UnavailableError E1801 until
         then."""
@@ -255,7 +255,7 @@ class Performer:
             self._now(), effect.lease, settled.paid_ucr, settled.refunded_ucr, settled.slashed_ucr
         )  # fmt: skip
 
-    async def _ask_to_close(self, effect: t.CloseLease) -> None:
+    async def _ask_to_close(self, effect: t.EndLease) -> None:
         try:
             await self._s.rpc.call(effect.peer, CloseLease(effect.lease), CLOSE_S)
         except FallowError as error:

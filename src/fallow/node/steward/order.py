@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from fallow.rules.steward.events import Assign, CancelTask, CloseLease, Pay, StewardEffect
+from fallow.rules.steward.events import Assign, Cancel, EndLease, Pay, StewardEffect
 
-Ordered = Assign | CancelTask | Pay | CloseLease
+Ordered = Assign | Cancel | Pay | EndLease
 """What goes to the provider of a lease and changes something there."""
 
 
@@ -19,17 +19,17 @@ class LeaseOrder:
 
     def before(self, effect: StewardEffect) -> list[asyncio.Task[None]]:
         """What is under way and must be over first."""
-        if not isinstance(effect, Assign | CancelTask | CloseLease):
+        if not isinstance(effect, Assign | Cancel | EndLease):
             return []
         earlier = self._under_way.get(effect.lease, {})
-        return [one for one, task in earlier.items() if isinstance(effect, CloseLease) or task == effect.task]
+        return [one for one, task in earlier.items() if isinstance(effect, EndLease) or task == effect.task]
 
     def add(self, effect: StewardEffect, carrying: asyncio.Task[None]) -> None:
         """`carrying` carries the effect out, until it is done."""
         if not isinstance(effect, Ordered):
             return
         lease = effect.lease
-        task = effect.task if isinstance(effect, Assign | CancelTask) else b""
+        task = effect.task if isinstance(effect, Assign | Cancel) else b""
         self._under_way.setdefault(lease, {})[carrying] = task
         carrying.add_done_callback(lambda done: self._drop(lease, done))
 

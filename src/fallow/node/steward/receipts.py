@@ -12,7 +12,7 @@ from fallow.node.lanes.journal import Answered, LaneReceiptNote, claim_leaves, f
 from fallow.node.lanes.leg import Leg
 from fallow.node.services import Services
 from fallow.node.steward.records import Records, receipt_id, refuted_receipt_id
-from fallow.rules.steward.events import Charge, KeepReceipt, LaneAnswered
+from fallow.rules.steward.events import Charge, KeepReceipt, PeerClaimedBatch
 from fallow.rules.steward.snapshot import Papers, papers_of, refuted_output
 from fallow.rules.steward.state import Stage, State
 from fallow.wire.claims import MerkleTree, output_hash
@@ -103,7 +103,7 @@ class Receipts:
         receipt = await self._assemble(note.lease, self._papers(note.lease), event.claim, work, index, tree.path(index))
         return msgspec.structs.replace(receipt, verdict=verdict, notes=words)
 
-    def _verdict(self, lease: bytes, event: LaneAnswered) -> tuple[Verdicts, tuple[str, ...]]:
+    def _verdict(self, lease: bytes, event: PeerClaimedBatch) -> tuple[Verdicts, tuple[str, ...]]:
         """What became of a lane's claim. Raises UsageError E2002 while it lies here and is not decided on yet."""
         found = self._state.seat_of(lease)
         if found is not None and event.claim_hash in found[1].claims:
@@ -115,7 +115,7 @@ class Receipts:
             raise fail("E2002", "This answer's claim is not decided on yet.", next_step="Ask again in a second.")
         return "voided", ("It came too late, was never checked, or its provider was caught: nothing is owed for it.",)
 
-    def _lane_batch(self, note: LaneReceiptNote) -> tuple[list[bytes], Answered, LaneAnswered]:
+    def _lane_batch(self, note: LaneReceiptNote) -> tuple[list[bytes], Answered, PeerClaimedBatch]:
         event = find_claim(self._s.log, note.lease, note.number)
         if event is None:
             raise _unsigned()

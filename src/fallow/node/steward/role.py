@@ -24,17 +24,17 @@ from fallow.rules.steward.events import (
     AnyStewardEvent,
     AuditLane,
     ClockTicked,
-    Identity,
     JobEnded,
     LedgerClosed,
     PrepareLane,
     StewardEffect,
     StewardEvent,
+    StewardIdentity,
     StewardStarted,
     Timing,
     UserCancelled,
     UserSubmitted,
-    WatchLease,
+    Watch,
 )
 from fallow.rules.steward.machine import State, due, outstanding, transition, view
 from fallow.rules.steward.shapes.registry import shape_of
@@ -192,7 +192,7 @@ class Steward:
         services = self._services
         await asyncio.to_thread(services.blobs.unpin_all, IMPORTED)
         replayed = await asyncio.to_thread(self.replay)
-        me = Identity(services.identity.account, services.identity.node, services.bank_account)
+        me = StewardIdentity(services.identity.account, services.identity.node, services.bank_account)
         async with asyncio.TaskGroup() as group:
             self._group = group
             group.create_task(self.lanes.run(), name="lanes")
@@ -292,7 +292,7 @@ class Steward:
         assert self._group is not None
         for effect in effects:
             match effect:
-                case WatchLease():
+                case Watch():
                     self._watches.watch(self._group, effect)
                 case PrepareLane():
                     self.lanes.prepare(effect)

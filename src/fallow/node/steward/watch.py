@@ -69,7 +69,7 @@ class Watches:
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
         self._seen: dict[bytes, int] = {}
 
-    def watch(self, group: asyncio.TaskGroup, effect: t.WatchLease) -> None:
+    def watch(self, group: asyncio.TaskGroup, effect: t.Watch) -> None:
         """Start to follow a lease; one that is followed already goes on where it is."""
         task = self._tasks.get(effect.lease)
         if task is None or task.done():
@@ -81,7 +81,7 @@ class Watches:
         if (task := self._tasks.pop(lease, None)) is not None:
             task.cancel()
 
-    async def _follow(self, effect: t.WatchLease) -> None:
+    async def _follow(self, effect: t.Watch) -> None:
         """Until stopped. That the provider is or is not there is told whenever the brain believes otherwise: another
         lease's stream, or a quote, may have changed its mind. A provider that knows nothing of the lease (any more) is
         told as leaving."""

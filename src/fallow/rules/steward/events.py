@@ -10,13 +10,14 @@ How an interpreter uses it (`node/steward/role.py`, and the simulator):
 3. Every effect is idempotent by its contents and may be asked for again at any time. An effect that could not be
    carried out for want of connection, bank or directory is tried again by the interpreter with back-off, until its
    answering event arrived or `outstanding(state)` no longer lists it. What is asked of one task under a lease is asked
-   in the order given, and CloseLease after all else that was asked under its lease (`node/steward/order.py`).
+   in the order given, and EndLease after all else that was asked under its lease (`node/steward/order.py`).
 4. Whatever the interpreter puts in an event it has checked before: signatures, certificates, that a claim's root
    covers exactly this task, output and units, that the sender is the lease's node. The brain checks what only it can
    know: that the claim was asked for, is new, and is right.
 
 Events are past facts with their origin as prefix; all are harmless when stale, repeated or out of order. `at_ms` is the
-interpreter's clock when it logged the event; the brain's own time is the highest it has seen.
+interpreter's clock when it logged the event; the brain's own time is the highest it has seen. A `tag` is the name by
+which an event stands in logs that were written before it was called otherwise.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ Sources = Annotated[tuple[NodeAddress, ...], msgspec.Meta(max_length=64)]
 Shortfalls = Annotated[tuple[Shortfall, ...], msgspec.Meta(max_length=32)]
 
 
-class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+class StewardIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
     """Who this steward is: the account that pays, the node that speaks for it, the bank where it settles."""
 
     account: Address
@@ -75,7 +76,7 @@ class StewardStarted(StewardEvent, frozen=True):
     """The process starts (again), or wakes after the machine slept. Time during which it was down is nobody's fault:
     all clocks that run against peers begin anew."""
 
-    identity: Identity
+    identity: StewardIdentity
     timing: Timing = Timing()
 
 
@@ -96,7 +97,7 @@ class UserCancelled(StewardEvent, frozen=True):
     job: Word
 
 
-class OffersSeen(StewardEvent, frozen=True):
+class OffersFound(StewardEvent, frozen=True, tag="OffersSeen"):
     """Answers FindOffers: live offers with valid signatures and certificates, from all directories, one per node, at
     the steward's own bank or another. Empty when there are none; an unreachable directory is not an answer."""
 
@@ -134,13 +135,13 @@ class PeerSigned(StewardEvent, frozen=True):
 
 
 class LedgerOpened(StewardEvent, frozen=True):
-    """Answers OpenEscrow."""
+    """Answers FundEscrow."""
 
     lease: Word
 
 
 class LedgerRefusedEscrow(StewardEvent, frozen=True):
-    """Answers OpenEscrow with a no."""
+    """Answers FundEscrow with a no."""
 
     lease: Word
     reason: Refusal
@@ -148,7 +149,7 @@ class LedgerRefusedEscrow(StewardEvent, frozen=True):
 
 
 class PeerClaimed(StewardEvent, frozen=True):
-    """A `Claimed` from WatchLease. `sequence` is the LeaseEvent's; `digest` the hash of `output` that the claim
+    """A `Claimed` from Watch. `sequence` is the LeaseEvent's; `digest` the hash of `output` that the claim
     commits to; `claim` the signed root and `claim_hash` its EIP-712 hash."""
 
     lease: Word
@@ -162,7 +163,7 @@ class PeerClaimed(StewardEvent, frozen=True):
 
 
 class PeerFailed(StewardEvent, frozen=True):
-    """A `TaskFailed` from WatchLease, or (with sequence 0) a Failure in answer to Assign that trying again cannot
+    """A `TaskFailed` from Watch, or (with sequence 0) a Failure in answer to Assign that trying again cannot
     cure."""
 
     lease: Word
@@ -174,7 +175,7 @@ class PeerFailed(StewardEvent, frozen=True):
 
 
 class PeerLeaving(StewardEvent, frozen=True):
-    """A `LeaseLeaving` from WatchLease (sequence 0: a Failure E1302 in answer to Assign; the lease is gone there)."""
+    """A `LeaseLeaving` from Watch (sequence 0: a Failure E1302 in answer to Assign; the lease is gone there)."""
 
     lease: Word
     sequence: U64
@@ -221,7 +222,7 @@ class LedgerRefusedDraw(StewardEvent, frozen=True):
     reason: Refusal
 
 
-class LaneReady(StewardEvent, frozen=True):
+class LaneLoaded(StewardEvent, frozen=True, tag="LaneReady"):
     """Answers PrepareLane: the provider has loaded what it needs."""
 
     lease: Word
@@ -236,8 +237,8 @@ class LaneUnready(StewardEvent, frozen=True):
     retryable: bool
 
 
-class LaneAnswered(StewardEvent, frozen=True):
-    """A `LaneClaimed` from WatchLease: the root over `count` lane tasks worth `units`, numbers from `first` on. The
+class PeerClaimedBatch(StewardEvent, frozen=True, tag="LaneAnswered"):
+    """A `LaneClaimed` from Watch: the root over `count` lane tasks worth `units`, numbers from `first` on. The
     interpreter has compared root, count and units with the answers that it got on the lane itself."""
 
     lease: Word
@@ -276,7 +277,7 @@ class LaneUnchecked(StewardEvent, frozen=True):
     what: Text
 
 
-class PeerPaid(StewardEvent, frozen=True):
+class PeerTookVoucher(StewardEvent, frozen=True, tag="PeerPaid"):
     """Answers Pay: the provider has the voucher."""
 
     lease: Word
@@ -300,7 +301,7 @@ class LedgerRefusedCharge(StewardEvent, frozen=True):
 
 
 class LedgerClosed(StewardEvent, frozen=True):
-    """Answers CloseLease, or the provider closed on its own: the bank's settlement says closed."""
+    """Answers EndLease, or the provider closed on its own: the bank's settlement says closed."""
 
     lease: Word
     paid_ucr: U64
@@ -309,10 +310,10 @@ class LedgerClosed(StewardEvent, frozen=True):
 
 
 AnyStewardEvent = (
-    StewardStarted | ClockTicked | UserSubmitted | UserCancelled | OffersSeen | PeerQuoted | PeerDeclined | PeerSigned
+    StewardStarted | ClockTicked | UserSubmitted | UserCancelled | OffersFound | PeerQuoted | PeerDeclined | PeerSigned
     | LedgerOpened | LedgerRefusedEscrow | PeerClaimed | PeerFailed | PeerLeaving | PeerUnobserved | PeerObserved
-    | BlobKept | BlobMissing | AuditorsDrawn | LedgerRefusedDraw | LaneReady | LaneUnready | LaneAnswered | LaneAudited
-    | LaneCaught | LaneUnchecked | PeerPaid | LedgerSlashed | LedgerRefusedCharge | LedgerClosed
+    | BlobKept | BlobMissing | AuditorsDrawn | LedgerRefusedDraw | LaneLoaded | LaneUnready | PeerClaimedBatch
+    | LaneAudited | LaneCaught | LaneUnchecked | PeerTookVoucher | LedgerSlashed | LedgerRefusedCharge | LedgerClosed
 )  # fmt: skip
 
 
@@ -324,7 +325,7 @@ class StewardEffect(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields
 
 
 class FindOffers(StewardEffect, frozen=True):
-    """Search all directories for offers of `kind` (1000 at most). -> OffersSeen."""
+    """Search all directories for offers of `kind` (1000 at most). -> OffersFound."""
 
     job: Word
     kind: Label
@@ -350,7 +351,7 @@ class ProposeLease(StewardEffect, frozen=True):
     terms: Lease
 
 
-class OpenEscrow(StewardEffect, frozen=True):
+class FundEscrow(StewardEffect, frozen=True):
     """At the bank, with our own certificate and the provider's. -> LedgerOpened or LedgerRefusedEscrow."""
 
     lease: Word
@@ -359,10 +360,10 @@ class OpenEscrow(StewardEffect, frozen=True):
     provider_certificate: Signed
 
 
-class WatchLease(StewardEffect, frozen=True):
+class Watch(StewardEffect, frozen=True):
     """Keep a WatchLease stream open to the peer, from after `after_sequence` (resuming where the interpreter is, if it
-    watches already). -> PeerClaimed, PeerFailed, PeerLeaving, LaneAnswered; PeerUnobserved and PeerObserved when the
-    stream breaks and comes back. Ends with LedgerClosed."""
+    watches already). -> PeerClaimed, PeerFailed, PeerLeaving, PeerClaimedBatch; PeerUnobserved and PeerObserved when
+    the stream breaks and comes back. Ends with LedgerClosed."""
 
     lease: Word
     peer: NodeAddress
@@ -370,7 +371,7 @@ class WatchLease(StewardEffect, frozen=True):
 
 
 class PrepareLane(StewardEffect, frozen=True):
-    """Have the peer load what lane tasks of `work` need. -> LaneReady or LaneUnready."""
+    """Have the peer load what lane tasks of `work` need. -> LaneLoaded or LaneUnready."""
 
     lease: Word
     peer: NodeAddress
@@ -388,7 +389,7 @@ class Assign(StewardEffect, frozen=True):
     sources: Sources
 
 
-class CancelTask(StewardEffect, frozen=True):
+class Cancel(StewardEffect, frozen=True):
     """Tell the peer that nobody waits for the task. No answer; not repeated by `outstanding`."""
 
     lease: Word
@@ -446,7 +447,8 @@ class AuditLane(StewardEffect, frozen=True):
 
 
 class Pay(StewardEffect, frozen=True):
-    """Sign a voucher over `cumulative_ucr` in all and send it as PayVoucher; a higher one replaces it. -> PeerPaid."""
+    """Sign a voucher over `cumulative_ucr` in all and send it as PayVoucher; a higher one replaces it.
+    -> PeerTookVoucher."""
 
     lease: Word
     peer: NodeAddress
@@ -465,7 +467,7 @@ class Charge(StewardEffect, frozen=True):
     slash_ucr: U64
 
 
-class CloseLease(StewardEffect, frozen=True):
+class EndLease(StewardEffect, frozen=True):
     """Settle: when `cumulative_ucr` > 0 bring the voucher over it to the provider *and* (Redeem) to the bank, so that
     a dead provider is paid too; ask the provider to close (CloseLease); where it does not, close the escrow alone at
     the bank once `ends_ms` has passed. -> LedgerClosed."""

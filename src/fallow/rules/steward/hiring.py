@@ -13,16 +13,16 @@ from fallow.rules.steward.events import (
     MAX_OFFERS_SEEN,
     AskQuote,
     FindOffers,
+    FundEscrow,
     LedgerRefusedEscrow,
-    OffersSeen,
-    OpenEscrow,
+    OffersFound,
     PeerDeclined,
     PeerQuoted,
     PeerSigned,
     PrepareLane,
     ProposeLease,
     StewardEffect,
-    WatchLease,
+    Watch,
 )
 from fallow.rules.steward.shape import shape_of
 from fallow.rules.steward.state import NEVER_MS, Deal, Ending, Job, Mark, Phase, Seat, Stage, Turn
@@ -73,7 +73,7 @@ def recruit(turn: Turn, job: Job) -> None:
     turn.ask(FindOffers(job.id, job.kind))
 
 
-def offers_seen(turn: Turn, job: Job, event: OffersSeen) -> None:
+def offers_seen(turn: Turn, job: Job, event: OffersFound) -> None:
     """Ask the best offers that fit for quotes; remember why there are none."""
     if not job.market.searching:
         return
@@ -101,7 +101,7 @@ def offers_seen(turn: Turn, job: Job, event: OffersSeen) -> None:
         _ask(turn, job, offer)
 
 
-def _terms(turn: Turn, job: Job, offers: tuple[Offer, ...]) -> terms.Terms:
+def _terms(turn: Turn, job: Job, offers: tuple[Offer, ...]) -> terms.JobTerms:
     found = terms.terms_of(job.spec, check_of(job), turn.state.identity.bank, offers, turn.now_ms, job.market.numerics)
     misfits = [shortfalls for shortfalls in found.lacks if shortfalls]
     names = [{shortfall.resource for shortfall in shortfalls} for shortfalls in misfits]
@@ -115,7 +115,7 @@ def _terms(turn: Turn, job: Job, offers: tuple[Offer, ...]) -> terms.Terms:
     return found
 
 
-def _too_dear(turn: Turn, job: Job, found: terms.Terms) -> bool:
+def _too_dear(turn: Turn, job: Job, found: terms.JobTerms) -> bool:
     """End a job that has not begun when even the cheapest offer costs more than the budget."""
     if any(seat.lease for seat in job.seats):
         return False
@@ -301,11 +301,11 @@ def signed(turn: Turn, job: Job, event: PeerSigned) -> None:
     turn.ask(open_effect(seat))
 
 
-def open_effect(seat: Seat) -> OpenEscrow:
+def open_effect(seat: Seat) -> FundEscrow:
     """Lock the money of a signed lease."""
     assert seat.ours is not None, "both have signed"
     assert seat.theirs is not None, "both have signed"
-    return OpenEscrow(seat.lease, seat.ours, seat.theirs, seat.offer.certificate)
+    return FundEscrow(seat.lease, seat.ours, seat.theirs, seat.offer.certificate)
 
 
 def opened(turn: Turn, job: Job, seat: Seat) -> None:
@@ -331,7 +331,7 @@ def opened(turn: Turn, job: Job, seat: Seat) -> None:
 
 def standing_effects(job: Job, seat: Seat) -> list[StewardEffect]:
     """What an open lease needs all the time."""
-    effects: list[StewardEffect] = [WatchLease(seat.lease, seat.peer, seat.sequence)]
+    effects: list[StewardEffect] = [Watch(seat.lease, seat.peer, seat.sequence)]
     if shape_of(job.spec.work).on_lanes and not seat.lane.ready and seat.usable:
         effects.append(PrepareLane(seat.lease, seat.peer, job.spec.work))
     return effects

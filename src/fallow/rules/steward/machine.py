@@ -60,7 +60,7 @@ def _about_a_job(turn: Turn, event: t.StewardEvent) -> None:
     """Find the job (and the seat) that the event speaks of; one that speaks of nothing we know is dropped."""
     state = turn.state
     match event:
-        case t.UserCancelled() | t.OffersSeen() | t.BlobKept() | t.BlobMissing():
+        case t.UserCancelled() | t.OffersFound() | t.BlobKept() | t.BlobMissing():
             job = state.jobs.get(event.job)
             if job is not None and not job.reported:
                 _on_job(turn, job, event)
@@ -84,12 +84,12 @@ def _about_a_job(turn: Turn, event: t.StewardEvent) -> None:
                 turn.touch(found[0])
 
 
-def _on_job(turn: Turn, job: Job, event: t.UserCancelled | t.OffersSeen | t.BlobKept | t.BlobMissing) -> None:
+def _on_job(turn: Turn, job: Job, event: t.UserCancelled | t.OffersFound | t.BlobKept | t.BlobMissing) -> None:
     match event:
         case t.UserCancelled():
             if job.ending is None:
                 job.ending = Ending("E1402", "cancelled by its owner")
-        case t.OffersSeen():
+        case t.OffersFound():
             hiring.offers_seen(turn, job, event)
         case t.BlobKept():
             dispatch.blob_kept(turn, job, event)
@@ -119,7 +119,7 @@ def _on_seat(turn: Turn, job: Job, seat: Seat, event: t.StewardEvent) -> None:
             dispatch.failed(turn, job, seat, event)
         case t.PeerLeaving():
             dispatch.leaving(turn, job, seat, event)
-        case t.PeerPaid():
+        case t.PeerTookVoucher():
             pay.paid(seat, event)
         case t.LedgerSlashed() | t.LedgerRefusedCharge():
             pay.charged(turn, job, seat, event)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from fallow.rules.steward.events import (
-    CloseLease,
+    EndLease,
     LedgerClosed,
     LedgerRefusedCharge,
     LedgerSlashed,
     Pay,
-    PeerPaid,
+    PeerTookVoucher,
 )
 from fallow.rules.steward.state import Job, Mark, Seat, Stage, Turn
 from fallow.units import format_money
@@ -25,7 +25,7 @@ def pay_out(turn: Turn) -> None:
     turn.paying.clear()
 
 
-def paid(seat: Seat, event: PeerPaid) -> None:
+def paid(seat: Seat, event: PeerTookVoucher) -> None:
     """The provider has a voucher; what it says of amounts that were never promised changes nothing."""
     seat.money.acked_ucr = max(seat.money.acked_ucr, min(event.cumulative_ucr, seat.money.voucher_ucr))
 
@@ -39,9 +39,9 @@ def close_seat(turn: Turn, job: Job, seat: Seat) -> None:
     turn.ask(close_effect(seat))
 
 
-def close_effect(seat: Seat) -> CloseLease:
+def close_effect(seat: Seat) -> EndLease:
     """The last word about a lease."""
-    return CloseLease(seat.lease, seat.peer, seat.owed_ucr(), seat.leased.ends_ms)
+    return EndLease(seat.lease, seat.peer, seat.owed_ucr(), seat.leased.ends_ms)
 
 
 def charged(turn: Turn, job: Job, seat: Seat, event: LedgerSlashed | LedgerRefusedCharge) -> None:

@@ -11,8 +11,8 @@ from fallow.rules.steward.dispatch import assign_effect
 from fallow.rules.steward.end import job_deadline_ms
 from fallow.rules.steward.events import (
     AskQuote,
-    CloseLease,
     Draw,
+    EndLease,
     FindOffers,
     KeepBlob,
     Pay,
@@ -27,7 +27,7 @@ def outstanding(state: State) -> list[StewardEffect]:
     """What was asked for and is not answered yet, to be asked for again after a restart. Per lease in the right
     order."""
     effects: list[StewardEffect] = [
-        CloseLease(lease, left.peer, left.owed_ucr, left.ends_ms) for lease, left in state.leftovers.items()
+        EndLease(lease, left.peer, left.owed_ucr, left.ends_ms) for lease, left in state.leftovers.items()
     ]
     for job in state.jobs.values():
         if job.market.searching:

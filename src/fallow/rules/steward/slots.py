@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fallow.rules import jobs
 from fallow.rules.jobs import Attempt, Blame
-from fallow.rules.steward.events import CancelTask
+from fallow.rules.steward.events import Cancel
 from fallow.rules.steward.state import Ending, Fate, Job, Mark, Run, Seat, Slot, Step, Turn
 from fallow.wire.claims import task_id
 from fallow.wire.tasks import TaskSpec
@@ -73,7 +73,7 @@ def end_run(turn: Turn, job: Job, run: Run, *, cancel: bool) -> None:
     seat.running.pop(run.task, None)
     seat.money.held_units -= run.spec.units
     if cancel:
-        turn.ask(CancelTask(seat.lease, seat.peer, run.task))
+        turn.ask(Cancel(seat.lease, seat.peer, run.task))
 
 
 def blame_run(
@@ -142,7 +142,7 @@ def _give_up(turn: Turn, job: Job, slot: Slot) -> None:
         return
     usable = {job.seats[n].account for n in job.live if job.seats[n].usable}
     left = usable - {attempt.account for attempt in slot.attempts}
-    if jobs.judge(slot.attempts, len(left)) is jobs.Verdict.GIVE_UP and job.ending is None:
+    if jobs.judge(slot.attempts, len(left)) is jobs.AfterFailure.GIVE_UP and job.ending is None:
         last = slot.attempts[-1]
         why = f"{last.what[:200]} ({last.code})" if last.what else last.code or "providers were lost"
         job.ending = Ending("E1403", f"task {slot.key} failed {len(slot.attempts)} times; last: {why}")

@@ -10,7 +10,7 @@ import msgspec
 from fallow.rules import market
 from fallow.rules.jobs import Attempt
 from fallow.rules.membership import Roll
-from fallow.rules.steward.events import AuditLane, Charge, Identity, Note, StewardEffect, Timing
+from fallow.rules.steward.events import AuditLane, Charge, Note, StewardEffect, StewardIdentity, Timing
 from fallow.rules.trust import Reason, Standing
 from fallow.units import cost_ucr
 from fallow.wire.codec import Family
@@ -392,7 +392,7 @@ class State(msgspec.Struct):
     `accounts` an account to its seats with a lease; `leftovers`
     are leases without a job, to be settled. No lease has to have its claims decided before `lapse_ms`."""
 
-    identity: Identity = Identity(bytes(20), bytes(32), bytes(20))
+    identity: StewardIdentity = StewardIdentity(bytes(20), bytes(32), bytes(20))
     timing: Timing = Timing()
     now_ms: int = 0
     jobs: dict[bytes, Job] = {}

@@ -13,7 +13,7 @@ from fallow.wire.local import JobSpec
 from fallow.wire.messages import Offer, Shortfall
 
 
-class Terms(NamedTuple):
+class JobTerms(NamedTuple):
     """`lacks` has for each offer what it lacks, `fitting` are those that lack nothing. `numerics` is the class of
     machines that the orders name, "" where results need not be compared bit for bit. `low_ucr` and `high_ucr` are the
     least and the most that those who fit ask for 1,000 units, 0 when none does. `executions_ppm` is how often each unit
@@ -41,7 +41,7 @@ def wanted_seats(spec: JobSpec, check: Check) -> int:
 
 def terms_of(
     spec: JobSpec, check: Check, bank: bytes, offers: Sequence[Offer], now_ms: int, numerics: str = ""
-) -> Terms:
+) -> JobTerms:
     """How the job stands to the offers. Where claims are checked bit for bit, the job keeps to the class of machine
     that most accounts have, once there are two that can check each other; `numerics` is the one that it keeps to
     already. Raises UsageError E2001 for an unknown kind."""
@@ -56,7 +56,7 @@ def terms_of(
     prices = [bid.price_ucr for bid in bids if bid is not None]
     accounts = min(len({offer.account for offer in fitting}), wanted_seats(spec, check))
     volume = shape_of(spec.work).volume(spec)
-    return Terms(
+    return JobTerms(
         numerics, lacks, tuple(fitting), volume, min(prices, default=0), max(prices, default=0),
         check.executions_ppm(spec, max(1, accounts)),
     )  # fmt: skip

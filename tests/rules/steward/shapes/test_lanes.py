@@ -46,9 +46,9 @@ def test_a_served_model_is_loaded_before_it_answers() -> None:
     assert prepare.work == work
     assert ready_seats(crowd.state, job) == []
     assert prepare in outstanding(crowd.state)
-    crowd.tell(t.LaneReady(crowd.now_ms, prepare.lease))
+    crowd.tell(t.LaneLoaded(crowd.now_ms, prepare.lease))
     assert len(ready_seats(crowd.state, job)) == 1
-    assert crowd.tell(t.LaneReady(crowd.now_ms, prepare.lease)) == []
+    assert crowd.tell(t.LaneLoaded(crowd.now_ms, prepare.lease)) == []
     shown = view(crowd.state, job)
     assert shown is not None
     assert (shown.kind, shown.served_name) == ("serve", "m")

@@ -219,7 +219,7 @@ def test_a_straggler_is_left_out_when_time_is_up() -> None:
     settle(crowd)
     crowd.pass_time(100_000)
     assert any("came too late" in text for text in crowd.notes("round"))
-    assert crowd.of(t.CancelTask)
+    assert crowd.of(t.Cancel)
     for _ in range(3):
         crowd.pass_time(101_000)
     assert crowd.outcome(job).code == ""

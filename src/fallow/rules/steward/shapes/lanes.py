@@ -9,9 +9,9 @@ from fallow.rules.steward.claims import admit
 from fallow.rules.steward.dispatch import fresh_sequence
 from fallow.rules.steward.events import (
     Draw,
-    LaneAnswered,
-    LaneReady,
+    LaneLoaded,
     LaneUnready,
+    PeerClaimedBatch,
     StewardEvent,
 )
 from fallow.rules.steward.hiring import decide_by_ms, leave_alone
@@ -24,7 +24,7 @@ MAX_BATCHES = 10_000
 """Batches that may wait to be cleared on one lease; a provider that makes more gets no more work."""
 
 
-class Lane(Shape):
+class LaneShape(Shape):
     """Leases that answer small tasks of one kind."""
 
     name = "lane"
@@ -58,7 +58,7 @@ class Lane(Shape):
         return sum(seat.tasks_claimed for seat in job.seats), 0
 
 
-class Serve(Lane):
+class ServeShape(LaneShape):
     """Leases that hold a model and answer under its name."""
 
     name = "serve"
@@ -78,11 +78,11 @@ def _work(spec: JobSpec) -> ServeJob | LaneJob:
 def on_seat(turn: Turn, job: Job, seat: Seat, event: StewardEvent) -> None:
     """The events that only lanes have."""
     match event:
-        case LaneReady():
+        case LaneLoaded():
             ready(turn, job, seat)
         case LaneUnready():
             unready(turn, job, seat, event)
-        case LaneAnswered():
+        case PeerClaimedBatch():
             answered(turn, job, seat, event)
         case _:
             check_of(job).heard(turn, job, seat, event)
@@ -117,7 +117,7 @@ def condemned(job: Job) -> None:
         job.ending = Ending("E1403", f"the only provider cannot load it ({code})")
 
 
-def answered(turn: Turn, job: Job, seat: Seat, event: LaneAnswered) -> None:
+def answered(turn: Turn, job: Job, seat: Seat, event: PeerClaimedBatch) -> None:
     """A batch was claimed. Its units are held against the cap; what exceeds the cap is never paid."""
     if not fresh_sequence(seat, event.sequence) or not shape_of(job.spec.work).on_lanes or seat.mark is Mark.BANNED:
         return

@@ -4,15 +4,15 @@ here, so that all are known."""
 from __future__ import annotations
 
 from fallow.rules.steward.shape import SHAPES, Shape, shape_named, shape_of
-from fallow.rules.steward.shapes.lanes import Lane, Serve
-from fallow.rules.steward.shapes.rounds import Rounds
-from fallow.rules.steward.shapes.tasks import Tasks
+from fallow.rules.steward.shapes.lanes import LaneShape, ServeShape
+from fallow.rules.steward.shapes.rounds import RoundsShape
+from fallow.rules.steward.shapes.tasks import TasksShape
 from fallow.wire.local import BatchJob, LaneJob, ServeJob, TrainJob
 
 __all__ = ["LIST", "SHAPES", "Shape", "shape_named", "shape_of"]
 
-LIST = SHAPES[BatchJob] = Tasks()
+LIST = SHAPES[BatchJob] = TasksShape()
 """What a list of inputs is, when nobody says."""
-SHAPES[TrainJob] = Rounds()
-SHAPES[ServeJob] = Serve()
-SHAPES[LaneJob] = Lane()
+SHAPES[TrainJob] = RoundsShape()
+SHAPES[ServeJob] = ServeShape()
+SHAPES[LaneJob] = LaneShape()

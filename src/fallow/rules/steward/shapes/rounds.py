@@ -30,7 +30,7 @@ from fallow.wire.local import JobSpec, RoundView, TrainJob, Work
 MAX_ROUNDS, MAX_ROUNDS_SHOWN = 10_000, 4096
 
 
-class Rounds(Shape):
+class RoundsShape(Shape):
     """Training."""
 
     name = "train"

@@ -11,7 +11,7 @@ from fallow.wire.local import BatchJob, JobSpec, Work
 from fallow.wire.tasks import Part, TaskSpec
 
 
-class Tasks(Shape):
+class TasksShape(Shape):
     """A batch."""
 
     name = "batch"
