@@ -62,7 +62,7 @@ async def carried_out(monkeypatch: pytest.MonkeyPatch, slow: Slow, *effects: t.S
 async def test_what_is_asked_of_a_task_is_asked_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     slow = Slow(failures=1)
     await carried_out(monkeypatch, slow, assign(ONE), CANCEL)
-    assert slow.seen == ["begin Assign1", "begin Assign1", "end Assign1", "begin CancelTask1", "end CancelTask1"]
+    assert slow.seen == ["begin Assign1", "begin Assign1", "end Assign1", "begin Cancel1", "end Cancel1"]
 
 
 async def test_a_lease_is_closed_after_everything_else(monkeypatch: pytest.MonkeyPatch) -> None:
