@@ -92,6 +92,39 @@ async def test_equal_answers_pass(tmp_path: Path) -> None:
         assert [task.params for task in s.facts.players[order.auditors[0]].asked] == [b"b"]
 
 
+async def test_what_was_asked_as_a_check_is_not_checked_again(tmp_path: Path) -> None:
+    """Else every check would be worth another one, and a lane that is checked in full would never come to rest."""
+    async with lane_stage(tmp_path) as s:
+        order = await run(s, echo, echo, echo)
+        s.lanes.audit(order)
+        await s.told.wait(t.LaneAudited)
+        auditor = s.facts.players[order.auditors[0]]
+        await s.claim(auditor, auditor.root())
+        claimed = await s.told.wait(t.PeerClaimedBatch, 2)
+        others = (order.lease, order.auditors[1])
+        again = t.AuditLane(auditor.lease, claimed.claim_hash, claimed.first, (0,), others, 2)
+        s.lanes.audit(again)
+        event = await s.told.wait(t.LaneAudited, 2)
+        assert (event.lease, event.auditors) == (auditor.lease, (order.lease,))
+        assert [len(player.asked) for player in s.facts.players.values()] == [3, 1, 0]
+
+
+async def test_a_check_that_found_something_else_may_be_checked_itself(tmp_path: Path) -> None:
+    async with lane_stage(tmp_path) as s:
+        order = await run(s, echo, lie, echo)
+        s.lanes.audit(order)
+        await s.told.wait(t.LaneUnchecked)
+        liar = s.facts.players[order.auditors[0]]
+        await s.claim(liar, liar.root())
+        claimed = await s.told.wait(t.PeerClaimedBatch, 2)
+        others = (order.lease, order.auditors[1])
+        s.lanes.audit(t.AuditLane(liar.lease, claimed.claim_hash, claimed.first, (0,), others, 2))
+        asked = [s.facts.players[lease].asked for lease in others]
+        async with asyncio.timeout(10):
+            while [len(tasks) for tasks in asked] != [4, 2]:
+                await asyncio.sleep(0.01)
+
+
 async def test_a_lie_is_caught_with_evidence(tmp_path: Path) -> None:
     async with lane_stage(tmp_path) as s:
         order = await run(s, lie, echo, echo)

@@ -21,6 +21,7 @@ from fallow.rules.steward.machine import outstanding
 from fallow.sdk.lanes import AsyncLane
 from fallow.units import cost_ucr
 from fallow.wire.ledger import Books
+from fallow.wire.local import JobView
 from fallow.wire.receipts import read_receipt
 from fallow.wire.tasks import TaskOutput
 
@@ -269,6 +270,24 @@ async def test_a_lane_is_there_again_after_a_restart_and_pays_once(tmp_path: Pat
                 await lane.run(b"too late")
         assert ended.value.code == "E1402"
         assert len(sellers) == 1
+
+
+async def test_a_lane_that_is_checked_in_full_comes_to_rest(tmp_path: Path) -> None:
+    """Checks are answers on lanes like any other, but they are not checked in their turn."""
+    async with asyncio.timeout(60), office(tmp_path, sellers=3) as (desk, _):
+        await desk.steward.submit(JOB, lane_job(3, verify="audit:probation=0,rate=1,quorum=2"))
+        await desk.view(JOB, lambda view: sum(lease.state == "open" for lease in view.leases) == 3)
+        async with AsyncLane(desk.link, JOB) as lane:
+            await lane.map([b"%d" % n for n in range(4)])
+
+        def rests(view: JobView) -> bool:
+            claimed = sum(lease.units_claimed for lease in view.leases)
+            return claimed >= 8 and claimed == sum(lease.units_final for lease in view.leases)
+
+        await desk.view(JOB, rests)
+        assert sum(len(leg.answered) for leg in desk.steward.lanes.legs.values()) == 8
+        await desk.steward.cancel(JOB)
+        assert sum(lease.units_final for lease in (await desk.settled(JOB)).leases) == 8
 
 
 async def test_a_used_up_budget_ends_a_lane_with_a_reason(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Checking lane batches: a few of the answered tasks are asked again on other providers' lanes, where they look like
-any other task, and the answers are compared."""
+any other task, and the answers are compared. What a check found right needs no check of its own: with all answers
+checked, each would be worth another for ever."""
 
 from __future__ import annotations
 
@@ -60,13 +61,14 @@ class LaneAudits:
                 return self._unchecked(effect, "What was answered is no longer at hand.")
             if not record.units or record.cancelled(leg.side):
                 continue  # a refusal earns nothing, and is no lie; where an answer was cut short depends on the moment
+            if (check := leg.checks.get(record.number)) is not None and (same := await check):
+                used.add(same)  # it was asked to check another, and is right: a check of it would be checked in turn
+                continue
             claimed = Witness(effect.lease, record.number, value_hash(record.value), record.units)
-            witnesses = await self._witnesses(effect, record, claimed)
-            others = [witness for witness in witnesses if witness.lease != effect.lease]
-            winner = _winner(witnesses, others, effect)
+            winner, witnesses = await self._compare(effect, record, claimed)
             if winner is None:
                 return self._unchecked(effect, "Too few other providers answered.")
-            agreeing = [witness for witness in others if witness.answer == winner]
+            agreeing = [one for one in witnesses if one.answer == winner and one.lease != effect.lease]
             if winner != claimed.answer:
                 return await self._caught(effect, leg, record, claimed, agreeing)
             used.update(witness.lease for witness in agreeing)
@@ -78,20 +80,30 @@ class LaneAudits:
     def _unchecked(self, effect: t.AuditLane, what: str) -> t.StewardEvent:
         return t.LaneUnchecked(self._s.clock.now_ms(), effect.lease, effect.claim_hash, what)
 
-    async def _witnesses(self, effect: t.AuditLane, record: Answered, claimed: Witness) -> list[Witness]:
-        witnesses = [claimed]
-        for lease in effect.auditors:
-            if (auditor := self._legs.get(lease)) is None or not auditor.ready:
-                continue
-            witness = await self._witness(auditor, record)
-            if witness is not None:
-                witnesses.append(witness)
-            others = [one for one in witnesses if one.lease != effect.lease]
-            if _winner(witnesses, others, effect) is not None:
-                break
-        return witnesses
+    async def _compare(
+        self, effect: t.AuditLane, record: Answered, claimed: Witness
+    ) -> tuple[tuple[bytes, int] | None, list[Witness]]:
+        """-> the answer that stands, if one does, and who said what. While it is not known, no check waits for another
+        but for the answers that are asked for here, so none waits for ever."""
+        witnesses, checks, winner = [claimed], dict[bytes, asyncio.Future[bytes]](), None
+        try:
+            for lease in effect.auditors:
+                if (auditor := self._legs.get(lease)) is None or not auditor.ready:
+                    continue
+                checks[lease] = asyncio.get_running_loop().create_future()
+                witness = await self._witness(auditor, record, checks[lease])
+                if witness is not None:
+                    witnesses.append(witness)
+                if (winner := _winner(witnesses, effect)) is not None:
+                    break
+        finally:
+            right = [one.lease for one in witnesses if one.answer == winner]
+            for lease, check in checks.items():
+                others = [other for other in right if other != lease]
+                check.set_result(others[0] if lease in right and others else b"")
+        return winner, witnesses
 
-    async def _witness(self, auditor: Leg, record: Answered) -> Witness | None:
+    async def _witness(self, auditor: Leg, record: Answered, check: asyncio.Future[bytes]) -> Witness | None:
         answer: asyncio.Future[LaneResult] = asyncio.get_running_loop().create_future()
 
         def deliver(_ask: Ask, message: LaneItem | LaneResult) -> None:
@@ -104,6 +116,7 @@ class LaneAudits:
         )  # fmt: skip
         if not auditor.take(ask):
             return None
+        auditor.checks[ask.number] = check
         try:
             result = await asyncio.wait_for(answer, ANSWER_S)
         except TimeoutError:
@@ -145,10 +158,11 @@ class LaneAudits:
         return Evidence(signed, claim.claim, witness.digest, witness.units, index, path, witness.number)
 
 
-def _winner(witnesses: list[Witness], others: list[Witness], effect: t.AuditLane) -> tuple[bytes, int] | None:
+def _winner(witnesses: list[Witness], effect: t.AuditLane) -> tuple[bytes, int] | None:
     """The answer that stands: `quorum` equal ones, the claimed one counted, against none; or one that `quorum` (and 2)
     accounts other than the accused's gave. None while neither is so."""
     answers = {witness.answer for witness in witnesses}
+    others = [witness for witness in witnesses if witness.lease != effect.lease]
     if len(answers) == 1 and len(witnesses) >= effect.quorum:
         return witnesses[0].answer
     for answer in answers:

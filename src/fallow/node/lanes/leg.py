@@ -79,7 +79,8 @@ class Ask:
 class Leg:
     """The lane's stream under `plan.lease`. `ready` once the provider has loaded the work; `load` is how many tasks are
     in flight. `back` takes the tasks that were in flight when it broke, `told` hears that it is ready or why it is
-    not, `room_units` says what may still be answered under a lease."""
+    not, `room_units` says what may still be answered under a lease. `checks` has the numbers of tasks that were asked
+    to check what another lease answered, each with a lease that answered the same, once that is known (b"": none)."""
 
     services: Services
     plan: PrepareLane
@@ -90,6 +91,7 @@ class Leg:
     ready: bool = False
     flying: dict[int, Ask] = field(default_factory=dict[int, Ask])
     answered: OrderedDict[int, Answered] = field(default_factory=OrderedDict[int, Answered])
+    checks: dict[int, asyncio.Future[bytes]] = field(default_factory=dict[int, asyncio.Future[bytes]])
     _journal: Journal = field(init=False)
     _outbox: asyncio.Queue[LaneTask | LaneStop] = field(default_factory=lambda: asyncio.Queue(2 * WINDOW))
     _next: int = 0
@@ -146,7 +148,7 @@ class Leg:
     def _remember(self, record: Answered) -> None:
         self.answered[record.number] = record
         while len(self.answered) > MAX_KEPT:
-            self.answered.popitem(last=False)
+            self.checks.pop(self.answered.popitem(last=False)[0], None)
 
     # asking ---------------------------------------------------------------------------------------------------------
 
