@@ -229,11 +229,14 @@ def _refuse(spec: local.JobSpec, steward: Steward) -> None:
     name = shape.lane(spec.work).served_as if shape.on_lanes else ""
     if name and any(model.name == name for model in models(steward)):
         raise fail("E2001", f"A model named {name!r} is served already.", next_step="Choose another with --as.")
+    metered = shape.volume(spec).largest
     for number, params in enumerate(shape.params(spec.work)):
         try:
-            kind.units(params)
+            units = kind.units(params)
         except FallowError as error:
             raise fail("E2001", f"Task {number} is no {kind.name}: {error.what}") from error
+        if units > metered:
+            raise fail("E2001", f"Task {number} is {units} units of {kind.name}; the job meters {metered}.")
 
 
 def _family(code: str) -> type[FallowError]:

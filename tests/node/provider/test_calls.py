@@ -10,6 +10,7 @@ import pytest
 from tests.node.provider.provider_net import Buyer, Seller, market, open_pool, seeded, spec
 
 from fallow.errors import FallowError
+from fallow.kinds.spin import SPINS_A_UNIT
 from fallow.node.router import Router
 from fallow.units import GIB, BlobId
 from fallow.wire.documents import Lease, Quote
@@ -86,6 +87,29 @@ async def test_more_than_the_cap_covers_is_refused_with_a_code(tmp_path: Path) -
         await buyer.open(cap_ucr=5)
         assert await refused(buyer, AssignTask(buyer.lease, spec(units=6), ())) == "E1205"
         assert await refused(buyer, AssignTask(bytes(32), spec(), ())) == "E1204"
+
+
+async def test_a_task_that_is_metered_below_what_it_is_is_refused_before_it_is_begun(tmp_path: Path) -> None:
+    async with market(tmp_path) as buyer:
+        await buyer.open("spin")
+        work = b"%d" % (3 * SPINS_A_UNIT)
+        with pytest.raises(FallowError, match="3 units of spin") as caught:
+            await buyer.ask(AssignTask(buyer.lease, spec(work, "spin", units=2), ()))
+        assert caught.value.code == "E1205"
+        assert buyer.seller.provider.state.leases[buyer.lease].tasks == {}
+        assert isinstance(await buyer.ask(AssignTask(buyer.lease, spec(work, "spin", units=3), ())), Ok)
+        assert isinstance(await buyer.ask(AssignTask(buyer.lease, spec(b"no number", "spin"), ())), Ok)  # its worker's
+
+
+async def test_unknown_kinds_are_refused_by_name(tmp_path: Path) -> None:
+    async with market(tmp_path) as buyer:
+        declined = await buyer.quote(buyer.order("render"))
+        assert isinstance(declined, Declined)
+        assert [lack.note for lack in declined.shortfalls if lack.resource == "kind"] == ["does no work of kind 'render'"]
+        await buyer.open()
+        with pytest.raises(FallowError, match="not for render") as caught:
+            await buyer.ask(AssignTask(buyer.lease, spec(kind="render"), ()))
+        assert caught.value.code == "E1205"
 
 
 async def test_only_the_requester_of_a_lease_may_have_blobs_fetched(tmp_path: Path) -> None:

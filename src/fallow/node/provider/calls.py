@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, TypeVar
 
-from fallow.errors import fail
+from fallow.errors import FallowError, fail
+from fallow.kinds.registry import KINDS
 from fallow.node.provider.lanes import ProviderLanes
 from fallow.node.provider.work import LeaseWork
 from fallow.node.router import Caller, Router
@@ -42,6 +43,7 @@ from fallow.wire.messages import (
     SignLease,
     WatchLease,
 )
+from fallow.wire.tasks import TaskSpec
 
 if TYPE_CHECKING:
     from fallow.node.provider.role import Provider
@@ -91,7 +93,9 @@ class Calls:
         return await self._reply(t.PeerProposedLease(self._now(), caller.node, signer, lease, request.lease))
 
     async def assign(self, caller: Caller, request: AssignTask) -> Message:
-        """-> Ok, when the task is on disk."""
+        """-> Ok, when the task is on disk. Refused here, not by the machine, whose log must mean tomorrow what it meant
+        today: what a kind's parameters come to may change."""
+        _refuse_cheap(request.task)
         task = task_id(request.task)
         event = t.PeerAssigned(self._now(), caller.node, request.lease, task, request.task, request.sources)
         return await self._reply(event)
@@ -206,3 +210,15 @@ class Calls:
                 raise fail(code, what[0].upper() + what[1:] + ".")
             case t.ReplyOk():
                 return Ok()
+
+
+def _refuse_cheap(task: TaskSpec) -> None:
+    """Raises RejectedError E1205 for a task that is metered below what it is. What are no parameters of its kind, its
+    worker refuses."""
+    kind = KINDS.get(task.kind)
+    try:
+        units = kind.units(task.params) if kind is not None else 0
+    except FallowError:
+        return
+    if units > task.units:
+        raise fail("E1205", f"The task is {units} units of {task.kind}, and is metered at {task.units}.")
