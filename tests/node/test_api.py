@@ -125,6 +125,49 @@ async def test_what_cannot_be_is_told_and_moves_no_money(tmp_path: Path) -> None
         assert await code_of(link, local.GetResults(JOB)) == "E1402"
 
 
+async def test_what_nobody_registered_or_nobody_can_mean_is_refused_by_name(tmp_path: Path) -> None:
+    spins = local.BatchJob("spin", (b"1", b"7000000"), (), 6)
+    unheard = msgspec.structs.replace(spins, workload="render")
+    async with asyncio.timeout(60), office(tmp_path, 0) as (desk, _):
+        for work, verify, named in (
+            (unheard, "none", "'render'"),
+            (local.LaneJob("render", 1), "none", "'render'"),
+            (local.LaneJob("train", 1), "none", "train"),
+            (spins, "zk:proof=1", "'zk:proof=1'"),
+            (spins, "none", "Task 1 is 7 units of spin; the job meters 6"),
+            (msgspec.structs.replace(spins, params=(b"seven",)), "none", "Task 0 is no spin"),
+            (msgspec.structs.replace(spins, params=()), "none", "without tasks"),
+        ):
+            spec = msgspec.structs.replace(batch(b"x"), work=work, verify=verify)
+            with pytest.raises(FallowError) as refused:
+                await desk.link.call(local.SubmitJob(JOB, spec))
+            assert (refused.value.code, named in refused.value.what) == ("E2001", True), refused.value
+        assert desk.steward.jobs() == []
+
+
+class Pair(msgspec.Struct, frozen=True, array_like=True, tag="pair"):
+    """A form of jobs that this process cannot read: it is no `Work` here."""
+
+    workload: str
+
+
+class Loose(local.Work, msgspec.Struct, frozen=True, array_like=True, tag="loose"):
+    """One that can be read, and that nobody registered."""
+
+    workload: str  # pyright: ignore[reportIncompatibleMethodOverride]
+
+
+async def test_unknown_forms_are_refused_by_name(tmp_path: Path) -> None:
+    async with asyncio.timeout(60), office(tmp_path, 0) as (desk, _):
+        for work, code, named in ((Pair("echo"), "E1102", "'pair'"), (Loose("echo"), "E2001", "'Loose'")):
+            spec = msgspec.structs.replace(batch(b"x"), work=work)
+            for request in (local.SubmitJob(JOB, spec), local.EstimateJob(spec)):
+                with pytest.raises(FallowError) as refused:
+                    await desk.link.call(request)
+                assert (refused.value.code, named in refused.value.what) == (code, True), refused.value
+        assert desk.steward.jobs() == []
+
+
 async def test_a_name_is_served_once(tmp_path: Path) -> None:
     async with asyncio.timeout(60), office(tmp_path, 0) as (desk, _):
         work = local.ServeJob("m", b"m" * 32, b"", 1, 512)

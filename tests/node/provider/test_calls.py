@@ -105,7 +105,9 @@ async def test_unknown_kinds_are_refused_by_name(tmp_path: Path) -> None:
     async with market(tmp_path) as buyer:
         declined = await buyer.quote(buyer.order("render"))
         assert isinstance(declined, Declined)
-        assert [lack.note for lack in declined.shortfalls if lack.resource == "kind"] == ["does no work of kind 'render'"]
+        assert [lack.note for lack in declined.shortfalls if lack.resource == "kind"] == [
+            "does no work of kind 'render'"
+        ]
         await buyer.open()
         with pytest.raises(FallowError, match="not for render") as caught:
             await buyer.ask(AssignTask(buyer.lease, spec(kind="render"), ()))
