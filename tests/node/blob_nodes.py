@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 
 from fallow.errors import FallowError
 from fallow.node.blobs import Fetcher, serve_blobs
 from fallow.node.download import FetchLimits
 from fallow.node.rpc import Caller, Router, Rpc, serve
-from fallow.sim.blobs import MemoryBlobs
+from fallow.sim.disk import SimBlobs
 from fallow.sim.transport import SimNetwork, SimTransport
 from fallow.units import MIB, BlobId, NodeId
 from fallow.wire.blob_id import CHUNK_BYTES, blob_id_of, chunk_hashes_of
@@ -30,16 +30,17 @@ class Net:
 
     network: SimNetwork
     rpc: Rpc
-    blobs: MemoryBlobs
+    blobs: SimBlobs
     fetcher: Fetcher
     tasks: asyncio.TaskGroup
+    life: AsyncExitStack
     faults: list[tuple[NodeId, FallowError]] = field(default_factory=list)
     asked: list[tuple[NodeId, FetchBlob]] = field(default_factory=list)
     transports: dict[NodeId, SimTransport] = field(default_factory=dict)
 
     def source(self, *contents: bytes) -> NodeAddress:
         """An honest node that has `contents`."""
-        store = MemoryBlobs(1 << 40)
+        store = self.life.enter_context(closing(SimBlobs(1 << 40)))
         for data in contents:
             store.put(data)
         router = Router()
@@ -89,10 +90,10 @@ async def net(limits: FetchLimits = QUICK, quota_bytes: int = 256 * MIB, delay_s
     async with AsyncExitStack() as life:
         tasks = await life.enter_async_context(asyncio.TaskGroup())
         rpc = await life.enter_async_context(Rpc(transport))
-        blobs = MemoryBlobs(quota_bytes)
+        blobs = life.enter_context(closing(SimBlobs(quota_bytes)))
         faults: list[tuple[NodeId, FallowError]] = []
         fetcher = Fetcher(rpc, blobs, lambda node, error: faults.append((node, error)), limits)
-        made = Net(network, rpc, blobs, fetcher, tasks, faults)
+        made = Net(network, rpc, blobs, fetcher, tasks, life, faults)
         yield made
         for listening in made.transports.values():
             network.crash(listening)

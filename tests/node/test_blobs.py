@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import closing
 
 import pytest
 from tests.node.blob_nodes import blob_of, honest, net, stuff
@@ -12,7 +13,7 @@ from fallow.errors import FallowError, PeerFault, RejectedError, UnavailableErro
 from fallow.node.blobs import serve_blobs
 from fallow.node.download import FetchLimits
 from fallow.node.rpc import Router
-from fallow.sim.blobs import MemoryBlobs
+from fallow.sim.disk import SimBlobs
 from fallow.units import MIB, BlobId
 from fallow.wire.blob_id import CHUNK_BYTES
 from fallow.wire.messages import FetchBlob, Message
@@ -153,9 +154,11 @@ async def test_any_range_is_served(offset: int, length: int) -> None:
 
 async def test_a_damaged_blob_is_not_served_and_its_node_is_no_liar() -> None:
     async with net() as world:
-        store = MemoryBlobs(256 * MIB)
+        store = world.life.enter_context(closing(SimBlobs(256 * MIB)))
         store.put(DATA)
-        store.damage(BLOB, 4 * CHUNK_BYTES)
+        file = store.path(BLOB)
+        file.chmod(0o600)
+        file.write_bytes(DATA[: 4 * CHUNK_BYTES] + b"?" + DATA[4 * CHUNK_BYTES + 1 :])
         router = Router()
         serve_blobs(router, store)
         address = world.listen(router)

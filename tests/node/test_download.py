@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import closing
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ from fallow.errors import RejectedError, UnavailableError, fail
 from fallow.node import download
 from fallow.node.blobs import Fetcher
 from fallow.node.download import STREAM_BYTES, FetchLimits
-from fallow.sim.blobs import MemoryBlobs
+from fallow.sim.disk import SimBlobs
 from fallow.units import MIB
 from fallow.wire.blob_id import CHUNK_BYTES, chunk_hashes_of
 from fallow.wire.messages import BlobFound, FetchBlob, Message, Ok
@@ -267,7 +268,7 @@ async def test_no_room_is_our_error_and_nobody_is_blamed() -> None:
             await world.fetcher.fetch(BLOB, [world.source(DATA), world.source(DATA)])
         assert caught.value.code == "E1603"
         assert world.faults == []
-        assert world.blobs.disk.partials == {}
+        assert not list((world.blobs.disk.folder / "blobs" / "partial").iterdir())
 
 
 async def test_a_source_that_vanishes_in_the_middle_is_replaced() -> None:
@@ -304,7 +305,8 @@ async def test_what_arrived_before_a_restart_is_not_fetched_again() -> None:
             fetching = group.create_task(world.fetcher.fetch(BLOB, [world.cheat(DATA, some)], on_progress=progress))
             await arrived.wait()
             fetching.cancel()
-        restarted = MemoryBlobs(256 * MIB, world.blobs.disk)
+        world.blobs.close()
+        restarted = world.life.enter_context(closing(SimBlobs(256 * MIB, world.blobs.disk)))
         fetcher = Fetcher(world.rpc, restarted)
         world.asked.clear()
         await fetcher.fetch(BLOB, [world.cheat(DATA, honest(DATA))])

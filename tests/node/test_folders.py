@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,6 @@ from fallow.adapters.blobs_disk import DiskBlobs
 from fallow.errors import FallowError, PeerFault, UnavailableError, UsageError
 from fallow.node import folders
 from fallow.node.folders import export_tree, import_path, materialize
-from fallow.sim.blobs import MemoryBlobs
 from fallow.units import MIB, BlobId
 from fallow.wire.codec import encode
 from fallow.wire.trees import Tree, TreeEntry, decode_tree
@@ -77,13 +77,14 @@ def test_an_empty_folder_is_an_empty_tree(blobs: DiskBlobs, tmp_path: Path) -> N
 
 
 def test_everything_is_pinned_for_the_owner(tmp_path: Path) -> None:
-    store = MemoryBlobs(1_000_000)
+    store = DiskBlobs(tmp_path / "store", 1_000_000)
     imported = import_path(store, write(tmp_path / "in", {"a": b"a" * 400_000, "b": b"b" * 400_000}), "job")
     with pytest.raises(UnavailableError):
         store.put(b"c" * 300_000)
     store.unpin_all("job")
     store.put(b"c" * 300_000)
     assert imported.files == 2
+    store.close()
 
 
 def test_links_inside_are_followed_and_others_refused(blobs: DiskBlobs, tmp_path: Path) -> None:
@@ -202,8 +203,7 @@ BAD_PATHS = ["../x", "/etc/x", "a/../../x", "a//b", ".", "..", "a/.", "con", "a\
 
 @given(st.sampled_from(BAD_PATHS) | st.text(max_size=20), st.booleans())
 @settings(max_examples=60)
-def test_no_tree_writes_outside(stage: Path, name: str, through_tree: bool) -> None:
-    store = MemoryBlobs(MIB)
+def test_no_tree_writes_outside(stage: Path, store: DiskBlobs, name: str, through_tree: bool) -> None:
     data = store.put(b"evil")
     out = stage / "out"
     before = read(stage)
@@ -228,6 +228,12 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("stage")
     (root / "out").mkdir()
     return write(root, {"outside": b"precious"})
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DiskBlobs]:
+    with closing(DiskBlobs(tmp_path_factory.mktemp("store"), MIB)) as opened:
+        yield opened
 
 
 def test_what_is_no_tree_is_refused(blobs: DiskBlobs, tmp_path: Path) -> None:

@@ -21,8 +21,7 @@ from fallow.node.pool import Pool
 from fallow.node.router import Router
 from fallow.node.rpc import Rpc
 from fallow.node.services import Services
-from fallow.sim.blobs import MemoryBlobs
-from fallow.sim.event_log import MemoryEventLog
+from fallow.sim.disk import Disk, SimBlobs, SimEventLog
 from fallow.sim.transport import SimNetwork
 from fallow.units import UCR_PER_CR
 from fallow.wire.ledger import BalanceOf, GetBalance
@@ -40,10 +39,11 @@ class Town:
         home.mkdir(exist_ok=True)
         transport = self.network.listen(identity.node)
         rpc = await self.stack.enter_async_context(Rpc(transport, router))
-        blobs, nothing = MemoryBlobs(1 << 20), cast(Any, None)
+        disk, nothing = Disk(self.folder / f"disk of {name}"), cast(Any, None)
+        self.books.callback(disk.crash)
         services = Services(
-            home, Config(welcome="7"), identity, SystemClock(), SystemEntropy(), transport, rpc, MemoryEventLog(),
-            blobs, nothing, nothing, nothing,
+            home, Config(welcome="7"), identity, SystemClock(), SystemEntropy(), transport, rpc, SimEventLog(disk),
+            SimBlobs(1 << 20, disk), nothing, nothing, nothing,
         )  # fmt: skip
         assert rpc.server is not None
         if serve:

@@ -179,7 +179,7 @@ class DiskBlobs:
             path = self._root / "partial" / blob.hex()
             self._make_room(size_bytes, keep=path)
             with disk_errors():
-                partial = self._partials[blob] = DiskPartial(self, blob, entry, path)
+                partial = self._partials[blob] = self._partial(blob, entry, path)
             self._incoming_bytes += size_bytes
         try:
             with disk_errors():
@@ -218,6 +218,9 @@ class DiskBlobs:
                 self._hold = -1
 
     # inside -----------------------------------------------------------------------------------------------------------
+
+    def _partial(self, blob: BlobId, entry: Entry, path: Path) -> DiskPartial:
+        return DiskPartial(self, blob, entry, path)
 
     def _file(self, blob: BlobId) -> Path:
         name = blob.hex()

@@ -227,7 +227,7 @@ def _claims_before_writing() -> tuple[list[Patch], Spoil]:
 def _disk_lies() -> tuple[list[Patch], Spoil]:
     def spoil(town: Town) -> None:
         for host in (town.steward, *town.providers):
-            host.log_disk.flushes = False
+            host.disk.flushes = False
 
     return [], spoil
 

@@ -26,9 +26,9 @@ from fallow.ports import Ledger
 from fallow.rules.idle import Reading
 from fallow.rules.provider.state import ProviderState
 from fallow.rules.steward.events import Timing
-from fallow.sim import blobs, event_log
 from fallow.sim.chain import content
 from fallow.sim.cheats import MISCHIEF_S, Ways
+from fallow.sim.disk import Disk, SimBlobs, SimEventLog
 from fallow.sim.loop import VirtualLoop
 from fallow.sim.referee import Referee
 from fallow.sim.runner import Craft, SimRunner, unit_seconds
@@ -60,7 +60,6 @@ LIFE: ContextVar[tuple[Host, int]] = ContextVar("LIFE")
 GENESIS_MS = 1_700_000_000_000
 """When every simulated world begins."""
 QUOTA_BYTES = 50 * GIB
-WIND_DOWN_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,10 +258,9 @@ class Host:
         self.config, self.ways = config, ways or Ways()
         self.identity = town.identity(name)
         self.clock = HostClock(town.loop)
-        self.log_disk, self.blob_disk = event_log.Disk(), blobs.Disk()
-        self.log_disk.crash_before = lambda _write: self._point_quietly()
-        self.log_disk.written = self._written
-        self.blob_disk.on_write = self.point
+        self.disk = Disk(town.folder / f"disk of {name}")
+        self.disk.written = self._written
+        self.disk.on_write = self.point
         self.machine = FakeMachine("x86", 1_000)
         self.units_per_s = 1_000
         self.chores: list[Callable[[], Coroutine[Any, Any, None]]] = []
@@ -312,8 +310,7 @@ class Host:
         self.deaths += 1
         self.town.note(f"{self.name} dies")
         self.town.dying(self)
-        self.log_disk.crash()
-        self.blob_disk.crash()
+        self.disk.crash()
         if self._services is not None:
             self.town.network.die(cast(Any, self._services.transport))
         if self._task is not None:
@@ -326,21 +323,15 @@ class Host:
 
     def point(self) -> None:
         """A moment at which the machine may die. Raises UnavailableError E1801 when it does."""
-        if self._point_quietly():
-            raise fail("E1801", "The machine died.")
-
-    def _point_quietly(self) -> bool:
-        if not self._doomed_in:
-            return False
-        self._doomed_in -= 1
         if self._doomed_in:
-            return False
-        self.kill(self._rest_s)
-        return True
+            self._doomed_in -= 1
+            if not self._doomed_in:
+                self.kill(self._rest_s)
+                raise fail("E1801", "The machine died.")
 
     def calm(self) -> None:
         """No more death, no more trouble."""
-        self._doomed_in, self.blob_disk.full, self.machine.busy = 0, False, False
+        self._doomed_in, self.disk.full, self.machine.busy = 0, False, False
 
     def _written(self, events: Any, cells: Any) -> None:
         self.town.written(self, events, cells)
@@ -364,12 +355,12 @@ class Host:
         town, door = self.town, Door(self)
         transport = town.network.listen(self.identity.node, self.name)
         async with Rpc(transport, door) as rpc:
-            store = blobs.MemoryBlobs(QUOTA_BYTES, self.blob_disk)
+            store = SimBlobs(QUOTA_BYTES, self.disk)
             home = town.folder / f"{self.name}-{self.deaths}"
             home.mkdir(parents=True, exist_ok=True)
             self._services = Services(
                 home, self.config, self.identity, self.clock, self._entropy, transport, rpc,
-                event_log.MemoryEventLog(self.log_disk), store, Fetcher(rpc, store),
+                SimEventLog(self.disk), store, Fetcher(rpc, store),
                 SimRunner(craft(self.ways, self.units_per_s)), self.machine, town.ticket(self),
             )  # fmt: skip
             self.roles = Roles(self.names, town.timing, door, Router())

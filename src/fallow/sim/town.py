@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -21,9 +22,9 @@ from fallow.rules import trust
 from fallow.rules.escrow import EscrowRow, Terms
 from fallow.rules.steward.events import Timing
 from fallow.sim.accuser import Accuser
-from fallow.sim.blobs import MemoryBlobs
 from fallow.sim.chain import content, digest
 from fallow.sim.cheats import GALLERY, Ways
+from fallow.sim.disk import SimBlobs, quick_folder
 from fallow.sim.host import GENESIS_MS, Dice, FakeMachine, Host, Watched, ticket_of
 from fallow.sim.ledger import MemoryLedger
 from fallow.sim.loop import VirtualLoop
@@ -31,7 +32,7 @@ from fallow.sim.plan import AMPLE_S, DATA, MODEL, RICH_UCR, Happening, JobPlan, 
 from fallow.sim.referee import Referee, Violation
 from fallow.sim.user import User
 from fallow.sim.weather import Weather
-from fallow.units import Account, NodeId, format_money
+from fallow.units import GIB, Account, NodeId, format_money
 from fallow.wire.ledger import Grant, LedgerDone, OpenAccount
 from fallow.wire.local import UNCHECKED
 from fallow.wire.messages import Claimed, LeaseEvent, Message, NodeAddress
@@ -73,7 +74,7 @@ class Town:
 
     def __init__(self, loop: VirtualLoop, seed: int, plan: Plan) -> None:
         self.loop, self.seed, self.plan, self.timing = loop, seed, plan, TIMING
-        self.folder = Path(tempfile.mkdtemp(prefix="fallow-sim-", dir=_quick_disk()))
+        self.folder = Path(tempfile.mkdtemp(prefix="fallow-sim-", dir=quick_folder()))
         self.lines: list[str] = []
         self.network = Weather(seed, plan)
         self.network.point = self._point
@@ -214,8 +215,8 @@ class Town:
                 host.machine.busy = True
                 self.loop.call_later(for_s, setattr, host.machine, "busy", False)
             case "full":
-                host.blob_disk.full = True
-                self.loop.call_later(for_s, setattr, host.blob_disk, "full", False)
+                host.disk.full = True
+                self.loop.call_later(for_s, setattr, host.disk, "full", False)
             case "jump":
                 before, host.clock.skew_ms = host.clock.skew_ms, host.clock.skew_ms + 6_000
                 self.loop.call_later(for_s, setattr, host.clock, "skew_ms", before)
@@ -252,12 +253,14 @@ class Town:
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
         finally:
+            for host in self.hosts.values():
+                host.disk.crash()
             shutil.rmtree(self.folder, ignore_errors=True)
 
     async def _open(self) -> None:
-        store = MemoryBlobs(1 << 30, self.steward.blob_disk)
-        for blob in (MODEL, DATA):
-            store.put(content(Part("input", blob, 1_000)))
+        with closing(SimBlobs(GIB, self.steward.disk)) as store:
+            for blob in (MODEL, DATA):
+                store.put(content(Part("input", blob, 1_000)))
         self.bank.start()
         await self.bank.ready.wait()
         await self._welcome(self.steward, PURSE_UCR)
@@ -343,8 +346,3 @@ class Town:
         found += [f"the escrow with {self.referee.name(r.provider)} is open" for r in self.escrows() if not r.closed_ms]
         found += [f"{name} is down" for name, host in self.hosts.items() if not host.up]
         return f"never ended: {'; '.join(found)}"
-
-
-def _quick_disk() -> str | None:
-    """A file system in memory, where there is one."""
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - the folder in it is made by mkdtemp

@@ -8,9 +8,6 @@ from fallow.sim.chain import digest, made
 from fallow.wire import codec
 from fallow.wire.tasks import Part, TaskOutput, TaskSpec
 
-OWNED = ("model", "data")
-"""Inputs that the requester holds from the beginning."""
-
 
 def honest_output(spec: TaskSpec) -> TaskOutput:
     """What the task really gives. Depends on neither its time limit nor who runs it."""

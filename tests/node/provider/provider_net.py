@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fallow.adapters.blobs_disk import DiskBlobs
 from fallow.adapters.clock import SystemClock, SystemEntropy
 from fallow.adapters.event_log import SqliteEventLog
 from fallow.adapters.keys import Identity
@@ -24,7 +25,6 @@ from fallow.node.router import Router
 from fallow.node.rpc import Rpc
 from fallow.node.services import Services
 from fallow.ports import Patience, Transport
-from fallow.sim.blobs import MemoryBlobs
 from fallow.sim.transport import SimNetwork
 from fallow.units import GIB, UCR_PER_CR
 from fallow.wire.claims import task_id
@@ -82,7 +82,8 @@ class Pool:
         rpc = await self.stack.enter_async_context(Rpc(transport, router))
         log = SqliteEventLog(home / "log.db")
         self.stack.callback(log.close)
-        blobs = MemoryBlobs(1 * GIB) if name == "anna" else _disk_blobs(self.stack, home)
+        blobs = DiskBlobs(home / "blobs", GIB)
+        self.stack.callback(blobs.close)
         serve_blobs(router, blobs)
         assert rpc.server is not None
         self.spawn(rpc.server.run(transport, rpc))
@@ -93,14 +94,6 @@ class Pool:
         bank = services.settlement(Patience())
         await bank.open_account(identity.certificate(self.clock.now_ms()), self.ticket.token)
         return services
-
-
-def _disk_blobs(stack: AsyncExitStack, home: Path) -> Any:
-    from fallow.adapters.blobs_disk import DiskBlobs
-
-    blobs = DiskBlobs(home / "blobs", GIB)
-    stack.callback(blobs.close)
-    return blobs
 
 
 @asynccontextmanager
