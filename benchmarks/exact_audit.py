@@ -47,7 +47,7 @@ from fallow.wire.tasks import Part, Recipe, TaskOutput, TaskSpec
 from fallow.workloads import exact, lora, state_files, train
 from fallow.workloads.data import load_dataset
 from fallow.workloads.model import load_model
-from fallow.workloads.task import Outcome, Work
+from fallow.workloads.task import TaskResult, TaskRun
 
 GOAL, STEP_GOAL = 0.01, 1.2
 TEXT = ROOT / "src" / "fallow" / "cli" / "demo_data" / "text.txt"
@@ -147,10 +147,10 @@ class Bench:
         parts = tuple(Part(name, bytes(blob_id_of(name.encode())), 1) for name in self.inputs)
         return TaskSpec("train", codec.encode(self.params(steps)), parts, 1, 1, 3600, 3 * GIB)
 
-    def round(self, name: str, steps: int, *, committed: bool) -> tuple[Times, Outcome]:
+    def round(self, name: str, steps: int, *, committed: bool) -> tuple[Times, TaskResult]:
         outdir = self.folder / name
         outdir.mkdir()
-        work = Work(self.spec(steps), self.inputs, outdir, self.options.threads, told, lambda _: None)
+        work = TaskRun(self.spec(steps), self.inputs, outdir, self.options.threads, told, lambda _: None)
         with writing(Times(0.0, 0.0) if committed else None) as self.writing:
             return timed(lambda: train.run(work))
 
@@ -212,7 +212,7 @@ def child(file: Path, threads: int) -> None:
     sys.stdout.buffer.write(msgspec.msgpack.encode((outcome.value, found)))
 
 
-def audit(task: TaskSpec, inputs: dict[str, Path], threads: int) -> tuple[Times, Outcome]:
+def audit(task: TaskSpec, inputs: dict[str, Path], threads: int) -> tuple[Times, TaskResult]:
     """The whole task of a check, with the replay of its link apart."""
     replay, parts = exact.replay, list[Times]()
 
@@ -224,7 +224,7 @@ def audit(task: TaskSpec, inputs: dict[str, Path], threads: int) -> tuple[Times,
     exact.replay = measured
     try:
         with tempfile.TemporaryDirectory() as outdir:
-            work = Work(task, inputs, Path(outdir), threads, told, lambda _: None)
+            work = TaskRun(task, inputs, Path(outdir), threads, told, lambda _: None)
             found, outcome = timed(lambda: train.run(work))
     finally:
         exact.replay = replay
@@ -268,7 +268,7 @@ def writing(total: Times | None) -> Iterator[Times]:
         state_files.StateFiles.write, state_files.write_whole = write, to_disk
 
 
-def taken(blobs: DiskBlobs, outcome: Outcome) -> TaskOutput:
+def taken(blobs: DiskBlobs, outcome: TaskResult) -> TaskOutput:
     """The files of a round as blobs, as a provider takes them in."""
     parts: list[Part] = []
     for name, path in sorted(outcome.files.items()):

@@ -22,8 +22,8 @@ from transformers import DynamicCache
 from _record import OURS, Figure, Record
 from exact_equality import converted, small_network
 from fallow.numerics.exact.exactify import exactify
-from fallow.numerics.exact.generation import Text, advance
-from fallow.numerics.exact.optimizers import Schedule
+from fallow.numerics.exact.generation import GrowingText, advance
+from fallow.numerics.exact.optimizers import ExactSchedule
 from fallow.numerics.exact.training import Rules, Trainer
 from fallow.workloads import lora
 from fallow.workloads.model import load_model
@@ -100,7 +100,7 @@ def plain_step(network: Any, parameters: list[torch.nn.Parameter], tokens: torch
 
 
 def both_steps(networks: list[Any], trainable: list[Any], tokens: torch.Tensor) -> Any:
-    trainer = Trainer(exactify(networks[0], trainable[0]), Rules(Schedule(1e-4, 1, 10_000), clip_norm=1.0))
+    trainer = Trainer(exactify(networks[0], trainable[0]), Rules(ExactSchedule(1e-4, 1, 10_000), clip_norm=1.0))
     return (lambda: trainer.train([tokens])), plain_step(networks[1], list(trainable[1].values()), tokens)
 
 
@@ -123,7 +123,7 @@ def smol_tokens(folder: Path) -> Any:
     network = load_model(folder).network
     prompt = torch.randint(0, 49152, (PROMPT,), generator=torch.Generator().manual_seed(1))
     model = exactify(network, {})
-    text = Text(prompt.tolist())
+    text = GrowingText(prompt.tolist())
     cache = DynamicCache(config=network.config)
     following = [prompt[None]]
 

@@ -194,10 +194,10 @@ def child(subject: str, way: Way, steps: int, folder: str) -> None:
 
 
 def subject_rules(steps: int) -> Any:
-    from fallow.numerics.exact.optimizers import Schedule
+    from fallow.numerics.exact.optimizers import ExactSchedule
     from fallow.numerics.exact.training import Rules
 
-    return Rules(Schedule(0.003, 5, steps), decay=0.1, clip_norm=1.0)
+    return Rules(ExactSchedule(0.003, 5, steps), decay=0.1, clip_norm=1.0)
 
 
 def subject_model(subject: str, folder: str, device: str) -> Any:

@@ -22,7 +22,7 @@ from torch import Tensor
 from _record import OURS, ROOT, Figure, Record
 from exact_equality import converted, small_network
 from fallow.numerics.exact.exactify import exactify
-from fallow.numerics.exact.optimizers import Schedule
+from fallow.numerics.exact.optimizers import ExactSchedule
 from fallow.numerics.exact.training import Rules, Trainer
 from fallow.workloads import lora
 from fallow.workloads.model import load_model
@@ -50,7 +50,7 @@ def main() -> int:
     curves: dict[str, list[Curve]] = {"exact": [], "torch fp32": []}
     for seed in SEEDS:
         order = torch.randint(0, len(train), (steps, sequences), generator=torch.Generator().manual_seed(seed))
-        schedule = Schedule(rate, max(1, steps // 10), steps)
+        schedule = ExactSchedule(rate, max(1, steps // 10), steps)
         for arm, curve in curves.items():
             network, trainable = start(options.subject, folder, seed)
             step, loss = (exact_arm if arm == "exact" else plain_arm)(network, trainable, schedule, held)
@@ -95,13 +95,13 @@ def tokens_of(subject: str, folder: str, length: int) -> Tensor:
 Arm = tuple[Callable[[Tensor], object], Callable[[], float]]
 
 
-def exact_arm(network: Any, trainable: Any, schedule: Schedule, held: Tensor) -> Arm:
+def exact_arm(network: Any, trainable: Any, schedule: ExactSchedule, held: Tensor) -> Arm:
     model = exactify(network, trainable)
     trainer = Trainer(model, Rules(schedule, decay=0.1, clip_norm=1.0))
     return (lambda tokens: trainer.train([tokens])), (lambda: float(model.losses(held).double().mean()))
 
 
-def plain_arm(network: Any, trainable: Any, schedule: Schedule, held: Tensor) -> Arm:
+def plain_arm(network: Any, trainable: Any, schedule: ExactSchedule, held: Tensor) -> Arm:
     parameters = list(trainable.values())
     optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
     steps = iter(range(1 << 30))

@@ -177,11 +177,13 @@ class DdpWorker:
         import torch
         from torch.nn.functional import cross_entropy
 
-        from fallow.workloads.data import Place, batch
+        from fallow.workloads.data import BatchPosition, batch
 
         spent: list[float] = []
         for _ in range(count):
-            tokens = torch.from_numpy(batch(self._data, Place(self._rank, self._rank, WORKERS, self._at), BATCH))
+            tokens = torch.from_numpy(
+                batch(self._data, BatchPosition(self._rank, self._rank, WORKERS, self._at), BATCH)
+            )
             model = self._model if synced else self._model.module
             began = time.perf_counter()
             for group in self._optimiser.param_groups:

@@ -8,7 +8,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from fallow.rules.escrow import Terms, token_hash
+from fallow.rules.escrow import PoolTerms, token_hash
 from fallow.sim.ledger import MemoryLedger
 from fallow.wire.certificates import certify
 from fallow.wire.claims import MerkleTree, lane_leaf, params_hash, task_id, task_leaf
@@ -57,7 +57,7 @@ BANK, REQUESTER, PROVIDER, ALICE, BOB, STRANGER = (
     Person(name) for name in ("bank", "requester", "provider", "alice", "bob", "stranger")
 )
 PEOPLE = (BANK, REQUESTER, PROVIDER, ALICE, BOB)
-TERMS = Terms(
+TERMS = PoolTerms(
     bank=BANK.account,
     operator=BANK.account,
     welcome_ucr=1_000,
@@ -212,11 +212,11 @@ def money_rows(rows: dict[Any, Any]) -> dict[Any, Any]:
     return {key: row for key, row in rows.items() if key.table != "operations"}
 
 
-def new_pool(terms: Terms = TERMS) -> Pool:
+def new_pool(terms: PoolTerms = TERMS) -> Pool:
     return Pool(MemoryLedger(terms, Dice(), seal, audit=True))
 
 
-def stocked_pool(terms: Terms = TERMS) -> Pool:
+def stocked_pool(terms: PoolTerms = TERMS) -> Pool:
     pool = new_pool(terms)
     stock(pool)
     return pool

@@ -211,7 +211,7 @@ ONCE = Patience(total_s=0.0)
 """For callers that ask again by themselves, or rather hear an error."""
 
 
-class Settlement(Protocol):
+class SettlementClient(Protocol):
     """The client's side of money: a pool's bank, or a chain. Errors: SettlementRefused when the ledger's rules say no,
     and nothing changed; UnavailableError when it did not answer in time: then it may have acted or not, and calling
     again with the same `operation` (or the same document) tells, and never moves money twice. Without `operation` a new

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fallow.adapters.blobs_index import BlobsIndex, Entry
+from fallow.adapters.blobs_index import BlobsIndex, StoredBlob
 from fallow.units import BlobId
 
 
@@ -26,8 +26,8 @@ def index(tmp_path: Path) -> Iterator[BlobsIndex]:
 def test_entries_come_back_and_go(index: BlobsIndex) -> None:
     index.add(name(1), 5, (b"a" * 32,))
     index.add(name(2), 0, ())
-    assert index.get(name(1)) == Entry(5, (b"a" * 32,))
-    assert index.get(name(2)) == Entry(0, ())
+    assert index.get(name(1)) == StoredBlob(5, (b"a" * 32,))
+    assert index.get(name(2)) == StoredBlob(0, ())
     assert index.get(name(3)) is None
     assert index.used_bytes == 5
     index.remove(name(1))

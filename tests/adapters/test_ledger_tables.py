@@ -8,7 +8,7 @@ from tests.rules.escrow.test_rows import SAMPLES
 
 from fallow.adapters import ledger_tables as tables
 from fallow.errors import UsageError
-from fallow.rules.escrow import ROWS, Key, PendingRow, Row, Table, key_of
+from fallow.rules.escrow import ROWS, PendingRow, Row, RowKey, Table, key_of
 from fallow.rules.escrow.rows import DoneRow, Pending
 from fallow.units import MAX_UCR
 
@@ -23,7 +23,7 @@ def memory() -> sa.Engine:
 
 
 def test_rows_come_back_as_they_were_written() -> None:
-    rows: dict[Key, Row] = {key_of(row): row for row in SAMPLES.values()}
+    rows: dict[RowKey, Row] = {key_of(row): row for row in SAMPLES.values()}
     pending = PendingRow(b"c" * 20, (Pending(b"", MAX_UCR, MAX_UCR), Pending(word(1), 0, 0)))
     refused = DoneRow(b"c" * 20, word(1), word(2), "over_cap", "ü'\"; DROP TABLE accounts")
     rows |= {key_of(row): row for row in (pending, refused)}
@@ -31,14 +31,14 @@ def test_rows_come_back_as_they_were_written() -> None:
     with engine.begin() as connection:
         for _ in range(2):
             tables.save(connection, rows)
-        missing = Key(Table.ACCOUNT, b"nobody")
+        missing = RowKey(Table.ACCOUNT, b"nobody")
         assert tables.load(connection, [*rows, missing]) == rows | {missing: None}
         assert tables.load_all(connection) == rows
     engine.dispose()
 
 
 def test_many_keys_are_loaded_in_several_lists() -> None:
-    rows: dict[Key, Row] = {}
+    rows: dict[RowKey, Row] = {}
     for number in range(tables.IDS_PER_SELECT * 2 + 1):
         row = PendingRow(number.to_bytes(20, "big"))
         rows[key_of(row)] = row

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from tests.cli.terminal import Terminal
 
-from fallow.cli.doctor import Finding, examine
+from fallow.cli.doctor import Diagnosis, examine
 from fallow.kinds.kind import Extra
 from fallow.kinds.registry import KINDS, kind_named
 
 
-def found(home: Path) -> dict[str, Finding]:
+def found(home: Path) -> dict[str, Diagnosis]:
     return {finding.name: finding for finding in examine(home)}
 
 

@@ -27,7 +27,7 @@ from fallow.cli.replay import _accusation, _data, _money, _text, _write_evidence
 from fallow.kinds.generate.tasks import Generate, GenerateValue
 from fallow.kinds.train.trace import Cut
 from fallow.node.replay import Done
-from fallow.rules.replay import Difference, Plan, plan, report
+from fallow.rules.replay import Difference, ReplayPlan, plan, report
 from fallow.wire import codec, local
 from fallow.wire.claims import output_hash, task_id, task_leaf
 from fallow.wire.receipts import Receipt, TaskWork
@@ -142,9 +142,9 @@ def test_options_that_do_not_fit(terminal: Terminal, tmp_path: Path, words: list
 # what is said of what was done ----------------------------------------------------------------------------------------
 
 
-def done_with(of: Receipt, *rows: Difference, kept: Path | None = None, links: int = 2) -> tuple[Plan, Done]:
+def done_with(of: Receipt, *rows: Difference, kept: Path | None = None, links: int = 2) -> tuple[ReplayPlan, Done]:
     found = plan(of, links, SEED)
-    assert isinstance(found, Plan)
+    assert isinstance(found, ReplayPlan)
     return found, Done(found, rows, (Part("model", b"m" * 32, 0),), kept)
 
 

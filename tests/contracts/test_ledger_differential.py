@@ -43,7 +43,7 @@ from tests.ledger_world import (
 )
 
 from fallow.adapters.ledger_sql import SqlLedger, sqlite_url
-from fallow.rules.escrow import Table, Terms, faults, token_hash
+from fallow.rules.escrow import PoolTerms, Table, faults, token_hash
 from fallow.sim.ledger import MemoryLedger
 from fallow.units import MAX_UCR
 from fallow.wire.documents import Lease, Voucher
@@ -77,7 +77,7 @@ TIGHT = msgspec.structs.replace(TERMS, max_accounts=5, welcome_ucr=300)
 class Homes(RuleBasedStateMachine):
     """Each rule adds a request to the burst; a full burst, or the clock, lets both homes answer it."""
 
-    terms: Terms = TIGHT
+    terms: PoolTerms = TIGHT
 
     def books(self) -> str:
         return sqlite_url(Path(self.folder) / "ledger.db")

@@ -37,7 +37,7 @@ from fallow.node.bank import Bank
 from fallow.node.bank_client import BankClient
 from fallow.node.router import Router
 from fallow.node.rpc import Rpc, serve
-from fallow.ports import Patience, Settlement
+from fallow.ports import Patience, SettlementClient
 from fallow.sim.ledger import MemoryLedger
 from fallow.sim.transport import SimNetwork
 from fallow.units import NodeId
@@ -51,7 +51,7 @@ from fallow.wire.refusals import SettlementRefused
 
 LEASE = lease_of()
 ID = lease_id(LEASE)
-Of = Callable[[Person], Awaitable[Settlement]]
+Of = Callable[[Person], Awaitable[SettlementClient]]
 
 
 class Still(SystemClock):
@@ -62,7 +62,7 @@ class Still(SystemClock):
 
 
 def at_hand(ledger: MemoryLedger, _stack: AsyncExitStack, _group: asyncio.TaskGroup) -> Of:
-    async def of(person: Person) -> Settlement:
+    async def of(person: Person) -> SettlementClient:
         return BooksAtHand(ledger, person, dice)
 
     dice = Dice()
@@ -78,7 +78,7 @@ def at_a_bank(ledger: MemoryLedger, stack: AsyncExitStack, group: asyncio.TaskGr
     server = group.create_task(serve(transport, router))
     stack.callback(server.cancel)
 
-    async def of(person: Person) -> Settlement:
+    async def of(person: Person) -> SettlementClient:
         node = NodeId(word("the operator's machine") if person is BANK else person.node)
         rpc = await stack.enter_async_context(Rpc(network.listen(node)))
         return BankClient(rpc, transport.address(), BANK.account, clock, dice, Patience(5, 5))
@@ -91,10 +91,10 @@ async def of(request: pytest.FixtureRequest) -> AsyncIterator[Of]:
     """Everybody's own side of one pool's money. The requester holds 1,000, the provider half of that as stake."""
     ledger = MemoryLedger(TERMS, Dice(), seal, audit=True)
     async with asyncio.TaskGroup() as group, AsyncExitStack() as stack:
-        sides: dict[bytes, Settlement] = {}
+        sides: dict[bytes, SettlementClient] = {}
         make: Of = request.param(ledger, stack, group)
 
-        async def side(person: Person) -> Settlement:
+        async def side(person: Person) -> SettlementClient:
             if person.account not in sides:
                 sides[person.account] = await make(person)
                 if person is not STRANGER:

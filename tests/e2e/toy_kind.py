@@ -9,7 +9,7 @@ from fallow.kinds.kind import Kind, text_of
 from fallow.kinds.registry import KINDS
 from fallow.units import MIB
 from fallow.wire.tasks import TaskOutput, TaskSpec
-from fallow.workloads.task import Outcome, Work
+from fallow.workloads.task import TaskResult, TaskRun
 
 
 class Shout(Kind):
@@ -40,8 +40,8 @@ class Shout(Kind):
         return text_of(value) + "!"
 
 
-def run(work: Work) -> Outcome:
-    return Outcome(work.task.params.upper())
+def run(work: TaskRun) -> TaskResult:
+    return TaskResult(work.task.params.upper())
 
 
 if __name__ == "__main__":

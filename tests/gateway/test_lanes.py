@@ -13,25 +13,25 @@ from tests.gateway.steward_stub import WORDS, Steward
 
 from fallow.errors import FallowError, fail
 from fallow.gateway import lanes
-from fallow.gateway.lanes import Answer, ModelLane
+from fallow.gateway.lanes import ModelLane, PaidAnswer
 from fallow.kinds.generate.tasks import Generate, GenerateValue
 from fallow.node.local_socket import local_socket
 from fallow.sdk.home import socket_path
-from fallow.sdk.link import Link
+from fallow.sdk.link import NodeSocket
 
 JOB = bytes(32)
 SECRETS: list[str] = []
 
 
-def count(max_tokens: int = 10) -> Answer:
-    return Answer(Generate((), "count", max_tokens), 0, SECRETS[-1], 1_000_000, 1_000)
+def count(max_tokens: int = 10) -> PaidAnswer:
+    return PaidAnswer(Generate((), "count", max_tokens), 0, SECRETS[-1], 1_000_000, 1_000)
 
 
 @asynccontextmanager
 async def lane(tmp_path: Path) -> AsyncIterator[tuple[Steward, ModelLane]]:
     steward = Steward(tmp_path)
     SECRETS.append(steward.keys.make("test", 1_000_000_000))
-    made = ModelLane(Link(socket_path(tmp_path)), JOB)
+    made = ModelLane(NodeSocket(socket_path(tmp_path)), JOB)
     try:
         async with asyncio.timeout(20), local_socket(tmp_path, steward.router()), asyncio.TaskGroup() as group:
             running = group.create_task(made.run())
@@ -42,7 +42,7 @@ async def lane(tmp_path: Path) -> AsyncIterator[tuple[Steward, ModelLane]]:
         steward.log.close()
 
 
-async def read(answer: Answer) -> tuple[list[str], GenerateValue, bytes]:
+async def read(answer: PaidAnswer) -> tuple[list[str], GenerateValue, bytes]:
     pieces: list[str] = []
     while isinstance(item := await answer.next(), str):
         pieces.append(item)
@@ -111,7 +111,7 @@ async def test_a_failed_answer_fails_alone_whatever_its_code(tmp_path: Path, cod
 async def test_a_steward_that_is_away_for_a_while_is_waited_for(tmp_path: Path) -> None:
     steward = Steward(tmp_path)
     SECRETS.append(steward.keys.make("test", 1_000_000_000))
-    made, answer = ModelLane(Link(socket_path(tmp_path)), JOB), count(4)
+    made, answer = ModelLane(NodeSocket(socket_path(tmp_path)), JOB), count(4)
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         running = group.create_task(made.run())
         steward.go_on.clear()
@@ -131,7 +131,7 @@ async def test_a_steward_that_stays_away_ends_the_lane(tmp_path: Path, monkeypat
     monkeypatch.setattr(lanes, "REOPEN_FOR_S", 0.1)
     monkeypatch.setattr(lanes, "REOPEN_EVERY_S", 0.02)
     SECRETS.append("nobody asks")
-    made, answer = ModelLane(Link(socket_path(tmp_path)), JOB), count()
+    made, answer = ModelLane(NodeSocket(socket_path(tmp_path)), JOB), count()
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         running = group.create_task(made.run())
         async with made.ask(answer):
@@ -154,7 +154,7 @@ async def test_the_end_of_the_job_ends_the_lane(tmp_path: Path) -> None:
         yield
 
     router._streaming = dict.fromkeys(router._streaming, over)
-    made, answer = ModelLane(Link(socket_path(tmp_path)), JOB), count()
+    made, answer = ModelLane(NodeSocket(socket_path(tmp_path)), JOB), count()
     async with asyncio.timeout(10), local_socket(tmp_path, router), asyncio.TaskGroup() as group:
         group.create_task(made.run())
         async with made.ask(answer):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from fallow.errors import CODES, fail
-from fallow.gateway.replies import DONE, Shape, error_reply, usage
+from fallow.gateway.replies import DONE, ReplyFormat, error_reply, usage
 from fallow.kinds.generate.tasks import GenerateValue
 
 VALUE = GenerateValue("Hello", "stop", 3, 2)
@@ -24,7 +24,7 @@ def test_usage_adds_up() -> None:
 
 @pytest.mark.parametrize("chat", [True, False])
 def test_a_stream_has_one_id_from_start_to_end(chat: bool) -> None:
-    shape = Shape(chat, "id-1", "m", 17)
+    shape = ReplyFormat(chat, "id-1", "m", 17)
     data = shape.opening() + shape.piece("Hel") + shape.piece("lo") + shape.closing(VALUE, "r_1", True)
     assert data.endswith(DONE)
     found = events(data)
@@ -34,7 +34,7 @@ def test_a_stream_has_one_id_from_start_to_end(chat: bool) -> None:
 
 
 def test_a_broken_stream_ends_with_an_error_and_the_mark() -> None:
-    data = Shape(True, "id", "m", 1).broken(fail("E1906", "gone"))
+    data = ReplyFormat(True, "id", "m", 1).broken(fail("E1906", "gone"))
     assert data.endswith(DONE)
     assert "error" in events(data)[0]
 

@@ -19,7 +19,7 @@ from fallow.node.router import Router
 from fallow.node.steward.records import Records
 from fallow.rules.steward.events import Note, StewardEffect
 from fallow.sdk.home import socket_path
-from fallow.sdk.link import Link
+from fallow.sdk.link import NodeSocket
 from fallow.units import UCR_PER_CR, BlobId
 from fallow.wire import local
 from fallow.wire.messages import Message, Ok
@@ -30,13 +30,13 @@ JOB = b"j" * 32
 LAST = "The job is done."
 
 
-async def code_of(link: Link, request: Message) -> str:
+async def code_of(link: NodeSocket, request: Message) -> str:
     with pytest.raises(FallowError) as refused:
         await link.call(request)
     return refused.value.code
 
 
-async def notes(link: Link, request: local.WatchJob) -> list[local.JobNote]:
+async def notes(link: NodeSocket, request: local.WatchJob) -> list[local.JobNote]:
     async with link.open(request) as stream:
         return [note async for note in stream if isinstance(note, local.JobNote)]
 
@@ -95,7 +95,7 @@ async def test_a_job_that_is_shown_as_done_has_its_last_notes(tmp_path: Path, mo
         assert (await all_notes(link))[-1].text == LAST
 
 
-async def all_notes(link: Link) -> list[local.JobNote]:
+async def all_notes(link: NodeSocket) -> list[local.JobNote]:
     return await notes(link, local.WatchJob(JOB, follow=False))
 
 
@@ -210,7 +210,7 @@ async def files(desk: Desk, tmp_path: Path) -> Any:
 
 async def test_files_go_in_and_come_out(tmp_path: Path) -> None:
     async with asyncio.timeout(60), office(tmp_path) as (desk, _), await files(desk, tmp_path):
-        link = Link(socket_path(tmp_path / "files"))
+        link = NodeSocket(socket_path(tmp_path / "files"))
         (tmp_path / "in").mkdir()
         (tmp_path / "in" / "a.txt").write_text("hello")
         tree = await link.call(local.ImportPath(str(tmp_path / "in")))

@@ -21,7 +21,7 @@ from fallow.errors import FallowError, fail
 from fallow.node.app import Options, run_node, until_told_to_stop
 from fallow.node.config import Ticket, read_ticket, save_ticket
 from fallow.sdk.home import socket_path
-from fallow.sdk.link import Link
+from fallow.sdk.link import NodeSocket
 from fallow.wire.local import NodeView, SeeBooks, SeeNode, SeeWallet, Wallet
 from fallow.wire.messages import NodeAddress
 
@@ -84,7 +84,7 @@ async def test_a_founder_comes_up_stops_at_once_and_comes_up_as_it_was(nodes: Pr
     home = tmp_path / "founder"
     first = nodes.start("founder", "bank,directory,steward")
     about = await asyncio.to_thread(told, first)
-    link = Link(socket_path(home))
+    link = NodeSocket(socket_path(home))
     view, wallet = await link.call(SeeNode()), await link.call(SeeWallet())
     assert isinstance(view, NodeView)
     assert (view.roles, view.pid, view.ticket) == (("bank", "directory", "steward"), first.pid, about["ticket"])

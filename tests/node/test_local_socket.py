@@ -22,7 +22,7 @@ from fallow.node.local_socket import local_socket
 from fallow.node.rpc import Caller, Router
 from fallow.sdk.framed import HIGH_WATER_BYTES
 from fallow.sdk.home import socket_path
-from fallow.sdk.link import Link
+from fallow.sdk.link import NodeSocket
 from fallow.wire.frames import encode_call
 from fallow.wire.local import GetReceipt, ReceiptBytes
 from fallow.wire.messages import CancelTask, LaneResult, LaneTask, Message, Ok, OpenLane
@@ -72,7 +72,7 @@ def ask(kind: int = 0) -> CancelTask:
     return CancelTask(bytes([kind]) * 32, WORD)
 
 
-async def error_of(link: Link, kind: int, timeout_s: float = 5) -> FallowError:
+async def error_of(link: NodeSocket, kind: int, timeout_s: float = 5) -> FallowError:
     with pytest.raises(FallowError) as caught:
         await link.call(ask(kind), timeout_s)
     return caught.value
@@ -84,9 +84,9 @@ async def test_the_owner_calls_and_nobody_else_may(tmp_path: Path) -> None:
         assert path == socket_path(home)
         assert stat.S_IMODE(home.stat().st_mode) == 0o700
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        assert await Link(path).call(ask()) == Ok()
+        assert await NodeSocket(path).call(ask()) == Ok()
     assert not path.exists()
-    assert (await error_of(Link(path), 0)).code == "E2004"
+    assert (await error_of(NodeSocket(path), 0)).code == "E2004"
 
 
 async def test_a_home_that_was_open_to_others_is_closed_to_them(tmp_path: Path) -> None:
@@ -97,17 +97,17 @@ async def test_a_home_that_was_open_to_others_is_closed_to_them(tmp_path: Path) 
 
 async def test_the_owner_is_told_everything_but_bugs(tmp_path: Path) -> None:
     async with local_socket(tmp_path, echo_router()) as path:
-        error = await error_of(Link(path), 1)
+        error = await error_of(NodeSocket(path), 1)
         assert isinstance(error, UsageError)
         assert (error.code, error.what, error.cause) == ("E2003", "/home/me/data.txt does not exist.", "See /tmp.")
-        bug = await error_of(Link(path), 2)
+        bug = await error_of(NodeSocket(path), 2)
         assert bug.code == "E9001"
         assert "secret" not in bug.five_lines()
-        assert (await error_of(Link(path), 3, 0.05)).code == "E1802"
+        assert (await error_of(NodeSocket(path), 3, 0.05)).code == "E1802"
 
 
 async def test_a_lane_goes_both_ways(tmp_path: Path) -> None:
-    async with local_socket(tmp_path, echo_router()) as path, Link(path).open(OpenLane(WORD)) as lane:
+    async with local_socket(tmp_path, echo_router()) as path, NodeSocket(path).open(OpenLane(WORD)) as lane:
         async with asyncio.TaskGroup() as group:
 
             async def send() -> None:
@@ -122,15 +122,15 @@ async def test_a_lane_goes_both_ways(tmp_path: Path) -> None:
 
 async def test_many_at_once(tmp_path: Path) -> None:
     async with local_socket(tmp_path, echo_router()) as path:
-        assert await asyncio.gather(*(Link(path).call(ask()) for _ in range(200))) == [Ok()] * 200
+        assert await asyncio.gather(*(NodeSocket(path).call(ask()) for _ in range(200))) == [Ok()] * 200
 
 
 async def test_too_many_at_once_are_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_socket_module, "MAX_CALLS", 1)
-    async with local_socket(tmp_path, echo_router()) as path, Link(path).open(OpenLane(WORD)) as lane:
+    async with local_socket(tmp_path, echo_router()) as path, NodeSocket(path).open(OpenLane(WORD)) as lane:
         await lane.send(LaneTask(1, b""))
         assert isinstance(await anext(aiter(lane)), LaneResult)
-        assert (await error_of(Link(path), 0)).code == "E1803"
+        assert (await error_of(NodeSocket(path), 0)).code == "E1803"
 
 
 async def test_a_second_node_on_a_home_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
@@ -140,9 +140,9 @@ async def test_a_second_node_on_a_home_is_refused_and_the_first_goes_on(tmp_path
                 pass
         assert caught.value.code == "E1807"
         assert str(os.getpid()) in caught.value.what
-        assert await Link(path).call(ask()) == Ok()
+        assert await NodeSocket(path).call(ask()) == Ok()
     async with local_socket(tmp_path, echo_router()) as path:
-        assert await Link(path).call(ask()) == Ok()
+        assert await NodeSocket(path).call(ask()) == Ok()
 
 
 def test_what_a_killed_node_leaves_behind_is_in_nobodys_way(tmp_path: Path) -> None:
@@ -155,9 +155,9 @@ def test_what_a_killed_node_leaves_behind_is_in_nobodys_way(tmp_path: Path) -> N
     assert socket_path(tmp_path).exists()
 
     async def again() -> Message:
-        assert (await error_of(Link(socket_path(tmp_path)), 0)).code == "E2004"
+        assert (await error_of(NodeSocket(socket_path(tmp_path)), 0)).code == "E2004"
         async with local_socket(tmp_path, echo_router()) as path:
-            return await Link(path).call(ask())
+            return await NodeSocket(path).call(ask())
 
     assert asyncio.run(again()) == Ok()
 
@@ -167,7 +167,7 @@ async def test_a_home_deeper_than_a_socket_path_may_be(tmp_path: Path) -> None:
     async with local_socket(home, echo_router()) as path:
         assert len(str(path)) > 200
         assert path.is_socket()
-        assert await Link(path).call(ask()) == Ok()
+        assert await NodeSocket(path).call(ask()) == Ok()
 
 
 @pytest.mark.parametrize("where", ["file", "file/below"])
@@ -182,7 +182,7 @@ async def test_a_home_that_is_no_folder_is_said_to_be_none(tmp_path: Path, where
 async def test_leaving_cancels_what_is_open_at_once(tmp_path: Path) -> None:
     async with asyncio.timeout(2), asyncio.TaskGroup() as group:
         async with local_socket(tmp_path, echo_router()) as path:
-            waiting = group.create_task(error_of(Link(path), 3))
+            waiting = group.create_task(error_of(NodeSocket(path), 3))
             lane = await asyncio.open_unix_connection(str(path))
             await asyncio.sleep(0.05)
         assert (await waiting).code == "E1801"
@@ -203,7 +203,7 @@ async def test_nonsense_on_the_socket_harms_nobody(tmp_path: Path) -> None:
                 raw.sendall(nonsense)
                 raw.shutdown(socket.SHUT_WR)
                 await asyncio.sleep(0.01)
-        assert await Link(path).call(ask()) == Ok()
+        assert await NodeSocket(path).call(ask()) == Ok()
 
 
 @pytest.mark.parametrize("turns", range(6))

@@ -21,8 +21,8 @@ from fallow.kinds.generate.tasks import Generate, GenerateValue
 from fallow.kinds.spin import MAX_SPINS
 from fallow.kinds.train.tasks import TrainFinish
 from fallow.node.folders import tree_id
-from fallow.node.replay import Bench, Done, Given, OnProgress, _limits, threads_for
-from fallow.rules.replay import Piece, Plan
+from fallow.node.replay import Done, Given, OnStep, ReplayBench, _limits, threads_for
+from fallow.rules.replay import Piece, ReplayPlan
 from fallow.sdk.client import AsyncFallow
 from fallow.units import GIB
 from fallow.wire import codec, local
@@ -40,10 +40,10 @@ def quiet(_done: int, _total: int, _note: str) -> None:
     """Nobody looks."""
 
 
-async def replay(client: AsyncFallow, receipt: bytes, plan: Plan, given: Given, tell: OnProgress) -> Done:
+async def replay(client: AsyncFallow, receipt: bytes, plan: ReplayPlan, given: Given, tell: OnStep) -> Done:
     """Of one receipt; a task may fail without breaking the bench."""
     failure = None
-    async with Bench(client, ProcessRunner(), MACHINE) as bench:
+    async with ReplayBench(client, ProcessRunner(), MACHINE) as bench:
         try:
             return await bench.replay(receipt, plan, given, tell)
         except FallowError as error:
@@ -51,15 +51,15 @@ async def replay(client: AsyncFallow, receipt: bytes, plan: Plan, given: Given, 
     raise failure
 
 
-def planned(task: TaskSpec, expected: TaskOutput = SPUN, numerics: str = HERE, **changes: bool) -> Plan:
-    return Plan((Piece(task, expected),), numerics, 1)._replace(**changes)
+def planned(task: TaskSpec, expected: TaskOutput = SPUN, numerics: str = HERE, **changes: bool) -> ReplayPlan:
+    return ReplayPlan((Piece(task, expected),), numerics, 1)._replace(**changes)
 
 
 def task(kind: str, params: bytes, *inputs: Part, ram_bytes: int = 0) -> TaskSpec:
     return TaskSpec(kind, params, inputs, 3, 1, 60, ram_bytes)
 
 
-async def code_of(home: Path, plan: Plan, given: Given | None = None) -> FallowError:
+async def code_of(home: Path, plan: ReplayPlan, given: Given | None = None) -> FallowError:
     with pytest.raises(FallowError) as refused:
         await replay(AsyncFallow(home), b"", plan, given or Given({}), quiet)
     left = [path.name for path in (home / "replay").glob("*")] if (home / "replay").is_dir() else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fallow.rules import jobs
-from fallow.rules.jobs import AfterFailure, Attempt, Blame, Candidate
+from fallow.rules.jobs import AfterFailure, Attempt, Blame, FreeSeat
 
 A, B, C = b"a" * 20, b"b" * 20, b"c" * 20
 LOST = Attempt(A, Blame.PLACE)
@@ -39,23 +39,23 @@ def test_one_provider_cannot_condemn_a_task_alone() -> None:
 
 
 def test_the_place_with_the_state_comes_first() -> None:
-    places = [Candidate(0, A, 0, 2, 100), Candidate(1, B, 1, 2, 100)]
+    places = [FreeSeat(0, A, 0, 2, 100), FreeSeat(1, B, 1, 2, 100)]
     assert jobs.choose_place(places, 10, avoid={}, never=frozenset(), prefer=1) == 1
     assert jobs.choose_place(places, 10, avoid={}, never=frozenset(), prefer=None) == 0
 
 
 def test_full_poor_and_barred_places_are_out() -> None:
-    places = [Candidate(0, A, 2, 2, 100), Candidate(1, B, 0, 2, 9), Candidate(2, C, 0, 2, 10)]
+    places = [FreeSeat(0, A, 2, 2, 100), FreeSeat(1, B, 0, 2, 9), FreeSeat(2, C, 0, 2, 10)]
     assert jobs.choose_place(places, 10, avoid={}, never=frozenset(), prefer=0) == 2
     assert jobs.choose_place(places, 10, avoid={}, never=frozenset({C}), prefer=None) is None
 
 
 def test_those_that_failed_it_come_last_then_the_fastest() -> None:
     places = [
-        Candidate(0, A, 0, 2, 99, 5),
-        Candidate(1, B, 1, 2, 99, 5),
-        Candidate(2, C, 0, 2, 99, 7),
-        Candidate(3, C, 0, 2, 99, 7),
+        FreeSeat(0, A, 0, 2, 99, 5),
+        FreeSeat(1, B, 1, 2, 99, 5),
+        FreeSeat(2, C, 0, 2, 99, 7),
+        FreeSeat(3, C, 0, 2, 99, 7),
     ]
     assert jobs.choose_place(places, 1, avoid={}, never=frozenset(), prefer=None) == 2
     assert jobs.choose_place(places, 1, avoid={A: 1, C: 1}, never=frozenset(), prefer=None) == 1

@@ -19,7 +19,7 @@ from fallow.rules.replay import (
     MAX_TOKENS,
     NoReplay,
     Piece,
-    Plan,
+    ReplayPlan,
     differences,
     plan,
     report,
@@ -51,9 +51,9 @@ def a_round(recipe: Recipe = RECIPE, cut: Cut = FINE, **changes: Any) -> Receipt
     return of_task(msgspec.structs.replace(spec, params=codec.encode(params)), output)
 
 
-def planned(of: Receipt, links: int = 2) -> Plan:
+def planned(of: Receipt, links: int = 2) -> ReplayPlan:
     found = plan(of, links, SEED)
-    assert isinstance(found, Plan), found
+    assert isinstance(found, ReplayPlan), found
     return found
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from fallow.kinds.rounds import Place, RoundManifest
+from fallow.kinds.rounds import RoundManifest, RoundPart
 from fallow.rules import rounds
-from fallow.rules.rounds import CHECKPOINT_EVERY, Entry, Log
+from fallow.rules.rounds import CHECKPOINT_EVERY, Log, RoundEntry
 from fallow.wire.tasks import Part
 
 
-def entry(number: int, shard: int, answer: str = "a", state: bytes = b"s" * 32) -> Entry:
+def entry(number: int, shard: int, answer: str = "a", state: bytes = b"s" * 32) -> RoundEntry:
     blob = bytes([number, shard]) * 16
-    return Entry(f"{answer}{number}{shard}".encode(), Part("update", blob, 5), state)
+    return RoundEntry(f"{answer}{number}{shard}".encode(), Part("update", blob, 5), state)
 
 
 def log_of(count: int, shards: int = 2, length: int = 20) -> Log:
@@ -28,7 +28,7 @@ def test_manifests_are_ordered_by_shard() -> None:
 
 def test_params_carry_what_is_needed_to_rebuild_the_state() -> None:
     log = log_of(2)
-    assert rounds.place(log, 2, 1) == Place(2, 1, 2, log.manifests(2), evaluate=False, checkpoint=False)
+    assert rounds.place(log, 2, 1) == RoundPart(2, 1, 2, log.manifests(2), evaluate=False, checkpoint=False)
     assert rounds.place(log, 2, 0).evaluate
     assert [part.name for part in log.inputs(2)] == sorted(
         f"update/{(bytes([n, s]) * 16).hex()}" for n in (0, 1) for s in (0, 1)

@@ -3,11 +3,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fallow.rules.spending import RESERVATION_MS, Key, available_ucr, post, reserve
+from fallow.rules.spending import RESERVATION_MS, ApiKey, available_ucr, post, reserve
 
 
-def key(budget_ucr: int = 100) -> Key:
-    return Key("fk-1", "test", budget_ucr)
+def key(budget_ucr: int = 100) -> ApiKey:
+    return ApiKey("fk-1", "test", budget_ucr)
 
 
 def test_a_request_is_reserved_then_booked_at_its_true_cost() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fallow.errors import FallowError
-from fallow.sdk.link import Link, SocketStream, reachable
+from fallow.sdk.link import NodeSocket, SocketStream, reachable
 from fallow.wire.codec import encode
 from fallow.wire.frames import FrameKind, FrameReader, encode_frame
 from fallow.wire.messages import CancelTask, Failure, LaneResult, LaneTask, Ok, OpenLane
@@ -22,7 +22,7 @@ Play = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
-async def played(path: Path, play: Play) -> AsyncGenerator[Link]:
+async def played(path: Path, play: Play) -> AsyncGenerator[NodeSocket]:
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await play(reader, writer)
@@ -31,7 +31,7 @@ async def played(path: Path, play: Play) -> AsyncGenerator[Link]:
 
     server = await asyncio.start_unix_server(connected, str(path))
     async with server:
-        yield Link(path)
+        yield NodeSocket(path)
 
 
 def says(*frames: bytes) -> Play:
@@ -85,12 +85,12 @@ async def test_no_answer_is_late(tmp_path: Path) -> None:
 
 
 async def test_nobody_listens(tmp_path: Path) -> None:
-    assert await code_of(Link(tmp_path / "none").call(REQUEST)) == "E2004"
-    assert await code_of(Link(tmp_path / "no" / "folder").call(REQUEST)) == "E2004"
-    assert await code_of(Link(tmp_path / ("x" * 120) / "s").call(REQUEST)) == "E2004"
+    assert await code_of(NodeSocket(tmp_path / "none").call(REQUEST)) == "E2004"
+    assert await code_of(NodeSocket(tmp_path / "no" / "folder").call(REQUEST)) == "E2004"
+    assert await code_of(NodeSocket(tmp_path / ("x" * 120) / "s").call(REQUEST)) == "E2004"
     (tmp_path / "file").write_text("")
-    assert await code_of(Link(tmp_path / "file").call(REQUEST)) == "E2004"
-    assert await code_of(Link(tmp_path / "file" / "s").call(REQUEST)) == "E2004"
+    assert await code_of(NodeSocket(tmp_path / "file").call(REQUEST)) == "E2004"
+    assert await code_of(NodeSocket(tmp_path / "file" / "s").call(REQUEST)) == "E2004"
 
 
 async def test_a_node_that_does_not_read_stops_the_sender(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from tests.numerics.exact.small_llama import small_llama, some_tokens
 
 from fallow.errors import FallowError
 from fallow.numerics.exact.exactify import exactify
-from fallow.numerics.exact.generation import Sampling, Text, generate
+from fallow.numerics.exact.generation import GrowingText, Sampling, generate
 from fallow.numerics.exact.llama import ExactLlama
 from fallow.workloads import batching
 from fallow.workloads.batching import Batch
@@ -22,8 +22,8 @@ def model() -> ExactLlama:
     return exactify(small_llama(), {})
 
 
-def text(length: int) -> Text:
-    return Text(some_tokens(1, length, length)[0].tolist(), DRAWN)
+def text(length: int) -> GrowingText:
+    return GrowingText(some_tokens(1, length, length)[0].tolist(), DRAWN)
 
 
 def until(count: int, then: Callable[[], None] = lambda: None) -> Take:
@@ -39,7 +39,7 @@ def until(count: int, then: Callable[[], None] = lambda: None) -> Take:
     return take
 
 
-def together(batch: Batch, texts: list[Text], counts: list[int]) -> None:
+def together(batch: Batch, texts: list[GrowingText], counts: list[int]) -> None:
     threads = [
         threading.Thread(target=batch.run, args=(one, 100, until(count), lambda: True))
         for one, count in zip(texts, counts, strict=True)
@@ -73,7 +73,7 @@ def test_a_newcomer_joins_those_in_flight_and_others_go_on_while_its_prompt_is_r
     companies: list[int] = []
     passes = batching.advance
 
-    def watched(model: ExactLlama, texts: list[Text], piece: int, *, mark: bool) -> None:
+    def watched(model: ExactLlama, texts: list[GrowingText], piece: int, *, mark: bool) -> None:
         companies.append(len(texts))
         passes(model, texts, piece, mark=mark)
 

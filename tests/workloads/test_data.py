@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from fallow.errors import FallowError
 from fallow.workloads import data
-from fallow.workloads.data import Dataset, Place, batch, load_dataset
+from fallow.workloads.data import BatchPosition, Dataset, batch, load_dataset
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ TABLE = Dataset(np.arange(23, dtype=np.int64)[:, None], np.zeros((1, 1), dtype=n
 
 
 def taken(shard: int, shards: int, steps: int, seed: int = 7) -> list[int]:
-    return [int(x) for step in range(steps) for x in batch(TABLE, Place(seed, shard, shards, step), 2)[:, 0]]
+    return [int(x) for step in range(steps) for x in batch(TABLE, BatchPosition(seed, shard, shards, step), 2)[:, 0]]
 
 
 def test_shards_share_the_data_out_and_go_around() -> None:
@@ -87,7 +87,7 @@ def test_shards_share_the_data_out_and_go_around() -> None:
 def test_a_batch_is_a_function_of_its_place() -> None:
     assert taken(1, 4, 3) == taken(1, 4, 3)
     assert taken(1, 4, 3) != taken(1, 4, 3, seed=8)
-    alone = batch(TABLE, Place(7, 1, 4, 2), 2)[:, 0]
+    alone = batch(TABLE, BatchPosition(7, 1, 4, 2), 2)[:, 0]
     assert alone.tolist() == taken(1, 4, 3)[4:]
 
 

@@ -8,16 +8,16 @@ from blake3 import blake3
 from fallow.errors import FallowError
 from fallow.wire.tasks import TaskSpec
 from fallow.workloads.echo import SPINS_A_STEP, run_echo, run_spin, spins
-from fallow.workloads.task import Work
+from fallow.workloads.task import TaskRun
 
 
-def work(params: bytes, seen: list[int], stop_at: int = -1) -> Work:
+def work(params: bytes, seen: list[int], stop_at: int = -1) -> TaskRun:
     def progress(done: int, total: int, note: str) -> None:
         seen.append(done)
         if done == stop_at:
             raise FallowError("E1402", "cancelled")
 
-    return Work(TaskSpec("spin", params, (), 5, 1, 1, 0), {}, Path("/none"), 1, progress, lambda _: None)
+    return TaskRun(TaskSpec("spin", params, (), 5, 1, 1, 0), {}, Path("/none"), 1, progress, lambda _: None)
 
 
 def test_echo() -> None:

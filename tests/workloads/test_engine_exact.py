@@ -16,7 +16,7 @@ from tests.workloads.tiny import make_model, without_an_exact_form
 from fallow.errors import FallowError
 from fallow.kinds.generate.tasks import CANCELLED, ChatTurn, Generate, GenerateValue
 from fallow.numerics.exact import routes
-from fallow.numerics.exact.generation import Text
+from fallow.numerics.exact.generation import GrowingText
 from fallow.wire.codec import decode, encode
 from fallow.workloads import batching, engine_exact, lora
 from fallow.workloads.engine_exact import ExactEngine, exact_product
@@ -100,7 +100,7 @@ def test_a_resumed_answer_goes_on_the_same_way_wherever_it_was_cut(
 ) -> None:
     """The rest is the same as if it had not been cut, and so is the commitment to the rest's logits, whoever makes
     it."""
-    texts: list[Text] = []
+    texts: list[GrowingText] = []
     run = engine._batch.run
     monkeypatch.setattr(engine._batch, "run", lambda text, *rest: (texts.append(text), run(text, *rest)))
     tried = 0

@@ -13,7 +13,7 @@ from fallow.errors import FallowError
 from fallow.kinds.generate.tasks import CANCELLED, ChatTurn, Generate, GenerateValue
 from fallow.workloads import engine_torch, lora
 from fallow.workloads.engine_torch import TorchEngine, Turns, choose
-from fallow.workloads.engines import Sampling
+from fallow.workloads.engines import SamplingSettings
 from fallow.workloads.model import load_model
 
 PROMPT = Generate((), "The old farmer went to the", 24)
@@ -169,12 +169,12 @@ def test_an_adapter_changes_the_answer(engine: TorchEngine, model: Path, tmp_pat
 
 def test_draws_follow_the_probabilities() -> None:
     logits = np.log(np.asarray([0.5, 0.3, 0.15, 0.05], dtype=np.float32))
-    counts = Counter(choose(logits, Sampling(1.0, 1.0), 7, position) for position in range(4000))
+    counts = Counter(choose(logits, SamplingSettings(1.0, 1.0), 7, position) for position in range(4000))
     assert [counts[token] / 4000 for token in range(4)] == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=0.03)
-    assert {choose(logits, Sampling(1.0, 0.7), 7, position) for position in range(500)} == {0, 1}
-    assert {choose(logits, Sampling(1.0, 0.0), 7, position) for position in range(500)} == {0}
-    assert {choose(logits, Sampling(0.01, 1.0), 7, position) for position in range(100)} == {0}
-    assert choose(logits, Sampling(0.0, 1.0), 7, 0) == 0
+    assert {choose(logits, SamplingSettings(1.0, 0.7), 7, position) for position in range(500)} == {0, 1}
+    assert {choose(logits, SamplingSettings(1.0, 0.0), 7, position) for position in range(500)} == {0}
+    assert {choose(logits, SamplingSettings(0.01, 1.0), 7, position) for position in range(100)} == {0}
+    assert choose(logits, SamplingSettings(0.0, 1.0), 7, 0) == 0
 
 
 def test_turns_are_taken_in_order() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fallow.errors import FallowError
 from fallow.kinds.generate.tasks import ChatTurn, Generate
-from fallow.workloads.engines import Sampling, StopWatch, read_sampling, split_opening
+from fallow.workloads.engines import SamplingSettings, StopWatch, read_sampling, split_opening
 
 USER = ChatTurn("user", "Hi")
 
@@ -33,7 +33,7 @@ def test_settings_out_of_bounds(request_: Generate) -> None:
 
 
 def test_settings_within_bounds() -> None:
-    assert read_sampling(Generate((), "x", 5, "0.5", "0.9")) == Sampling(0.5, 0.9)
+    assert read_sampling(Generate((), "x", 5, "0.5", "0.9")) == SamplingSettings(0.5, 0.9)
 
 
 def test_the_beginning_of_an_answer() -> None:

@@ -20,7 +20,7 @@ from fallow.wire.blob_id import blob_id_of
 from fallow.wire.tasks import Part, Recipe, TaskOutput, TaskSpec
 from fallow.wire.worker import WorkerFailed
 from fallow.workloads import train
-from fallow.workloads.task import Outcome, Work
+from fallow.workloads.task import TaskResult, TaskRun
 from fallow.workloads.worker import attempt
 
 LORA = msgspec.structs.replace(RECIPE, arithmetic="exact", inner_steps=3, batch_sequences=3)
@@ -59,12 +59,12 @@ class Pool:
         parts = tuple(self.part(name, path) for name, path in (self.base | named).items())
         return TaskSpec("train", codec.encode(params), parts, 5, 1, 60, 1 << 30)
 
-    def run(self, spec: TaskSpec, threads: int = 1) -> tuple[TaskOutput, Outcome]:
+    def run(self, spec: TaskSpec, threads: int = 1) -> tuple[TaskOutput, TaskResult]:
         self.count += 1
         outdir = self.folder / str(self.count)
         outdir.mkdir()
         inputs = {part.name: self.files[part.blob] for part in spec.inputs}
-        work = Work(spec, inputs, outdir, threads, lambda *_: None, lambda _: None)
+        work = TaskRun(spec, inputs, outdir, threads, lambda *_: None, lambda _: None)
         outcome = train.run(work)
         parts = tuple(self.part(name, path) for name, path in sorted(outcome.files.items()))
         return TaskOutput(outcome.value, parts), outcome

@@ -16,7 +16,7 @@ from fallow.workloads.engine_exact import ExactEngine
 from fallow.workloads.engine_llama import LlamaEngine
 from fallow.workloads.engine_torch import TorchEngine
 from fallow.workloads.generate import Opening, answer_lane, open_engine, run
-from fallow.workloads.task import Work
+from fallow.workloads.task import TaskRun
 
 REQUEST = Generate((), "The old farmer", 6)
 
@@ -26,10 +26,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("generate") / "model", seed=3)
 
 
-def work_of(model: Path, named: bool = True) -> Work:
+def work_of(model: Path, named: bool = True) -> TaskRun:
     parts = (Part("model", b"m" * 32, 1),) if named else ()
     task = TaskSpec("generate", codec.encode(REQUEST), parts, 1, 20, 60, 0)
-    return Work(task, {"model": model}, model, 1, lambda *_: None, lambda _: None)
+    return TaskRun(task, {"model": model}, model, 1, lambda *_: None, lambda _: None)
 
 
 def test_a_whole_task(model: Path) -> None:

@@ -19,7 +19,7 @@ from fallow.kinds.train.tasks import TrainFinish, TrainRound
 from fallow.wire.tasks import Recipe
 from fallow.workloads import train
 from fallow.workloads.model import load_model
-from fallow.workloads.task import Outcome, Work
+from fallow.workloads.task import TaskResult, TaskRun
 
 Inputs = dict[str, Path]
 
@@ -53,14 +53,14 @@ class Job:
         self.base, self.folder, self.recipe = base, folder, recipe
         self.manifests: tuple[RoundManifest, ...] = ()
         self.updates: dict[str, Path] = {}
-        self.outcomes: list[list[Outcome]] = []
+        self.outcomes: list[list[TaskResult]] = []
         for number in range(rounds):
             outcomes = [train.run(self.round(number, shard)) for shard in range(2)]
             manifest, files = manifest_of(number, outcomes)
             self.manifests, self.updates = (*self.manifests, manifest), self.updates | files
             self.outcomes.append(outcomes)
 
-    def round(self, number: int, shard: int, name: str = "first", **change: object) -> Work:
+    def round(self, number: int, shard: int, name: str = "first", **change: object) -> TaskRun:
         seen = self.manifests[: max(0, number - self.recipe.ahead)]
         params = TrainRound(self.recipe, number, shard, 2, seen, evaluate=True, checkpoint=True)
         named = {f"update/{blob.hex()}" for manifest in seen for blob in manifest.updates}
@@ -72,7 +72,7 @@ class Job:
         params = msgspec.structs.replace(params, **change)
         return make_work(params, inputs, self.folder / f"{name}-{number}-{shard}")
 
-    def finish(self) -> Outcome:
+    def finish(self) -> TaskResult:
         inputs = self.base | self.updates
         return train.run(make_work(TrainFinish(self.recipe, self.manifests), inputs, self.folder / "finish"))
 
@@ -145,10 +145,10 @@ def test_another_process_gives_the_same_bits(base: dict[str, Path], tmp_path: Pa
     script = (
         "import sys; from pathlib import Path; import msgspec\n"
         "from fallow.wire.tasks import TaskSpec; from fallow.workloads import train\n"
-        "from fallow.workloads.task import Work\n"
+        "from fallow.workloads.task import TaskRun\n"
         "task = msgspec.msgpack.decode(Path(sys.argv[1]).read_bytes(), type=TaskSpec)\n"
         "inputs = {k: Path(v) for k, v in msgspec.json.decode(sys.argv[2]).items()}\n"
-        "out = train.run(Work(task, inputs, Path(sys.argv[3]), 1, lambda *_: None, print))\n"
+        "out = train.run(TaskRun(task, inputs, Path(sys.argv[3]), 1, lambda *_: None, print))\n"
         "sys.stdout.buffer.write(out.value)\n"
     )
     work = job.round(1, 1, "again")
@@ -189,7 +189,7 @@ def test_a_late_joiner_comes_to_the_same_state(base: Inputs, tmp_path: Path, rec
 def test_seed_round_and_shard_change_what_is_learned(base: dict[str, Path], tmp_path: Path) -> None:
     job = Job(base, tmp_path, RECIPE, 1)
     other = job.round(0, 0, "seed")
-    reseeded = Work(
+    reseeded = TaskRun(
         msgspec.structs.replace(other.task, seed=6), other.inputs, other.outdir, 1, other.progress, other.log
     )
     updates = {hashes_of(outcome)["update"] for outcome in [*job.outcomes[0], train.run(reseeded)]}
@@ -207,7 +207,7 @@ def test_a_malformed_update_counts_as_absent(base: dict[str, Path], tmp_path: Pa
     inputs = base | job.updates | {f"update/{garbage.hex()}": tmp_path / "garbage"}
     said: list[str] = []
     work = make_work(params, inputs, tmp_path / "dirty")
-    outcome = train.run(Work(work.task, inputs, work.outdir, 1, work.progress, said.append))
+    outcome = train.run(TaskRun(work.task, inputs, work.outdir, 1, work.progress, said.append))
     clean = train.run(make_work(msgspec.structs.replace(params, manifests=job.manifests), inputs, tmp_path / "clean"))
     assert outcome.value == clean.value
     assert outcome.metrics["refused_updates"] == 1
@@ -224,7 +224,7 @@ def test_a_round_of_garbage_alone_changes_nothing(base: dict[str, Path], tmp_pat
     assert value_of(outcome).state == value_of(start.outcomes[0][0]).state
 
 
-def code_of(work: Work) -> str:
+def code_of(work: TaskRun) -> str:
     with pytest.raises(FallowError) as caught:
         train.run(work)
     return caught.value.code
@@ -282,7 +282,7 @@ def test_cancelling_stops_at_the_next_step(base: dict[str, Path], tmp_path: Path
         if done == 2:
             raise FallowError("E1402", "cancelled")
 
-    assert code_of(Work(work.task, work.inputs, work.outdir, 1, progress, work.log)) == "E1402"
+    assert code_of(TaskRun(work.task, work.inputs, work.outdir, 1, progress, work.log)) == "E1402"
     assert seen[-1] == 2
     assert train.run(job.round(0, 0, "uncancelled")).value == job.outcomes[0][0].value
 

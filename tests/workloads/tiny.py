@@ -13,7 +13,7 @@ from fallow.kinds.rounds import RoundManifest
 from fallow.kinds.train.tasks import TrainFinish, TrainRound, TrainValue
 from fallow.wire import codec
 from fallow.wire.tasks import Part, Recipe, TaskSpec
-from fallow.workloads.task import Outcome, Work
+from fallow.workloads.task import TaskResult, TaskRun
 
 TEXT = "".join(
     f"The {a} {b} went to the {c} and came home at {h} with {n} apples.\n"
@@ -82,27 +82,27 @@ RECIPE = Recipe(
 )
 
 
-def make_work(params: TrainRound | TrainFinish, inputs: dict[str, Path], outdir: Path) -> Work:
+def make_work(params: TrainRound | TrainFinish, inputs: dict[str, Path], outdir: Path) -> TaskRun:
     """A task with its inputs named by their content, as a steward would make it."""
     outdir.mkdir(parents=True, exist_ok=True)
     parts = tuple(Part(name, blake3(content_of(path)).digest(), 1) for name, path in sorted(inputs.items()))
     task = TaskSpec("train", codec.encode(params), parts, 5, 1, 60, 1 << 30)
-    return Work(task, inputs, outdir, 1, lambda *_: None, lambda _: None)
+    return TaskRun(task, inputs, outdir, 1, lambda *_: None, lambda _: None)
 
 
 def content_of(path: Path) -> bytes:
     return b"".join(file.read_bytes() for file in sorted(path.iterdir())) if path.is_dir() else path.read_bytes()
 
 
-def value_of(outcome: Outcome) -> TrainValue:
+def value_of(outcome: TaskResult) -> TrainValue:
     return codec.decode(TrainValue, outcome.value)
 
 
-def hashes_of(outcome: Outcome) -> dict[str, bytes]:
+def hashes_of(outcome: TaskResult) -> dict[str, bytes]:
     return {name: blake3(path.read_bytes()).digest() for name, path in outcome.files.items()}
 
 
-def manifest_of(number: int, outcomes: list[Outcome]) -> tuple[RoundManifest, dict[str, Path]]:
+def manifest_of(number: int, outcomes: list[TaskResult]) -> tuple[RoundManifest, dict[str, Path]]:
     """The manifest of a round and its update files as inputs for the next."""
     named = [(blake3(o.files["update"].read_bytes()).digest(), o.files["update"]) for o in outcomes]
     return RoundManifest(number, tuple(blob for blob, _ in named)), {f"update/{b.hex()}": path for b, path in named}

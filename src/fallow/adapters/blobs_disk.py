@@ -32,7 +32,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fallow.adapters.blobs_files import Stamp, disk_errors, measure, stamp_of, sync_folder, take_hold, write_all
-from fallow.adapters.blobs_index import BlobsIndex, Entry
+from fallow.adapters.blobs_index import BlobsIndex, StoredBlob
 from fallow.adapters.blobs_partial import DiskPartial
 from fallow.errors import FallowError, UnavailableError, fail
 from fallow.units import BlobId, format_size
@@ -129,7 +129,7 @@ class DiskBlobs:
         if not self._here(blob):
             with self._incoming(len(data)) as (temp, fd):
                 write_all(fd, data, 0)
-                self._keep(temp, fd, blob, Entry(len(data), hashes))
+                self._keep(temp, fd, blob, StoredBlob(len(data), hashes))
         return blob
 
     def put_file(self, path: Path) -> BlobId:
@@ -173,7 +173,7 @@ class DiskBlobs:
             genuine = False
         if not genuine:
             raise fail("E1601", f"size and chunk hashes do not belong to blob {blob.hex()}")
-        entry = Entry(size_bytes, tuple(chunks))
+        entry = StoredBlob(size_bytes, tuple(chunks))
         with self._lock:
             assert blob not in self._partials, "one partial per blob at a time"
             path = self._root / "partial" / blob.hex()
@@ -234,7 +234,7 @@ class DiskBlobs:
             return False
         return True
 
-    def _entry(self, blob: BlobId) -> Entry:
+    def _entry(self, blob: BlobId) -> StoredBlob:
         with self._lock:
             entry = self._index.get(blob)
             if entry is None:
@@ -253,7 +253,7 @@ class DiskBlobs:
         finally:
             os.close(fd)
 
-    def _read_chunk(self, fd: int, blob: BlobId, entry: Entry, index: int) -> bytes:
+    def _read_chunk(self, fd: int, blob: BlobId, entry: StoredBlob, index: int) -> bytes:
         try:
             data = os.pread(fd, chunk_length(entry.size_bytes, index), index * CHUNK_BYTES)
         except OSError as problem:
@@ -310,7 +310,7 @@ class DiskBlobs:
             with self._lock:
                 self._incoming_bytes -= size_bytes
 
-    def _keep(self, temp: Path, fd: int, blob: BlobId, entry: Entry) -> None:
+    def _keep(self, temp: Path, fd: int, blob: BlobId, entry: StoredBlob) -> None:
         """Give complete bytes their name. Another thread may have done so first; then these go."""
         os.fsync(fd)
         os.fchmod(fd, 0o444)

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fallow.adapters.blobs_index import Entry
+from fallow.adapters.blobs_index import StoredBlob
 from fallow.errors import fail
 from fallow.units import BlobId
 from fallow.wire.blob_id import CHUNK_BYTES, blob_id, chunk_count, chunk_hash, chunk_length
@@ -38,7 +38,9 @@ def take_hold(root: Path) -> int:
     return fd
 
 
-def measure(source: int, target: int = -1, limit_bytes: int | None = None, threads: int = 1) -> tuple[BlobId, Entry]:
+def measure(
+    source: int, target: int = -1, limit_bytes: int | None = None, threads: int = 1
+) -> tuple[BlobId, StoredBlob]:
     """Hash an open file from its start, copying it to `target` on the way. Stops at `limit_bytes`. What is not copied
     may be hashed by several threads."""
     if threads > 1 and target < 0 and limit_bytes is None:
@@ -57,10 +59,10 @@ def measure(source: int, target: int = -1, limit_bytes: int | None = None, threa
         size += count
         if count < CHUNK_BYTES:
             break
-    return blob_id(hashes, size), Entry(size, tuple(hashes))
+    return blob_id(hashes, size), StoredBlob(size, tuple(hashes))
 
 
-def _measure_side_by_side(source: int, threads: int) -> tuple[BlobId, Entry]:
+def _measure_side_by_side(source: int, threads: int) -> tuple[BlobId, StoredBlob]:
     """Past the page cache where that can be done: what is hashed here is seldom read again, and would push out of
     memory what is."""
     size = os.fstat(source).st_size
@@ -71,7 +73,7 @@ def _measure_side_by_side(source: int, threads: int) -> tuple[BlobId, Entry]:
         if problem.errno != errno.EINVAL:
             raise
         hashes = _hashes_side_by_side(source, size, threads)  # it asks for other alignments than ours
-    return blob_id(hashes, size), Entry(size, hashes)
+    return blob_id(hashes, size), StoredBlob(size, hashes)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ CREATE INDEX IF NOT EXISTS pins_by_id ON pins(id);
 
 
 @dataclass(frozen=True)
-class Entry:
+class StoredBlob:
     """A blob that is here: its size and the hashes of its chunks."""
 
     size_bytes: int
@@ -55,12 +55,12 @@ class BlobsIndex:
         """The sizes of all blobs together."""
         return self._used_bytes
 
-    def get(self, blob: BlobId) -> Entry | None:
+    def get(self, blob: BlobId) -> StoredBlob | None:
         row = self._db.execute("SELECT size, chunks FROM blobs WHERE id = ?", (blob,)).fetchone()
         if row is None:
             return None
         size, joined = row
-        return Entry(size, tuple(joined[at : at + HASH_BYTES] for at in range(0, len(joined), HASH_BYTES)))
+        return StoredBlob(size, tuple(joined[at : at + HASH_BYTES] for at in range(0, len(joined), HASH_BYTES)))
 
     def size(self, blob: BlobId) -> int | None:
         row = self._db.execute("SELECT size FROM blobs WHERE id = ?", (blob,)).fetchone()

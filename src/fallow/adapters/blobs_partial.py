@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fallow.adapters.blobs_files import disk_errors, write_all
-from fallow.adapters.blobs_index import Entry
+from fallow.adapters.blobs_index import StoredBlob
 from fallow.errors import FallowError, fail
 from fallow.units import MIB, BlobId
 from fallow.wire.blob_id import CHUNK_BYTES, chunk_count, chunk_hash, chunk_length
@@ -36,7 +36,7 @@ class DiskPartial:
     """`ports.Partial`: a sparse file of the blob's size. Which chunks it holds is written nowhere; the bytes themselves
     say it, so there is nothing that could disagree with them after a crash."""
 
-    def __init__(self, store: Home, blob: BlobId, entry: Entry, path: Path) -> None:
+    def __init__(self, store: Home, blob: BlobId, entry: StoredBlob, path: Path) -> None:
         self.blob, self.entry, self.path = blob, entry, path
         self._store = store
         self._lock = threading.Lock()

@@ -27,13 +27,13 @@ from fallow.rules.escrow import (
     AccountRow,
     EscrowRow,
     Facts,
-    Key,
     Move,
     NodeRow,
     PendingRow,
+    PoolTerms,
     Refused,
     Row,
-    Terms,
+    RowKey,
     account_key,
     balance_of,
     escrow_key,
@@ -94,7 +94,7 @@ class SqlLedger:
     another bank's books, E1001 for what is no URL of a database that can be used, UnavailableError E1305 when it cannot
     be opened. `close` it."""
 
-    def __init__(self, url: str, terms: Terms, entropy: Entropy, seal: Callable[[Settlement], Signed]) -> None:
+    def __init__(self, url: str, terms: PoolTerms, entropy: Entropy, seal: Callable[[Settlement], Signed]) -> None:
         self.terms = terms
         self._entropy, self._seal = entropy, seal
         self._engine = _engine(url)
@@ -148,7 +148,7 @@ class SqlLedger:
         """The whole in one line. Costs a pass over accounts and open escrows."""
         return Books(self.terms.bank, *await self._look(tables.add_up))
 
-    async def dump(self) -> dict[Key, Row]:
+    async def dump(self) -> dict[RowKey, Row]:
         """All rows, to compare homes with each other and to check every invariant. Costs a pass over everything."""
         return await self._look(tables.load_all)
 
@@ -219,7 +219,7 @@ class SqlLedger:
         asks = [job for job in batch if isinstance(job, _Ask)]
         rows = tables.load(connection, {key for ask in asks for key in touched(ask.request, ask.caller, ask.facts)})
         _load_related(connection, rows, rows)
-        changed: dict[Key, Row] = {}
+        changed: dict[RowKey, Row] = {}
         journal: list[tuple[int, str, Move]] = []
         answers: list[Any] = []
         for job in batch:
@@ -239,7 +239,7 @@ class SqlLedger:
         tables.append_journal(connection, journal)
         return answers
 
-    def _transition(self, connection: sa.Connection, rows: dict[Key, Row | None], job: _Ask) -> Any:
+    def _transition(self, connection: sa.Connection, rows: dict[RowKey, Row | None], job: _Ask) -> Any:
         keys = touched(job.request, job.caller, job.facts)
         mine = {key: rows[key] for key in keys}
         _load_related(connection, mine, rows)  # an escrow opened earlier in this batch names rows as well
@@ -248,7 +248,7 @@ class SqlLedger:
         return transition(mine, job.request, job.caller, job.now_ms, job.facts, self.terms)
 
 
-def _load_related(connection: sa.Connection, of: Mapping[Key, Row | None], rows: dict[Key, Row | None]) -> None:
+def _load_related(connection: sa.Connection, of: Mapping[RowKey, Row | None], rows: dict[RowKey, Row | None]) -> None:
     missing = related(of.values()) - rows.keys()
     if missing:
         rows |= tables.load(connection, missing)

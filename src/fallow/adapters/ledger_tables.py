@@ -1,5 +1,5 @@
 """The books as SQL tables, for SQLite and PostgreSQL alike: one table for each kind of row in `rules.escrow`, keyed by
-the row's `Key.id`, a journal of every double entry, and the schema's version."""
+the row's `RowKey.id`, a journal of every double entry, and the schema's version."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from fallow.errors import fail
-from fallow.rules.escrow import ROWS, Key, Move, PendingRow, Row, Table
+from fallow.rules.escrow import ROWS, Move, PendingRow, Row, RowKey, Table
 
 SCHEMA_VERSION = 1
 IDS_PER_SELECT = 500
@@ -79,36 +79,36 @@ def _read(name: Table, values: Sequence[Any]) -> Row:
     return ROWS[name](*values[1:])
 
 
-def _written(key: Key, row: Row) -> dict[str, Any]:
+def _written(key: RowKey, row: Row) -> dict[str, Any]:
     if isinstance(row, PendingRow):
         return {"id": key.id, "body": msgspec.msgpack.encode(row)}
     return {"id": key.id} | msgspec.structs.asdict(row)
 
 
-def load(connection: sa.Connection, keys: Iterable[Key]) -> dict[Key, Row | None]:
+def load(connection: sa.Connection, keys: Iterable[RowKey]) -> dict[RowKey, Row | None]:
     """The rows at `keys`, None for those that are not there."""
     wanted: dict[Table, list[bytes]] = {}
-    found: dict[Key, Row | None] = {}
+    found: dict[RowKey, Row | None] = {}
     for key in keys:
         wanted.setdefault(key.table, []).append(key.id)
         found[key] = None
     for name, ids in wanted.items():
         for start in range(0, len(ids), IDS_PER_SELECT):
             for values in connection.execute(_SELECTS[name], {"ids": ids[start : start + IDS_PER_SELECT]}):
-                found[Key(name, values[0])] = _read(name, values)
+                found[RowKey(name, values[0])] = _read(name, values)
     return found
 
 
-def load_all(connection: sa.Connection) -> dict[Key, Row]:
+def load_all(connection: sa.Connection) -> dict[RowKey, Row]:
     """Every row."""
     return {
-        Key(name, values[0]): _read(name, values)
+        RowKey(name, values[0]): _read(name, values)
         for name, table in TABLES.items()
         for values in connection.execute(sa.select(table))
     }
 
 
-def save(connection: sa.Connection, changed: Mapping[Key, Row]) -> None:
+def save(connection: sa.Connection, changed: Mapping[RowKey, Row]) -> None:
     """Write rows, new or changed."""
     batches: dict[Table, list[dict[str, Any]]] = {}
     for key, row in changed.items():

@@ -42,7 +42,7 @@ CORE = (
 SMALL_DISK_BYTES = 5 * GIB
 
 
-class Finding(NamedTuple):
+class Diagnosis(NamedTuple):
     """`state` is "ok", "note" (absent, and that may be fine) or "wrong"."""
 
     name: str
@@ -68,11 +68,11 @@ def run(args: argparse.Namespace, out: Output) -> int:
     return 2 if wrong else 0
 
 
-def examine(home: Path) -> Iterator[Finding]:
+def examine(home: Path) -> Iterator[Diagnosis]:
     """All findings, cheapest first."""
     version = ".".join(str(part) for part in sys.version_info[:3])
     good = sys.version_info >= (3, 11)
-    yield Finding("python", "ok" if good else "wrong", f"{version} at {sys.executable}")
+    yield Diagnosis("python", "ok" if good else "wrong", f"{version} at {sys.executable}")
     yield _packages("core", CORE, required=True)
     for extra in dict.fromkeys(extra for kind in KINDS.values() for extra in kind.extras):
         yield _packages(extra.name, extra.packages, required=False)
@@ -85,7 +85,7 @@ def examine(home: Path) -> Iterator[Finding]:
     yield asyncio.run(_node(home))
 
 
-def _packages(title: str, names: tuple[str, ...], *, required: bool) -> Finding:
+def _packages(title: str, names: tuple[str, ...], *, required: bool) -> Diagnosis:
     found: list[str] = []
     missing: list[str] = []
     for name in names:
@@ -94,65 +94,65 @@ def _packages(title: str, names: tuple[str, ...], *, required: bool) -> Finding:
         except metadata.PackageNotFoundError:
             missing.append(name)
     if not missing:
-        return Finding(title, "ok", ", ".join(found))
+        return Diagnosis(title, "ok", ", ".join(found))
     remedy = "fallow" if required else f"'fallow[{title}]'"
-    return Finding(title, "wrong" if required else "note", f"missing {', '.join(missing)}; pip install {remedy}")
+    return Diagnosis(title, "wrong" if required else "note", f"missing {', '.join(missing)}; pip install {remedy}")
 
 
-def _home(home: Path) -> Iterator[Finding]:
+def _home(home: Path) -> Iterator[Diagnosis]:
     if not home.exists():
-        yield Finding("home", "note", f"{home} does not exist yet; fallow up makes it")
+        yield Diagnosis("home", "note", f"{home} does not exist yet; fallow up makes it")
         return
     if not home.is_dir() or not os.access(home, os.W_OK | os.X_OK):
-        yield Finding("home", "wrong", f"{home} is not a folder that you can write to")
+        yield Diagnosis("home", "wrong", f"{home} is not a folder that you can write to")
         return
     loose = home.stat().st_mode & 0o077
     text = f"{home} can be read by others; chmod 700 it" if loose else str(home)
-    yield Finding("home", "wrong" if loose else "ok", text)
+    yield Diagnosis("home", "wrong" if loose else "ok", text)
     keys = home / "keys"
     for key in sorted(keys.iterdir()) if keys.is_dir() else ():
         if key.is_file() and key.stat().st_mode & 0o077:
-            yield Finding("keys", "wrong", f"{key} can be read by others; chmod 600 it")
+            yield Diagnosis("keys", "wrong", f"{key} can be read by others; chmod 600 it")
 
 
-def _config(home: Path) -> Finding:
+def _config(home: Path) -> Diagnosis:
     try:
         load_config(home)
         ticket = load_ticket(home)
     except FallowError as error:
-        return Finding("config", "wrong", f"{error.what} ({error.code})")
+        return Diagnosis("config", "wrong", f"{error.what} ({error.code})")
     pool = f"pool 0x{ticket.bank_account.hex()}" if ticket is not None else "no pool joined yet"
-    return Finding("config", "ok", pool)
+    return Diagnosis("config", "ok", pool)
 
 
-def _disk(home: Path) -> Finding:
+def _disk(home: Path) -> Diagnosis:
     place = next(folder for folder in (home, *home.parents) if folder.exists())
     free = shutil.disk_usage(place).free
     few = free < SMALL_DISK_BYTES
-    return Finding(
+    return Diagnosis(
         "disk", "note" if few else "ok", f"{format_size(free)} free{', which is little for models' if few else ''}"
     )
 
 
-def _exactness() -> Finding:
+def _exactness() -> Diagnosis:
     """Whether this machine computes exactly, which exact work needs. Some seconds, the first time."""
     found = exactness(1)
     good = found == EXACT
     text = "this machine reproduces the golden results" if good else f"no exact work will be offered: {found}"
-    return Finding("exact", "ok" if good else "note", text)
+    return Diagnosis("exact", "ok" if good else "note", text)
 
 
-def _network() -> Finding:
+def _network() -> Diagnosis:
     """Whether a UDP socket can be opened; nothing is sent."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.bind(("0.0.0.0", 0))  # noqa: S104 - as a node does
     except OSError as error:
-        return Finding("network", "wrong", f"no UDP port can be opened: {error.strerror}")
-    return Finding("network", "ok", "UDP ports can be opened")
+        return Diagnosis("network", "wrong", f"no UDP port can be opened: {error.strerror}")
+    return Diagnosis("network", "ok", "UDP ports can be opened")
 
 
-def _gpus() -> Finding:
+def _gpus() -> Diagnosis:
     import pynvml as untyped
 
     nvml = cast(Any, untyped)
@@ -162,12 +162,12 @@ def _gpus() -> Finding:
         names = [str(nvml.nvmlDeviceGetName(card)) for card in cards]
     except nvml.NVMLError:
         names = []
-    return Finding("gpu", "ok" if names else "note", ", ".join(names) or "none found; the CPU is used")
+    return Diagnosis("gpu", "ok" if names else "note", ", ".join(names) or "none found; the CPU is used")
 
 
-async def _node(home: Path) -> Finding:
+async def _node(home: Path) -> Diagnosis:
     try:
         node = await AsyncFallow(home).node()
     except FallowError as error:
-        return Finding("node", "note", error.what)
-    return Finding("node", "ok", f"running, pid {node.pid}, {', '.join(node.roles)}")
+        return Diagnosis("node", "note", error.what)
+    return Diagnosis("node", "ok", f"running, pid {node.pid}, {', '.join(node.roles)}")

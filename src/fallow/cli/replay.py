@@ -20,8 +20,8 @@ from fallow.wire.documents import Settlement, Voucher
 from fallow.wire.receipts import Receipt, receipt_id
 
 if TYPE_CHECKING:
-    from fallow.node.replay import Bench, Done
-    from fallow.rules.replay import Plan, Report
+    from fallow.node.replay import Done, ReplayBench
+    from fallow.rules.replay import ReplayPlan, Report
 
 SEED_BYTES = 32
 
@@ -65,7 +65,7 @@ def draw_seed(args: argparse.Namespace) -> bytes:
 
 
 @asynccontextmanager
-async def bench(args: argparse.Namespace) -> AsyncGenerator[Bench | None]:
+async def bench(args: argparse.Namespace) -> AsyncGenerator[ReplayBench | None]:
     """Where `redo` does it; None without --replay."""
     if not args.replay:
         yield None
@@ -73,15 +73,15 @@ async def bench(args: argparse.Namespace) -> AsyncGenerator[Bench | None]:
     from fallow.adapters.clock import SystemClock
     from fallow.adapters.machine import ThisMachine
     from fallow.adapters.runners.process import ProcessRunner
-    from fallow.node.replay import Bench
+    from fallow.node.replay import ReplayBench
     from fallow.sdk.client import AsyncFallow
 
-    async with Bench(AsyncFallow(args.home), ProcessRunner(), ThisMachine(SystemClock())) as opened:
+    async with ReplayBench(AsyncFallow(args.home), ProcessRunner(), ThisMachine(SystemClock())) as opened:
         yield opened
 
 
 async def redo(
-    at: Bench, args: argparse.Namespace, out: Output, name: str, data: bytes, seed: bytes
+    at: ReplayBench, args: argparse.Namespace, out: Output, name: str, data: bytes, seed: bytes
 ) -> FallowError | None:
     """Do the work of a receipt that holds again and say what came of it; -> the error that the command ends with, None
     when all of it agrees. Raises nothing of its own: what cannot be done again is an answer, too."""
@@ -107,7 +107,7 @@ async def redo(
     return _accusation(name, receipt, found, done, evidence) if done.differences else None
 
 
-async def _run(at: Bench, args: argparse.Namespace, out: Output, data: bytes, found: Plan) -> Done:
+async def _run(at: ReplayBench, args: argparse.Namespace, out: Output, data: bytes, found: ReplayPlan) -> Done:
     from fallow.node.replay import Given
 
     paths = {name: getattr(args, name) for name in ("model", "adapter", "data") if getattr(args, name) is not None}
@@ -118,7 +118,7 @@ async def _run(at: Bench, args: argparse.Namespace, out: Output, data: bytes, fo
 # what is said ---------------------------------------------------------------------------------------------------------
 
 
-def _data(found: Plan, done: Done, words: Report, seed: bytes, evidence: Path | None) -> dict[str, Any]:
+def _data(found: ReplayPlan, done: Done, words: Report, seed: bytes, evidence: Path | None) -> dict[str, Any]:
     return {
         "agrees": not done.differences,
         "redone": words.redone,
@@ -136,7 +136,7 @@ def _data(found: Plan, done: Done, words: Report, seed: bytes, evidence: Path | 
     }
 
 
-def _text(found: Plan, done: Done, words: Report, seed: bytes) -> str:
+def _text(found: ReplayPlan, done: Done, words: Report, seed: bytes) -> str:
     lines = [f"Done again on this machine, at no cost: {words.redone}."]
     if done.differences:
         lines.append("It DIFFERS from what the provider signed:")
@@ -168,7 +168,7 @@ def _money(receipt: Receipt) -> str:
     return f"The lease is not settled: {cr(promised)} of its escrow is promised."
 
 
-def _accusation(name: str, receipt: Receipt, found: Plan, done: Done, evidence: Path | None) -> FallowError:
+def _accusation(name: str, receipt: Receipt, found: ReplayPlan, done: Done, evidence: Path | None) -> FallowError:
     """E1503 for a difference."""
     settled = receipt.settlement is not None and bool(decode(Settlement, receipt.settlement.body).closed_ms)
     all_done = found.chain is None or len(found.drawn) == found.chain.links
@@ -184,7 +184,7 @@ def _accusation(name: str, receipt: Receipt, found: Plan, done: Done, evidence: 
     return fail("E1503", what, cause=cause, money=f"Nothing was bought by this. {_money(receipt)}", next_step=step)
 
 
-def _write_evidence(name: str, data: bytes, found: Plan, done: Done, words: Report, seed: bytes) -> Path:
+def _write_evidence(name: str, data: bytes, found: ReplayPlan, done: Done, words: Report, seed: bytes) -> Path:
     """All that somebody else needs to find the same, beside the receipt or, where nobody may write there, with the
     inputs."""
     assert done.kept is not None, "inputs are kept when something differs"

@@ -26,7 +26,7 @@ from fallow.errors import FallowError, fail
 from fallow.rules.steward.checks.registry import PolicyError, parse
 from fallow.sdk.client import AsyncFallow
 from fallow.units import to_text
-from fallow.wire.receipt_checks import Check, holds, verify
+from fallow.wire.receipt_checks import ReceiptCheck, holds, verify
 from fallow.wire.receipts import MAX_RECEIPT_BYTES, Receipt, read_receipt, receipt_id, work_units
 
 
@@ -115,7 +115,7 @@ def _words(receipt: Receipt) -> list[str]:
     return [f"That it was checked by {check.name} proves {check.proves}.", f"What it leaves open: {check.leaves_open}."]
 
 
-def _text(checks: list[Check], receipt: Receipt | None) -> str:
+def _text(checks: list[ReceiptCheck], receipt: Receipt | None) -> str:
     lines = [f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<13} {check.detail}" for check in checks]
     if receipt is not None:
         what = f"{work_units(receipt)} units, {receipt.verdict}, checked by policy {receipt.policy!r}"

@@ -16,8 +16,8 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from fallow.errors import FallowError, fail
-from fallow.gateway.lanes import Answer, Item, ModelLane
-from fallow.gateway.replies import Shape, error_reply
+from fallow.gateway.lanes import AnswerPart, ModelLane, PaidAnswer
+from fallow.gateway.replies import ReplyFormat, error_reply
 from fallow.gateway.requests import (
     MAX_BODY_BYTES,
     ChatRequest,
@@ -28,7 +28,7 @@ from fallow.gateway.requests import (
 )
 from fallow.kinds.generate.tasks import GenerateValue
 from fallow.ports import Clock, Entropy
-from fallow.sdk.link import Link
+from fallow.sdk.link import NodeSocket
 from fallow.units import cost_ucr, to_text
 from fallow.wire.local import CheckKey, ListModels, ModelList, ServedModel
 
@@ -42,7 +42,7 @@ MAX_SECRET_CHARS = 200
 class Gateway:
     """What the routes share: the link to the steward, a short memory of its models, and a lane per model."""
 
-    def __init__(self, link: Link, group: asyncio.TaskGroup, clock: Clock, entropy: Entropy) -> None:
+    def __init__(self, link: NodeSocket, group: asyncio.TaskGroup, clock: Clock, entropy: Entropy) -> None:
         self._link, self._group, self.clock, self.entropy = link, group, clock, entropy
         self._models: tuple[ServedModel, ...] = ()
         self._models_at = float("-inf")
@@ -133,7 +133,7 @@ async def _body(request: Request) -> bytes:
     return bytes(data)
 
 
-async def _next(answer: Answer) -> Item:
+async def _next(answer: PaidAnswer) -> AnswerPart:
     try:
         async with asyncio.timeout(FIRST_ANSWER_S):  # wait_for would make a task for each piece
             return await answer.next()
@@ -151,11 +151,11 @@ async def _complete(request: Request, chat: bool) -> Response:
         raise fail("E1903", f"max_tokens is {task.max_tokens}, the model holds {model.context_tokens} tokens.")
     most = min(prompt_bytes(task), model.context_tokens) + task.max_tokens
     seed = asked.seed if asked.seed is not None else int.from_bytes(gateway.entropy.draw(7))
-    answer = Answer(
+    answer = PaidAnswer(
         task, seed & ((1 << 63) - 1), secret, cost_ucr(most, model.price_ucr), model.price_ucr
     )  # fmt: skip
     identifier = ("chatcmpl-" if chat else "cmpl-") + gateway.entropy.draw(12).hex()
-    shape = Shape(chat, identifier, model.name, gateway.clock.now_ms() // 1000)
+    shape = ReplyFormat(chat, identifier, model.name, gateway.clock.now_ms() // 1000)
     lane = gateway.lane(model)
     if asked.stream:
         with_usage = asked.stream_options is not None and asked.stream_options.include_usage
@@ -171,7 +171,7 @@ class _Events(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, gateway: Gateway, answer: Answer, first: bytes, pieces: AsyncGenerator[bytes]) -> None:
+    def __init__(self, gateway: Gateway, answer: PaidAnswer, first: bytes, pieces: AsyncGenerator[bytes]) -> None:
         self._gateway, self._answer, self._first, self._pieces = gateway, answer, first, pieces
         self.status_code, self.background = 200, None
         self.init_headers({"content-type": "text/event-stream; charset=utf-8"})
@@ -194,7 +194,7 @@ class _Events(Response):
         self._answer.fail(fail("E1801", "The client left."))
 
 
-async def _whole(lane: ModelLane, answer: Answer) -> tuple[GenerateValue, str]:
+async def _whole(lane: ModelLane, answer: PaidAnswer) -> tuple[GenerateValue, str]:
     """-> the finished answer and its receipt's id."""
     async with lane.ask(answer):
         while not isinstance(item := await _next(answer), GenerateValue):
@@ -202,14 +202,14 @@ async def _whole(lane: ModelLane, answer: Answer) -> tuple[GenerateValue, str]:
         return item, await _receipt(answer)
 
 
-async def _receipt(answer: Answer) -> str:
+async def _receipt(answer: PaidAnswer) -> str:
     """As text; "" for one that was lost with a steward that was killed just then."""
     receipt = await _next(answer)
     assert isinstance(receipt, bytes), "the receipt comes last"
     return to_text("receipt", receipt) if receipt else ""
 
 
-async def _stream(lane: ModelLane, answer: Answer, shape: Shape, with_usage: bool) -> AsyncGenerator[bytes]:
+async def _stream(lane: ModelLane, answer: PaidAnswer, shape: ReplyFormat, with_usage: bool) -> AsyncGenerator[bytes]:
     """Server-sent events. The first is only made when the first token is there, so that an error before it still has
     its own HTTP status."""
     async with lane.ask(answer):
@@ -266,7 +266,7 @@ async def _health(_request: Request) -> Response:
     return JSONResponse({"ok": True})
 
 
-def create_app(link: Link, clock: Clock, entropy: Entropy) -> Starlette:
+def create_app(link: NodeSocket, clock: Clock, entropy: Entropy) -> Starlette:
     """The ASGI application; `link` is the steward's local socket."""
 
     @asynccontextmanager

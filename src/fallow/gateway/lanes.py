@@ -18,7 +18,7 @@ import msgspec
 from fallow.errors import FallowError, UnavailableError, fail
 from fallow.kinds.generate.tasks import Generate, GenerateValue
 from fallow.sdk.lanes import fail_safely
-from fallow.sdk.link import Link, LinkStream
+from fallow.sdk.link import LinkStream, NodeSocket
 from fallow.wire.codec import decode, encode
 from fallow.wire.local import LaneReceipt, OpenJobLane, PaidTask
 from fallow.wire.messages import LaneItem, LaneResult, LaneStop, Message
@@ -32,11 +32,11 @@ NOBODY = "E2004"
 NO_RECEIPT = b""
 
 
-Item = str | GenerateValue | bytes
+AnswerPart = str | GenerateValue | bytes
 
 
 @dataclass
-class Answer:
+class PaidAnswer:
     """One request in flight, paid by the key with `secret`: at most `amount_ucr`, at `price_ucr` for 1,000 units.
     `sent` is the text that came for it so far, in `pieces` of at least a token each; `next` gives text, then the value,
     then the receipt's id. Bounded: an answer whose client does not read ends with E1803 after what was kept for it."""
@@ -49,7 +49,7 @@ class Answer:
     sent: str = ""
     pieces: int = 0
     value: GenerateValue | None = None
-    _inbox: deque[Item] = field(default_factory=deque[Item])
+    _inbox: deque[AnswerPart] = field(default_factory=deque[AnswerPart])
     _error: FallowError | None = None
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -62,7 +62,7 @@ class Answer:
             task = msgspec.structs.replace(task, resume=self.sent, max_tokens=left)
         return PaidTask(number, encode(task), self.seed, self.secret, self.amount_ucr, self.price_ucr)
 
-    def put(self, item: Item, pieces: int = 1) -> bool:
+    def put(self, item: AnswerPart, pieces: int = 1) -> bool:
         """A text holds `pieces`. -> False when the client has fallen too far behind."""
         if isinstance(item, str):
             if len(self._inbox) >= MAX_WAITING_PIECES:
@@ -84,7 +84,7 @@ class Answer:
         self._error = self._error or error
         self._news.set()
 
-    async def next(self) -> Item:
+    async def next(self) -> AnswerPart:
         """Raises the error that ended the answer."""
         while not self._inbox:
             if self._error is not None:
@@ -97,9 +97,9 @@ class Answer:
 class ModelLane:
     """The lane of one served model. `run` must be running in a task for `ask` to get answers."""
 
-    def __init__(self, link: Link, job: bytes) -> None:
+    def __init__(self, link: NodeSocket, job: bytes) -> None:
         self._link, self._job = link, job
-        self._answers: dict[int, Answer] = {}
+        self._answers: dict[int, PaidAnswer] = {}
         self._stream: LinkStream | None = None
         self._last = 0
         self._over: FallowError | None = None
@@ -163,7 +163,7 @@ class ModelLane:
                 await self._stream.send(LaneStop(number))
 
     @asynccontextmanager
-    async def ask(self, answer: Answer) -> AsyncGenerator[None]:
+    async def ask(self, answer: PaidAnswer) -> AsyncGenerator[None]:
         """Have an answer made; leaving the block early stops the work on it. Raises what ended the lane when it is
         over."""
         if self._over is not None:

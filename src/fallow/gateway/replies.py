@@ -43,7 +43,7 @@ def usage(value: GenerateValue) -> dict[str, int]:
     }
 
 
-class Shape:
+class ReplyFormat:
     """How one answer looks: `chat` or plain completion, whole or in chunks. `created_s` is Unix seconds."""
 
     def __init__(self, chat: bool, identifier: str, model: str, created_s: int) -> None:

@@ -30,7 +30,7 @@ class TextPart(BaseModel):
     text: str
 
 
-class Turn(BaseModel):
+class ChatMessage(BaseModel):
     """One message of a conversation."""
 
     model_config = ConfigDict(extra="ignore")
@@ -41,7 +41,7 @@ class Turn(BaseModel):
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
-class Sampling(BaseModel):
+class CompletionBody(BaseModel):
     """What both kinds of completion share."""
 
     model_config = ConfigDict(extra="allow")
@@ -73,10 +73,10 @@ class Sampling(BaseModel):
                 raise fail("E1904", f"{name!r} is not supported.")
 
 
-class ChatRequest(Sampling):
+class ChatRequest(CompletionBody):
     """The body of /v1/chat/completions."""
 
-    messages: list[Turn] = Field(min_length=1, max_length=MAX_TURNS)
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_TURNS)
     max_completion_tokens: int | None = Field(default=None, ge=1, le=1 << 20)
 
     def wanted_tokens(self, context_tokens: int) -> int:
@@ -89,7 +89,7 @@ class ChatRequest(Sampling):
         return Generate(turns, "", most, f"{self.temperature:g}", f"{self.top_p:g}", self.stops())
 
 
-class CompletionRequest(Sampling):
+class CompletionRequest(CompletionBody):
     """The body of /v1/completions."""
 
     prompt: str = Field(min_length=1)

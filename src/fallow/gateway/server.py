@@ -14,7 +14,7 @@ import uvicorn
 from fallow.adapters.clock import SystemClock, SystemEntropy
 from fallow.errors import fail
 from fallow.gateway.app import create_app
-from fallow.sdk.link import Link
+from fallow.sdk.link import NodeSocket
 
 GRACE_S = 1
 BACKLOG = 256
@@ -55,7 +55,7 @@ class _Server(uvicorn.Server):
 async def run_gateway(steward_socket: Path, listener: socket.socket) -> None:
     """Serve until cancelled; then answers in flight get a second to end."""
     config = uvicorn.Config(
-        create_app(Link(steward_socket), SystemClock(), SystemEntropy()),
+        create_app(NodeSocket(steward_socket), SystemClock(), SystemEntropy()),
         log_level="warning", access_log=False, lifespan="on",
         timeout_graceful_shutdown=GRACE_S, server_header=False, proxy_headers=False,
     )  # fmt: skip

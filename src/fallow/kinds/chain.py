@@ -21,7 +21,7 @@ ALWAYS_KEPT_BYTES = DEFAULT_TRACE_BYTES
 """What a claim's states may take although no order asked for the room."""
 
 
-class Drawn(NamedTuple):
+class Recheck(NamedTuple):
     """The task of doing links again, and what it gives if the claim is true."""
 
     task: TaskSpec
@@ -37,7 +37,7 @@ class Chain(ABC):
         nothing."""
 
     @abstractmethod
-    def check(self, task: TaskSpec, output: TaskOutput, drawn: tuple[int, ...]) -> Drawn:
+    def check(self, task: TaskSpec, output: TaskOutput, drawn: tuple[int, ...]) -> Recheck:
         """The check of the links `drawn` of a claim that has some. It does not hold the answers."""
 
     @abstractmethod

@@ -26,7 +26,7 @@ class RoundManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, arr
     updates: Annotated[tuple[Word, ...], msgspec.Meta(max_length=4096)]
 
 
-class Place(NamedTuple):
+class RoundPart(NamedTuple):
     """A shard's part of a round. With `evaluate` it says how good the state is that it starts from, with `checkpoint`
     it leaves that state as a blob."""
 
@@ -38,7 +38,7 @@ class Place(NamedTuple):
     checkpoint: bool
 
 
-class Told(NamedTuple):
+class StateReport(NamedTuple):
     """What an output says of the state that it started from: its hash, and the loss as decimal text, or ""."""
 
     state: bytes
@@ -61,7 +61,7 @@ class Rounds(ABC):
         """What every task of the job gets."""
 
     @abstractmethod
-    def round(self, work: TrainJob, place: Place) -> bytes:
+    def round(self, work: TrainJob, place: RoundPart) -> bytes:
         """The parameters of a shard's part of a round."""
 
     @abstractmethod
@@ -77,5 +77,5 @@ class Rounds(ABC):
         """What the finishing task is metered at."""
 
     @abstractmethod
-    def told(self, output: TaskOutput) -> Told | None:
+    def told(self, output: TaskOutput) -> StateReport | None:
         """What an output says; None when a provider wrote something else there."""

@@ -12,7 +12,7 @@ from blake3 import blake3
 from fallow.errors import FallowError, fail
 from fallow.node.router import Caller, Router
 from fallow.ports import Clock, Entropy, EventLog
-from fallow.rules.spending import MAX_KEYS, Key, available_ucr, post, reserve
+from fallow.rules.spending import MAX_KEYS, ApiKey, available_ucr, post, reserve
 from fallow.units import format_money
 from fallow.wire.local import (
     ChangeKey,
@@ -41,14 +41,14 @@ class ApiKeys:
 
     def __init__(self, log: EventLog, clock: Clock, entropy: Entropy) -> None:
         self._log, self._clock, self._entropy = log, clock, entropy
-        self._keys: dict[str, Key] = {}
+        self._keys: dict[str, ApiKey] = {}
         self._operations: dict[bytes, str] = {}
         self._dirty: set[str] = set()
         self._then: list[Saved] = []
         self._writing = False
         for cell in log.keys(_CELL):
             if (raw := log.get(cell)) is not None:
-                key = self._keys[cell.removeprefix(_CELL)] = msgspec.msgpack.decode(raw, type=Key)
+                key = self._keys[cell.removeprefix(_CELL)] = msgspec.msgpack.decode(raw, type=ApiKey)
                 key.reserved.clear()  # of requests that ended with the process before this one
 
     def _save(self, *names: str) -> None:
@@ -99,7 +99,7 @@ class ApiKeys:
             raise fail("E1904", f"There are {MAX_KEYS} API keys already.")
         secret = "fk-" + self._entropy.draw(24).hex()
         name = _name(secret)
-        self._keys[name] = Key(secret[:PREFIX_LETTERS], label, budget_ucr)
+        self._keys[name] = ApiKey(secret[:PREFIX_LETTERS], label, budget_ucr)
         self._save(name)
         return secret
 

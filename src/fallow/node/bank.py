@@ -23,7 +23,7 @@ from fallow.adapters.ledger_sql import SqlLedger, sqlite_url
 from fallow.errors import PeerFault, fail
 from fallow.node.router import Caller, Router
 from fallow.ports import Clock, Entropy, Ledger
-from fallow.rules.escrow import UNREAD, Terms, token_hash
+from fallow.rules.escrow import UNREAD, PoolTerms, token_hash
 from fallow.units import MS_PER_S
 from fallow.wire.certificates import read_certificate
 from fallow.wire.documents import Settlement, Signed
@@ -62,9 +62,9 @@ class BankPolicy:
     min_witness_stake_ucr: int = 1
     max_accounts: int = 1_000_000
 
-    def terms(self, bank: bytes) -> Terms:
+    def terms(self, bank: bytes) -> PoolTerms:
         """The same as the rules read it."""
-        return Terms(
+        return PoolTerms(
             bank=bank,
             operator=self.operator or bank,
             welcome_ucr=self.welcome_ucr,

@@ -40,7 +40,7 @@ _TREE_MARK = encode(Tree(()))[:-1]
 _names = itertools.count()
 
 
-class Imported(NamedTuple):
+class ImportedTree(NamedTuple):
     """A folder as blobs: the tree's id, the size of its files together, and how many they are."""
 
     tree: BlobId
@@ -48,7 +48,7 @@ class Imported(NamedTuple):
     files: int
 
 
-def import_path(blobs: Blobs, path: Path, owner: str = "") -> Imported:
+def import_path(blobs: Blobs, path: Path, owner: str = "") -> ImportedTree:
     """Take a file or a folder into the store, pinned for `owner` if one is given; a file becomes a tree of one. Links
     to files inside the folder are followed. Raises UsageError E2003 for what cannot be read, E1606 for links to folders
     or out of the folder, and devices, E1104 for names that cannot be written everywhere; UnavailableError E1603 when
@@ -57,7 +57,7 @@ def import_path(blobs: Blobs, path: Path, owner: str = "") -> Imported:
     tree = blobs.put(encode_tree(entries))
     if owner:
         blobs.pin(tree, owner)
-    return Imported(tree, sum(entry.size_bytes for entry in entries), len(entries))
+    return ImportedTree(tree, sum(entry.size_bytes for entry in entries), len(entries))
 
 
 def tree_id(path: Path) -> BlobId:

@@ -10,10 +10,10 @@ from typing import Any
 
 from fallow.errors import fail
 from fallow.ports import Connection, Stream
+from fallow.sdk.framed import Spawn
 from fallow.units import NodeId
 
 Serve = Callable[[Connection, Stream], Coroutine[Any, Any, None]]
-Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
 WINDOW_BYTES = 1 << 18
 """How much one direction of a stream holds before the writer waits."""

@@ -24,7 +24,7 @@ from fallow.errors import CODES, FallowError, fail
 from fallow.kinds.registry import KINDS
 from fallow.node.folders import stored_bytes, tree_id
 from fallow.ports import Machine, Runner, Worker, WorkerLimits
-from fallow.rules.replay import Difference, Piece, Plan, differences, served_with
+from fallow.rules.replay import Difference, Piece, ReplayPlan, differences, served_with
 from fallow.sdk.client import LONG_CALL_S, AsyncFallow
 from fallow.units import GIB
 from fallow.wire import local
@@ -40,7 +40,7 @@ MAX_BYTES = 256 * GIB
 MAX_THREADS = 16
 MAX_NAMED = 5
 _THREADS = re.compile(r"/t([1-9]\d{0,2})$")
-OnProgress = Callable[[int, int, str], None]
+OnStep = Callable[[int, int, str], None]
 
 
 class Given(NamedTuple):
@@ -54,15 +54,15 @@ class Done(NamedTuple):
     """What came of it, and of what in the end: `plan` knows what its answer was served with. `inputs` are the parts
     that it was done from, `kept` the folder with them when something differed."""
 
-    plan: Plan
+    plan: ReplayPlan
     differences: tuple[Difference, ...]
     inputs: tuple[Part, ...]
     kept: Path | None
 
 
-class Bench:
+class ReplayBench:
     """Where work is done again: a folder of its own, and a worker that is kept from one receipt to the next, since
-    loading its libraries is most of the time. `async with Bench(client, runner, machine) as bench`."""
+    loading its libraries is most of the time. `async with ReplayBench(client, runner, machine) as bench`."""
 
     def __init__(self, client: AsyncFallow, runner: Runner, machine: Machine) -> None:
         self._client, self._runner, self._machine = client, runner, machine
@@ -86,7 +86,7 @@ class Bench:
         finally:
             self._stack.close()
 
-    async def replay(self, receipt: bytes, plan: Plan, given: Given, tell: OnProgress) -> Done:
+    async def replay(self, receipt: bytes, plan: ReplayPlan, given: Given, tell: OnStep) -> Done:
         """Do a plan again. Errors: RejectedError E1504 when this machine gives other bits; UnavailableError E1602 when
         inputs are nowhere, E1704 when the worker dies or takes longer than `given.timeout_s`; UsageError E2001 for a
         given folder that is not the one; and what the workload says of the task."""
@@ -105,8 +105,8 @@ class Bench:
         return Done(plan, rows, parts, kept)
 
     async def _run(
-        self, plan: Plan, paths: dict[str, str], parts: tuple[Part, ...], threads: int, timeout_s: int, folder: Path,
-        tell: OnProgress,
+        self, plan: ReplayPlan, paths: dict[str, str], parts: tuple[Part, ...], threads: int, timeout_s: int,
+        folder: Path, tell: OnStep,
     ) -> list[TaskOutput]:  # fmt: skip
         """Run all pieces in one worker -> their outputs. After an error there is a new worker for the next."""
         outputs = list[TaskOutput]()
@@ -217,7 +217,7 @@ def _link(source: str, target: str) -> None:
 
 
 async def _gather(
-    client: AsyncFallow, receipt: bytes, plan: Plan, given: Given, folder: Path, tell: OnProgress
+    client: AsyncFallow, receipt: bytes, plan: ReplayPlan, given: Given, folder: Path, tell: OnStep
 ) -> tuple[dict[str, str], tuple[Part, ...], int]:
     """All inputs of the plan as files -> their paths by name, the parts, and the context that a lane is served with.
     The same blob keeps its path, since a worker that has loaded it goes on reading there."""
@@ -290,7 +290,7 @@ def _only_file(path: Path) -> Path:
 # the worker -----------------------------------------------------------------------------------------------------------
 
 
-def _limits(plan: Plan, threads: int, model_bytes: int, here_bytes: int) -> WorkerLimits:
+def _limits(plan: ReplayPlan, threads: int, model_bytes: int, here_bytes: int) -> WorkerLimits:
     """What a provider's worker gets for such a task; never more than this machine has, which is `here_bytes`. An
     answer's receipt does not say how large its model is: a file of 16-bit numbers is twice as large when it is loaded,
     and for a while on grids too."""
@@ -306,10 +306,10 @@ class _Desk:
 
     def __init__(self, worker: Worker, heard: asyncio.Queue[FromWorker]) -> None:
         self._worker, self._heard = worker, heard
-        self._tell: OnProgress = lambda _done, _total, _note: None
+        self._tell: OnStep = lambda _done, _total, _note: None
         self._position: dict[int, int] = {}
 
-    def listen(self, tell: OnProgress, drawn: tuple[int, ...]) -> None:
+    def listen(self, tell: OnStep, drawn: tuple[int, ...]) -> None:
         """Whom to tell of the progress of what comes next, of which `drawn` are the links."""
         self._tell, self._position = tell, {index: number for number, index in enumerate(drawn, 1)}
 

@@ -10,7 +10,7 @@ from fallow.node.bank_client import BankClient
 from fallow.node.blobs import Fetcher
 from fallow.node.config import Config, Ticket
 from fallow.node.rpc import Rpc
-from fallow.ports import ONCE, Blobs, Clock, Entropy, EventLog, Machine, Patience, Runner, Settlement, Transport
+from fallow.ports import ONCE, Blobs, Clock, Entropy, EventLog, Machine, Patience, Runner, SettlementClient, Transport
 from fallow.wire.messages import NodeAddress
 
 
@@ -33,7 +33,7 @@ class Services:
     ticket: Ticket | None = None
     directories: list[NodeAddress] = field(default_factory=list[NodeAddress])
 
-    def settlement(self, patience: Patience = ONCE) -> Settlement:
+    def settlement(self, patience: Patience = ONCE) -> SettlementClient:
         """The client's side of money in the pool that this node belongs to."""
         return BankClient(self.rpc, self.bank, self.bank_account, self.clock, self.entropy, patience)
 

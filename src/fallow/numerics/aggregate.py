@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fallow.numerics.compress import MAX_MAGNITUDE, Floats, Packed, products
-from fallow.numerics.layout import Shape
+from fallow.numerics.layout import TensorShape
 
 FRACTION_BITS = 40
 MAX_UPDATES = 4096
@@ -29,7 +29,7 @@ assert MAX_MAGNITUDE * 1.01 * MAX_UPDATES * 2.0**FRACTION_BITS < 2.0**63, "the s
 class MeanUpdate:
     """Adds up updates, one at a time, in any order. At most MAX_UPDATES."""
 
-    shapes: Mapping[str, Shape]
+    shapes: Mapping[str, TensorShape]
     count: int = 0
     _sums: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict[str, npt.NDArray[np.int64]])
 
@@ -68,7 +68,7 @@ class SharedState:
         """The state before the first round: `theta` as given (copied), no momentum."""
         return cls({n: v.copy() for n, v in theta.items()}, {n: np.zeros_like(v) for n, v in theta.items()})
 
-    def shapes(self) -> dict[str, Shape]:
+    def shapes(self) -> dict[str, TensorShape]:
         return {name: value.shape for name, value in self.theta.items()}
 
     def guess(self, gradient: Mapping[str, Floats], learning_rate: float, momentum: float) -> dict[str, Floats]:

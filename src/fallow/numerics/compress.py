@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fallow.numerics import layout
-from fallow.numerics.layout import Array, Layout, Shape
+from fallow.numerics.layout import Array, Layout, TensorShape
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.int8]
@@ -68,9 +68,9 @@ def products(packed: Packed) -> npt.NDArray[np.float64]:
     return packed.codes.reshape(-1).astype(np.float64) * spread
 
 
-def update_layout(shapes: Mapping[str, Shape]) -> Layout:
+def update_layout(shapes: Mapping[str, TensorShape]) -> Layout:
     """The file of an update to tensors of these shapes."""
-    tensors: dict[str, tuple[str, Shape]] = {}
+    tensors: dict[str, tuple[str, TensorShape]] = {}
     for name, shape in shapes.items():
         tensors[name] = ("I8", shape)
         tensors[f"{name}#scale"] = ("F32", (-(-math.prod(shape) // BLOCK),))
@@ -84,7 +84,7 @@ def write_update(path: Path, update: Mapping[str, Packed]) -> None:
     layout.write(path, update_layout({name: packed.codes.shape for name, packed in update.items()}), tensors)
 
 
-def read_update(path: Path, shapes: Mapping[str, Shape]) -> dict[str, Packed] | None:
+def read_update(path: Path, shapes: Mapping[str, TensorShape]) -> dict[str, Packed] | None:
     """The update in a peer's file, or None when it is not a well-formed update to tensors of these shapes."""
     tensors = layout.read(path, update_layout(shapes))
     if tensors is None:

@@ -20,19 +20,19 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.generic]
-Shape = tuple[int, ...]
+TensorShape = tuple[int, ...]
 
 _TYPES: dict[str, str] = {"F32": "<f4", "I8": "|i1", "I64": "<i8"}
 _ALIGN_BYTES = 8
 
 
 @dataclass(frozen=True)
-class Slot:
+class TensorSpan:
     """A tensor's place in a file: safetensors type name, shape, and its bytes [start, end) after the header."""
 
     name: str
     kind: str
-    shape: Shape
+    shape: TensorShape
     start: int
     end: int
 
@@ -42,21 +42,21 @@ class Layout:
     """A whole file: `head` holds its first bytes, `size_bytes` its exact length."""
 
     head: bytes
-    slots: tuple[Slot, ...]
+    slots: tuple[TensorSpan, ...]
     size_bytes: int
 
 
-def layout(tensors: Mapping[str, tuple[str, Shape]], note: str) -> Layout:
+def layout(tensors: Mapping[str, tuple[str, TensorShape]], note: str) -> Layout:
     """The one way to lay out `tensors` (name -> type, shape): wider types first, then by name. `note` goes into the
     header's metadata and tells a kind of file (and its version) from another."""
     ordered = sorted(tensors.items(), key=lambda item: (-np.dtype(_TYPES[item[1][0]]).itemsize, item[0]))
     header: dict[str, object] = {"__metadata__": {"fallow": note}}
-    slots: list[Slot] = []
+    slots: list[TensorSpan] = []
     at = 0
     for name, (kind, shape) in ordered:
         end = at + math.prod(shape) * np.dtype(_TYPES[kind]).itemsize
         header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [at, end]}
-        slots.append(Slot(name, kind, shape, at, end))
+        slots.append(TensorSpan(name, kind, shape, at, end))
         at = end
     text = json.dumps(header, separators=(",", ":"), sort_keys=False).encode()
     text += b" " * (-len(text) % _ALIGN_BYTES)

@@ -66,7 +66,7 @@ def judge(attempts: Sequence[Attempt], accounts_left: int) -> AfterFailure:
     return AfterFailure.GIVE_UP if len(attempts) > MAX_MOVES else AfterFailure.MOVE
 
 
-class Candidate(NamedTuple):
+class FreeSeat(NamedTuple):
     """A lease that could take a task now. `running` of `depth` tasks are under way; `room_units` still fit under its
     cap; `units_per_s` is the measured speed of the offer."""
 
@@ -79,7 +79,7 @@ class Candidate(NamedTuple):
 
 
 def choose_place(
-    places: Iterable[Candidate], units: int, *, avoid: Mapping[bytes, int], never: frozenset[bytes], prefer: int | None
+    places: Iterable[FreeSeat], units: int, *, avoid: Mapping[bytes, int], never: frozenset[bytes], prefer: int | None
 ) -> int | None:
     """The seat that takes a task of `units`: the `prefer`red one if it has room (it holds the state), else the least
     busy, of those the one that failed it least (`avoid`: account -> failures), the fastest, the lowest number. None

@@ -65,7 +65,7 @@ class Piece(NamedTuple):
     links: tuple[int, ...] = ()
 
 
-class Plan(NamedTuple):
+class ReplayPlan(NamedTuple):
     """What is done again. `numerics` is EXACT, or the class of machines that can. `chain` is set when links of a round
     are drawn, and then `round`, too. `names_inputs` is false for a lane's answer: its receipt does not say of which
     model it is. `tokens` are read or made on the way. `shortened` is set for a lane's answer that ended before the
@@ -104,7 +104,7 @@ class Report(NamedTuple):
     odds: dict[str, str]
 
 
-def plan(receipt: Receipt, links: int, seed: bytes) -> Plan | NoReplay:
+def plan(receipt: Receipt, links: int, seed: bytes) -> ReplayPlan | NoReplay:
     """What to do again for a receipt that holds: `links` of a round's links, drawn by `seed`, or the whole of anything
     else. Raises nothing, whatever the receipt says."""
     try:
@@ -129,7 +129,7 @@ def plan(receipt: Receipt, links: int, seed: bytes) -> Plan | NoReplay:
     return NoReplay("E1504", what, "Read what fallow verify says of its signatures and its money.")
 
 
-def _training(task: TaskSpec, output: TaskOutput, numerics: str, links: int, seed: bytes) -> Plan | NoReplay:
+def _training(task: TaskSpec, output: TaskOutput, numerics: str, links: int, seed: bytes) -> ReplayPlan | NoReplay:
     params = codec.decode(TrainParams, task.params, MAX_PARAMS_BYTES)
     recipe = params.round.recipe if isinstance(params, TrainAudit) else params.recipe
     for name, most in MOST.items():
@@ -142,12 +142,12 @@ def _training(task: TaskSpec, output: TaskOutput, numerics: str, links: int, see
         tokens = whole * recipe.batch_sequences * recipe.sequence_tokens
         if isinstance(params, TrainFinish) or whole:
             tokens += recipe.holdout_sequences * recipe.sequence_tokens
-        return _bounded(Plan((Piece(task, output),), EXACT if recipe.exact else numerics, tokens))
+        return _bounded(ReplayPlan((Piece(task, output),), EXACT if recipe.exact else numerics, tokens))
     what = "This was computed in fp32, and the receipt names no class of machines that would give the same bits."
     return NoReplay("E1504", what, "fallow train --arithmetic exact   # next time: any machine can do it again")
 
 
-def _links(task: TaskSpec, output: TaskOutput, params: TrainRound, links: int, seed: bytes) -> Plan | NoReplay:
+def _links(task: TaskSpec, output: TaskOutput, params: TrainRound, links: int, seed: bytes) -> ReplayPlan | NoReplay:
     trace = read_trace(params.recipe, output)
     if trace is None:
         return NoReplay("E1707", "The claim holds no chain of states, although its recipe is exact.")
@@ -161,7 +161,7 @@ def _links(task: TaskSpec, output: TaskOutput, params: TrainRound, links: int, s
             return NoReplay("E1707", "The receipt's task has inputs that its chain of states has no room for.")
         pieces.append(piece)
     tokens = sum(_link_tokens(params.recipe, trace, index) for index in drawn)
-    return _bounded(Plan(tuple(pieces), EXACT, tokens, trace, params))
+    return _bounded(ReplayPlan(tuple(pieces), EXACT, tokens, trace, params))
 
 
 def _link_tokens(recipe: Recipe, trace: Trace, index: int) -> int:
@@ -170,7 +170,7 @@ def _link_tokens(recipe: Recipe, trace: Trace, index: int) -> int:
     return (link.last - link.first) * sum(rows) * recipe.sequence_tokens
 
 
-def _answer(task: TaskSpec, output: TaskOutput, numerics: str, *, lane: bool) -> Plan | NoReplay:
+def _answer(task: TaskSpec, output: TaskOutput, numerics: str, *, lane: bool) -> ReplayPlan | NoReplay:
     asked = codec.decode(Generate, task.params, MAX_PARAMS_BYTES)
     value = codec.decode(GenerateValue, output.value, MAX_VALUE_BYTES)
     if value.finish == CANCELLED:
@@ -184,10 +184,10 @@ def _answer(task: TaskSpec, output: TaskOutput, numerics: str, *, lane: bool) ->
         params = codec.encode(msgspec.structs.replace(asked, max_tokens=value.completion_tokens))
         shortened = msgspec.structs.replace(task, params=params)
     where = EXACT if value.logits else numerics
-    return _bounded(Plan((Piece(task, output),), where, tokens, None, None, named, shortened, tokens))
+    return _bounded(ReplayPlan((Piece(task, output),), where, tokens, None, None, named, shortened, tokens))
 
 
-def served_with(found: Plan, context_tokens: int) -> Plan:
+def served_with(found: ReplayPlan, context_tokens: int) -> ReplayPlan:
     """The plan for an answer that was served with a context of `context_tokens`, 0 where nobody knows. An answer may
     end where that is full (the model's own limit, which may be lower, is kept by the worker); one that ends before it
     was cut short by its provider, and differs."""
@@ -197,7 +197,7 @@ def served_with(found: Plan, context_tokens: int) -> Plan:
     return found._replace(pieces=pieces, shortened=None if context_tokens else found.shortened)
 
 
-def _bounded(found: Plan) -> Plan | NoReplay:
+def _bounded(found: ReplayPlan) -> ReplayPlan | NoReplay:
     if found.tokens > MAX_TOKENS:
         what = f"That would be {found.tokens:,} tokens to compute; this command does at most {MAX_TOKENS:,}."
         return NoReplay("E1504", what, "Draw fewer links with --links.")
@@ -261,7 +261,7 @@ def _shown(value: str | int | bytes) -> str:
 # in words -------------------------------------------------------------------------------------------------------------
 
 
-def report(done: Plan) -> Report:
+def report(done: ReplayPlan) -> Report:
     """What doing the plan again means."""
     if done.chain is not None and done.round is not None:
         return _report_links(done, done.chain, done.round)
@@ -290,7 +290,7 @@ def report(done: Plan) -> Report:
 _SENSE = "whether model, data and recipe are any good"
 
 
-def _report_links(done: Plan, trace: Trace, params: TrainRound) -> Report:
+def _report_links(done: ReplayPlan, trace: Trace, params: TrainRound) -> Report:
     drawn, total = done.drawn, trace.links
     places = [_place(link_at(index, trace.steps, trace.cut), trace) for index in drawn[:MAX_NAMED]]
     named = [f"link {index} ({place})" for index, place in zip(drawn, places, strict=False)]
@@ -333,7 +333,7 @@ def _place(link: Link, trace: Trace) -> str:
     return f"step {link.last}, micro-batch {link.unit + 1} of {trace.cut.units}"
 
 
-def _report_answer(done: Plan, piece: Piece) -> Report:
+def _report_answer(done: ReplayPlan, piece: Piece) -> Report:
     value = codec.decode(GenerateValue, piece.expected.value, MAX_VALUE_BYTES)
     what = f"{value.prompt_tokens:,} tokens read, {value.completion_tokens:,} made"
     redone = f"the whole answer: {what}{', with the logits of each' if value.logits else ''}"

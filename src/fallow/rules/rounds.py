@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from fallow.kinds.rounds import Place, RoundManifest
+from fallow.kinds.rounds import RoundManifest, RoundPart
 from fallow.wire.tasks import Part
 
 CHECKPOINT_EVERY = 8
 """Rounds between checkpoints: bounds what a late joiner must replay."""
 
 
-class Entry(msgspec.Struct, frozen=True):
+class RoundEntry(msgspec.Struct, frozen=True):
     """What one shard contributed to a round: the claim's output hash, its update, and the hash of the state that the
     worker started from."""
 
@@ -45,7 +45,7 @@ class Log(msgspec.Struct):
     rounds: int
     began_ms: int = 0
     ahead: int = 0
-    closed: list[dict[int, Entry]] = []
+    closed: list[dict[int, RoundEntry]] = []
     checkpoints: list[Checkpoint] = []
 
     @property
@@ -90,7 +90,7 @@ class Log(msgspec.Struct):
             named.insert(0, Part("checkpoint", part.blob, part.size_bytes))
         return tuple(named)
 
-    def close(self, entries: Mapping[int, Entry], now_ms: int) -> None:
+    def close(self, entries: Mapping[int, RoundEntry], now_ms: int) -> None:
         """Sign off the current round. Raises AssertionError for an empty or foreign set of shards: our bug."""
         assert not self.complete, "a complete log has no current round"
         assert entries, "a round without updates"
@@ -119,9 +119,9 @@ class Log(msgspec.Struct):
         return None
 
 
-def place(log: Log, number: int, shard: int) -> Place:
+def place(log: Log, number: int, shard: int) -> RoundPart:
     """`shard`'s part of an open round. The first shard evaluates, and writes the checkpoints."""
-    return Place(
+    return RoundPart(
         number, shard, log.shards, log.manifests(number), evaluate=shard == 0,
         checkpoint=writes_checkpoint(number, shard),
     )  # fmt: skip
@@ -156,7 +156,7 @@ def dissenters(states: Mapping[int, bytes]) -> tuple[int, ...]:
     return tuple(sorted(shard for shard, state in states.items() if state != leaders[0]))
 
 
-def common_state(entries: Sequence[Entry]) -> tuple[bytes, bool]:
+def common_state(entries: Sequence[RoundEntry]) -> tuple[bytes, bool]:
     """-> (the state that most entries report, the lowest of equals; whether all report it)."""
     states = [entry.state for entry in entries]
     best = min(set(states), key=lambda state: (-states.count(state), state), default=b"")

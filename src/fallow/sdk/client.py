@@ -16,7 +16,7 @@ from fallow.kinds.registry import kind_named, lane_side
 from fallow.sdk.home import resolve_home, socket_path
 from fallow.sdk.jobs import AsyncJob
 from fallow.sdk.lanes import AsyncLane
-from fallow.sdk.link import Link
+from fallow.sdk.link import NodeSocket
 from fallow.sdk.model_size import measure
 from fallow.sdk.recipes import Arithmetic, arithmetic_for, settled
 from fallow.sdk.terms import Terms, capped, checked_by, money, spec_of
@@ -42,7 +42,7 @@ class AsyncFallow:
 
     def __init__(self, home: str | os.PathLike[str] | None = None) -> None:
         self.home = resolve_home(home)
-        self.link = Link(socket_path(self.home))
+        self.link = NodeSocket(socket_path(self.home))
 
     async def __aenter__(self) -> Self:
         return self

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 from fallow.errors import FallowError, UnavailableError, fail
 from fallow.sdk.lanes import AsyncLane
-from fallow.sdk.link import Link
+from fallow.sdk.link import NodeSocket
 from fallow.units import format_money, to_text
 from fallow.wire import local
 from fallow.wire.messages import Message, Ok
@@ -26,7 +26,7 @@ M = TypeVar("M", bound=Message)
 class JobClient(Protocol):
     """The part of `AsyncFallow` that a job needs."""
 
-    link: Link
+    link: NodeSocket
 
     async def call(self, request: Message, reply: type[M], timeout_s: float = ...) -> M: ...
 

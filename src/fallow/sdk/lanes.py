@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from fallow.errors import FallowError, fail
-from fallow.sdk.link import Link, LinkStream
+from fallow.sdk.link import LinkStream, NodeSocket
 from fallow.wire.local import LaneReceipt, OpenJobLane
 from fallow.wire.messages import LaneItem, LaneResult, LaneStop, LaneTask, Message
 
@@ -43,7 +43,7 @@ class AsyncLane:
     """`async with client.lane(job) as lane: await lane.run(params)`. Any number of tasks may run at once, from one
     event loop. When the stream breaks, tasks in flight fail with that error; the lane is then of no more use."""
 
-    def __init__(self, link: Link, job: bytes, *, receipts: bool = False) -> None:
+    def __init__(self, link: NodeSocket, job: bytes, *, receipts: bool = False) -> None:
         self._link, self._job, self._receipts = link, job, receipts
         self._open: dict[int, _Open] = {}
         self._last = 0

@@ -95,7 +95,7 @@ async def reachable(path: Path) -> AsyncGenerator[str]:
         os.close(folder)
 
 
-class Link:
+class NodeSocket:
     """The socket at `path`. Cheap: nothing stays open between calls."""
 
     def __init__(self, path: Path) -> None:

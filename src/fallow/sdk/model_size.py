@@ -26,8 +26,6 @@ GGUF_MAGIC = b"GGUF"
 _FIXED = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 
-Shape = tuple[int, ...]
-
 
 def measure(model: str | os.PathLike[str], recipe: Recipe | None = None) -> ModelSize:
     """The size of a model folder in Hugging Face's layout or of a GGUF file (alone, or in a folder without
@@ -72,7 +70,7 @@ def _folder(folder: Path, recipe: Recipe | None) -> ModelSize:
     )
 
 
-def _shapes(file: Path) -> dict[str, Shape]:
+def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         if length > MAX_HEADER_BYTES:
@@ -81,7 +79,7 @@ def _shapes(file: Path) -> dict[str, Shape]:
     return {name: tuple(int(n) for n in entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
 
 
-def trained(shapes: dict[str, Shape], recipe: Recipe) -> int:
+def trained(shapes: dict[str, tuple[int, ...]], recipe: Recipe) -> int:
     """How many numbers the recipe trains."""
     if recipe.method != "lora":
         return sum(math.prod(shape) for shape in shapes.values())

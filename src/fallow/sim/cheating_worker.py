@@ -24,8 +24,8 @@ from fallow.wire.messages import LaneTask
 from fallow.wire.tasks import MAX_PARAMS_BYTES, Recipe
 from fallow.wire.worker import Preload
 from fallow.workloads import worker
-from fallow.workloads.lane import Lane, Tell, open_lane
-from fallow.workloads.task import Outcome, Work
+from fallow.workloads.lane import SendAnswers, WorkerLane, open_lane
+from fallow.workloads.task import TaskResult, TaskRun
 
 if TYPE_CHECKING:
     from fallow.workloads.exact import ExactRound
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 WAYS = ("lazy", "skip", "flip")
 FLIPPED = 1 << 36
 """What `flip` adds to one element of one gradient, in counts of 2^-40."""
-Run = Callable[[Work], Outcome]
-Chain = Callable[[Work, "ExactRound", Recipe], dict[str, Path]]
+RunWork = Callable[[TaskRun], TaskResult]
+ChainMaker = Callable[[TaskRun, "ExactRound", Recipe], dict[str, Path]]
 
 
 def less_work(kind: str, params: bytes) -> bytes:
@@ -58,12 +58,12 @@ def _less_training(params: bytes) -> bytes:
     return encode(msgspec.structs.replace(found, recipe=recipe))
 
 
-def lazy(run: Run) -> Run:
+def lazy(run: RunWork) -> RunWork:
     """The workload, given less to do."""
 
-    def less(work: Work) -> Outcome:
+    def less(work: TaskRun) -> TaskResult:
         task = msgspec.structs.replace(work.task, params=less_work(work.task.kind, work.task.params))
-        return run(Work(task, work.inputs, work.outdir, work.threads, work.progress, work.log))
+        return run(TaskRun(task, work.inputs, work.outdir, work.threads, work.progress, work.log))
 
     return less
 
@@ -71,7 +71,7 @@ def lazy(run: Run) -> Run:
 class LazyLane:
     """A lane that gives its engine less to do than it was asked for."""
 
-    def __init__(self, kind: str, lane: Lane) -> None:
+    def __init__(self, kind: str, lane: WorkerLane) -> None:
         self._kind, self._lane = kind, lane
         self.context_tokens, self.settle, self.cancel = lane.context_tokens, lane.settle, lane.cancel
 
@@ -80,10 +80,10 @@ class LazyLane:
         self._lane.take([LaneTask(t.number, less_work(kind, t.params), t.seed, t.stream) for t in tasks])
 
 
-def false_chain(way: str, honest: Chain) -> Chain:
+def false_chain(way: str, honest: ChainMaker) -> ChainMaker:
     """`exact.run_chain` with some false links: what they give is written down and claimed as if they had been done."""
 
-    def run_chain(work: Work, chain: ExactRound, recipe: Recipe) -> dict[str, Path]:
+    def run_chain(work: TaskRun, chain: ExactRound, recipe: Recipe) -> dict[str, Path]:
         untold: Any = chain
         take, steps = chain.take, recipe.inner_steps
         left_out = {"skip": -(-steps // 10), "lazy": steps - 1}.get(way, 0)
@@ -119,7 +119,7 @@ def cheat(way: str) -> None:
     honest = worker.workload
 
     @cache
-    def workload(kind: str) -> Run:
+    def workload(kind: str) -> RunWork:
         run = honest(kind)
         if kind == "train":
             from fallow.workloads import exact
@@ -127,7 +127,7 @@ def cheat(way: str) -> None:
             exact.run_chain = false_chain(way, exact.run_chain)
         return lazy(run) if way == "lazy" else run
 
-    def lane(order: Preload, tell: Tell, log: Callable[[str], None]) -> Lane:
+    def lane(order: Preload, tell: SendAnswers, log: Callable[[str], None]) -> WorkerLane:
         return LazyLane(order.kind, open_lane(order, tell, log))
 
     worker.workload = workload

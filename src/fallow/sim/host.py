@@ -49,8 +49,8 @@ from fallow.wire.messages import (
     WatchLease,
 )
 from fallow.wire.worker import LaneAnswers, Preload, RunTask
-from fallow.workloads.lane import Tell
-from fallow.workloads.task import Outcome, Work
+from fallow.workloads.lane import SendAnswers
+from fallow.workloads.task import TaskResult, TaskRun
 
 R = TypeVar("R", bound=Message)
 
@@ -127,7 +127,7 @@ class _Lane:
 
     context_tokens = 0
 
-    def __init__(self, ways: Ways, tell: Tell) -> None:
+    def __init__(self, ways: Ways, tell: SendAnswers) -> None:
         self._ways, self._tell = ways, tell
         self._said: list[LaneResult] = []
 
@@ -147,17 +147,17 @@ class _Lane:
 def craft(ways: Ways, units_per_s: int) -> Craft:
     """What the workers of a provider do."""
 
-    def run(work: Work) -> Outcome:
+    def run(work: TaskRun) -> TaskResult:
         output, files = ways.output(work.task), dict[str, Path]()
         for number, part in enumerate(output.parts):
             files[part.name] = work.outdir / f"{number}"
             files[part.name].write_bytes(content(part))
-        return Outcome(output.value, files)
+        return TaskResult(output.value, files)
 
     def seconds(order: RunTask) -> float:
         return ways.seconds(order.task, unit_seconds(order) * 1_000 / units_per_s)
 
-    def lane(_order: Preload, tell: Tell, _log: Callable[[str], None]) -> _Lane:
+    def lane(_order: Preload, tell: SendAnswers, _log: Callable[[str], None]) -> _Lane:
         return _Lane(ways, tell)
 
     return Craft(lambda _kind: run, lane, seconds)

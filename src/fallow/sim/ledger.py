@@ -9,13 +9,13 @@ from fallow.ports import Entropy
 from fallow.rules.escrow import (
     AccountRow,
     EscrowRow,
-    Key,
     Move,
     NodeRow,
     PendingRow,
+    PoolTerms,
     Refused,
     Row,
-    Terms,
+    RowKey,
     account_key,
     balance_of,
     escrow_key,
@@ -44,10 +44,10 @@ class MemoryLedger:
     `rows` and `journal` (every double entry so far, in order) are there to be looked at."""
 
     def __init__(
-        self, terms: Terms, entropy: Entropy, seal: Callable[[Settlement], Signed], *, audit: bool = False
+        self, terms: PoolTerms, entropy: Entropy, seal: Callable[[Settlement], Signed], *, audit: bool = False
     ) -> None:
         self.terms = terms
-        self.rows: dict[Key, Row] = {}
+        self.rows: dict[RowKey, Row] = {}
         self.journal: list[Move] = []
         self._entropy, self._seal, self._audit = entropy, seal, audit
 
@@ -57,7 +57,7 @@ class MemoryLedger:
         facts = examine(request, self.terms.bank, seed)
         if isinstance(facts, Refused):
             return refuse(facts)
-        rows: dict[Key, Row | None] = {key: self.rows.get(key) for key in touched(request, caller, facts)}
+        rows: dict[RowKey, Row | None] = {key: self.rows.get(key) for key in touched(request, caller, facts)}
         rows |= {key: self.rows.get(key) for key in related(rows.values())}
         outcome = transition(rows, request, caller, now_ms, facts, self.terms)
         self.rows |= outcome.changed
@@ -88,6 +88,6 @@ class MemoryLedger:
         """The whole in one line. Costs a pass over all rows."""
         return Books(self.terms.bank, *totals(self.rows.values()))
 
-    async def dump(self) -> dict[Key, Row]:
+    async def dump(self) -> dict[RowKey, Row]:
         """All rows, to compare homes with each other."""
         return dict(self.rows)

@@ -27,7 +27,7 @@ from fallow.sim.seals import stand_in
 from fallow.sim.town import Town
 
 
-class Outcome(NamedTuple):
+class WorldResult(NamedTuple):
     """What became of a world. `failure` is "" when all was well."""
 
     seed: int
@@ -79,7 +79,7 @@ def _often() -> Iterator[None]:
             setattr(place, name, value)
 
 
-def simulate(seed: int, bug: str = "", plan: Plan | None = None) -> Outcome:
+def simulate(seed: int, bug: str = "", plan: Plan | None = None) -> WorldResult:
     """Run the world of `seed` (or `plan` with its chances), with a planted `bug` when asked for. KeyError for a bug
     that is not there."""
     drawn, towns, failure = plan or draw(seed), list[Town](), ""
@@ -98,7 +98,7 @@ def simulate(seed: int, bug: str = "", plan: Plan | None = None) -> Outcome:
             failure = str(stuck) or "everything waits for ever"
         except Exception as error:  # noqa: BLE001 - whatever is raised is a finding, and the task ends here
             failure = f"{type(error).__name__}: {error}\n{traceback.format_exc(limit=-6)}"
-    return Outcome(seed, drawn, towns[0], failure)
+    return WorldResult(seed, drawn, towns[0], failure)
 
 
 # fewer faults, the same failure ---------------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ def everything(plan: Plan) -> set[int]:
     return set(range(len(plan.happenings) + len(plan.cheats) + len(plan.jobs)))
 
 
-def shrink(seed: int, bug: str = "") -> tuple[set[int], Outcome]:
+def shrink(seed: int, bug: str = "") -> tuple[set[int], WorldResult]:
     """-> the numbers that are left of a failing world when nothing more can be left out, and that world."""
     plan = draw(seed)
     keep, found = everything(plan), simulate(seed, bug)
@@ -143,7 +143,7 @@ def replay_command(seed: int, bug: str = "", keep: set[int] | None = None) -> st
     return f"python -m fallow.sim.run --seed {seed}{f' --bug {bug}' if bug else ''}{which} --trace"
 
 
-def describe(outcome: Outcome) -> str:
+def describe(outcome: WorldResult) -> str:
     """A few lines for people."""
     plan, town = outcome.plan, outcome.town
     who = f"{len(plan.providers)} providers ({', '.join(plan.cheats) or 'no cheats'})"

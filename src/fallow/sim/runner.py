@@ -28,8 +28,8 @@ from fallow.wire.worker import (
     WorkerProgress,
     WorkerReady,
 )
-from fallow.workloads.lane import Lane, Tell, open_lane, refused
-from fallow.workloads.task import Outcome, Work
+from fallow.workloads.lane import SendAnswers, WorkerLane, open_lane, refused
+from fallow.workloads.task import TaskResult, TaskRun
 from fallow.workloads.worker import attempt, workload
 
 START_S = 0.1
@@ -46,8 +46,8 @@ class Craft:
     """How work is done: a task of a kind, a lane of a kind, and how long a task takes. What these call is on the loop's
     thread and must not wait."""
 
-    workload: Callable[[str], Callable[[Work], Outcome]] = workload
-    open_lane: Callable[[Preload, Tell, Callable[[str], None]], Lane] = open_lane
+    workload: Callable[[str], Callable[[TaskRun], TaskResult]] = workload
+    open_lane: Callable[[Preload, SendAnswers, Callable[[str], None]], WorkerLane] = open_lane
     seconds: Callable[[RunTask], float] = unit_seconds
 
 
@@ -62,7 +62,7 @@ class SimWorker:
         self._paused = False
         self._task: asyncio.Task[None] | None = None
         self._order: RunTask | None = None
-        self._lane: Lane | None = None
+        self._lane: WorkerLane | None = None
 
     def send(self, message: ToWorker) -> None:
         self._soon(lambda: self._take(message))
@@ -136,7 +136,7 @@ class SimWorker:
         def log(text: str) -> None:
             self.say(WorkerLog(order.task_id, text))
 
-        work = Work(order.task, inputs, Path(order.outdir), order.threads, progress, log)
+        work = TaskRun(order.task, inputs, Path(order.outdir), order.threads, progress, log)
         outcome = attempt(order.task_id, lambda: self._craft.workload(order.task.kind)(work))
         self._order = None
         if isinstance(outcome, WorkerFailed):

@@ -19,7 +19,7 @@ from blake3 import blake3
 from fallow.node.config import Config, ProviderConfig, Ticket
 from fallow.node.steward.role import Steward
 from fallow.rules import trust
-from fallow.rules.escrow import EscrowRow, Terms
+from fallow.rules.escrow import EscrowRow, PoolTerms
 from fallow.rules.steward.events import Timing
 from fallow.sim.accuser import Accuser
 from fallow.sim.chain import content, digest
@@ -55,7 +55,7 @@ TIMING = Timing(
 )  # fmt: skip
 
 
-class Books(MemoryLedger):
+class TownLedger(MemoryLedger):
     """The bank's ledger, which is on its disk: a death loses requests and answers, never rows."""
 
     host: Host
@@ -86,10 +86,10 @@ class Town:
         self._invitation: Ticket | None = None
         self.bank = self._host("bank", "bank")
         self.referee.bank = self.bank_account = self.bank.identity.account
-        terms = Terms(
+        terms = PoolTerms(
             self.bank_account, self.bank_account, unbonding_ms=120_000, grace_ms=10_000, hold_ms=60_000,
         )  # fmt: skip
-        self.ledger = Books(terms, Dice((seed, "ledger")), lambda s: self.bank.identity.sign(s, self.bank_account))
+        self.ledger = TownLedger(terms, Dice((seed, "ledger")), lambda s: self.bank.identity.sign(s, self.bank_account))
         self.ledger.host = self.bank
         self.bank.ledger = lambda: self.ledger
         self.referee.ledger = self.ledger

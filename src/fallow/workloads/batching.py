@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import torch
 
 from fallow.errors import fail
-from fallow.numerics.exact.generation import Text, advance
+from fallow.numerics.exact.generation import GrowingText, advance
 from fallow.numerics.exact.llama import ExactLlama
 
 PIECE_TOKENS = 256
@@ -30,7 +30,7 @@ class _Stream:
     """A text on its way. `take` hears each token and says whether another is wanted, `wanted` is asked before the first
     one; both are called on the batch's thread. `most_tokens` is what the text may grow to."""
 
-    text: Text
+    text: GrowingText
     most_tokens: int
     take: Callable[[int], bool]
     wanted: Callable[[], bool]
@@ -65,7 +65,7 @@ class Batch:
         self._working = False
         self._passes = 0
 
-    def run(self, text: Text, most_tokens: int, take: Callable[[int], bool], wanted: Callable[[], bool]) -> None:
+    def run(self, text: GrowingText, most_tokens: int, take: Callable[[int], bool], wanted: Callable[[], bool]) -> None:
         """Continue `text` until `take`, which is told each new token, returns False. Other threads may be in here too.
         Raises E1402 when `wanted` returns False, which is asked until the prompt is read; and whatever `take` and
         `wanted` raise. `most_tokens` must not be more than the batch's room."""

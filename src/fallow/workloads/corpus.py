@@ -27,7 +27,7 @@ class Chat:
     turns: tuple[tuple[str, str], ...]
 
 
-Item = str | Chat
+CorpusItem = str | Chat
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def inspect_data(path: Path) -> DataFacts:
     return DataFacts("jsonl" if is_jsonl(file) else "text", file, file.stat().st_size, lines, documents, chats)
 
 
-def documents(path: Path) -> Iterator[Item]:
+def documents(path: Path) -> Iterator[CorpusItem]:
     """The documents of the data at `path`, in order. Errors as `inspect_data`."""
     file = data_file(path)
     if is_jsonl(file):
@@ -116,7 +116,7 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
             number += line.endswith(b"\n")
 
 
-def _jsonl(file: Path) -> Iterator[tuple[int, Item]]:
+def _jsonl(file: Path) -> Iterator[tuple[int, CorpusItem]]:
     for number, line in _lines(file):
         if not line.strip():
             continue
@@ -131,7 +131,7 @@ def _jsonl(file: Path) -> Iterator[tuple[int, Item]]:
             yield number, item
 
 
-def _item(file: Path, number: int, entry: dict[str, Any]) -> Item:
+def _item(file: Path, number: int, entry: dict[str, Any]) -> CorpusItem:
     if isinstance(entry.get("text"), str):
         return cast(str, entry["text"])
     messages = entry.get("messages")

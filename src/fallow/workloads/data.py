@@ -17,7 +17,7 @@ import numpy.typing as npt
 from blake3 import blake3
 
 from fallow.errors import fail
-from fallow.workloads.corpus import Chat, Item, documents
+from fallow.workloads.corpus import Chat, CorpusItem, documents
 
 Tokens = npt.NDArray[np.int64]
 PIECE_CHARS = 1 << 16
@@ -33,7 +33,7 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Place:
+class BatchPosition:
     """Where in a training job a batch belongs. `global_step` counts a shard's inner steps from the job's start."""
 
     seed: int
@@ -58,7 +58,7 @@ def load_dataset(path: Path, tokenizer: Any, sequence_tokens: int, holdout_seque
     return Dataset(table[~held], table[held])
 
 
-def batch(dataset: Dataset, place: Place, sequences: int) -> Tokens:
+def batch(dataset: Dataset, place: BatchPosition, sequences: int) -> Tokens:
     """The `sequences` that the worker of a shard trains on at one inner step, (sequences, tokens). A shard owns every
     `shards`-th sequence and goes through its own in a new order each time around."""
     count = len(dataset.train)
@@ -79,7 +79,7 @@ def _order(seed: int, shard: int, shards: int, lap: int, count: int) -> npt.NDAr
     return cast(npt.NDArray[np.int64], np.argsort(draws, kind="stable"))
 
 
-def _encode(tokenizer: Any, item: Item) -> list[int]:
+def _encode(tokenizer: Any, item: CorpusItem) -> list[int]:
     if isinstance(item, Chat):
         turns = [{"role": role, "content": content} for role, content in item.turns]
         if not tokenizer.chat_template:

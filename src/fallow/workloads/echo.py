@@ -10,19 +10,19 @@ from blake3 import blake3
 
 from fallow.kinds.spin import spins
 from fallow.wire.worker import Preload
-from fallow.workloads.lane import Lane, QuickLane, Tell
-from fallow.workloads.task import Outcome, Work
+from fallow.workloads.lane import QuickLane, SendAnswers, WorkerLane
+from fallow.workloads.task import TaskResult, TaskRun
 
 SPINS_A_STEP = 50_000
 
 
-def run_echo(work: Work) -> Outcome:
+def run_echo(work: TaskRun) -> TaskResult:
     """One unit; the value is the parameters."""
     work.progress(1, 1, "")
-    return Outcome(work.task.params)
+    return TaskResult(work.task.params)
 
 
-def run_spin(work: Work) -> Outcome:
+def run_spin(work: TaskRun) -> TaskResult:
     """About a microsecond a spin on one core; can be cancelled every SPINS_A_STEP."""
     total = spins(work.task.params)
     state, done = start(work.task.seed), 0
@@ -30,7 +30,7 @@ def run_spin(work: Work) -> Outcome:
         count = min(SPINS_A_STEP, total - done)
         state, done = spin(state, count), done + count
         work.progress(done, total, "")
-    return Outcome(state)
+    return TaskResult(state)
 
 
 def start(seed: int) -> bytes:
@@ -45,11 +45,11 @@ def spin(state: bytes, count: int) -> bytes:
     return state
 
 
-def echo_lane(order: Preload, tell: Tell, log: Callable[[str], None]) -> Lane:
+def echo_lane(order: Preload, tell: SendAnswers, log: Callable[[str], None]) -> WorkerLane:
     """Answers with the parameters."""
     return QuickLane(lambda task: task.params, tell)
 
 
-def spin_lane(order: Preload, tell: Tell, log: Callable[[str], None]) -> Lane:
+def spin_lane(order: Preload, tell: SendAnswers, log: Callable[[str], None]) -> WorkerLane:
     """Spins while the others wait: for tasks of some milliseconds."""
     return QuickLane(lambda task: spin(start(task.seed), spins(task.params)), tell)

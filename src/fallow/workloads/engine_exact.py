@@ -16,7 +16,7 @@ from fallow.kinds.generate.tasks import Generate, GenerateValue
 from fallow.numerics.exact.cache import Cache
 from fallow.numerics.exact.exactify import exactify
 from fallow.numerics.exact.format import quantise
-from fallow.numerics.exact.generation import Sampling, Text
+from fallow.numerics.exact.generation import GrowingText, Sampling
 from fallow.numerics.exact.product import product
 from fallow.workloads import lora
 from fallow.workloads.batching import Batch
@@ -61,7 +61,7 @@ class ExactEngine:
         limit = min(request.max_tokens, room) if request.max_tokens else room
         speech = Speech(self._tokenizer, prompt, StopWatch(request.stop))
         telling = Telling(speech, len(prompt), self._ends, limit, emit)
-        text = Text(list(prompt), Sampling(sampling.temperature, sampling.top_p, seed=seed))
+        text = GrowingText(list(prompt), Sampling(sampling.temperature, sampling.top_p, seed=seed))
         self._batch.run(text, len(prompt) + limit, telling.take, lambda: emit(""))
         return telling.value(text.logits_hash())
 

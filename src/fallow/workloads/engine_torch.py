@@ -21,7 +21,7 @@ from transformers import DynamicCache
 from fallow.errors import fail
 from fallow.kinds.generate.tasks import Generate, GenerateValue
 from fallow.workloads import lora
-from fallow.workloads.engines import Emit, Sampling, StopWatch, read_sampling, too_long
+from fallow.workloads.engines import Emit, SamplingSettings, StopWatch, read_sampling, too_long
 from fallow.workloads.model import LoadedModel, be_reproducible
 from fallow.workloads.speech import Speech, Telling, encode_prompt
 
@@ -79,7 +79,7 @@ class TorchEngine:
             return cast(Logits, found.logits[0, -1].numpy())
 
 
-def choose(logits: Logits, sampling: Sampling, seed: int, position: int) -> int:
+def choose(logits: Logits, sampling: SamplingSettings, seed: int, position: int) -> int:
     """The next token after `logits` (vocabulary, fp32). With a temperature: the draw is a hash of `seed` and `position`
     (the token's place in prompt and answer), so that an answer that is cut and resumed elsewhere goes on the same
     way."""

@@ -32,14 +32,14 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingSettings:
     """How tokens are chosen: `temperature` 0 takes the likeliest."""
 
     temperature: float
     top_p: float
 
 
-def read_sampling(request: Generate) -> Sampling:
+def read_sampling(request: Generate) -> SamplingSettings:
     """Errors: E1904 naming what is out of bounds."""
     if bool(request.turns) == bool(request.prompt):
         raise fail("E1904", "Give either messages or a prompt, and not an empty one.")
@@ -47,7 +47,7 @@ def read_sampling(request: Generate) -> Sampling:
     top_p = _number("top_p", request.top_p, 0.0, 1.0)
     if any(not 0 < len(stop) <= MAX_STOP_CHARS for stop in request.stop):
         raise fail("E1904", f"A stop string must have 1 to {MAX_STOP_CHARS} characters.")
-    return Sampling(temperature, top_p)
+    return SamplingSettings(temperature, top_p)
 
 
 def _number(name: str, text: str, low: float, high: float) -> float:

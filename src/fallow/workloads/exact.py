@@ -20,13 +20,13 @@ from fallow.numerics.compress import Floats, pack, update_layout
 from fallow.numerics.exact.gradients import Gradients
 from fallow.numerics.exact.llama import ExactLlama
 from fallow.numerics.exact.losses import LOSS_BITS, total_loss
-from fallow.numerics.exact.optimizers import AdamW, Schedule
+from fallow.numerics.exact.optimizers import ExactAdamW, ExactSchedule
 from fallow.numerics.exact.training import Rules, Trainer
-from fallow.numerics.layout import Array, Layout, Shape
+from fallow.numerics.layout import Array, Layout, TensorShape
 from fallow.wire.tasks import Recipe
-from fallow.workloads.data import Dataset, Place, Tokens, batch
+from fallow.workloads.data import BatchPosition, Dataset, Tokens, batch
 from fallow.workloads.state_files import StateFiles, identity
-from fallow.workloads.task import Work
+from fallow.workloads.task import TaskRun
 
 COUNTS = ("loss", "tokens", "poisoned")
 
@@ -36,11 +36,11 @@ class ExactRound:
 
     def __init__(self, model: ExactLlama, params: TrainRound, dataset: Dataset, seed: int) -> None:
         recipe = params.recipe
-        schedule = Schedule(float(recipe.learning_rate), recipe.warmup_steps, recipe.rounds * recipe.inner_steps)
+        schedule = ExactSchedule(float(recipe.learning_rate), recipe.warmup_steps, recipe.rounds * recipe.inner_steps)
         rules = Rules(schedule, float(recipe.weight_decay), float(recipe.clip_norm))
         self._params, self._dataset, self._seed = params, dataset, seed
-        self.model, self.trainer = model, Trainer(model, rules, AdamW(model.trainable))
-        self.shapes: dict[str, Shape] = {name: tuple(p.shape) for name, p in model.trainable.items()}
+        self.model, self.trainer = model, Trainer(model, rules, ExactAdamW(model.trainable))
+        self.shapes: dict[str, TensorShape] = {name: tuple(p.shape) for name, p in model.trainable.items()}
         self.sums = Gradients()
         self.loss = 0.0
 
@@ -65,7 +65,7 @@ class ExactRound:
 
     def _rows(self, step: int, cut: Cut, unit: int) -> torch.Tensor:
         params, recipe = self._params, self._params.recipe
-        place = Place(self._seed, params.shard, params.shards, params.round * recipe.inner_steps + step)
+        place = BatchPosition(self._seed, params.shard, params.shards, params.round * recipe.inner_steps + step)
         rows = unit_rows(recipe.batch_sequences, cut.units, unit)
         return torch.from_numpy(batch(self._dataset, place, recipe.batch_sequences)[rows.start : rows.stop])
 
@@ -76,9 +76,9 @@ class ExactRound:
         if "/theta/" in name:
             return layout.layout({n: ("F32", shape) for n, shape in self.shapes.items()}, "theta 1")
         if "/sum/" in name:
-            counts: dict[str, tuple[str, Shape]] = dict.fromkeys(COUNTS, ("I64", (1,)))
+            counts: dict[str, tuple[str, TensorShape]] = dict.fromkeys(COUNTS, ("I64", (1,)))
             return layout.layout(counts | {f"sum/{n}": ("I64", s) for n, s in self.shapes.items()}, "gradients 1")
-        tensors: dict[str, tuple[str, Shape]] = {"step": ("I64", (1,))}
+        tensors: dict[str, tuple[str, TensorShape]] = {"step": ("I64", (1,))}
         for n, shape in self.shapes.items():
             tensors[f"mean/{n}"] = tensors[f"square/{n}"] = ("F32", shape)
         return layout.layout(tensors, "adamw 1")
@@ -127,7 +127,7 @@ class ExactRound:
         return identity(self.plan(name), tensors, torch.get_num_threads())
 
 
-def run_chain(work: Work, chain: ExactRound, recipe: Recipe) -> dict[str, Path]:
+def run_chain(work: TaskRun, chain: ExactRound, recipe: Recipe) -> dict[str, Path]:
     """Take all links of the round from the state that is loaded, writing every state on the way. -> the parts by name.
     Errors: E1706 when the loss is not finite; E1402 when cancelled; OSError when the disk fails."""
     cut, steps = chain.cut, recipe.inner_steps
@@ -151,7 +151,7 @@ def run_chain(work: Work, chain: ExactRound, recipe: Recipe) -> dict[str, Path]:
     return files
 
 
-def replay(work: Work, chain: ExactRound, index: int, steps: int, cut: Cut) -> tuple[bytes, ...]:
+def replay(work: TaskRun, chain: ExactRound, index: int, steps: int, cut: Cut) -> tuple[bytes, ...]:
     """Do one link of somebody's claim again from the states that it claimed. -> the ids of what it gives, UNREADABLE
     where what it starts from is no state of this model."""
     link = link_at(index, steps, cut)

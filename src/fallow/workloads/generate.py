@@ -14,9 +14,9 @@ from fallow.kinds.generate.tasks import Generate
 from fallow.wire import codec
 from fallow.wire.worker import Preload
 from fallow.workloads.engines import Emit, Engine
-from fallow.workloads.lane import Lane, StreamLane, Tell
+from fallow.workloads.lane import SendAnswers, StreamLane, WorkerLane
 from fallow.workloads.model_files import inspect_model
-from fallow.workloads.task import Outcome, Work
+from fallow.workloads.task import TaskResult, TaskRun
 
 MAX_PARALLEL = 64
 _last: list[tuple[object, Engine]] = []
@@ -79,7 +79,7 @@ def _open_folder(model: Path, adapter: Path | None, parallel: int, how: Opening)
     return TorchEngine(loaded, adapter, how.context_tokens, how.threads)
 
 
-def run(work: Work) -> Outcome:
+def run(work: TaskRun) -> TaskResult:
     """Answer one Generate. Errors as in `open_engine` and `Engine.answer`."""
     request = codec.decode(Generate, work.task.params)
     began = time.perf_counter()
@@ -99,7 +99,7 @@ def run(work: Work) -> Outcome:
         "ttft_ms": int(((first[0] if first else time.perf_counter()) - loaded) * 1e3),
         "answer_ms": int((time.perf_counter() - loaded) * 1e3),
     }
-    return Outcome(codec.encode(value), {}, metrics)
+    return TaskResult(codec.encode(value), {}, metrics)
 
 
 def answer_lane(engine: Engine, params: bytes, seed: int, emit: Emit) -> tuple[bytes, int]:
@@ -108,7 +108,7 @@ def answer_lane(engine: Engine, params: bytes, seed: int, emit: Emit) -> tuple[b
     return codec.encode(value), metered(value)
 
 
-def open_lane(order: Preload, tell: Tell, log: Callable[[str], None]) -> Lane:
+def open_lane(order: Preload, tell: SendAnswers, log: Callable[[str], None]) -> WorkerLane:
     """A lane of answers, some of them worked on side by side. Errors: E1707 without a model, and those of
     `open_engine`."""
     if "model" not in order.inputs:
@@ -119,7 +119,7 @@ def open_lane(order: Preload, tell: Tell, log: Callable[[str], None]) -> Lane:
     return StreamLane(engine, answer_lane, max(1, order.parallel), tell)
 
 
-def _engine(work: Work) -> Engine:
+def _engine(work: TaskRun) -> Engine:
     adapter = work.inputs.get("adapter")
     key = (work.content("model") or object(), work.content("adapter"), work.threads)
     if not _last or _last[0][0] != key:

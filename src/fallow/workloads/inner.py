@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fallow.errors import fail
 from fallow.numerics import layout
-from fallow.numerics.layout import Array, Layout, Shape
+from fallow.numerics.layout import Array, Layout, TensorShape
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.95, 1e-8
 FINAL_RATE = 0.1
@@ -98,7 +98,7 @@ class AdamW:
             self._squares[name].copy_(torch.from_numpy(np.array(tensors[f"square/{name}"])))
 
     def _layout(self) -> Layout:
-        tensors: dict[str, tuple[str, Shape]] = {"step": ("I64", (1,))}
+        tensors: dict[str, tuple[str, TensorShape]] = {"step": ("I64", (1,))}
         for name, parameter in self._parameters.items():
             tensors[f"mean/{name}"] = tensors[f"square/{name}"] = ("F32", tuple(parameter.shape))
         return layout.layout(tensors, "adamw 1")

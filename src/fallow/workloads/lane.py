@@ -21,10 +21,10 @@ MAX_WHAT_CHARS = 1000
 GATHER_S = 0.08
 """How long pieces of answers are joined before they are sent: each one that is sent alone costs every process on its
 way to the reader, on the cores that the engine computes on, and nobody reads faster than twelve pieces a second."""
-Tell = Callable[[LaneAnswers], None]
+SendAnswers = Callable[[LaneAnswers], None]
 
 
-class Lane(Protocol):
+class WorkerLane(Protocol):
     """Ready for tasks of one kind. `take` may answer later, and from other threads."""
 
     @property
@@ -39,7 +39,7 @@ class Lane(Protocol):
     def cancel(self, numbers: Iterable[int]) -> None: ...
 
 
-def open_lane(order: Preload, tell: Tell, log: Callable[[str], None]) -> Lane:
+def open_lane(order: Preload, tell: SendAnswers, log: Callable[[str], None]) -> WorkerLane:
     """Get ready for the kind that `order` names; `log` is told what its owner may want to know. Errors: E1707 for a
     kind that has no lanes, and those of its program."""
     kind = KINDS.get(order.kind)
@@ -53,7 +53,7 @@ class QuickLane:
 
     context_tokens = 0
 
-    def __init__(self, work: Callable[[LaneTask], bytes], tell: Tell) -> None:
+    def __init__(self, work: Callable[[LaneTask], bytes], tell: SendAnswers) -> None:
         self._work = work
         self._tell = tell
         self._waiting: list[LaneResult] = []
@@ -89,7 +89,7 @@ class _Out:
     comes GATHER_S after the last that went, with all that others have held back since; the rest waits for the next
     piece or the end. So an engine that is slower than that sends every token by itself. Several threads speak."""
 
-    def __init__(self, tell: Tell) -> None:
+    def __init__(self, tell: SendAnswers) -> None:
         self._tell = tell
         self._lock = threading.Lock()  # held while telling: an answer must not overtake its pieces
         self._held: dict[int, list[str]] = {}
@@ -120,7 +120,7 @@ class StreamLane:
     """Answers up to `parallel` tasks side by side; the rest wait in order. How many may wait is bounded by the lane's
     window, which the provider enforces."""
 
-    def __init__(self, engine: Engine, answer: AnswerLane, parallel: int, tell: Tell) -> None:
+    def __init__(self, engine: Engine, answer: AnswerLane, parallel: int, tell: SendAnswers) -> None:
         self._engine, self._answer, self._out = engine, answer, _Out(tell)
         self._queue: queue.SimpleQueue[LaneTask] = queue.SimpleQueue()
         self._open: set[int] = set()

@@ -30,7 +30,7 @@ from fallow.workloads.model_files import ModelFacts, draft_of, inspect_model, no
 
 AutoModelForCausalLM: Any = _AutoModelForCausalLM
 AutoTokenizer: Any = _AutoTokenizer
-Tell = Callable[[int, int, str], None]
+ReportProgress = Callable[[int, int, str], None]
 """Hears how far something is: done, total, what."""
 TELLINGS = 10
 _COSTLY = ("GGUFReader", "get_tensor_name_map")
@@ -103,7 +103,7 @@ def _end_tokens(network: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(found)
 
 
-def convert_gguf(path: Path, folder: Path, tell: Tell = lambda _done, _total, _note: None) -> ModelFacts:
+def convert_gguf(path: Path, folder: Path, tell: ReportProgress = lambda _done, _total, _note: None) -> ModelFacts:
     """Write the model of the GGUF file `path` as a Hugging Face folder (fp16 weights, tokenizer, chat template). Takes
     about 20 s for 135M parameters and gives the same bytes every time. `folder` appears only when it is complete.
     `tell` hears how many of the tensors are read, and what is done now, some ten times. Errors: UsageError E1701 when
@@ -149,7 +149,7 @@ def _remember_gguf() -> None:
             setattr(gguf, name, functools.lru_cache(maxsize=1)(plain))
 
 
-def _count_tensors(source: Path, tell: Tell) -> None:
+def _count_tensors(source: Path, tell: ReportProgress) -> None:
     """Have each tensor counted that transformers reads; until `_forget_gguf`."""
     gguf: Any = importlib.import_module("gguf")
     with source.open("rb") as file:

@@ -18,8 +18,8 @@ from fallow.kinds.rounds import RoundManifest
 from fallow.numerics import layout
 from fallow.numerics.aggregate import MeanUpdate, SharedState
 from fallow.numerics.compress import Floats, read_update
-from fallow.numerics.layout import Array, Layout, Shape
-from fallow.workloads.task import Work
+from fallow.numerics.layout import Array, Layout, TensorShape
+from fallow.workloads.task import TaskRun
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Replica:
         same = self.origin == origin != b"" and self.outer == outer
         return same and manifests[: len(self.applied)] == self.applied
 
-    def advance(self, work: Work, manifests: tuple[RoundManifest, ...]) -> int:
+    def advance(self, work: TaskRun, manifests: tuple[RoundManifest, ...]) -> int:
         """Apply the manifests that are not applied yet. Returns how many updates were malformed and left out. Errors:
         E1707 when an update that a manifest names did not come with the task, or one is named twice in a round."""
         refused = 0
@@ -75,7 +75,7 @@ def write_checkpoint(path: Path, state: SharedState) -> None:
     layout.write(path, _layout(state.shapes()), tensors)
 
 
-def read_checkpoint(path: Path, shapes: Mapping[str, Shape]) -> SharedState:
+def read_checkpoint(path: Path, shapes: Mapping[str, TensorShape]) -> SharedState:
     """Errors: E1705 when the file is no checkpoint of tensors of these shapes, or not finite."""
     tensors = layout.read(path, _layout(shapes))
     if tensors is None or not all(bool(np.isfinite(value).all()) for value in tensors.values()):
@@ -87,8 +87,8 @@ def read_checkpoint(path: Path, shapes: Mapping[str, Shape]) -> SharedState:
     return SharedState(part("theta"), part("momentum"))
 
 
-def _layout(shapes: Mapping[str, Shape]) -> Layout:
-    tensors: dict[str, tuple[str, Shape]] = {}
+def _layout(shapes: Mapping[str, TensorShape]) -> Layout:
+    tensors: dict[str, tuple[str, TensorShape]] = {}
     for name, shape in shapes.items():
         tensors[f"theta/{name}"] = tensors[f"momentum/{name}"] = ("F32", shape)
     return layout.layout(tensors, "checkpoint 1")

@@ -1,5 +1,6 @@
-"""What every typed workload is given and gives back. A workload is a function `run(work: Work) -> Outcome` that raises
-FallowError; everything else (processes, sockets, blobs) is somebody else's."""
+"""What every typed workload is given and gives back. A workload is a function
+`run(work: TaskRun) -> TaskResult` that raises FallowError; everything else (processes, sockets, blobs) is somebody
+else's."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from fallow.wire.tasks import TaskSpec
 
 
 @dataclass(frozen=True)
-class Work:
+class TaskRun:
     """One task to run: its spec, its inputs as files or folders by name, an empty folder for its output files, the
     number of CPU threads it may use, and two ways to be heard. `progress(done, total, note)` is called at every step
     and raises FallowError E1402 once the task is cancelled."""
@@ -39,7 +40,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TaskResult:
     """A finished task: its value, its output files by name of part, and figures that may differ between honest runs."""
 
     value: bytes

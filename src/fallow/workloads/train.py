@@ -30,11 +30,11 @@ from fallow.numerics.fingerprint import state_hash
 from fallow.wire import codec
 from fallow.wire.tasks import Recipe
 from fallow.workloads import exact, lora
-from fallow.workloads.data import Dataset, Place, Tokens, batch, load_dataset
+from fallow.workloads.data import BatchPosition, Dataset, Tokens, batch, load_dataset
 from fallow.workloads.inner import AdamW, Schedule
 from fallow.workloads.model import LoadedModel, base_name, be_quiet, be_reproducible, load_model
 from fallow.workloads.shared import Outer, Replica, read_checkpoint, write_checkpoint
-from fallow.workloads.task import Outcome, Work
+from fallow.workloads.task import TaskResult, TaskRun
 
 MAX_BATCH, MAX_STEPS, MAX_SEQUENCE, MAX_SHARDS = 4096, 1_000_000, 1 << 20, 4096
 
@@ -64,7 +64,7 @@ _last: list[Trainee] = []
 """The one trainee that this process keeps between tasks."""
 
 
-def run(work: Work) -> Outcome:
+def run(work: TaskRun) -> TaskResult:
     """Run a TrainRound, TrainAudit or TrainFinish (see `wire/tasks.py` for inputs and outputs). Errors: E1701 to E1703
     for a model or data that is none; E1705 for a checkpoint or carry that does not fit; E1706 when the loss is not
     finite; E1707 for parameters out of bounds; E1709 for a model without an exact form; E1402 when cancelled."""
@@ -94,7 +94,9 @@ def run(work: Work) -> Outcome:
     return _round(work, params, trainee, dataset, metrics)
 
 
-def _round(work: Work, params: TrainRound, trainee: Trainee, dataset: Dataset, metrics: dict[str, int]) -> Outcome:
+def _round(
+    work: TaskRun, params: TrainRound, trainee: Trainee, dataset: Dataset, metrics: dict[str, int]
+) -> TaskResult:
     recipe = params.recipe
     assert trainee.replica is not None
     state = trainee.replica.state
@@ -125,10 +127,10 @@ def _round(work: Work, params: TrainRound, trainee: Trainee, dataset: Dataset, m
     write_update(files["update"], differences)
     metrics["update_bytes"] = files["update"].stat().st_size
     tokens = recipe.inner_steps * recipe.batch_sequences * recipe.sequence_tokens
-    return Outcome(codec.encode(TrainValue(start, loss, tokens)), files, metrics)
+    return TaskResult(codec.encode(TrainValue(start, loss, tokens)), files, metrics)
 
 
-def _chain(work: Work, params: TrainRound, trainee: Trainee, dataset: Dataset) -> exact.ExactRound:
+def _chain(work: TaskRun, params: TrainRound, trainee: Trainee, dataset: Dataset) -> exact.ExactRound:
     """The round in exact arithmetic, with the optimiser's carried state."""
     chain = exact.ExactRound(_exact_model(trainee), params, dataset, work.task.seed)
     if "carry" in work.inputs and not chain.load("carry", work.input("carry")):
@@ -142,7 +144,9 @@ def _exact_model(trainee: Trainee) -> ExactLlama:
     return trainee.exact
 
 
-def _audit(work: Work, params: TrainAudit, trainee: Trainee, dataset: Dataset, metrics: dict[str, int]) -> Outcome:
+def _audit(
+    work: TaskRun, params: TrainAudit, trainee: Trainee, dataset: Dataset, metrics: dict[str, int]
+) -> TaskResult:
     """Do some links of a claimed round again, and its beginning and its end. The answer holds no verdict, only
     hashes."""
     steps, cut = params.round.recipe.inner_steps, Cut(params.units, params.every)
@@ -161,10 +165,10 @@ def _audit(work: Work, params: TrainAudit, trainee: Trainee, dataset: Dataset, m
     update = exact.update_identity(chain, theta) if chain.load(last, work.input(last)) else UNREADABLE
     right = chain.cut
     state = state_hash(trainee.replica.state)
-    return Outcome(codec.encode(TrainChecked(right.units, right.every, state, *first, links, update)), {}, metrics)
+    return TaskResult(codec.encode(TrainChecked(right.units, right.every, state, *first, links, update)), {}, metrics)
 
 
-def _own_start(work: Work, replica: Replica) -> dict[str, Floats]:
+def _own_start(work: TaskRun, replica: Replica) -> dict[str, Floats]:
     """Where this worker's inner steps begin: at the shared state or, when it runs ahead of the log, where the shared
     state would be if everybody's update of the round before were its own (Kale et al., Eager Updates for Overlapped
     Communication and Computation in DiLoCo, 2025, section 3; there the stale updates of the others are mixed in)."""
@@ -178,7 +182,7 @@ def _own_start(work: Work, replica: Replica) -> dict[str, Floats]:
     return replica.state.guess(mean.mean(), replica.outer.learning_rate, replica.outer.momentum)
 
 
-def _inner_steps(work: Work, params: TrainRound, trainee: Trainee, dataset: Dataset, optimiser: AdamW) -> None:
+def _inner_steps(work: TaskRun, params: TrainRound, trainee: Trainee, dataset: Dataset, optimiser: AdamW) -> None:
     recipe, steps = params.recipe, params.recipe.inner_steps
     schedule = Schedule(float(recipe.learning_rate), recipe.warmup_steps, recipe.rounds * steps)
     limit, decay = float(recipe.clip_norm), float(recipe.weight_decay)
@@ -187,7 +191,9 @@ def _inner_steps(work: Work, params: TrainRound, trainee: Trainee, dataset: Data
     try:
         for step in range(steps):
             at = params.round * steps + step
-            tokens = batch(dataset, Place(work.task.seed, params.shard, params.shards, at), recipe.batch_sequences)
+            tokens = batch(
+                dataset, BatchPosition(work.task.seed, params.shard, params.shards, at), recipe.batch_sequences
+            )
             loss = _loss(trainee.model.network, tokens, "mean")
             loss.backward()
             optimiser.clip(limit)
@@ -202,7 +208,9 @@ def _inner_steps(work: Work, params: TrainRound, trainee: Trainee, dataset: Data
             parameter.grad = None
 
 
-def _finish(work: Work, params: TrainFinish, trainee: Trainee, dataset: Dataset, metrics: dict[str, int]) -> Outcome:
+def _finish(
+    work: TaskRun, params: TrainFinish, trainee: Trainee, dataset: Dataset, metrics: dict[str, int]
+) -> TaskResult:
     recipe, model = params.recipe, trainee.model
     assert trainee.replica is not None
     state = trainee.replica.state
@@ -216,7 +224,7 @@ def _finish(work: Work, params: TrainFinish, trainee: Trainee, dataset: Dataset,
         model.network.save_pretrained(folder)
         model.tokenizer.save_pretrained(folder)
     files = {f"{folder.name}/{file.name}": file for file in sorted(folder.iterdir()) if file.is_file()}
-    return Outcome(codec.encode(TrainValue(state_hash(state), loss, 0)), files, metrics)
+    return TaskResult(codec.encode(TrainValue(state_hash(state), loss, 0)), files, metrics)
 
 
 def _loss(network: Any, tokens: Tokens, reduction: str) -> torch.Tensor:
@@ -227,7 +235,7 @@ def _loss(network: Any, tokens: Tokens, reduction: str) -> torch.Tensor:
     return functional.cross_entropy(wide, inputs[:, 1:].reshape(-1), reduction=reduction)
 
 
-def _evaluate(work: Work, trainee: Trainee, dataset: Dataset, recipe: Recipe, metrics: dict[str, int]) -> str:
+def _evaluate(work: TaskRun, trainee: Trainee, dataset: Dataset, recipe: Recipe, metrics: dict[str, int]) -> str:
     """Held-out loss per predicted token at the parameters as they are, as decimal text with six places."""
     began, total, count = time.perf_counter(), 0.0, len(dataset.holdout)
     if recipe.exact:
@@ -241,7 +249,9 @@ def _evaluate(work: Work, trainee: Trainee, dataset: Dataset, recipe: Recipe, me
     return f"{total / (count * (recipe.sequence_tokens - 1)):.6f}"
 
 
-def _evaluate_exactly(work: Work, trainee: Trainee, dataset: Dataset, recipe: Recipe, metrics: dict[str, int]) -> str:
+def _evaluate_exactly(
+    work: TaskRun, trainee: Trainee, dataset: Dataset, recipe: Recipe, metrics: dict[str, int]
+) -> str:
     began, total, count, model = time.perf_counter(), 0, len(dataset.holdout), _exact_model(trainee)
     for start in range(0, count, recipe.batch_sequences):
         rows = dataset.holdout[start : start + recipe.batch_sequences]
@@ -251,7 +261,7 @@ def _evaluate_exactly(work: Work, trainee: Trainee, dataset: Dataset, recipe: Re
     return exact.mean_text(total, count * (recipe.sequence_tokens - 1))
 
 
-def _trainee(work: Work, recipe: Recipe) -> Trainee:
+def _trainee(work: TaskRun, recipe: Recipe) -> Trainee:
     """The model, ready for the recipe: the one of the last task when it is the same."""
     path = work.input("model")
     key = (work.content("model") or object(), recipe.method, recipe.lora_rank, recipe.lora_alpha, recipe.lora_targets)
@@ -274,7 +284,7 @@ def _trainee(work: Work, recipe: Recipe) -> Trainee:
     return _last[0]
 
 
-def _dataset(work: Work, trainee: Trainee, recipe: Recipe) -> Dataset:
+def _dataset(work: TaskRun, trainee: Trainee, recipe: Recipe) -> Dataset:
     key = (work.content("data") or object(), recipe.sequence_tokens, recipe.holdout_sequences)
     if trainee.dataset is None or trainee.data_key != key:
         trainee.dataset = load_dataset(
@@ -284,7 +294,9 @@ def _dataset(work: Work, trainee: Trainee, recipe: Recipe) -> Dataset:
     return trainee.dataset
 
 
-def _replica(work: Work, trainee: Trainee, manifests: tuple[RoundManifest, ...], recipe: Recipe) -> tuple[Replica, int]:
+def _replica(
+    work: TaskRun, trainee: Trainee, manifests: tuple[RoundManifest, ...], recipe: Recipe
+) -> tuple[Replica, int]:
     """The shared state after `manifests`, from the last task's where that leads there, else from the start."""
     outer = Outer(float(recipe.outer_learning_rate), float(recipe.outer_momentum))
     origin = work.content("checkpoint") if "checkpoint" in work.inputs else b"start"
@@ -296,7 +308,7 @@ def _replica(work: Work, trainee: Trainee, manifests: tuple[RoundManifest, ...],
     return replica, refused
 
 
-def _start(work: Work, trainee: Trainee, recipe: Recipe) -> SharedState:
+def _start(work: TaskRun, trainee: Trainee, recipe: Recipe) -> SharedState:
     if "checkpoint" in work.inputs:
         return read_checkpoint(work.input("checkpoint"), {n: tuple(p.shape) for n, p in trainee.parameters.items()})
     if trainee.initial is None:

@@ -42,9 +42,9 @@ from fallow.wire.worker import (
     WorkerReady,
     worker_frame,
 )
-from fallow.workloads.lane import Lane, open_lane, refused
+from fallow.workloads.lane import WorkerLane, open_lane, refused
 from fallow.workloads.memory import bound_memory, leased_ram_bytes, memory_is_out
-from fallow.workloads.task import Outcome, Work, program
+from fallow.workloads.task import TaskResult, TaskRun, program
 
 READ_BYTES = 1 << 20
 PROGRESS_EVERY_S = 0.1
@@ -109,14 +109,14 @@ class TaskThread:
             self._outbox.send(WorkerLog(order.task_id, text[:4000]))
 
         inputs = {name: Path(path) for name, path in order.inputs.items()}
-        work = Work(order.task, inputs, Path(order.outdir), max(1, order.threads), progress, log)
+        work = TaskRun(order.task, inputs, Path(order.outdir), max(1, order.threads), progress, log)
         outcome = attempt(order.task_id, lambda: self._run(work))
         if isinstance(outcome, WorkerFailed):
             return outcome
         files = {name: str(path) for name, path in outcome.files.items()}
         return WorkerDone(order.task_id, outcome.value, files, {**outcome.metrics, "peak_ram_kib": _peak_ram_kib()})
 
-    def _run(self, work: Work) -> Outcome:
+    def _run(self, work: TaskRun) -> TaskResult:
         run = workload(work.task.kind)
         if not self._bounded:  # once: what is kept between tasks counts
             self._bounded = True
@@ -124,7 +124,7 @@ class TaskThread:
         return run(work)
 
 
-def workload(kind: str) -> Callable[[Work], Outcome]:
+def workload(kind: str) -> Callable[[TaskRun], TaskResult]:
     """The program of `kind`. Errors: E1707 for an unknown kind, E1708 when a package that it needs is not installed."""
     found = KINDS.get(kind)
     if found is None:
@@ -148,14 +148,14 @@ def attempt(task_id: bytes, act: Callable[[], T]) -> WorkerFailed | T:
         return WorkerFailed(task_id, "E9001", f"{type(error).__name__}: {error}"[:4000], retryable=True)
 
 
-class Worker:
+class WorkerLoop:
     """Reads the socket and hands out the work."""
 
     def __init__(self, link: socket.socket) -> None:
         self._link = link
         self._outbox = Outbox(link)
         self._tasks = TaskThread(self._outbox)
-        self._lane: Lane | None = None
+        self._lane: WorkerLane | None = None
 
     def serve(self) -> None:
         """Until the provider closes its end. Raises ValueError when it sends what is no message."""
@@ -227,7 +227,7 @@ def main(arguments: list[str]) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     status = 0
     try:
-        Worker(link).serve()
+        WorkerLoop(link).serve()
     except ConnectionError:
         status = 0
     except ValueError:

@@ -8,7 +8,7 @@ from tests.kinds.train.test_trace import claimed, recipe, round_spec, word
 
 from fallow.errors import FallowError
 from fallow.kinds.registry import kind_named
-from fallow.kinds.rounds import Place, RoundManifest
+from fallow.kinds.rounds import RoundManifest, RoundPart
 from fallow.kinds.train.tasks import TrainFinish, TrainParams, TrainRound
 from fallow.kinds.train.trace import Cut
 from fallow.wire.codec import decode
@@ -25,7 +25,7 @@ MANIFESTS = (RoundManifest(0, (word("u"),)),)
 def test_rounds_and_the_finish_are_metered_as_both_sides_reckon() -> None:
     assert ROUNDS is not None
     for evaluate in (False, True):
-        place = Place(2, 1, 2, MANIFESTS, evaluate, checkpoint=False)
+        place = RoundPart(2, 1, 2, MANIFESTS, evaluate, checkpoint=False)
         params = ROUNDS.round(WORK, place)
         assert decode(TrainParams, params) == TrainRound(WORK.recipe, 2, 1, 2, MANIFESTS, evaluate, False)
         assert KIND.units(params) == ROUNDS.round_units(WORK, evaluate=evaluate)

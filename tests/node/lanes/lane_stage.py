@@ -23,7 +23,7 @@ from fallow.node.router import Caller, Router
 from fallow.node.services import Services
 from fallow.rules.steward import events as t
 from fallow.sdk.home import socket_path
-from fallow.sdk.link import Link
+from fallow.sdk.link import NodeSocket
 from fallow.wire.claims import lane_leaf, merkle_root, params_hash, value_hash
 from fallow.wire.codec import decode, encode
 from fallow.wire.documents import ClaimRoot, Lease, Signed
@@ -149,7 +149,7 @@ class LaneStage:
     keys: ApiKeys
     facts: Facts
     told: Told
-    link: Link
+    link: NodeSocket
 
     async def player(self, name: str, work: Any = ECHO, answer: Answer = echo, **how: Any) -> Player:
         """Another provider, whose lane is not prepared yet."""
@@ -184,7 +184,7 @@ async def lane_stage(folder: Path) -> AsyncGenerator[LaneStage]:
         serve_lanes(owner, lanes, keys, lambda job: None)
         async with local_socket(us.home, owner):
             await asyncio.sleep(0)
-            yield LaneStage(pool, us, lanes, keys, facts, told, Link(socket_path(us.home)))
+            yield LaneStage(pool, us, lanes, keys, facts, told, NodeSocket(socket_path(us.home)))
 
 
 def generate(max_tokens: int = 10, resume: str = "") -> bytes:

@@ -15,7 +15,7 @@ from tests.settlements import BooksAtHand
 
 from fallow.adapters.clock import SystemClock
 from fallow.node.provider.bank import Teller
-from fallow.ports import Patience, Settlement
+from fallow.ports import Patience, SettlementClient
 from fallow.rules.provider.events import LedgerClosed, LedgerRefusedVoucher, RedeemVoucher, ReleaseEscrow
 from fallow.sim.ledger import MemoryLedger
 from fallow.units import UCR_PER_CR, NodeId
@@ -24,7 +24,7 @@ from fallow.wire.ledger import Refusal
 from fallow.wire.messages import CloseLease, LeaseLeaving, Ok
 
 
-def bank_of(buyer: Buyer) -> Settlement:
+def bank_of(buyer: Buyer) -> SettlementClient:
     s = buyer.seller.services
     return s.settlement(Patience())
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.node.provider.provider_net import market
 
 from fallow.errors import FallowError
-from fallow.node.provider.lane import CALM_S, PRESSED_ANSWERS, STARVED_S, Lane
+from fallow.node.provider.lane import CALM_S, PRESSED_ANSWERS, STARVED_S, ServedLane
 from fallow.wire.claims import lane_leaf, merkle_root, params_hash, value_hash
 from fallow.wire.documents import ClaimRoot
 from fallow.wire.eip712 import open_signed
@@ -119,7 +119,7 @@ class Desk:
         self.paused = False
         self.now_s = 1.0
         self.allowance = allowance
-        self.lane = Lane(window, self, self, lambda: self.allowance, self.claim)  # type: ignore[arg-type]
+        self.lane = ServedLane(window, self, self, lambda: self.allowance, self.claim)  # type: ignore[arg-type]
 
     def claim(self, first: int, count: int, units: int, root: bytes) -> asyncio.Future[None]:
         self.claims.append((first, count, units, root))

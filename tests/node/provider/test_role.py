@@ -14,14 +14,14 @@ from fallow.errors import FallowError
 from fallow.node.config import Config, ProviderConfig
 from fallow.node.provider.role import Provider
 from fallow.node.router import Router
-from fallow.ports import Patience, Settlement
+from fallow.ports import Patience, SettlementClient
 from fallow.wire.claims import merkle_root, output_hash, task_leaf
 from fallow.wire.documents import ClaimRoot
 from fallow.wire.eip712 import open_signed
 from fallow.wire.messages import CancelTask, Claimed, CloseLease, Ok, TaskFailed
 
 
-def bank_of(buyer: Buyer) -> Settlement:
+def bank_of(buyer: Buyer) -> SettlementClient:
     s = buyer.services
     return s.settlement(Patience())
 

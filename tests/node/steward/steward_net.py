@@ -23,7 +23,7 @@ from fallow.node.steward.receipts import Receipts
 from fallow.node.steward.role import Steward
 from fallow.rules.steward.events import StewardEvent, Timing
 from fallow.sdk.home import socket_path
-from fallow.sdk.link import Link
+from fallow.sdk.link import NodeSocket
 from fallow.wire.local import BatchJob, JobSpec, JobView, LaneJob
 
 E = TypeVar("E", bound=StewardEvent)
@@ -77,8 +77,8 @@ class Desk:
                 await asyncio.Event().wait()
 
     @property
-    def link(self) -> Link:
-        return Link(socket_path(self.services.home))
+    def link(self) -> NodeSocket:
+        return NodeSocket(socket_path(self.services.home))
 
     async def kill(self) -> None:
         """As if the process had ended here: connections break and nothing more is written."""

@@ -19,7 +19,7 @@ from fallow.node.router import Caller, Router
 from fallow.node.services import Services
 from fallow.node.steward import watch
 from fallow.node.steward.records import Records
-from fallow.node.steward.watch import LeaseFacts, Watches
+from fallow.node.steward.watch import WatchedLease, Watches
 from fallow.rules.steward import events as t
 from fallow.wire.claims import MerkleTree, output_hash, task_leaf
 from fallow.wire.documents import ClaimRoot, Signed
@@ -69,8 +69,8 @@ class Stage:
     def watch(self) -> Watches:
         rita, records = self.rita.services.identity, Records(self.us)
 
-        def facts(_lease: bytes) -> LeaseFacts:
-            return LeaseFacts(JOB, rita.account, rita.node, lambda _: UNITS, away=self.away)
+        def facts(_lease: bytes) -> WatchedLease:
+            return WatchedLease(JOB, rita.account, rita.node, lambda _: UNITS, away=self.away)
 
         async def tell(event: t.StewardEvent) -> None:
             if isinstance(event, t.PeerObserved | t.PeerUnobserved):

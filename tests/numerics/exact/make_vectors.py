@@ -16,7 +16,7 @@ import torch
 from fallow.numerics.exact import format as formats
 from fallow.numerics.exact import product, routes
 from fallow.numerics.exact.gradients import Gradients
-from fallow.numerics.exact.linear import Linear, Weight
+from fallow.numerics.exact.linear import Affine, Weight
 
 PATH = Path(__file__).resolve().parents[3] / "docs" / "spec" / "vectors" / "product.json"
 ABOUT = (
@@ -146,7 +146,7 @@ def twice_cases() -> list[dict[str, Any]]:
             dy[0, 1, 2] = float("inf")
         if seed == 3:
             dy *= 2.0**-130  # remainders that are subnormal
-        layer, total = Linear(Weight(w, "w")), Gradients()
+        layer, total = Affine(Weight(w, "w")), Gradients()
         grid = formats.quantise(x)
         dx = layer.backward(dy, grid, None, total, twice=True)
         case = {"dy": hexed(dy), "x": hexed(x), "w": hexed(w), "dx": hexed(dx), "total": total.totals["w"].tolist()}

@@ -4,7 +4,7 @@ import pytest
 from tests.numerics.exact.small_llama import small_llama, some_tokens
 
 from fallow.numerics.exact.exactify import exactify
-from fallow.numerics.exact.generation import Sampling, Text, advance, generate, replay
+from fallow.numerics.exact.generation import GrowingText, Sampling, advance, generate, replay
 from fallow.numerics.exact.llama import ExactLlama
 
 GREEDY = Sampling()
@@ -15,8 +15,8 @@ def prompt(length: int, seed: int = 5) -> list[int]:
     return some_tokens(1, length, seed)[0].tolist()
 
 
-def answer(model: ExactLlama, tokens: list[int], sampling: Sampling, count: int = 12) -> Text:
-    text = Text(list(tokens), sampling)
+def answer(model: ExactLlama, tokens: list[int], sampling: Sampling, count: int = 12) -> GrowingText:
+    text = GrowingText(list(tokens), sampling)
     generate(model, [text], count, mark=True)
     return text
 
@@ -27,12 +27,12 @@ def test_company_cuts_resuming_and_replay_change_nothing(sampling: Sampling) -> 
     start = prompt(20)
     alone = answer(model, start, sampling)
 
-    crowd = [Text(prompt(n, n), DRAWN) for n in (3, 30)] + [Text(list(start), sampling)]
+    crowd = [GrowingText(prompt(n, n), DRAWN) for n in (3, 30)] + [GrowingText(list(start), sampling)]
     generate(model, crowd, 12, mark=True)
     assert crowd[2].tokens == alone.tokens
     assert crowd[2].logits_hash() == alone.logits_hash()
 
-    cut = Text(list(start), sampling)
+    cut = GrowingText(list(start), sampling)
     while cut.made < 12:
         advance(model, [cut], piece_tokens=3, mark=True)
     assert (cut.tokens, cut.marks) == (alone.tokens, alone.marks)
@@ -70,9 +70,9 @@ def test_an_end_token_ends_and_limits_hold() -> None:
     model = exactify(small_llama())
     free = answer(model, prompt(6), GREEDY)
     end = free.tokens[8]
-    text = Text(prompt(6), GREEDY)
+    text = GrowingText(prompt(6), GREEDY)
     generate(model, [text], 12, frozenset([end]))
     assert text.tokens == free.tokens[: free.tokens.index(end, 6) + 1]
-    none = Text(prompt(6), GREEDY)
+    none = GrowingText(prompt(6), GREEDY)
     generate(model, [none], 0)
     assert none.made == 0

@@ -5,14 +5,14 @@ from tests.numerics.exact.small_llama import distance
 
 from fallow.numerics.exact.format import quantise
 from fallow.numerics.exact.gradients import Gradients
-from fallow.numerics.exact.linear import Detour, Linear, Weight
+from fallow.numerics.exact.linear import Affine, Detour, Weight
 
 
 def test_bias_and_detour_are_added_and_learn() -> None:
     torch.manual_seed(0)
     w, b, down, up = torch.randn(6, 10), torch.randn(6), torch.randn(2, 10), torch.randn(6, 2)
     x, dy = torch.randn(2, 5, 10), torch.randn(2, 5, 6)
-    layer = Linear(Weight(w, "w"), b, "b", Detour(Weight(down, "down"), Weight(up, "up"), 0.5))
+    layer = Affine(Weight(w, "w"), b, "b", Detour(Weight(down, "down"), Weight(up, "up"), 0.5))
     gradients, grid = Gradients(tokens=1), quantise(x)
     y, middle = layer.forward(grid)
     dx = layer.backward(dy, grid, middle, gradients)
@@ -41,9 +41,9 @@ def test_many_small_entries_beside_a_large_one_survive_the_fold() -> None:
     true, true_w = dy.double() @ values, dy[0].double().T @ grid.values()[0].double()
 
     gradients = Gradients(tokens=1)
-    assert distance(Linear(weight).backward(dy, grid, None, gradients, twice=True), true) < 1e-6
+    assert distance(Affine(weight).backward(dy, grid, None, gradients, twice=True), true) < 1e-6
     assert distance(gradients.means()["w"], true_w) < 1e-6
-    once = Linear(Weight(w)).backward(dy, grid, None, Gradients())
+    once = Affine(Weight(w)).backward(dy, grid, None, Gradients())
     before = quantise(dy).values()
     split = sum(Weight(w).back(part) for part in (before, dy - before))
     assert isinstance(split, torch.Tensor)
@@ -51,7 +51,7 @@ def test_many_small_entries_beside_a_large_one_survive_the_fold() -> None:
 
 
 def test_frozen_parts_learn_nothing() -> None:
-    layer, gradients = Linear(Weight(torch.ones(3, 4))), Gradients()
+    layer, gradients = Affine(Weight(torch.ones(3, 4))), Gradients()
     grid = quantise(torch.ones(1, 2, 4))
     assert layer.backward(torch.ones(1, 2, 3), grid, None, gradients).shape == (1, 2, 4)
     assert gradients.totals == {}

@@ -11,7 +11,7 @@ from torch import Tensor
 from fallow.numerics.exact import routes
 from fallow.numerics.exact.exactify import exactify
 from fallow.numerics.exact.gradients import Gradients
-from fallow.numerics.exact.llama import ExactLlama, Piece
+from fallow.numerics.exact.llama import Continuation, ExactLlama
 from fallow.numerics.exact.training import gradients_of
 from fallow.workloads import lora
 
@@ -102,7 +102,7 @@ def test_all_routes_give_the_same_bits(route: str) -> None:
 
 def logits_of(model: ExactLlama, tokens: Tensor, cuts: list[int]) -> Tensor:
     caches = model.new_caches()
-    return torch.cat([model.read([Piece(part, caches)]) for part in tokens.split(cuts)])[-1]
+    return torch.cat([model.read([Continuation(part, caches)]) for part in tokens.split(cuts)])[-1]
 
 
 def test_logits_do_not_depend_on_cache_cuts_or_company() -> None:
@@ -110,18 +110,18 @@ def test_logits_do_not_depend_on_cache_cuts_or_company() -> None:
     alone = [logits_of(model, row, [90]) for row in texts]
     assert torch.equal(logits_of(model, texts[0], [1] * 90), alone[0])
     assert torch.equal(logits_of(model, texts[0], [7, 70, 13]), alone[0])
-    together = model.read([Piece(row, model.new_caches()) for row in texts])
+    together = model.read([Continuation(row, model.new_caches()) for row in texts])
     assert torch.equal(together, torch.stack(alone))
     mixed = [model.new_caches(), model.new_caches()]
-    model.read([Piece(texts[1][:40], mixed[1])])
-    both = model.read([Piece(texts[0], mixed[0]), Piece(texts[1][40:], mixed[1])])
+    model.read([Continuation(texts[1][:40], mixed[1])])
+    both = model.read([Continuation(texts[0], mixed[0]), Continuation(texts[1][40:], mixed[1])])
     assert torch.equal(both, torch.stack(alone[:2]))
 
 
 def test_generation_and_training_see_the_same_model() -> None:
     network, tokens = small_llama(), some_tokens(1, 24)
     model = exactify(network)
-    logits = model.read([Piece(tokens[0], model.new_caches())], since=0)
+    logits = model.read([Continuation(tokens[0], model.new_caches())], since=0)
     true = network(input_ids=tokens).logits[0].detach()
     assert distance(logits, true) < 0.002
     losses = torch.nn.functional.cross_entropy(logits[:-1], tokens[0, 1:], reduction="none")

@@ -11,7 +11,7 @@ from tests.numerics.exact.precision import rows
 from torch import Tensor
 
 from fallow.numerics.exact import kernels
-from fallow.numerics.exact.optimizers import AdamW, Schedule, clip, gradient_norm, power
+from fallow.numerics.exact.optimizers import ExactAdamW, ExactSchedule, clip, gradient_norm, power
 
 
 def some(seed: int, *shape: int, scale: float = 1.0) -> Tensor:
@@ -20,7 +20,7 @@ def some(seed: int, *shape: int, scale: float = 1.0) -> Tensor:
 
 def test_adamw_is_torchs_to_rounding() -> None:
     ours, theirs = {"w": some(1, 7, 5)}, torch.nn.Parameter(some(1, 7, 5))
-    mine = AdamW(ours)
+    mine = ExactAdamW(ours)
     peer = torch.optim.AdamW([theirs], lr=0.01, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
     for step in range(20):
         gradient = some(step, 7, 5, scale=10.0 ** (step % 5 - 2))
@@ -41,7 +41,7 @@ STEPS = st.lists(
 def test_a_step_of_adamw_is_within_its_bound(state: list[tuple[float, ...]], steps: int, decay: float) -> None:
     p, g, m, v = (torch.tensor(column) for column in zip(*state, strict=True))
     start, wide = p.double(), (g.double(), m.double(), v.double())
-    optimizer = AdamW({"w": p})
+    optimizer = ExactAdamW({"w": p})
     optimizer.restore({"step": torch.tensor([steps]), "mean/w": m, "square/w": v})
     optimizer.step({"w": g}, 0.01, decay)
     mean = wide[1] * 0.9 + wide[0] * (1 - 0.9)
@@ -65,7 +65,7 @@ def test_adamw_in_c_gives_the_bits_of_torchs_operations(decay: float) -> None:
     def stepped() -> list[Tensor]:
         parameter = some(1, 3001)
         version = parameter._version
-        optimizer = AdamW({"w": parameter})
+        optimizer = ExactAdamW({"w": parameter})
         for step in range(3):
             optimizer.step({"w": some(step, 3001)}, 0.01, decay)
         assert parameter._version > version
@@ -116,17 +116,17 @@ def test_powers(base: float, exponent: int) -> None:
 
 
 def test_the_rate_warms_up_and_falls_along_a_cosine() -> None:
-    schedule = Schedule(0.5, 10, 110)
+    schedule = ExactSchedule(0.5, 10, 110)
     assert [schedule.rate(step) for step in (0, 9)] == [0.05, 0.5]
     for step in range(10, 200):
         done = min(1.0, (step - 10) / 100)
         assert schedule.rate(step) == pytest.approx(0.5 * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * done))), rel=1e-12)
-    assert Schedule(1.0, 0, 0).rate(0) > 0
+    assert ExactSchedule(1.0, 0, 0).rate(0) > 0
 
 
 def test_a_state_of_other_parameters_is_refused() -> None:
-    optimizer = AdamW({"w": torch.zeros(3)})
+    optimizer = ExactAdamW({"w": torch.zeros(3)})
     with pytest.raises(ValueError, match="other parameters"):
-        optimizer.restore(AdamW({"v": torch.zeros(3)}).state())
+        optimizer.restore(ExactAdamW({"v": torch.zeros(3)}).state())
     with pytest.raises(ValueError, match="impossible"):
         optimizer.restore(optimizer.state() | {"step": torch.tensor([-1])})

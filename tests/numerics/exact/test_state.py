@@ -3,13 +3,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from fallow.numerics.exact.optimizers import AdamW
+from fallow.numerics.exact.optimizers import ExactAdamW
 from fallow.numerics.exact.state import state_hash
 
 
 def test_every_bit_of_parameters_and_optimiser_counts() -> None:
     parameters = {"b": torch.ones(3), "a": torch.zeros(2, 2)}
-    optimizer = AdamW(parameters)
+    optimizer = ExactAdamW(parameters)
     first = state_hash(parameters, optimizer)
     assert state_hash(dict(reversed(parameters.items())), optimizer) == first
     assert state_hash(parameters) != first

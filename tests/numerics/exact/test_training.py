@@ -12,10 +12,10 @@ from tests.numerics.exact.small_llama import small_llama, some_tokens
 
 from fallow.numerics.exact import native, routes
 from fallow.numerics.exact.exactify import exactify
-from fallow.numerics.exact.optimizers import AdamW, Schedule
+from fallow.numerics.exact.optimizers import ExactAdamW, ExactSchedule
 from fallow.numerics.exact.training import Rules, Trainer
 
-RULES = Rules(Schedule(0.01, 2, 10), decay=0.1, clip_norm=0.5)
+RULES = Rules(ExactSchedule(0.01, 2, 10), decay=0.1, clip_norm=0.5)
 
 
 def trained(parts: list[list[int]], steps: int = 3, route: str = "fp64", threads: int = 1) -> bytes:
@@ -41,7 +41,7 @@ def test_one_state_hash_whatever_cuts_routes_and_threads() -> None:
 
 
 def test_loss_falls_and_is_that_of_the_batch() -> None:
-    trainer = Trainer(exactify(small_llama()), Rules(Schedule(0.02, 1, 40)))
+    trainer = Trainer(exactify(small_llama()), Rules(ExactSchedule(0.02, 1, 40)))
     tokens = some_tokens(4, 16)
     losses = [trainer.train([tokens]) for _ in range(25)]
     assert losses[-1] < losses[0] * 0.7
@@ -58,7 +58,7 @@ def test_a_run_continues_from_its_saved_state() -> None:
         first.train([some_tokens(2, 12, seed=step)])
     saved = {name: value.clone() for name, value in first.optimizer.state().items()}
     model = exactify(network)
-    optimizer = AdamW(model.trainable)
+    optimizer = ExactAdamW(model.trainable)
     optimizer.restore(saved)
     second = Trainer(model, RULES, optimizer)
     second.step = 2

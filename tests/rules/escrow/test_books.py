@@ -13,11 +13,11 @@ from fallow.rules.escrow import (
     AccountRow,
     Book,
     EscrowRow,
-    Key,
     Outcome,
     PendingRow,
     Place,
     Row,
+    RowKey,
     Table,
     account_key,
     balance_of,
@@ -84,7 +84,7 @@ def test_totals_that_only_inform_stop_at_the_top() -> None:
 
 
 def test_an_imbalance_is_seen_in_what_changed() -> None:
-    before: dict[Key, Row | None] = {account_key(A): AccountRow(A, available_ucr=5), POOL: None}
+    before: dict[RowKey, Row | None] = {account_key(A): AccountRow(A, available_ucr=5), POOL: None}
 
     def imbalance(*rows: Row) -> int:
         from fallow.rules.escrow import key_of
@@ -119,10 +119,10 @@ def damaged() -> list[tuple[Any, str]]:
 
 
 @pytest.mark.parametrize(("damage", "found"), damaged())
-def test_damage_is_found(damage: tuple[Key, dict[str, int]], found: str) -> None:
+def test_damage_is_found(damage: tuple[RowKey, dict[str, int]], found: str) -> None:
     pool = stocked_pool()
     pool.does(open_request(lease_of()), REQUESTER)
-    rows: dict[Key, Any] = dict(pool.home.rows)
+    rows: dict[RowKey, Any] = dict(pool.home.rows)
     assert faults(rows) == []
     key, changes = damage
     rows[key] = msgspec.structs.replace(rows[key], **changes)
@@ -130,7 +130,7 @@ def test_damage_is_found(damage: tuple[Key, dict[str, int]], found: str) -> None
 
 
 def test_pending_money_of_nobody_is_found() -> None:
-    rows: dict[Key, Row] = {pending_key(A): PendingRow(A)}
+    rows: dict[RowKey, Row] = {pending_key(A): PendingRow(A)}
     assert faults(rows) == [f"pending money of nobody: {A.hex()}"]
 
 

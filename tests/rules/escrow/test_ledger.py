@@ -33,9 +33,9 @@ from fallow.rules.escrow import (
     POOL,
     AccountRow,
     EscrowRow,
-    Key,
     Refused,
     Row,
+    RowKey,
     Table,
     account_key,
     escrow_key,
@@ -69,7 +69,7 @@ LEASE = lease_of()
 ID = lease_id(LEASE)
 
 
-def touched_by(request: Message, caller: bytes = ALICE.account) -> set[Key]:
+def touched_by(request: Message, caller: bytes = ALICE.account) -> set[RowKey]:
     facts = examine(request, BANK.account)
     assert not isinstance(facts, Refused)
     mine = {account_key(caller), pending_key(caller)}
@@ -111,14 +111,14 @@ def test_rows_name_further_rows() -> None:
     assert related([node]) == {account_key(BOB.account)}
 
 
-def step(rows: dict[Key, Row | None], request: Message, caller: bytes) -> Any:
+def step(rows: dict[RowKey, Row | None], request: Message, caller: bytes) -> Any:
     facts: Any = examine(request, BANK.account)
     return transition(rows, request, caller, NOW, facts, TERMS)
 
 
 def test_a_transition_changes_nothing_that_it_was_given() -> None:
     row, done = AccountRow(ALICE.account, available_ucr=10), done_key(ALICE.account, word("op"))
-    rows: dict[Key, Row | None] = {account_key(ALICE.account): row, pending_key(ALICE.account): None, done: None}
+    rows: dict[RowKey, Row | None] = {account_key(ALICE.account): row, pending_key(ALICE.account): None, done: None}
     before = dict(rows)
     first, second = (step(rows, Deposit(word("op"), 4), ALICE.account) for _ in range(2))
     assert rows == before
@@ -130,7 +130,7 @@ def test_a_transition_changes_nothing_that_it_was_given() -> None:
 
 def test_a_refusal_keeps_its_answer_and_nothing_else() -> None:
     row, done = AccountRow(ALICE.account, available_ucr=10), done_key(ALICE.account, word("op"))
-    rows: dict[Key, Row | None] = {account_key(ALICE.account): row, pending_key(ALICE.account): None, done: None}
+    rows: dict[RowKey, Row | None] = {account_key(ALICE.account): row, pending_key(ALICE.account): None, done: None}
     outcome = step(rows, Deposit(word("op"), 11), ALICE.account)
     assert isinstance(outcome.answer, LedgerRefused)
     assert outcome.answer.detail == "available 0.00001 cr, free stake 0.00 cr"
@@ -154,14 +154,14 @@ def test_a_transition_that_makes_money_stops(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_an_operator_without_account_has_nothing_to_move() -> None:
-    rows: dict[Key, Row | None] = {
+    rows: dict[RowKey, Row | None] = {
         account_key(BANK.account): None, pending_key(BANK.account): None, done_key(BANK.account, word("op")): None,
     }  # fmt: skip
     assert step(rows, Deposit(word("op"), 1), BANK.account).answer.reason == Refusal.NO_ACCOUNT
 
 
 def test_a_stranger_gets_no_answer_kept() -> None:
-    rows: dict[Key, Row | None] = {
+    rows: dict[RowKey, Row | None] = {
         account_key(STRANGER.account): None, pending_key(STRANGER.account): None,
         done_key(STRANGER.account, word("op")): None,
     }  # fmt: skip

@@ -248,7 +248,7 @@ class Crowd:
         match effect:
             case t.FindOffers():
                 offers = tuple(p.offer(self.now_ms) for p in self.providers if p.name not in self.away)
-                self.say(t.OffersFound(self.now_ms, effect.job, offers))
+                self.say(t.OffersGathered(self.now_ms, effect.job, offers))
             case t.AskQuote() | t.ProposeLease():
                 self._negotiate(effect)
             case t.FundEscrow():

@@ -19,7 +19,7 @@ def test_what_speaks_of_nothing_known_is_dropped() -> None:
     transition(state, t.StewardStarted(5, IDENTITY))
     for event in (
         t.UserCancelled(6, NOWHERE),
-        t.OffersFound(6, NOWHERE, ()),
+        t.OffersGathered(6, NOWHERE, ()),
         t.PeerDeclined(6, NOWHERE, 3, ()),
         t.LedgerOpened(6, NOWHERE),
         t.LedgerRefusedEscrow(6, NOWHERE, Refusal.BALANCE_TOO_SMALL),

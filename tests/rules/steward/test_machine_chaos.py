@@ -101,7 +101,7 @@ def stale(crowd: Crowd, r: random.Random) -> t.StewardEvent:
             t.PeerUnobserved(0, word(f"node p{r.randrange(6)}")),
             t.LedgerSlashed(0, lease, word("task"), 5),
             t.UserCancelled(0, word("no job")),
-            t.OffersFound(0, word("job"), ()),
+            t.OffersGathered(0, word("job"), ()),
         ]
     )
 

@@ -7,7 +7,7 @@ from tests.rules.test_market import BANK, BATCH, SERVE, offer
 
 from fallow.rules.steward.checks.registry import Check, parse
 from fallow.rules.steward.estimate import estimate
-from fallow.rules.steward.events import AskQuote, OffersFound, StewardIdentity, UserSubmitted
+from fallow.rules.steward.events import AskQuote, OffersGathered, StewardIdentity, UserSubmitted
 from fallow.rules.steward.machine import State, transition
 from fallow.rules.steward.terms import same_everywhere, terms_of, wanted_seats
 
@@ -23,7 +23,9 @@ def test_whoever_the_orders_go_to_fits_the_estimate_and_nobody_else() -> None:
         assert sum(not one.shortfalls.shortfalls for one in found.candidates) == fits
         state = State(StewardIdentity(b"a" * 20, b"n" * 32, BANK))
         transition(state, UserSubmitted(2_000, b"j" * 32, spec))
-        asked = [e for e in transition(state, OffersFound(2_000, b"j" * 32, tuple(offers))) if isinstance(e, AskQuote)]
+        asked = [
+            e for e in transition(state, OffersGathered(2_000, b"j" * 32, tuple(offers))) if isinstance(e, AskQuote)
+        ]
         fitting = {one.node for one in found.candidates if not one.shortfalls.shortfalls}
         assert {effect.order.numerics for effect in asked} == ({"arm"} if fits == 2 else {""})
         assert {effect.peer.node for effect in asked} == fitting

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fallow.errors import FallowError, fail
-from fallow.kinds.chain import PREFIX, Chain, Drawn, room_bytes
+from fallow.kinds.chain import PREFIX, Chain, Recheck, room_bytes
 from fallow.kinds.kind import TENSORS, Kind
-from fallow.kinds.rounds import Place, RoundManifest, Rounds, Told
+from fallow.kinds.rounds import RoundManifest, RoundPart, Rounds, StateReport
 from fallow.kinds.train.sizes import train_bytes, train_s
 from fallow.kinds.train.tasks import TrainAudit, TrainFinish, TrainParams, TrainRound, TrainValue
 from fallow.kinds.train.trace import (
@@ -41,7 +41,7 @@ class TrainRounds(Rounds):
     def inputs(self, work: TrainJob) -> tuple[Part, ...]:
         return Part("model", work.model, 0), Part("data", work.data, work.data_bytes)
 
-    def round(self, work: TrainJob, place: Place) -> bytes:
+    def round(self, work: TrainJob, place: RoundPart) -> bytes:
         return codec.encode(TrainRound(work.recipe, *place))
 
     def finish(self, work: TrainJob, manifests: tuple[RoundManifest, ...]) -> bytes:
@@ -53,12 +53,12 @@ class TrainRounds(Rounds):
     def finish_units(self, work: TrainJob) -> int:
         return finish_units(work.recipe)
 
-    def told(self, output: TaskOutput) -> Told | None:
+    def told(self, output: TaskOutput) -> StateReport | None:
         try:
             value = codec.decode(TrainValue, output.value)
         except FallowError:
             return None
-        return Told(value.state, value.loss)
+        return StateReport(value.state, value.loss)
 
 
 class TrainChain(Chain):
@@ -69,13 +69,13 @@ class TrainChain(Chain):
         trace = read_trace(params.recipe, output) if isinstance(params, TrainRound) else None
         return trace.links if trace is not None else 0
 
-    def check(self, task: TaskSpec, output: TaskOutput, drawn: tuple[int, ...]) -> Drawn:
+    def check(self, task: TaskSpec, output: TaskOutput, drawn: tuple[int, ...]) -> Recheck:
         params = codec.decode(TrainParams, task.params)
         assert isinstance(params, TrainRound), "only rounds have links"
         trace = read_trace(params.recipe, output)
         assert trace is not None, "a claim with links has a trace"
         units = audit_units(params.recipe, trace.cut, drawn)
-        return Drawn(audit_task(task, params, trace, drawn, units), expected_answer(trace, drawn))
+        return Recheck(audit_task(task, params, trace, drawn, units), expected_answer(trace, drawn))
 
     def drawn(self, check: TaskSpec) -> tuple[int, ...]:
         params = codec.recall(TrainParams, check.params)

@@ -25,7 +25,7 @@ Tell = Callable[[t.StewardEvent], Awaitable[None]]
 
 
 @dataclass(frozen=True)
-class Witness:
+class LaneWitness:
     """One provider's answer to a task: where it stands in that provider's lane, and its hash."""
 
     lease: bytes
@@ -64,7 +64,7 @@ class LaneAudits:
             if (check := leg.checks.get(record.number)) is not None and (same := await check):
                 used.add(same)  # it was asked to check another, and is right: a check of it would be checked in turn
                 continue
-            claimed = Witness(effect.lease, record.number, value_hash(record.value), record.units)
+            claimed = LaneWitness(effect.lease, record.number, value_hash(record.value), record.units)
             winner, witnesses = await self._compare(effect, record, claimed)
             if winner is None:
                 return self._unchecked(effect, "Too few other providers answered.")
@@ -81,8 +81,8 @@ class LaneAudits:
         return t.LaneUnchecked(self._s.clock.now_ms(), effect.lease, effect.claim_hash, what)
 
     async def _compare(
-        self, effect: t.AuditLane, record: Answered, claimed: Witness
-    ) -> tuple[tuple[bytes, int] | None, list[Witness]]:
+        self, effect: t.AuditLane, record: Answered, claimed: LaneWitness
+    ) -> tuple[tuple[bytes, int] | None, list[LaneWitness]]:
         """-> the answer that stands, if one does, and who said what. While it is not known, no check waits for another
         but for the answers that are asked for here, so none waits for ever."""
         witnesses, checks, winner = [claimed], dict[bytes, asyncio.Future[bytes]](), None
@@ -103,7 +103,7 @@ class LaneAudits:
                 check.set_result(others[0] if lease in right and others else b"")
         return winner, witnesses
 
-    async def _witness(self, auditor: Leg, record: Answered, check: asyncio.Future[bytes]) -> Witness | None:
+    async def _witness(self, auditor: Leg, record: Answered, check: asyncio.Future[bytes]) -> LaneWitness | None:
         answer: asyncio.Future[LaneResult] = asyncio.get_running_loop().create_future()
 
         def deliver(_ask: Ask, message: LaneItem | LaneResult) -> None:
@@ -125,10 +125,10 @@ class LaneAudits:
             return None
         if result.code:
             return None
-        return Witness(auditor.plan.lease, ask.number, value_hash(result.value), result.units)
+        return LaneWitness(auditor.plan.lease, ask.number, value_hash(result.value), result.units)
 
     async def _caught(
-        self, effect: t.AuditLane, leg: Leg, record: Answered, claimed: Witness, others: list[Witness]
+        self, effect: t.AuditLane, leg: Leg, record: Answered, claimed: LaneWitness, others: list[LaneWitness]
     ) -> t.StewardEvent:
         accused = await self._evidence(claimed)
         proofs = [proof for witness in others if (proof := await self._evidence(witness)) is not None]
@@ -139,7 +139,7 @@ class LaneAudits:
             self._s.clock.now_ms(), effect.lease, effect.claim_hash, task, accused, tuple(proofs[:8])
         )  # fmt: skip
 
-    async def _evidence(self, witness: Witness) -> Evidence | None:
+    async def _evidence(self, witness: LaneWitness) -> Evidence | None:
         """The provider's own signature under its answer; waits for its next claim, which covers it."""
         leg = self._legs.get(witness.lease)
         signed = self._signed_lease(witness.lease)
@@ -158,7 +158,7 @@ class LaneAudits:
         return Evidence(signed, claim.claim, witness.digest, witness.units, index, path, witness.number)
 
 
-def _winner(witnesses: list[Witness], effect: t.AuditLane) -> tuple[bytes, int] | None:
+def _winner(witnesses: list[LaneWitness], effect: t.AuditLane) -> tuple[bytes, int] | None:
     """The answer that stands: `quorum` equal ones, the claimed one counted, against none; or one that `quorum` (and 2)
     accounts other than the accused's gave. None while neither is so."""
     answers = {witness.answer for witness in witnesses}

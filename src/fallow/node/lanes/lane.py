@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Protocol
 
 from fallow.errors import FallowError, fail
-from fallow.node.lanes.audit import LaneAudits
+from fallow.node.lanes.audit import LaneAudits, Tell
 from fallow.node.lanes.journal import keep_claim, keep_leaves
 from fallow.node.lanes.leg import Ask, Leg
 from fallow.node.services import Services
@@ -24,7 +24,6 @@ LOOK_EVERY_S = 1.0
 STARVED_S = 30.0
 """How long a task waits while every lane that is ready lacks the money for it."""
 COVER_TRIES, COVER_EVERY_S = 20, 0.1
-Tell = Callable[[t.StewardEvent], Awaitable[None]]
 
 
 class LaneFacts(Protocol):

@@ -15,7 +15,7 @@ from fallow.units import cost_ucr
 from fallow.wire.local import PaidTask
 from fallow.wire.messages import LaneItem, LaneResult, Message
 
-Spawn = Callable[[Coroutine[None, None, None], str], "asyncio.Task[Any]"]
+SpawnNamed = Callable[[Coroutine[None, None, None], str], "asyncio.Task[Any]"]
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Payments:
     writing."""
 
     def __init__(
-        self, keys: ApiKeys, spawn: Spawn, put: Callable[[Message], None], stop: Callable[[int], None]
+        self, keys: ApiKeys, spawn: SpawnNamed, put: Callable[[Message], None], stop: Callable[[int], None]
     ) -> None:
         self._keys, self._spawn, self._put, self._stop = keys, spawn, put, stop
         self._open: dict[int, _Payment] = {}

@@ -56,7 +56,7 @@ CLOSE_WAIT_S = 12.0
 
 def serve_provider(router: Router, provider: Provider) -> None:
     """Answer everything that requesters ask."""
-    calls = Calls(provider)
+    calls = ProviderHandlers(provider)
     router.on(RequestQuote)(calls.quote)
     router.on(SignLease)(calls.sign)
     router.on(AssignTask)(calls.assign)
@@ -69,7 +69,7 @@ def serve_provider(router: Router, provider: Provider) -> None:
     router.stream(OpenLane)(calls.lane)
 
 
-class Calls:
+class ProviderHandlers:
     """The handlers."""
 
     def __init__(self, provider: Provider) -> None:

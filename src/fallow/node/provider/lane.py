@@ -37,7 +37,7 @@ MAX_BATCH_BYTES = 4 * MIB
 STARVED_S = 30.0
 """How long tasks wait for money under a lease before they are handed back."""
 
-Claim = Callable[[int, int, int, bytes], "asyncio.Future[Any]"]
+RecordClaim = Callable[[int, int, int, bytes], "asyncio.Future[Any]"]
 """first, count, units, root -> done when the claim counts against the allowance."""
 Keep = Callable[[int, tuple[bytes, ...]], None]
 """first, leaves: for a requester whom not all of the answers reached."""
@@ -51,12 +51,12 @@ class Sleeper(Protocol):
     async def sleep(self, seconds: float) -> None: ...
 
 
-class Lane:
+class ServedLane:
     """One open lane. `allowance` tells how many units may still be answered before money comes; `claim` records a
     root."""
 
     def __init__(
-        self, window: int, worker: Worker, clock: Sleeper, allowance: Callable[[], int], claim: Claim,
+        self, window: int, worker: Worker, clock: Sleeper, allowance: Callable[[], int], claim: RecordClaim,
         keep: Keep | None = None,
     ) -> None:  # fmt: skip
         self._window, self._worker, self._clock = window, worker, clock

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fallow.errors import fail
 from fallow.node.folders import stored_bytes
-from fallow.node.provider.lane import Lane
+from fallow.node.provider.lane import ServedLane
 from fallow.node.provider.work import LeaseWork
 from fallow.ports import Worker
 from fallow.rules.provider.events import LaneAnswered
@@ -37,7 +37,7 @@ class _Loaded:
     worker: Worker
     key: tuple[object, ...]
     ready: WorkerReady
-    lane: Lane
+    lane: ServedLane
 
 
 @dataclass
@@ -61,7 +61,7 @@ class ProviderLanes:
     _loaded: dict[bytes, _Loaded] = field(default_factory=dict[bytes, _Loaded])
     _leaves: dict[bytes, _Leaves] = field(default_factory=dict[bytes, "_Leaves"])
 
-    async def open(self, request: OpenLane, work: LeaseWork, provider: Provider) -> tuple[Lane, WorkerReady]:
+    async def open(self, request: OpenLane, work: LeaseWork, provider: Provider) -> tuple[ServedLane, WorkerReady]:
         """A lane over the lease's worker, ready to take tasks. Raises what fetching the inputs and starting the worker
         raise, and the failure that the worker reports when it cannot load them."""
         before = self._loaded.get(request.lease)
@@ -88,7 +88,7 @@ class ProviderLanes:
         return lane, ready
 
     async def _load(
-        self, order: Preload, work: LeaseWork, worker: Worker, lane: Lane, patience_s: float
+        self, order: Preload, work: LeaseWork, worker: Worker, lane: ServedLane, patience_s: float
     ) -> WorkerReady:
         answered: asyncio.Future[WorkerReady | WorkerFailed | str] = asyncio.get_running_loop().create_future()
 
@@ -117,14 +117,14 @@ class ProviderLanes:
             raise fail(said.code, said.what)
         raise fail("E1704", f"The worker died: {said}.")
 
-    def _lane(self, request: OpenLane, worker: Worker, provider: Provider) -> Lane:
+    def _lane(self, request: OpenLane, worker: Worker, provider: Provider) -> ServedLane:
         lease = request.lease
 
         def claim(first: int, count: int, units: int, root: bytes) -> asyncio.Future[Any]:
             event = LaneAnswered(provider.services.clock.now_ms(), lease, first, count, units, root)
             return provider.tell_later(event)
 
-        return Lane(
+        return ServedLane(
             request.window, worker, provider.services.clock, lambda: allowance_units(provider.state, lease), claim,
             lambda first, leaves: self._keep(lease, first, leaves),
         )  # fmt: skip

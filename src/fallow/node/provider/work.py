@@ -48,7 +48,7 @@ CANCEL_S = 1.0
 DEFAULT_TIMEOUT_S = 24 * 3600
 LINES_PER_S = 50
 MAX_PREFETCHES = 64
-Tell = Callable[[ProviderEvent], Awaitable[object]]
+TellProvider = Callable[[ProviderEvent], Awaitable[object]]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Bench:
 
     services: Services
     group: asyncio.TaskGroup
-    tell: Tell
+    tell: TellProvider
     feeds: Feeds
     folder: Path
     threads: int

@@ -96,7 +96,7 @@ class Performer:
 
     async def _find(self, effect: t.FindOffers) -> t.StewardEvent:
         offers = await find_offers(self._s.rpc, self._s.directories, effect.kind, self._now())
-        return t.OffersFound(self._now(), effect.job, tuple(offers[:MAX_OFFERS]))
+        return t.OffersGathered(self._now(), effect.job, tuple(offers[:MAX_OFFERS]))
 
     async def _quote(self, effect: t.AskQuote) -> t.StewardEvent:
         order = self._s.identity.sign(effect.order, self._s.bank_account)

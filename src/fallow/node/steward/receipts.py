@@ -21,7 +21,7 @@ from fallow.wire.documents import Lease, Order, Signed, Voucher
 from fallow.wire.ledger import Evidence
 from fallow.wire.receipts import LaneWork, Receipt, TaskWork, Verdicts, seal
 
-Work = TaskWork | LaneWork
+ReceiptWork = TaskWork | LaneWork
 
 
 class Receipts:
@@ -81,7 +81,7 @@ class Receipts:
         )  # fmt: skip
         return seal(receipt, self._s.identity.account_secret)
 
-    def _claimed_work(self, charge: Charge) -> Work | None:
+    def _claimed_work(self, charge: Charge) -> ReceiptWork | None:
         """What the accused answered; None when it is no longer at hand."""
         if charge.accused.number:
             record = read_answers(self._s.log, Leg.log_name(charge.lease)).get(charge.accused.number)
@@ -141,7 +141,7 @@ class Receipts:
         return place[0] if place is not None else kept.job if kept is not None else b""
 
     async def _assemble(
-        self, lease: bytes, papers: Papers, claim: Signed, work: Work, index: int, path: tuple[bytes, ...]
+        self, lease: bytes, papers: Papers, claim: Signed, work: ReceiptWork, index: int, path: tuple[bytes, ...]
     ) -> Receipt:
         """All but how the work was judged: "cleared" until the caller says more."""
         terms = decode(Lease, papers.ours.body)

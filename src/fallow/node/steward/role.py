@@ -17,7 +17,7 @@ from fallow.node.steward.effects import Performer
 from fallow.node.steward.order import LeaseOrder
 from fallow.node.steward.records import Records
 from fallow.node.steward.salvage import Salvage
-from fallow.node.steward.watch import LeaseFacts, Watches
+from fallow.node.steward.watch import WatchedLease, Watches
 from fallow.rules.steward.end import ended_effect
 from fallow.rules.steward.events import (
     RECORDS,
@@ -141,7 +141,7 @@ class Steward:
         found = self.state.seat_of(lease)
         return None if found is None else found[1].theirs
 
-    def _facts(self, lease: bytes) -> LeaseFacts | None:
+    def _facts(self, lease: bytes) -> WatchedLease | None:
         found = self.state.seat_of(lease)
         if found is None:
             return None
@@ -152,7 +152,7 @@ class Steward:
             return 0 if slot is None else job.slots[slot].spec.units
 
         away = seat.node in self.state.roll.since
-        return LeaseFacts(job.id, seat.account, seat.node, units, seat.stage is Stage.OPEN, away)
+        return WatchedLease(job.id, seat.account, seat.node, units, seat.stage is Stage.OPEN, away)
 
     # the owner's loop -----------------------------------------------------------------------------------------------
 

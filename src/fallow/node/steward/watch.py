@@ -4,12 +4,13 @@ provider says is checked here against its signature and its own words before the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 import structlog
 
 from fallow.errors import FallowError, PeerFault, UnavailableError, fail
+from fallow.node.lanes.audit import Tell
 from fallow.node.lanes.lane import Lanes
 from fallow.node.services import Services
 from fallow.node.steward.records import Records
@@ -38,10 +39,9 @@ FIRST_S = 10.0
 hold a lease to its end by saying nothing."""
 GONE = frozenset({"E1204", "E1302"})
 """A provider's answers that mean: this lease is nothing to me."""
-Tell = Callable[[t.StewardEvent], Awaitable[None]]
 
 
-class LeaseFacts(msgspec.Struct, frozen=True):
+class WatchedLease(msgspec.Struct, frozen=True):
     """What following a lease takes: its job, the provider's account and node, and how many units a task of it costs (0
     for one that was never asked for). `open` while the brain counts on it; `away` while it believes that the node
     cannot be observed."""
@@ -54,7 +54,7 @@ class LeaseFacts(msgspec.Struct, frozen=True):
     away: bool = False
 
 
-Find = Callable[[bytes], LeaseFacts | None]
+Find = Callable[[bytes], WatchedLease | None]
 
 
 class Watches:
@@ -138,14 +138,14 @@ class Watches:
         if event.sequence:
             self._seen[lease] = max(self._seen[lease], event.sequence)
 
-    def _open_claim(self, claim: Signed, lease: bytes, facts: LeaseFacts) -> tuple[ClaimRoot, bytes]:
+    def _open_claim(self, claim: Signed, lease: bytes, facts: WatchedLease) -> tuple[ClaimRoot, bytes]:
         """A peer that signs for another lease, or lets another sign, is caught here."""
         root = open_signed(claim, ClaimRoot, self._s.bank_account, facts.provider)
         if root.lease != lease:
             raise fail("E1101", "a claim under another lease")
         return root, hash_document(root, self._s.bank_account)
 
-    def _claimed(self, lease: bytes, facts: LeaseFacts, sequence: int, body: Claimed) -> t.StewardEvent:
+    def _claimed(self, lease: bytes, facts: WatchedLease, sequence: int, body: Claimed) -> t.StewardEvent:
         now_ms = self._s.clock.now_ms()
         try:
             root, claim_hash = self._open_claim(body.claim, lease, facts)

@@ -16,7 +16,7 @@ from fallow.numerics.exact.attention import Heads, Seen
 from fallow.numerics.exact.cache import Cache, attend_next
 from fallow.numerics.exact.format import Grid, quantise
 from fallow.numerics.exact.gradients import Gradients
-from fallow.numerics.exact.linear import Linear
+from fallow.numerics.exact.linear import Affine
 from fallow.numerics.exact.norms import rms_norm, rms_norm_backward, rms_norm_weight_gradient
 from fallow.numerics.exact.rotary import rotate, rotate_back
 from fallow.numerics.exact.softmax import Span
@@ -74,10 +74,10 @@ class Attention:
     """x + output(attention(norm(x)))."""
 
     norm: Norm
-    query: Linear
-    key: Linear
-    value: Linear
-    output: Linear
+    query: Affine
+    key: Affine
+    value: Affine
+    output: Affine
     heads: Heads
 
     def forward(self, x: Tensor, angles: Angles, span: Span) -> tuple[Tensor, AttentionTape]:
@@ -132,9 +132,9 @@ class Gated:
     """x + down(silu(gate(h)) * up(h)), h = norm(x)."""
 
     norm: Norm
-    gate: Linear
-    up: Linear
-    down: Linear
+    gate: Affine
+    up: Affine
+    down: Affine
 
     def forward(self, x: Tensor) -> tuple[Tensor, GatedTape]:
         """x: (sequences, tokens, width) fp32."""
@@ -168,7 +168,7 @@ class Block:
     attention: Attention
     gated: Gated
 
-    def linears(self) -> tuple[Linear, ...]:
+    def linears(self) -> tuple[Affine, ...]:
         """All its linear layers."""
         a, g = self.attention, self.gated
         return a.query, a.key, a.value, a.output, g.gate, g.up, g.down

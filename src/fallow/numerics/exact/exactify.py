@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fallow.errors import fail
 from fallow.numerics.exact.attention import Heads
 from fallow.numerics.exact.blocks import Attention, Block, Gated, Norm
-from fallow.numerics.exact.linear import Detour, Linear, Weight
+from fallow.numerics.exact.linear import Affine, Detour, Weight
 from fallow.numerics.exact.llama import ExactLlama
 from fallow.numerics.exact.rotary import frequencies
 
@@ -68,14 +68,14 @@ class _Maker:
             self._weights[id(parameter)] = Weight(parameter, self._name(parameter))
         return self._weights[id(parameter)]
 
-    def linear(self, module: Any) -> Linear:
+    def linear(self, module: Any) -> Affine:
         """A linear layer, or one with a LoRA around it: ours (`base`, `lora_A`, `lora_B`, `scale`) or peft's."""
         base = getattr(module, "base", None) or getattr(module, "base_layer", None)
         if base is None:
             if not isinstance(module, nn.Linear):
                 raise fail("E1709", f"A layer of type {type(module).__name__} has no exact form.")
             bias = cast("Tensor | None", module.bias)
-            return Linear(self.weight(module.weight), bias, None if bias is None else self._name(bias))
+            return Affine(self.weight(module.weight), bias, None if bias is None else self._name(bias))
         plain = self.linear(base)
         down, up, scale = _detour(module)
         plain.detour = Detour(self.weight(down), self.weight(up), scale)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fallow.numerics.exact.cache import Cache
 from fallow.numerics.exact.choose import sample
-from fallow.numerics.exact.llama import ExactLlama, Piece
+from fallow.numerics.exact.llama import Continuation, ExactLlama
 from fallow.numerics.fingerprint import tensors_hash
 from fallow.units import Digest
 
@@ -43,7 +43,7 @@ class Sampling:
 
 
 @dataclass
-class Text:
+class GrowingText:
     """A text that is being continued. `tokens`: the prompt and what was made so far; `made`: how many of them were
     made here; `marks`: for each of those the hash of the logits that it was chosen from."""
 
@@ -73,16 +73,18 @@ def mark_of(logits: Tensor) -> Digest:
     return tensors_hash({"logits": logits.cpu().numpy()})
 
 
-def advance(model: ExactLlama, texts: Sequence[Text], piece_tokens: int = PIECE_TOKENS, *, mark: bool = False) -> None:
+def advance(
+    model: ExactLlama, texts: Sequence[GrowingText], piece_tokens: int = PIECE_TOKENS, *, mark: bool = False
+) -> None:
     """One pass over the model for all of `texts`: those whose prompt is not read yet take in its next piece, and each
     of which all is read gets its next token. `mark`: also hash the logits."""
-    pieces: list[Piece] = []
+    pieces: list[Continuation] = []
     device = model.embedding.parameter.device
     for text in texts:
         if not text.caches:
             text.caches = model.new_caches()
         part = text.tokens[text.read : text.read + piece_tokens]
-        pieces.append(Piece(torch.tensor(part, dtype=torch.int64, device=device), text.caches))
+        pieces.append(Continuation(torch.tensor(part, dtype=torch.int64, device=device), text.caches))
     logits = model.read(pieces)
     for text, row in zip(texts, logits, strict=True):
         if text.read < len(text.tokens):
@@ -94,7 +96,12 @@ def advance(model: ExactLlama, texts: Sequence[Text], piece_tokens: int = PIECE_
 
 
 def generate(
-    model: ExactLlama, texts: Sequence[Text], max_tokens: int, ends: frozenset[int] = frozenset(), *, mark: bool = False
+    model: ExactLlama,
+    texts: Sequence[GrowingText],
+    max_tokens: int,
+    ends: frozenset[int] = frozenset(),
+    *,
+    mark: bool = False,
 ) -> None:
     """Continue each of `texts` until a token of `ends` (which it keeps) or `max_tokens` new ones."""
     active = [text for text in texts if max_tokens > 0]
@@ -107,6 +114,6 @@ def replay(model: ExactLlama, tokens: Sequence[int], start: int, sampling: Sampl
     """What the model chooses at each position from `start` on, given the tokens before it, and the hashes of the
     logits: one pass without a cache to check an answer with. An honest answer equals the choices."""
     row = torch.tensor(tokens[:-1], dtype=torch.int64, device=model.embedding.parameter.device)
-    logits = model.read([Piece(row, model.new_caches())], since=start - 1)
+    logits = model.read([Continuation(row, model.new_caches())], since=start - 1)
     chosen = [sampling.choose(one, start + at) for at, one in enumerate(logits)]
     return chosen, [mark_of(one) for one in logits]

@@ -18,10 +18,10 @@ from fallow.numerics.exact import draws
 from fallow.numerics.exact.attention import Heads
 from fallow.numerics.exact.blocks import Attention, Block, Gated, Norm
 from fallow.numerics.exact.format import quantise
-from fallow.numerics.exact.generation import Sampling, Text, generate
-from fallow.numerics.exact.linear import Linear, Weight
+from fallow.numerics.exact.generation import GrowingText, Sampling, generate
+from fallow.numerics.exact.linear import Affine, Weight
 from fallow.numerics.exact.llama import ExactLlama
-from fallow.numerics.exact.optimizers import Schedule
+from fallow.numerics.exact.optimizers import ExactSchedule
 from fallow.numerics.exact.rotary import frequencies
 from fallow.numerics.exact.training import Rules, Trainer
 from fallow.numerics.fingerprint import tensors_hash
@@ -41,11 +41,11 @@ EXPECTED: dict[str, str] = {
 def computed() -> dict[str, str]:
     """The same on this machine. Takes less than a second."""
     found = {"product": _product(), "subnormals": _subnormals()}
-    trainer = Trainer(_model(), Rules(Schedule(0.01, 1, 4), decay=0.1, clip_norm=0.5))
+    trainer = Trainer(_model(), Rules(ExactSchedule(0.01, 1, 4), decay=0.1, clip_norm=0.5))
     losses = [trainer.train([_tokens(step, 3, 40)]) for step in range(3)]
     found["training"] = trainer.state_hash().hex()
     found["loss"] = tensors_hash({"loss": torch.tensor(losses, dtype=torch.float64).numpy()}).hex()
-    greedy, drawn = Text([1, 2, 3]), Text([5, 4], Sampling(0.8, 0.9, 20, 7))
+    greedy, drawn = GrowingText([1, 2, 3]), GrowingText([5, 4], Sampling(0.8, 0.9, 20, 7))
     generate(trainer.model, [greedy, drawn], 12, mark=True)
     for name, text in (("greedy", greedy), ("drawn", drawn)):
         tokens = torch.tensor(text.tokens).numpy()
@@ -60,7 +60,7 @@ def differing() -> list[str]:
 
 
 def _product() -> str:
-    layer = Linear(Weight(_values(1, 300, 517)))
+    layer = Affine(Weight(_values(1, 300, 517)))
     out, _ = layer.forward(quantise(_values(2, 1, 70, 517)))
     return tensors_hash({"out": out.numpy()}).hex()
 
@@ -82,8 +82,8 @@ def _model() -> ExactLlama:
         trainable[name] = 1.0 + _values(100 + len(trainable), WIDTH) * 0.125
         return Norm(trainable[name], 1e-5, name)
 
-    def linear(name: str, outputs: int, inputs: int) -> Linear:
-        return Linear(weight(name, outputs, inputs))
+    def linear(name: str, outputs: int, inputs: int) -> Affine:
+        return Affine(weight(name, outputs, inputs))
 
     embedding = weight("embedding", VOCABULARY, WIDTH)
     blocks: list[Block] = []
@@ -96,7 +96,7 @@ def _model() -> ExactLlama:
         gate, up = linear(f"{at}.gate", INNER, WIDTH), linear(f"{at}.up", INNER, WIDTH)
         gated = Gated(norm(f"{at}.inner"), gate, up, linear(f"{at}.down", WIDTH, INNER))
         blocks.append(Block(attention, gated))
-    last, head = norm("last"), Linear(embedding)
+    last, head = norm("last"), Affine(embedding)
     return ExactLlama(embedding, blocks, last, head, HEADS, frequencies(HEADS.size, 10_000.0), trainable)
 
 

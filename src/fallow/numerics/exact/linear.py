@@ -75,7 +75,7 @@ class Detour:
 
 
 @dataclass
-class Linear:
+class Affine:
     """y = W x + bias + detour, added in this order."""
 
     weight: Weight
@@ -130,7 +130,7 @@ class Linear:
         return turn
 
 
-def answers(layers: Sequence[Linear], x: Tensor) -> list[Tensor]:
+def answers(layers: Sequence[Affine], x: Tensor) -> list[Tensor]:
     """What each of `layers` makes of x, (..., rows, k) fp32, for models that only answer."""
     if x.shape[:-1].numel() <= FEW_ROWS:
         return [layer.quick(x) for layer in layers]

@@ -19,7 +19,7 @@ from fallow.numerics.exact.blocks import AttentionTape, Block, GatedTape, Norm
 from fallow.numerics.exact.cache import Cache
 from fallow.numerics.exact.format import quantise
 from fallow.numerics.exact.gradients import Gradients
-from fallow.numerics.exact.linear import Linear, Weight, answers
+from fallow.numerics.exact.linear import Affine, Weight, answers
 from fallow.numerics.exact.losses import cross_entropy, token_losses
 from fallow.numerics.exact.rotary import tables
 
@@ -30,7 +30,7 @@ LOGIT_ROWS, LOGITS = 64, 1 << 22
 
 
 @dataclass
-class Piece:
+class Continuation:
     """The next `tokens`, (count,) int64, of a text whose earlier ones are in `caches`, one per layer."""
 
     tokens: Tensor
@@ -50,7 +50,7 @@ class ExactLlama:
     embedding: Weight
     blocks: list[Block]
     norm: Norm
-    head: Linear
+    head: Affine
     heads: Heads
     frequencies: Tensor
     trainable: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
@@ -98,7 +98,7 @@ class ExactLlama:
         return [Cache(self.heads, self.embedding.parameter.device) for _ in self.blocks]
 
     @torch.no_grad()
-    def read(self, pieces: Sequence[Piece], since: int | None = None) -> Tensor:
+    def read(self, pieces: Sequence[Continuation], since: int | None = None) -> Tensor:
         """Take in a piece of each of several texts, adding to their caches. -> the logits after each piece's last
         token, (pieces, vocabulary) fp32; with `since`, after each token from that place of a single piece on. Neither
         the company of others nor where a text was cut changes a bit."""

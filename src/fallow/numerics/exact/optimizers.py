@@ -77,7 +77,7 @@ def power(base: float, exponent: int) -> float:
 
 
 @dataclass(frozen=True)
-class Schedule:
+class ExactSchedule:
     """Linear warm-up to `top` over `warmup` steps, then half a cosine down to `floor` of it at step `total`."""
 
     top: float
@@ -94,7 +94,7 @@ class Schedule:
         return self.top * (self.floor + (1.0 - self.floor) * (0.5 * (1.0 + cosine)))
 
 
-class AdamW:
+class ExactAdamW:
     """AdamW over named parameters, changed in place. `means` and `squares` are its moments, fp32, `steps` how many
     steps they have seen."""
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fallow.numerics.exact.gradients import Gradients
 from fallow.numerics.exact.llama import ExactLlama, Observer
-from fallow.numerics.exact.optimizers import AdamW, Schedule, clip
+from fallow.numerics.exact.optimizers import ExactAdamW, ExactSchedule, clip
 from fallow.numerics.exact.state import state_hash
 from fallow.units import Digest
 
@@ -22,7 +22,7 @@ from fallow.units import Digest
 class Rules:
     """How gradients become steps: `schedule` of the rate, decoupled weight decay, the norm to clip to (0: none)."""
 
-    schedule: Schedule
+    schedule: ExactSchedule
     decay: float = 0.0
     clip_norm: float = 1.0
 
@@ -37,9 +37,9 @@ def gradients_of(model: ExactLlama, tokens: Tensor, observe: Observer | None = N
 class Trainer:
     """A model, its optimiser and its rules. `step` counts from 0; set it to continue a run."""
 
-    def __init__(self, model: ExactLlama, rules: Rules, optimizer: AdamW | None = None) -> None:
+    def __init__(self, model: ExactLlama, rules: Rules, optimizer: ExactAdamW | None = None) -> None:
         self.model, self.rules, self.step = model, rules, 0
-        self.optimizer = optimizer or AdamW(model.trainable)
+        self.optimizer = optimizer or ExactAdamW(model.trainable)
 
     def train(self, micro_batches: Iterable[Tensor]) -> float:
         """One step on a batch given in parts. -> its mean loss, nats, NaN when something was not finite."""

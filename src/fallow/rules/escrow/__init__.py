@@ -17,15 +17,15 @@ from fallow.rules.escrow.rows import (
     AccountRow,
     Book,
     EscrowRow,
-    Key,
     Move,
     NodeRow,
     Outcome,
     PendingRow,
     Place,
+    PoolTerms,
     Row,
+    RowKey,
     Table,
-    Terms,
     account_key,
     escrow_key,
     key_of,
@@ -34,8 +34,8 @@ from fallow.rules.escrow.rows import (
 )
 
 __all__ = [
-    "POOL", "ROWS", "UNREAD", "AccountRow", "Book", "EscrowRow", "Facts", "Key", "Move", "NodeRow", "Outcome",
-    "PendingRow", "Place", "Refused", "Row", "Table", "Terms", "Totals", "account_key", "balance_of",
+    "POOL", "ROWS", "UNREAD", "AccountRow", "Book", "EscrowRow", "Facts", "Move", "NodeRow", "Outcome",
+    "PendingRow", "Place", "PoolTerms", "Refused", "Row", "RowKey", "Table", "Totals", "account_key", "balance_of",
     "escrow_key", "examine", "faults", "imbalance_ucr", "key_of", "node_key", "pending_key", "refuse", "related",
     "settlement_of", "token_hash", "totals", "touched", "transition",
 ]  # fmt: skip

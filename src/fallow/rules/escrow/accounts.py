@@ -16,7 +16,7 @@ from fallow.rules.escrow.rows import (
     NodeRow,
     Pending,
     Place,
-    Terms,
+    PoolTerms,
     TokenRow,
     account_key,
     node_key,
@@ -28,7 +28,7 @@ from fallow.wire.documents import Certificate
 from fallow.wire.ledger import Deposit, Grant, IssueToken, Refusal, Transfer, Unbond
 
 
-def open_account(draft: Draft, facts: AccountFacts, caller: bytes, now_ms: int, terms: Terms) -> Refusal | None:
+def open_account(draft: Draft, facts: AccountFacts, caller: bytes, now_ms: int, terms: PoolTerms) -> Refusal | None:
     """Make the account known, bind the node, and with a token give the welcome grant, once."""
     certificate = facts.certificate
     # Somebody else's certificate is public: showing it must not act for its account.
@@ -64,7 +64,7 @@ def _bind(draft: Draft, certificate: Certificate) -> Refusal | None:
     return None
 
 
-def _welcome(draft: Draft, facts: AccountFacts, caller: bytes, now_ms: int, terms: Terms) -> Refusal | None:
+def _welcome(draft: Draft, facts: AccountFacts, caller: bytes, now_ms: int, terms: PoolTerms) -> Refusal | None:
     account = draft.account(caller)
     # Opening again (a restart, a second machine, a second token) must not mint again.
     if account.welcomed:
@@ -81,7 +81,7 @@ def _welcome(draft: Draft, facts: AccountFacts, caller: bytes, now_ms: int, term
     return None
 
 
-def grant(draft: Draft, request: Grant, caller: bytes, terms: Terms) -> Refusal | None:
+def grant(draft: Draft, request: Grant, caller: bytes, terms: PoolTerms) -> Refusal | None:
     """Mint. An account that is not known yet is made, so that an operator can pay before somebody joins."""
     if caller != terms.operator:
         return Refusal.NOT_OPERATOR
@@ -98,7 +98,7 @@ def grant(draft: Draft, request: Grant, caller: bytes, terms: Terms) -> Refusal 
     return None
 
 
-def issue_token(draft: Draft, request: IssueToken, caller: bytes, terms: Terms) -> Refusal | None:
+def issue_token(draft: Draft, request: IssueToken, caller: bytes, terms: PoolTerms) -> Refusal | None:
     """Invite."""
     if caller != terms.operator:
         return Refusal.NOT_OPERATOR
@@ -120,7 +120,7 @@ def deposit(draft: Draft, request: Deposit, caller: bytes) -> Refusal | None:
     return _shift(draft, Book(Place.AVAILABLE, caller), Book(Place.STAKE, caller), request.amount_ucr)
 
 
-def unbond(draft: Draft, request: Unbond, caller: bytes, now_ms: int, terms: Terms) -> Refusal | None:
+def unbond(draft: Draft, request: Unbond, caller: bytes, now_ms: int, terms: PoolTerms) -> Refusal | None:
     """Free stake on its way out. It stays slashable until then: who cheats must not be gone when the check is done."""
     entries = draft.pending(caller)
     if len(entries) >= MAX_PENDING:

@@ -17,7 +17,6 @@ from fallow.rules.escrow.rows import (
     AccountRow,
     Book,
     EscrowRow,
-    Key,
     Move,
     Outcome,
     Pending,
@@ -25,6 +24,7 @@ from fallow.rules.escrow.rows import (
     Place,
     PoolRow,
     Row,
+    RowKey,
     account_key,
     escrow_key,
     key_of,
@@ -43,18 +43,18 @@ class Draft:
     """A working copy of the loaded rows; nothing outside changes until a home writes `changed`. Asking for a row that
     was not loaded is our bug (KeyError)."""
 
-    def __init__(self, rows: Mapping[Key, Row | None]) -> None:
+    def __init__(self, rows: Mapping[RowKey, Row | None]) -> None:
         self._rows = rows
-        self.changed: dict[Key, Row] = {}
+        self.changed: dict[RowKey, Row] = {}
         self.moves: list[Move] = []
 
-    def find(self, kind: type[R], key: Key) -> R | None:
+    def find(self, kind: type[R], key: RowKey) -> R | None:
         """The row at `key`, as this draft has it."""
         row = self._row(key)
         assert row is None or isinstance(row, kind), f"{key} holds a {type(row).__name__}"
         return row
 
-    def _row(self, key: Key) -> Row | None:
+    def _row(self, key: RowKey) -> Row | None:
         return self.changed.get(key) or self._rows[key]
 
     def put(self, row: Row) -> None:
@@ -108,7 +108,7 @@ class Draft:
         self.move(Book(source, account), Book(target, account), entry.amount_ucr)
 
     def _change(self, book: Book, delta_ucr: int) -> None:
-        key = Key(book.place.table, book.id)
+        key = RowKey(book.place.table, book.id)
         row = self.pool() if book.place.table is POOL.table else self._row(key)
         assert row is not None, f"no row holds {book}"
         amount = getattr(row, book.place.field) + delta_ucr
@@ -139,7 +139,7 @@ def held_ucr(row: Row | None) -> int:
             return 0
 
 
-def imbalance_ucr(before: Mapping[Key, Row | None], outcome: Outcome) -> int:
+def imbalance_ucr(before: Mapping[RowKey, Row | None], outcome: Outcome) -> int:
     """How much money a transition made from nothing, looking only at the rows it changed: must be 0. Homes stop at
     anything else before they write."""
     made = 0
@@ -171,7 +171,7 @@ def totals(rows: Iterable[Row]) -> Totals:
     return Totals(minted, summed, accounts, escrows)
 
 
-def faults(rows: Mapping[Key, Row]) -> list[str]:
+def faults(rows: Mapping[RowKey, Row]) -> list[str]:
     """Every way in which a full state breaks an invariant; empty for sound books. For tests, the simulator and
     `fallow doctor`: costs a pass over all rows."""
     found: list[str] = []
@@ -209,7 +209,7 @@ def _escrow_faults(row: EscrowRow) -> list[str]:
 
 
 def _account_faults(
-    row: AccountRow, rows: Mapping[Key, Row], escrowed: Mapping[bytes, int], bonded: Mapping[bytes, int]
+    row: AccountRow, rows: Mapping[RowKey, Row], escrowed: Mapping[bytes, int], bonded: Mapping[bytes, int]
 ) -> list[str]:
     name, found = row.account.hex()[:12], list[str]()
     if min(row.available_ucr, row.stake_ucr, row.unbonding_ucr, row.held_ucr, row.escrowed_ucr, row.bonded_ucr) < 0:
@@ -229,7 +229,7 @@ def balance_of(account: bytes, row: AccountRow | None, pending: PendingRow | Non
     """What a person sees. What is due by `now_ms` counts as arrived, though it is posted only when next touched."""
     if row is None:
         return BalanceOf(account, 0, 0, 0, 0, 0, 0, 0)
-    rows: dict[Key, Row | None] = {account_key(account): row, pending_key(account): pending}
+    rows: dict[RowKey, Row | None] = {account_key(account): row, pending_key(account): pending}
     draft = Draft(rows)
     draft.mature(account, now_ms)
     seen = draft.account(account)

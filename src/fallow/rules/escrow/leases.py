@@ -16,7 +16,7 @@ from fallow.rules.escrow.rows import (
     EscrowRow,
     Pending,
     Place,
-    Terms,
+    PoolTerms,
     account_key,
     draw_key,
 )
@@ -26,7 +26,7 @@ FIRST_MS = 1
 """`closed_ms` of 0 means open, so a lease closed at the very beginning of time was closed a moment later."""
 
 
-def open_escrow(draft: Draft, facts: LeaseFacts, caller: bytes, now_ms: int, terms: Terms) -> Refusal | None:
+def open_escrow(draft: Draft, facts: LeaseFacts, caller: bytes, now_ms: int, terms: PoolTerms) -> Refusal | None:
     """Lock `cap_ucr` of the requester and `stake_ucr` of the provider."""
     lease = facts.lease
     if caller not in (lease.requester, lease.provider):
@@ -95,7 +95,7 @@ def redeem(draft: Draft, facts: VoucherFacts) -> Refusal | None:
     return None
 
 
-def close_escrow(draft: Draft, lease: bytes, caller: bytes, now_ms: int, terms: Terms) -> Refusal | None:
+def close_escrow(draft: Draft, lease: bytes, caller: bytes, now_ms: int, terms: PoolTerms) -> Refusal | None:
     """Give the rest back and free the bond. Closing by the requester, also after the provider did, says that it has no
     complaint: a bond held for an audit is then freed at once."""
     escrow = escrow_of(draft, lease)
@@ -143,7 +143,7 @@ def _release_held(draft: Draft, escrow: EscrowRow) -> None:
         draft.set_pending(escrow.provider, (entry for entry in entries if entry.lease != escrow.lease))
 
 
-def draw(draft: Draft, facts: ClaimFacts, caller: bytes, now_ms: int, terms: Terms) -> Refusal | bytes:
+def draw(draft: Draft, facts: ClaimFacts, caller: bytes, now_ms: int, terms: PoolTerms) -> Refusal | bytes:
     """-> the claim's seed."""
     escrow = escrow_of(draft, facts.lease)
     if escrow is None:

@@ -24,11 +24,11 @@ from fallow.rules.escrow.rows import (
     AccountRow,
     DoneRow,
     EscrowRow,
-    Key,
     NodeRow,
     Outcome,
+    PoolTerms,
     Row,
-    Terms,
+    RowKey,
     account_key,
     done_key,
     draw_key,
@@ -55,7 +55,7 @@ from fallow.wire.ledger import (
 from fallow.wire.messages import Message
 
 
-def touched(request: Message, caller: bytes, facts: Facts) -> set[Key]:
+def touched(request: Message, caller: bytes, facts: Facts) -> set[RowKey]:
     """The rows to load for a request; `related` says what else, once these are there."""
     keys = {account_key(caller), pending_key(caller)}
     match facts:
@@ -80,7 +80,7 @@ def touched(request: Message, caller: bytes, facts: Facts) -> set[Key]:
     return keys
 
 
-def _order_keys(request: Message) -> set[Key]:
+def _order_keys(request: Message) -> set[RowKey]:
     match request:
         case Grant(_, account):
             return {POOL, account_key(account), pending_key(account)}
@@ -92,9 +92,9 @@ def _order_keys(request: Message) -> set[Key]:
             return set()
 
 
-def related(rows: Iterable[Row | None]) -> set[Key]:
+def related(rows: Iterable[Row | None]) -> set[RowKey]:
     """The rows that these name: both sides of an escrow, the former owner of a node."""
-    keys: set[Key] = set()
+    keys: set[RowKey] = set()
     for row in rows:
         if isinstance(row, EscrowRow):
             for party in (row.requester, row.provider):
@@ -105,7 +105,7 @@ def related(rows: Iterable[Row | None]) -> set[Key]:
 
 
 def transition(
-    rows: Mapping[Key, Row | None], request: Message, caller: bytes, now_ms: int, facts: Facts, terms: Terms
+    rows: Mapping[RowKey, Row | None], request: Message, caller: bytes, now_ms: int, facts: Facts, terms: PoolTerms
 ) -> Outcome:
     """What `request`, asked by account `caller`, does to the books. `rows` holds the touched and related rows, None for
     those that are not there. Deterministic. Refusals change nothing, except that for an operation id the answer is
@@ -144,7 +144,7 @@ def _again(known: DoneRow, facts: Facts) -> Outcome:
 
 
 def _apply(
-    draft: Draft, request: Message, caller: bytes, now_ms: int, facts: Facts, terms: Terms
+    draft: Draft, request: Message, caller: bytes, now_ms: int, facts: Facts, terms: PoolTerms
 ) -> Refusal | bytes | None:
     if isinstance(facts, AccountFacts):
         return open_account(draft, facts, caller, now_ms, terms)
@@ -170,7 +170,7 @@ def _apply(
             return slash_equivocation(draft, facts, caller, now_ms, terms)
 
 
-def _order(draft: Draft, request: Message, caller: bytes, now_ms: int, terms: Terms) -> Refusal | None:
+def _order(draft: Draft, request: Message, caller: bytes, now_ms: int, terms: PoolTerms) -> Refusal | None:
     match request:
         case Grant():
             return grant(draft, request, caller, terms)
@@ -191,7 +191,7 @@ def _order(draft: Draft, request: Message, caller: bytes, now_ms: int, terms: Te
             raise TypeError(f"a ledger is not asked for {type(request).__name__}")
 
 
-def _details(refusal: Refusal, rows: Mapping[Key, Row | None], caller: bytes) -> str:
+def _details(refusal: Refusal, rows: Mapping[RowKey, Row | None], caller: bytes) -> str:
     """The numbers behind a refusal over money, so that an error can say where the money is."""
     row = rows.get(account_key(caller))
     if not isinstance(row, AccountRow) or refusal not in (Refusal.BALANCE_TOO_SMALL, Refusal.STAKE_TOO_SMALL):

@@ -1,6 +1,6 @@
 """The words of the books: rows, keys, and the places where money lies.
 
-A home (memory, SQL) keeps rows by `Key` and nothing else. Money lies in seven kinds of *place* (`Place`), each one
+A home (memory, SQL) keeps rows by `RowKey` and nothing else. Money lies in seven kinds of *place* (`Place`), each one
 field of one row, and moves between two of them at a time; it comes from the mint, the only place that may be overdrawn,
 and by how much is `PoolRow.minted_ucr`. What is neither here nor there is a two-phase transfer: an escrow is reserved
 at opening, posted in parts by vouchers and voided at closing; stake on its way out and bonds held for an audit are
@@ -23,7 +23,7 @@ MAX_NODES = 1024
 """Nodes that one account may bind."""
 
 
-class Terms(msgspec.Struct, frozen=True):
+class PoolTerms(msgspec.Struct, frozen=True):
     """A pool's policy. `bank` is the account whose books these are, `operator` the one that may mint and invite."""
 
     bank: bytes
@@ -54,7 +54,7 @@ class Table(StrEnum):
     VERDICT = "verdicts"
 
 
-class Key(NamedTuple):
+class RowKey(NamedTuple):
     """A row's address. `id` is made by the functions below."""
 
     table: Table
@@ -182,50 +182,50 @@ ROWS: dict[Table, type[Row]] = {
     Table.VERDICT: VerdictRow,
 }
 
-POOL = Key(Table.POOL, b"")
+POOL = RowKey(Table.POOL, b"")
 
 
-def account_key(account: bytes) -> Key:
+def account_key(account: bytes) -> RowKey:
     """Of an AccountRow."""
-    return Key(Table.ACCOUNT, account)
+    return RowKey(Table.ACCOUNT, account)
 
 
-def pending_key(account: bytes) -> Key:
+def pending_key(account: bytes) -> RowKey:
     """Of a PendingRow."""
-    return Key(Table.PENDING, account)
+    return RowKey(Table.PENDING, account)
 
 
-def node_key(node: bytes) -> Key:
+def node_key(node: bytes) -> RowKey:
     """Of a NodeRow."""
-    return Key(Table.NODE, node)
+    return RowKey(Table.NODE, node)
 
 
-def token_key(token_hash: bytes) -> Key:
+def token_key(token_hash: bytes) -> RowKey:
     """Of a TokenRow."""
-    return Key(Table.TOKEN, token_hash)
+    return RowKey(Table.TOKEN, token_hash)
 
 
-def escrow_key(lease: bytes) -> Key:
+def escrow_key(lease: bytes) -> RowKey:
     """Of an EscrowRow."""
-    return Key(Table.ESCROW, lease)
+    return RowKey(Table.ESCROW, lease)
 
 
-def done_key(caller: bytes, operation: bytes) -> Key:
+def done_key(caller: bytes, operation: bytes) -> RowKey:
     """Of a DoneRow. Each caller has its own ids, so that nobody can use up the one that another is about to use."""
-    return Key(Table.DONE, caller + operation)
+    return RowKey(Table.DONE, caller + operation)
 
 
-def draw_key(claim: bytes) -> Key:
+def draw_key(claim: bytes) -> RowKey:
     """Of a DrawRow."""
-    return Key(Table.DRAW, claim)
+    return RowKey(Table.DRAW, claim)
 
 
-def verdict_key(lease: bytes, ground: bytes) -> Key:
+def verdict_key(lease: bytes, ground: bytes) -> RowKey:
     """Of a VerdictRow."""
-    return Key(Table.VERDICT, lease + ground)
+    return RowKey(Table.VERDICT, lease + ground)
 
 
-def key_of(row: Row) -> Key:
+def key_of(row: Row) -> RowKey:
     """Where a row belongs."""
     match row:
         case PoolRow():
@@ -283,6 +283,6 @@ class Outcome(NamedTuple):
     """What a request changes: rows to be written (all or none), the double entries that explain every change of money
     in them, and the answer."""
 
-    changed: dict[Key, Row]
+    changed: dict[RowKey, Row]
     moves: tuple[Move, ...]
     answer: Message

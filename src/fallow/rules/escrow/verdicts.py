@@ -20,7 +20,7 @@ from fallow.rules.escrow.rows import (
     EscrowRow,
     Pending,
     Place,
-    Terms,
+    PoolTerms,
     VerdictRow,
     verdict_key,
 )
@@ -29,7 +29,7 @@ from fallow.wire.ledger import Refusal
 MIN_WITNESSES = 2
 
 
-def slash(draft: Draft, facts: VerdictFacts, now_ms: int, terms: Terms) -> Refusal | None:
+def slash(draft: Draft, facts: VerdictFacts, now_ms: int, terms: PoolTerms) -> Refusal | None:
     """Carry out a verdict whose evidence hangs together."""
     escrow = escrow_of(draft, facts.lease)
     if escrow is None:
@@ -44,7 +44,9 @@ def slash(draft: Draft, facts: VerdictFacts, now_ms: int, terms: Terms) -> Refus
     return refusal or _carry_out(draft, facts, escrow, now_ms, terms)
 
 
-def slash_equivocation(draft: Draft, facts: VerdictFacts, caller: bytes, now_ms: int, terms: Terms) -> Refusal | None:
+def slash_equivocation(
+    draft: Draft, facts: VerdictFacts, caller: bytes, now_ms: int, terms: PoolTerms
+) -> Refusal | None:
     """Carry out a proof that needs no witnesses."""
     escrow = escrow_of(draft, facts.lease)
     if escrow is None:
@@ -57,7 +59,7 @@ def slash_equivocation(draft: Draft, facts: VerdictFacts, caller: bytes, now_ms:
     return _carry_out(draft, facts, escrow, now_ms, terms)
 
 
-def _witnesses_stand(draft: Draft, facts: VerdictFacts, escrow: EscrowRow, terms: Terms) -> Refusal | None:
+def _witnesses_stand(draft: Draft, facts: VerdictFacts, escrow: EscrowRow, terms: PoolTerms) -> Refusal | None:
     accounts = {witness.account for witness in facts.witnesses}
     # One account with many nodes is one voice; the accuser and the accused have none.
     if len(accounts) != len(facts.witnesses) or len(accounts) < MIN_WITNESSES:
@@ -72,7 +74,7 @@ def _witnesses_stand(draft: Draft, facts: VerdictFacts, escrow: EscrowRow, terms
     return None
 
 
-def _carry_out(draft: Draft, facts: VerdictFacts, escrow: EscrowRow, now_ms: int, terms: Terms) -> Refusal | None:
+def _carry_out(draft: Draft, facts: VerdictFacts, escrow: EscrowRow, now_ms: int, terms: PoolTerms) -> Refusal | None:
     known = draft.find(VerdictRow, verdict_key(facts.lease, facts.ground))
     # One wrong answer is punished once, however often and in whatever words it is charged.
     if known is not None:

@@ -4,7 +4,7 @@ consist of."""
 from __future__ import annotations
 
 from fallow.rules import jobs
-from fallow.rules.jobs import Attempt, Blame, Candidate, blame, choose_place, deadline_ms
+from fallow.rules.jobs import Attempt, Blame, FreeSeat, blame, choose_place, deadline_ms
 from fallow.rules.membership import Presence
 from fallow.rules.steward.blobs import MAX_SOURCES, keep_parts, learn_holders
 from fallow.rules.steward.check import check_of
@@ -68,7 +68,7 @@ def _place(job: Job, slot: Slot, free: list[Seat]) -> Seat | None:
     for attempt in slot.attempts:
         avoid[attempt.account] = avoid.get(attempt.account, 0) + 1
     places = [
-        Candidate(seat.number, seat.account, len(seat.running), job.depth, seat.room_units(), seat.units_per_s)
+        FreeSeat(seat.number, seat.account, len(seat.running), job.depth, seat.room_units(), seat.units_per_s)
         for seat in free
     ]
     prefer = slot.prefer if slot.prefer is not None and job.seats[slot.prefer].account not in avoid else None

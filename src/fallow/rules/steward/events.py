@@ -97,7 +97,7 @@ class UserCancelled(StewardEvent, frozen=True):
     job: Word
 
 
-class OffersFound(StewardEvent, frozen=True, tag="OffersSeen"):
+class OffersGathered(StewardEvent, frozen=True, tag="OffersSeen"):
     """Answers FindOffers: live offers with valid signatures and certificates, from all directories, one per node, at
     the steward's own bank or another. Empty when there are none; an unreachable directory is not an answer."""
 
@@ -310,10 +310,11 @@ class LedgerClosed(StewardEvent, frozen=True):
 
 
 AnyStewardEvent = (
-    StewardStarted | ClockTicked | UserSubmitted | UserCancelled | OffersFound | PeerQuoted | PeerDeclined | PeerSigned
-    | LedgerOpened | LedgerRefusedEscrow | PeerClaimed | PeerFailed | PeerLeaving | PeerUnobserved | PeerObserved
-    | BlobKept | BlobMissing | AuditorsDrawn | LedgerRefusedDraw | LaneLoaded | LaneUnready | PeerClaimedBatch
-    | LaneAudited | LaneCaught | LaneUnchecked | PeerTookVoucher | LedgerSlashed | LedgerRefusedCharge | LedgerClosed
+    StewardStarted | ClockTicked | UserSubmitted | UserCancelled | OffersGathered | PeerQuoted | PeerDeclined
+    | PeerSigned | LedgerOpened | LedgerRefusedEscrow | PeerClaimed | PeerFailed | PeerLeaving | PeerUnobserved
+    | PeerObserved | BlobKept | BlobMissing | AuditorsDrawn | LedgerRefusedDraw | LaneLoaded | LaneUnready
+    | PeerClaimedBatch | LaneAudited | LaneCaught | LaneUnchecked | PeerTookVoucher | LedgerSlashed
+    | LedgerRefusedCharge | LedgerClosed
 )  # fmt: skip
 
 
@@ -325,7 +326,7 @@ class StewardEffect(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields
 
 
 class FindOffers(StewardEffect, frozen=True):
-    """Search all directories for offers of `kind` (1000 at most). -> OffersFound."""
+    """Search all directories for offers of `kind` (1000 at most). -> OffersGathered."""
 
     job: Word
     kind: Label

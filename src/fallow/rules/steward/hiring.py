@@ -15,7 +15,7 @@ from fallow.rules.steward.events import (
     FindOffers,
     FundEscrow,
     LedgerRefusedEscrow,
-    OffersFound,
+    OffersGathered,
     PeerDeclined,
     PeerQuoted,
     PeerSigned,
@@ -73,7 +73,7 @@ def recruit(turn: Turn, job: Job) -> None:
     turn.ask(FindOffers(job.id, job.kind))
 
 
-def offers_seen(turn: Turn, job: Job, event: OffersFound) -> None:
+def offers_seen(turn: Turn, job: Job, event: OffersGathered) -> None:
     """Ask the best offers that fit for quotes; remember why there are none."""
     if not job.market.searching:
         return

@@ -60,7 +60,7 @@ def _about_a_job(turn: Turn, event: t.StewardEvent) -> None:
     """Find the job (and the seat) that the event speaks of; one that speaks of nothing we know is dropped."""
     state = turn.state
     match event:
-        case t.UserCancelled() | t.OffersFound() | t.BlobKept() | t.BlobMissing():
+        case t.UserCancelled() | t.OffersGathered() | t.BlobKept() | t.BlobMissing():
             job = state.jobs.get(event.job)
             if job is not None and not job.reported:
                 _on_job(turn, job, event)
@@ -84,12 +84,12 @@ def _about_a_job(turn: Turn, event: t.StewardEvent) -> None:
                 turn.touch(found[0])
 
 
-def _on_job(turn: Turn, job: Job, event: t.UserCancelled | t.OffersFound | t.BlobKept | t.BlobMissing) -> None:
+def _on_job(turn: Turn, job: Job, event: t.UserCancelled | t.OffersGathered | t.BlobKept | t.BlobMissing) -> None:
     match event:
         case t.UserCancelled():
             if job.ending is None:
                 job.ending = Ending("E1402", "cancelled by its owner")
-        case t.OffersFound():
+        case t.OffersGathered():
             hiring.offers_seen(turn, job, event)
         case t.BlobKept():
             dispatch.blob_kept(turn, job, event)

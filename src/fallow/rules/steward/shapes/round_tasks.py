@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from fallow.kinds.registry import kind_named
-from fallow.kinds.rounds import Rounds, Told
+from fallow.kinds.rounds import Rounds, StateReport
 from fallow.rules import rounds
 from fallow.rules.steward.specs import part_named, task_spec
 from fallow.rules.steward.state import Job, Run, ShapeState
@@ -89,6 +89,6 @@ def _carry(job: Job, number: int, shard: int) -> tuple[Part, ...]:
     return (found,) if job.blobs.kept.get(found.blob) or job.seats[run.seat].usable else ()
 
 
-def told(job: Job, run: Run) -> Told | None:
+def told(job: Job, run: Run) -> StateReport | None:
     """What a claim of a round or of the finish says; None when a provider wrote something else there."""
     return train_rounds(job).told(run.output) if run.output is not None else None

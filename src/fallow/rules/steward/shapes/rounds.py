@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from fallow.kinds.registry import kind_named
 from fallow.rules import market, rounds
-from fallow.rules.rounds import Entry, Log
+from fallow.rules.rounds import Log, RoundEntry
 from fallow.rules.steward.check import check_of
 from fallow.rules.steward.events import Prefetch
 from fallow.rules.steward.shape import Shape
@@ -197,15 +197,15 @@ def _close_round(turn: Turn, job: Job, form: RoundsState) -> bool:
     return True
 
 
-def _entry(job: Job, slot: Slot) -> Entry | None:
+def _entry(job: Job, slot: Slot) -> RoundEntry | None:
     run = slot.chosen()
     if run is None or run.output is None:
         return None
     value, update = told(job, run), part_named(run.output, "update")
-    return None if value is None or update is None else Entry(run.answer, update, value.state, value.loss[:40])
+    return None if value is None or update is None else RoundEntry(run.answer, update, value.state, value.loss[:40])
 
 
-def _force_dissenters(turn: Turn, job: Job, slots: dict[int, Slot], entries: dict[int, Entry]) -> bool:
+def _force_dissenters(turn: Turn, job: Job, slots: dict[int, Slot], entries: dict[int, RoundEntry]) -> bool:
     """Workers that start from the same log must start from the same state. Who says otherwise is checked, once."""
     odd, number = (
         rounds.dissenters({shard: entry.state for shard, entry in entries.items()}),
@@ -219,7 +219,7 @@ def _force_dissenters(turn: Turn, job: Job, slots: dict[int, Slot], entries: dic
     return forced
 
 
-def _sign_off(turn: Turn, job: Job, form: RoundsState, entries: dict[int, Entry]) -> None:
+def _sign_off(turn: Turn, job: Job, form: RoundsState, entries: dict[int, RoundEntry]) -> None:
     log, number = form.log, form.log.current
     first = entries.get(0)
     state, agreed = rounds.common_state(list(entries.values()))
