@@ -31,6 +31,13 @@ OF_THE_WHOLE = (
 )  # fmt: skip
 UNDOCUMENTED_ROOMS = ("wire", "ports.py")
 """Where a reply need not repeat what its request says."""
+SAME_THING = {
+    "ClockTicked": "time passes for the steward's machine and for the provider's",
+    "LedgerOpened": "the bank says the same to both sides of a lease",
+    "LedgerClosed": "the bank says the same to both sides of a lease",
+    "Job": "the client's handle of it is called what it stands for",
+}
+"""Names that two modules may give to classes of their own, since they mean one thing, and why there are two."""
 EXEMPT: dict[str, str] = {}
 """`path` or `path:function` -> date and reason. Keep it short."""
 
@@ -96,6 +103,26 @@ def test_names_say_what_is_inside() -> None:
         name_of(f) for f in folders if f.name in JUNK_DRAWERS
     ]
     assert not drawers
+
+
+def named_types(tree: ast.Module) -> Iterator[str]:
+    """The public classes of a module, and its aliases of types, which are assigned in the same spelling."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            yield node.targets[0].id
+
+
+def test_one_name_one_meaning() -> None:
+    places: dict[str, list[str]] = {}
+    for path, tree in trees(MODULES):
+        for name in named_types(tree):
+            if name[0].isupper() and not name.isupper() and "_" not in name:
+                places.setdefault(name, []).append(name_of(path))
+    twice = {name: found for name, found in places.items() if len(found) > 1}
+    assert not {name: found for name, found in twice.items() if name not in SAME_THING}
+    assert set(SAME_THING) <= set(twice), "an exception that nothing needs"
 
 
 def has_code(path: Path) -> bool:

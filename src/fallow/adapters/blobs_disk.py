@@ -219,7 +219,7 @@ class DiskBlobs:
 
     # inside -----------------------------------------------------------------------------------------------------------
 
-    def _partial(self, blob: BlobId, entry: Entry, path: Path) -> DiskPartial:
+    def _partial(self, blob: BlobId, entry: StoredBlob, path: Path) -> DiskPartial:
         return DiskPartial(self, blob, entry, path)
 
     def _file(self, blob: BlobId) -> Path:

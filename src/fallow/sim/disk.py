@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fallow.adapters.blobs_disk import DiskBlobs
-from fallow.adapters.blobs_index import Entry
+from fallow.adapters.blobs_index import StoredBlob
 from fallow.adapters.blobs_partial import DiskPartial
 from fallow.adapters.event_log import SqliteEventLog
 from fallow.errors import FallowError, fail
@@ -124,7 +124,7 @@ class SimBlobs(DiskBlobs):
         super().__init__(self.disk.folder / "blobs", quota_bytes)
         self.disk.opened(self)
 
-    def _partial(self, blob: BlobId, entry: Entry, path: Path) -> SimPartial:
+    def _partial(self, blob: BlobId, entry: StoredBlob, path: Path) -> SimPartial:
         return SimPartial(self.disk, self, blob, entry, path)
 
     def pin(self, blob: BlobId, owner: str) -> None:
@@ -136,6 +136,6 @@ class SimBlobs(DiskBlobs):
         self.disk.room()
         super().hand_over(blobs, giver, taker)
 
-    def _keep(self, temp: Path, fd: int, blob: BlobId, entry: Entry) -> None:
+    def _keep(self, temp: Path, fd: int, blob: BlobId, entry: StoredBlob) -> None:
         self.disk.room()
         super()._keep(temp, fd, blob, entry)
