@@ -170,7 +170,7 @@ _declare(
     ("E1402", "job cancelled", "You cancelled it.", "fallow logs JOB"),
     ("E1403", "job failed", "Every attempt failed.", "fallow logs JOB"),
     ("E1404", "deadline passed", "The job did not finish in the time you gave it.", "Raise --timeout."),
-    ("E1405", "job of a former version", "It was under way when Fallow was updated.", "Hand it in again."),
+    ("E1405", "job of a former version", "It was under way when Fallow was replaced.", "Hand it in again."),
     ("E1501", "receipt does not verify", "The receipt was changed, or was never valid.", "Ask for the receipt again."),
     ("E1504", "cannot be done again here", "Other machines would not give the same bits.", "fallow explain E1504"),
     ("E1604", "blob is too large", "It is larger than what was agreed or what there is room for.", "fallow doctor"),

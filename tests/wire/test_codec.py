@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tests.wire.making import structs
 from tests.wire.parties import RIGHT, receipt
 
-from fallow.errors import FallowError, PeerFault
-from fallow.wire.codec import MAX_MESSAGE_BYTES, Family, decode, encode, recall
+from fallow.errors import FallowError, PeerFault, UsageError
+from fallow.wire.codec import MAX_MESSAGE_BYTES, Family, UnheardError, decode, encode, recall
 from fallow.wire.documents import AnyDocument, Voucher
 from fallow.wire.messages import (
     BlobFound,
@@ -208,6 +208,10 @@ def test_what_is_no_member_of_a_family_is_refused_by_name() -> None:
         recall(Bowl, quince)
     assert refused.value.code == "E1810"
     assert "quince" in refused.value.what
+    assert isinstance(refused.value, UnheardError)
+    with pytest.raises(UsageError) as damaged:
+        recall(Bowl, msgspec.msgpack.encode([[None, b""]]))
+    assert not isinstance(damaged.value, UnheardError)
     for fruit in (None, 5, [], {}, ["apple"], ["apple", "text"], ["apple", b"", None, 1], [None], [["apple"], b""]):
         refusal(msgspec.msgpack.encode([fruit]), Bowl)
     before = sys.getrecursionlimit()

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast, overload
 
 import msgspec
 
-from fallow.errors import fail
+from fallow.errors import UsageError, fail
 
 T = TypeVar("T")
 
@@ -31,6 +31,14 @@ class Family:
     array-like struct that inherits from that class. A tag that no loaded module has is refused by name."""
 
     __slots__ = ()
+
+
+class _NoMemberError(ValueError):
+    """A tag that no loaded module has."""
+
+
+class UnheardError(UsageError):
+    """What was recalled is in order, but speaks of something that nobody registered in this process."""
 
 
 encode: Callable[[msgspec.Struct], bytes] = _ENCODER.encode
@@ -65,10 +73,13 @@ def recall(kind: object, data: bytes) -> Any: ...
 def recall(kind: object, data: bytes) -> Any:
     """Read one `kind` that this node itself wrote with `encode`, by this version of Fallow or an older one: fields at
     the end that the older one did not know take their defaults. Raises UsageError E1810 when it cannot be read: the
-    file was damaged, or a newer Fallow wrote it. Not for bytes from a peer: it accepts what is not canonical."""
+    file was damaged, or a newer Fallow wrote it; as UnheardError where it only holds a member of a family that is not
+    here. Not for bytes from a peer: it accepts what is not canonical."""
     try:
         return _decoder(kind).decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if isinstance(error.__cause__, _NoMemberError):
+            raise UnheardError("E1810", f"a record of this home cannot be read: {error}") from None
         raise fail("E1810", f"a record of this home cannot be read: {error}") from None
 
 
@@ -94,4 +105,5 @@ def _member(family: type[Any], raw: object) -> object:
     for member in family.__subclasses__():
         if tag is not None and cast("type[msgspec.Struct]", member).__struct_config__.tag == tag:
             return msgspec.convert(raw, member, builtin_types=(bytes,), dec_hook=_member)
-    raise ValueError(f"no {family.__name__.lower()} is called {str(tag)[:40]!r} here")
+    kind = _NoMemberError if isinstance(tag, str) else ValueError
+    raise kind(f"no {family.__name__.lower()} is called {str(tag)[:40]!r} here")

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from tests.node.provider.provider_net import Pool, Seller, open_pool
+from tests.node.provider.provider_net import CONFIG, Pool, Seller, open_pool
 
 from fallow.node import api
 from fallow.node.api_keys import ApiKeys
+from fallow.node.config import Config
 from fallow.node.directory import search_signed
 from fallow.node.lanes.session import serve_lanes
 from fallow.node.local_socket import local_socket
@@ -109,10 +110,10 @@ def closed(view: JobView) -> bool:
 
 
 @asynccontextmanager
-async def office(folder: Path, sellers: int = 1) -> AsyncGenerator[tuple[Desk, list[Seller]]]:
+async def office(folder: Path, sellers: int = 1, config: Config = CONFIG) -> AsyncGenerator[tuple[Desk, list[Seller]]]:
     """A pool with a steward and some providers, all on offer."""
     async with open_pool(folder) as pool:
-        found = [await Seller(pool, f"pat{number}").start() for number in range(sellers)]
+        found = [await Seller(pool, f"pat{number}", config).start() for number in range(sellers)]
         desk = await Desk(pool).start()
         s = desk.services
         async with asyncio.timeout(20):

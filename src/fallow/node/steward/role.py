@@ -36,11 +36,11 @@ from fallow.rules.steward.events import (
     UserSubmitted,
     Watch,
 )
-from fallow.rules.steward.machine import State, due, outstanding, transition, view
+from fallow.rules.steward.machine import State, due, outstanding, transition, unheard_of, view
 from fallow.rules.steward.shapes.registry import shape_of
 from fallow.rules.steward.snapshot import REST_MS, is_former, read_snapshot, retire, write_snapshot
 from fallow.rules.steward.state import Stage
-from fallow.wire.codec import encode, recall
+from fallow.wire.codec import UnheardError, encode, recall
 from fallow.wire.documents import Signed
 from fallow.wire.local import JobSpec, JobView
 
@@ -159,19 +159,31 @@ class Steward:
     def replay(self) -> int:
         """Rebuild the state from the last snapshot and the events after it; -> how many events. Records are written
         again under their own keys, which changes nothing unless the process died between the log and them."""
-        count, records = 0, list[StewardEffect]()
         saved = self._services.log.get(SNAPSHOT)
-        if saved is None or is_former(saved):
-            saved = Salvage(self._services, self.records).run(STREAM, SNAPSHOT)
-        else:
-            self._snapshot_bytes = len(saved)
+        if saved is not None and not is_former(saved):
+            try:
+                self._snapshot_bytes = len(saved)
+                return self._replay(saved)
+            except UnheardError as error:
+                log.warning("jobs cannot go on", what=error.what)
+        self._snapshot_bytes = 0
+        return self._replay(Salvage(self._services, self.records).run(STREAM, SNAPSHOT))
+
+    def _replay(self, saved: bytes) -> int:
+        """Raises UnheardError when a job takes what nobody here has registered."""
+        count, records = 0, list[StewardEffect]()
         snapshot = read_snapshot(saved)
         self.state, self._last = snapshot.state, snapshot.number
+        self._since_bytes = 0
+        for job in self.state.jobs.values():
+            _refuse_unheard(job.spec)
         self.records.load()
         for number, raw in self._services.log.read(STREAM, self._last):
             self._last = number
             self._since_bytes += len(raw)
             event = recall(AnyStewardEvent, raw)
+            if isinstance(event, UserSubmitted):
+                _refuse_unheard(event.spec)
             records.extend(effect for effect in transition(self.state, event) if isinstance(effect, RECORDS))
             count += 1
             if len(records) >= REPLAY_BATCH:
@@ -329,3 +341,8 @@ class Steward:
                     return
         finally:
             self._running.discard(key)
+
+
+def _refuse_unheard(spec: JobSpec) -> None:
+    if what := unheard_of(spec):
+        raise UnheardError("E2001", f"A job under way takes what is not here: {what}.")

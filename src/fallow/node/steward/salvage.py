@@ -13,18 +13,18 @@ from fallow.node.steward.blobs import keep_results
 from fallow.node.steward.records import Records
 from fallow.rules.steward.events import JobEnded, KeepReceipt, Note
 from fallow.rules.steward.remains import Remains
-from fallow.rules.steward.shapes.registry import shape_of
+from fallow.rules.steward.shapes.registry import SHAPES
 from fallow.rules.steward.snapshot import Papers, write_snapshot
 from fallow.rules.steward.state import Leftover, Phase, State
 from fallow.units import format_money
 from fallow.wire.codec import decode, encode, recall
 from fallow.wire.documents import Order, Settlement
-from fallow.wire.local import JobView, LeaseView
+from fallow.wire.local import JobSpec, JobView, LeaseView
 
 log = structlog.get_logger()
 
 CODE = "E1405"
-WHAT = "it was under way when Fallow was replaced by a version that remembers jobs in another form"
+WHAT = "it was under way when Fallow was replaced by one that remembers jobs in another form, or lacks what one takes"
 FORMER_LEASES = "seat/"
 """Where the form before this one kept leases of jobs that had left its state."""
 
@@ -105,7 +105,7 @@ class Salvage:
         created_ms, spec = self._remains.asked.get(job, (self._now_ms, None))
         phase = {"": Phase.DONE, "E1402": Phase.CANCELLED}.get(ended.code, Phase.FAILED)
         return JobView(
-            job=job, kind="" if spec is None else shape_of(spec.work).name, name="" if spec is None else spec.name,
+            job=job, kind=_form_of(spec), name="" if spec is None else spec.name,
             phase=phase.value, done=sum(output is not None for output in ended.outputs), total=len(ended.outputs),
             budget_ucr=0 if spec is None else spec.budget_ucr,
             spent_ucr=sum(one.owed_ucr for one in papers.values()), locked_ucr=0, created_ms=created_ms,
@@ -120,3 +120,9 @@ class Salvage:
         return LeaseView(
             lease, terms.provider, terms.provider_node, state, terms.price_ucr, tasks, units, units, papers.owed_ucr, 0
         )  # fmt: skip
+
+
+def _form_of(spec: JobSpec | None) -> str:
+    """What people call the job's form; "" for one that nobody here knows."""
+    shape = None if spec is None else SHAPES.get(type(spec.work))
+    return "" if shape is None else shape.name

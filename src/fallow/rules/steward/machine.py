@@ -26,12 +26,12 @@ from fallow.rules.steward.end import (
 )
 from fallow.rules.steward.redo import next_due_ms, outstanding
 from fallow.rules.steward.shapes import lanes
-from fallow.rules.steward.shapes.registry import Shape, shape_of
+from fallow.rules.steward.shapes.registry import SHAPES, Shape, shape_of
 from fallow.rules.steward.state import Ending, Hiring, Job, Seat, Stage, State, Turn
 from fallow.rules.steward.view import view
 from fallow.wire.local import JobSpec
 
-__all__ = ["State", "due", "next_due_ms", "outstanding", "transition", "view"]
+__all__ = ["State", "due", "next_due_ms", "outstanding", "transition", "unheard_of", "view"]
 
 
 def transition(state: State, event: t.StewardEvent) -> list[t.StewardEffect]:
@@ -157,21 +157,27 @@ def _submitted(turn: Turn, event: t.UserSubmitted) -> None:
     if event.job in turn.state.jobs:
         return
     name = event.spec.work.workload
-    kind = KINDS.get(name)
+    kind, nobodys = KINDS.get(name), unheard_of(event.spec)
     depth = kind.depth if kind is not None else 1
     job = Job(event.job, event.spec, turn.now_ms, name, depth, Hiring(turn.now_ms))
     turn.state.jobs[event.job] = job
     turn.touch(job)
     turn.note(job, "phase", "The job is looking for providers.")
-    if kind is None:
-        job.ending = Ending("E2001", f"no kind of work is called {name[:40]!r}")
-        return
-    check = parse(event.spec.verify, in_links=market.in_links(event.spec))
-    wrong = _wrong_with(event.spec)
-    if isinstance(check, PolicyError) or wrong:
-        job.ending = Ending("E2001", check.what if isinstance(check, PolicyError) else wrong)
+    if wrong := nobodys or _wrong_with(event.spec):
+        job.ending = Ending("E2001", wrong)
         return
     shape_of(event.spec.work).start(turn, job)
+
+
+def unheard_of(spec: JobSpec) -> str:
+    """What nobody here has registered of what the job takes (its form, its kind of work, its check), in words; "" when
+    all is there."""
+    if type(spec.work) not in SHAPES:
+        return f"no form of jobs is called {type(spec.work).__name__!r}"
+    if spec.work.workload not in KINDS:
+        return f"no kind of work is called {spec.work.workload[:40]!r}"
+    check = parse(spec.verify, in_links=market.in_links(spec))
+    return check.what if isinstance(check, PolicyError) else ""
 
 
 def _wrong_with(spec: JobSpec) -> str:

@@ -15,6 +15,7 @@ from typing import Any, cast
 import msgspec
 
 from fallow.errors import FallowError
+from fallow.rules.steward.events import UserSubmitted
 from fallow.rules.steward.state import Leftover
 from fallow.wire.claims import output_hash
 from fallow.wire.codec import recall
@@ -29,8 +30,8 @@ SIGNATURE_BYTES, NODE_BYTES = 65, 32
 
 class Remains:
     """What was found so far. `ours` and `theirs` map a lease to its document as each side signed it; `certificates` and
-    `addresses` are by node, the last one seen; `asked` maps a job to when it was handed in and what it is; `outputs`
-    are those of the `wanted` hashes."""
+    `addresses` are by node, the last one seen; `asked` maps a job to when it was handed in and what it is (None: nobody
+    here knows its form); `outputs` are those of the `wanted` hashes."""
 
     def __init__(self, bank: bytes, wanted: AbstractSet[bytes] = frozenset()) -> None:
         self._bank, self._wanted = bank, wanted
@@ -40,7 +41,7 @@ class Remains:
         self.theirs: dict[bytes, Signed] = {}
         self.certificates: dict[bytes, Signed] = {}
         self.addresses: dict[bytes, NodeAddress] = {}
-        self.asked: dict[bytes, tuple[int, JobSpec]] = {}
+        self.asked: dict[bytes, tuple[int, JobSpec | None]] = {}
         self.outputs: dict[bytes, TaskOutput] = {}
 
     def read(self, records: Iterable[bytes]) -> None:
@@ -72,7 +73,7 @@ class Remains:
                 self.addresses[address.node] = address
         elif kinds == (bytes, list) and self._wanted:
             self._output(item)
-        elif kinds == (str, int, bytes, list) and len(item) == 4:  # a job as it was handed in
+        elif kinds == (str, int, bytes, list) and len(item) == 4 and item[0] == UserSubmitted.__name__:
             self._asked(item[2], item[1], item[3])
 
     def _document(self, signed: Signed) -> None:
@@ -96,9 +97,7 @@ class Remains:
             self.outputs[digest] = output
 
     def _asked(self, job: bytes, at_ms: int, item: list[Any]) -> None:
-        spec = _as(JobSpec, item)
-        if spec is not None:
-            self.asked[job] = (at_ms, spec)
+        self.asked[job] = (at_ms, _as(JobSpec, item))
 
 
 def _as(kind: type[Any], item: list[Any]) -> Any:
