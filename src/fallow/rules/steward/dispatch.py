@@ -76,18 +76,6 @@ def _place(job: Job, slot: Slot, free: list[Seat]) -> Seat | None:
     return None if number is None else job.seats[number]
 
 
-def fill_up(job: Job) -> None:
-    """Seats whose cap has no room for another task get no more; another lease takes their place while the budget
-    lasts."""
-    if not job.queue.waiting and not job.queue.wanting:
-        return
-    keys = (next(iter(queue)) for queue in (job.queue.waiting, job.queue.wanting) if queue)
-    least = min(job.slots[key].spec.units for key in keys)
-    for seat in _usable(job):
-        if seat.room_units() < least:
-            seat.mark = Mark.FULL
-
-
 def fresh_sequence(seat: Seat, sequence: int) -> bool:
     """Whether a durable lease event is new: the provider numbers them and they come in order. 0 is for facts that are
     not its own."""

@@ -25,7 +25,6 @@ from fallow.rules.steward.end import (
     wind_up,
 )
 from fallow.rules.steward.redo import next_due_ms, outstanding
-from fallow.rules.steward.shapes import lanes
 from fallow.rules.steward.shapes.registry import SHAPES, Shape, shape_of
 from fallow.rules.steward.state import Ending, Hiring, Job, Seat, Stage, State, Turn
 from fallow.rules.steward.view import view
@@ -127,7 +126,7 @@ def _on_seat(turn: Turn, job: Job, seat: Seat, event: t.StewardEvent) -> None:
             pay.closed(turn, job, seat, event)
             dispatch.closed(turn, job, seat)
         case _:
-            lanes.on_seat(turn, job, seat, event)
+            shape_of(job.spec.work).heard(turn, job, seat, event)
 
 
 def _started(turn: Turn, event: t.StewardStarted) -> None:
@@ -215,7 +214,7 @@ def _look_after_job(turn: Turn, job: Job) -> None:
 def _go_on(turn: Turn, job: Job) -> None:
     """A job that is under way."""
     shape = shape_of(job.spec.work)
-    (lanes if shape.on_lanes else dispatch).fill_up(job)
+    shape.fill_up(job)
     shape.advance(turn, job)
     dispatch.plan(turn, job)
     if job.moved:
@@ -228,7 +227,6 @@ def _go_on(turn: Turn, job: Job) -> None:
     settle_marked(turn, job)
     if shape.on_lanes or job.queue.waiting or job.queue.checking:
         hiring.recruit(turn, job)
-        lanes.condemned(job)
     hiring.give_up(turn, job)
     out_of_money(turn, job)
     _progress(turn, job, shape)

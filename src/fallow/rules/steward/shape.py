@@ -13,7 +13,9 @@ from typing import ClassVar, NamedTuple
 
 from fallow.errors import FallowError, fail
 from fallow.rules import market
-from fallow.rules.steward.state import Job, State, Turn
+from fallow.rules.steward.check import check_of
+from fallow.rules.steward.events import StewardEvent
+from fallow.rules.steward.state import Job, Mark, Seat, State, Turn
 from fallow.wire.local import JobSpec, RoundView, Work
 from fallow.wire.tasks import Part
 
@@ -86,6 +88,22 @@ class Shape(ABC):
     def arrived(self, turn: Turn, job: Job, blob: bytes) -> None:
         """A blob of a claim is in our own store."""
         return
+
+    def heard(self, turn: Turn, job: Job, seat: Seat, event: StewardEvent) -> None:
+        """Something happened under the seat's lease that is no business of the machine's: it is the check's, unless it
+        is the form's."""
+        check_of(job).heard(turn, job, seat, event)
+
+    def fill_up(self, job: Job) -> None:
+        """Seats whose cap has no room for another task get no more; another lease takes their place while the budget
+        lasts."""
+        if not job.queue.waiting and not job.queue.wanting:
+            return
+        keys = (next(iter(queue)) for queue in (job.queue.waiting, job.queue.wanting) if queue)
+        least = min(job.slots[key].spec.units for key in keys)
+        for seat in map(job.seats.__getitem__, job.live):
+            if seat.usable and seat.room_units() < least:
+                seat.mark = Mark.FULL
 
     def complete(self, job: Job) -> bool:
         """Whether every answer that the job is for is there."""

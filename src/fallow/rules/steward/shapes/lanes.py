@@ -51,6 +51,26 @@ class LaneShape(Shape):
     def start(self, turn: Turn, job: Job) -> None:
         pass
 
+    def advance(self, turn: Turn, job: Job) -> None:
+        condemned(job)
+
+    def heard(self, turn: Turn, job: Job, seat: Seat, event: StewardEvent) -> None:
+        match event:
+            case LaneLoaded():
+                ready(turn, job, seat)
+            case LaneUnready():
+                unready(turn, job, seat, event)
+            case PeerClaimedBatch():
+                answered(turn, job, seat, event)
+            case _:
+                super().heard(turn, job, seat, event)
+
+    def fill_up(self, job: Job) -> None:
+        """A lane whose cap is nearly used up gets no more tasks."""
+        for seat in map(job.seats.__getitem__, job.live):
+            if seat.usable and seat.money.price_ucr and seat.room_units() < lane_reserve(seat):
+                seat.mark = Mark.FULL
+
     def complete(self, job: Job) -> bool:
         return False
 
@@ -73,19 +93,6 @@ class ServeShape(LaneShape):
 def _work(spec: JobSpec) -> ServeJob | LaneJob:
     assert isinstance(spec.work, (ServeJob, LaneJob)), "it is registered for these"
     return spec.work
-
-
-def on_seat(turn: Turn, job: Job, seat: Seat, event: StewardEvent) -> None:
-    """The events that only lanes have."""
-    match event:
-        case LaneLoaded():
-            ready(turn, job, seat)
-        case LaneUnready():
-            unready(turn, job, seat, event)
-        case PeerClaimedBatch():
-            answered(turn, job, seat, event)
-        case _:
-            check_of(job).heard(turn, job, seat, event)
 
 
 def ready(turn: Turn, job: Job, seat: Seat) -> None:
@@ -135,14 +142,6 @@ def answered(turn: Turn, job: Job, seat: Seat, event: PeerClaimedBatch) -> None:
         check.begin(turn, job, seat, claim)
     if len(seat.claims) >= MAX_BATCHES:
         seat.mark = Mark.FULL
-
-
-def fill_up(job: Job) -> None:
-    """A lane whose cap is nearly used up gets no more tasks; another lease takes its place while the budget lasts."""
-    for number in job.live:
-        seat = job.seats[number]
-        if seat.usable and seat.money.price_ucr and seat.room_units() < lane_reserve(seat):
-            seat.mark = Mark.FULL
 
 
 def lane_reserve(seat: Seat) -> int:
