@@ -37,13 +37,7 @@ IMPORTS_ALLOWED = {
     "cli/chat.py": "a conversation with a language model",
     "cli/demo_report.py": "the demo shows training",
     "sdk/recipes.py": "how a model is trained when nobody says",
-    "rules/replay.py": "to be moved: what is done again of a receipt",
 }
-NAMES_LATER = {
-    "rules/replay.py": "to be moved: what is done again of a receipt",
-    "node/replay.py": "to be moved: what is done again of a receipt",
-}
-"""What is still to go."""
 
 
 def own(path: str, kind: str) -> bool:
@@ -63,9 +57,9 @@ def test_no_kind_is_named_elsewhere() -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and node.value in KINDS and not own(path, str(node.value)):
                 found.append(f"{path}:{node.lineno} {node.value!r}")
-    assert not [one for one in found if one.split(":")[0] not in NAMES_ALLOWED | NAMES_LATER], found
+    assert not [one for one in found if one.split(":")[0] not in NAMES_ALLOWED], found
     used = {one.split(":")[0] for one in found}
-    assert used == set(NAMES_ALLOWED | NAMES_LATER), "an exception that nobody needs any more"
+    assert used == set(NAMES_ALLOWED), "an exception that nobody needs any more"
 
 
 def test_no_kind_is_imported_elsewhere() -> None:

@@ -25,9 +25,10 @@ from tests.wire.parties import (
 from fallow.adapters import hardware
 from fallow.cli.replay import _accusation, _data, _money, _text, _write_evidence
 from fallow.kinds.generate.tasks import Generate, GenerateValue
+from fallow.kinds.replay import Difference, ReplayPlan
 from fallow.kinds.train.trace import Cut
 from fallow.node.replay import Done
-from fallow.rules.replay import Difference, ReplayPlan, plan, report
+from fallow.rules.replay import plan, report
 from fallow.wire import codec, local
 from fallow.wire.claims import output_hash, task_id, task_leaf
 from fallow.wire.receipts import Receipt, TaskWork

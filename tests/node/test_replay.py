@@ -18,11 +18,11 @@ from fallow.adapters.machine import ThisMachine
 from fallow.adapters.runners.process import ProcessRunner
 from fallow.errors import FallowError, fail
 from fallow.kinds.generate.tasks import Generate, GenerateValue
+from fallow.kinds.replay import Piece, ReplayPlan, Report
 from fallow.kinds.spin import MAX_SPINS
 from fallow.kinds.train.tasks import TrainFinish
 from fallow.node.folders import tree_id
 from fallow.node.replay import Done, Given, OnStep, ReplayBench, _limits, threads_for
-from fallow.rules.replay import Piece, ReplayPlan
 from fallow.sdk.client import AsyncFallow
 from fallow.units import GIB
 from fallow.wire import codec, local
@@ -52,7 +52,7 @@ async def replay(client: AsyncFallow, receipt: bytes, plan: ReplayPlan, given: G
 
 
 def planned(task: TaskSpec, expected: TaskOutput = SPUN, numerics: str = HERE, **changes: bool) -> ReplayPlan:
-    return ReplayPlan((Piece(task, expected),), numerics, 1)._replace(**changes)
+    return ReplayPlan((Piece(task, expected),), numerics, 1, Report("", (), "", {}))._replace(**changes)
 
 
 def task(kind: str, params: bytes, *inputs: Part, ram_bytes: int = 0) -> TaskSpec:

@@ -12,19 +12,10 @@ from tests.kinds.train.test_trace import claimed, round_spec, word
 from tests.wire.parties import REQUESTER, lane_receipt, receipt
 
 from fallow.kinds.generate.tasks import CANCELLED, Generate, GenerateValue
+from fallow.kinds.replay import NoReplay, Piece, ReplayPlan
 from fallow.kinds.train.tasks import TrainAudit, TrainChecked, TrainFinish, TrainParams, TrainRound
 from fallow.kinds.train.trace import Cut, moments_name, sum_name, theta_name
-from fallow.rules.replay import (
-    ALL_LINKS,
-    MAX_TOKENS,
-    NoReplay,
-    Piece,
-    ReplayPlan,
-    differences,
-    plan,
-    report,
-    served_with,
-)
+from fallow.rules.replay import ALL_LINKS, MAX_TOKENS, differences, plan, report, served_with
 from fallow.wire import codec
 from fallow.wire.documents import Order
 from fallow.wire.messages import EXACT
@@ -177,7 +168,7 @@ def test_rounds_in_fp32_are_done_again_by_their_class_of_machines_only() -> None
     task, output = TaskSpec("train", codec.encode(params), (), 0, 1, 60, 1), claimed(100, Cut(2, 1))
     assert refused(of_task(task, output)).code == "E1504"
     found = planned(of_task(task, output, "x86/t1"))
-    assert (found.numerics, found.chain) == ("x86/t1", None)
+    assert (found.numerics, found.links) == ("x86/t1", 0)
     assert "the whole of round 1 of 3" in report(found).redone
 
 

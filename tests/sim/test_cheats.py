@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from tests.sim.worlds import HONEST, Played, batch, exact, lane, liar, play, train
 
+from fallow.kinds.chain import catches
 from fallow.kinds.train.tasks import TrainParams, TrainRound
-from fallow.rules.economics import catches
 from fallow.sim.cheats import GALLERY
 from fallow.sim.plan import ProviderPlan
 from fallow.sim.work import honest_output

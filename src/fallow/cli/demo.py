@@ -13,7 +13,7 @@ import asyncio
 import importlib.util
 import json
 import shutil
-from fractions import Fraction
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from fallow.cli.demo_report import build_report, check_receipts, shortcomings
 from fallow.cli.models import trainable
 from fallow.cli.output import Output
 from fallow.errors import fail
-from fallow.rules.economics import SKIPPED, Scheme, percent
+from fallow.kinds.chain import SKIPPED, catches, percent
 from fallow.sdk.client import AsyncFallow
 from fallow.sdk.jobs import AsyncJob
 from fallow.sdk.terms import Terms, fitting
@@ -186,9 +186,9 @@ async def _ask(url: str, secret: str) -> dict[str, Any]:
 
 def caught_in_a_round(cheat: str) -> str:
     """How likely the check of one of its rounds finds the cheat, by the page on economics."""
-    scheme = Scheme(RECIPE.inner_steps, RECIPE.batch_sequences, LINKS[cheat])
-    part = Fraction(RECIPE.inner_steps - 1, RECIPE.inner_steps) if cheat == "lazy" else SKIPPED
-    return percent(scheme.catches_flip() if cheat == "flip" else scheme.catches_skipping(part))
+    steps, units = RECIPE.inner_steps, RECIPE.batch_sequences
+    skipped = steps - 1 if cheat == "lazy" else ceil(steps * SKIPPED)
+    return percent(catches(steps * units, 1 if cheat == "flip" else skipped * units, LINKS[cheat]))
 
 
 def _paid_for(rounds: int) -> str:

@@ -20,8 +20,8 @@ from fallow.wire.documents import Settlement, Voucher
 from fallow.wire.receipts import Receipt, receipt_id
 
 if TYPE_CHECKING:
+    from fallow.kinds.replay import ReplayPlan, Report
     from fallow.node.replay import Done, ReplayBench
-    from fallow.rules.replay import ReplayPlan, Report
 
 SEED_BYTES = 32
 
@@ -85,7 +85,8 @@ async def redo(
 ) -> FallowError | None:
     """Do the work of a receipt that holds again and say what came of it; -> the error that the command ends with, None
     when all of it agrees. Raises nothing of its own: what cannot be done again is an answer, too."""
-    from fallow.rules.replay import DEFAULT_LINKS, NoReplay, plan, report
+    from fallow.kinds.replay import NoReplay
+    from fallow.rules.replay import DEFAULT_LINKS, plan, report
     from fallow.wire.receipts import read_receipt
 
     receipt, text = read_receipt(data), to_text("receipt", receipt_id(data))
@@ -123,7 +124,7 @@ def _data(found: ReplayPlan, done: Done, words: Report, seed: bytes, evidence: P
         "agrees": not done.differences,
         "redone": words.redone,
         "links": list(found.drawn),
-        "links_of_round": found.chain.links if found.chain is not None else 0,
+        "links_of_round": found.links,
         "tokens": found.tokens,
         "not_checked": list(words.not_checked),
         "proves": words.proves if not done.differences else "",
@@ -149,7 +150,7 @@ def _text(found: ReplayPlan, done: Done, words: Report, seed: bytes) -> str:
     lines.append(f"Not checked: {'; '.join(words.not_checked)}.")
     if not done.differences:
         lines.append(f"What that proves: {words.proves}")
-    if found.chain is not None and len(found.drawn) < found.chain.links:
+    if len(found.drawn) < found.links:
         lines.append(f"Drawn after the work was done; the same again with --seed {seed.hex()}")
     return "\n".join(lines)
 
@@ -171,7 +172,7 @@ def _money(receipt: Receipt) -> str:
 def _accusation(name: str, receipt: Receipt, found: ReplayPlan, done: Done, evidence: Path | None) -> FallowError:
     """E1503 for a difference."""
     settled = receipt.settlement is not None and bool(decode(Settlement, receipt.settlement.body).closed_ms)
-    all_done = found.chain is None or len(found.drawn) == found.chain.links
+    all_done = len(found.drawn) == found.links
     step = f"fallow verify {name} --replay --links all   # what else is false"
     if not settled:
         step = f"fallow cancel {to_text('job', receipt.job)[:12]}   # what is not final yet is not paid"

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from fractions import Fraction
+from math import comb
 from typing import NamedTuple
 
 from fallow.wire.local import Work
@@ -19,6 +21,10 @@ MAX_ROOM_BYTES = 1 << 62
 """Nobody has that much; an order can still say it."""
 ALWAYS_KEPT_BYTES = DEFAULT_TRACE_BYTES
 """What a claim's states may take although no order asked for the room."""
+
+
+SKIPPED = Fraction(1, 10)
+"""The part of its steps that a cheat is reckoned to leave out where people are told what checks are worth."""
 
 
 class Recheck(NamedTuple):
@@ -68,3 +74,19 @@ def too_many(sizes: Sequence[int]) -> int:
     while len(sizes) - gone > MIN_TRACES_KEPT and sum(sizes[gone:]) > ALWAYS_KEPT_BYTES:
         gone += 1
     return gone
+
+
+def catches(links: int, broken: int, drawn: int, rate: Fraction = Fraction(1)) -> Fraction:
+    """The probability that the check of one claim finds a broken link: `drawn` distinct ones of `links` are done again,
+    `broken` of them are false, and a claim is checked with probability `rate`. Exact (hypergeometric): a link is either
+    right or wrong, and whatever a cheat does differently breaks at least one."""
+    drawn = min(drawn, links)
+    return rate * (1 - Fraction(comb(links - broken, drawn), comb(links, drawn)))
+
+
+def percent(value: Fraction) -> str:
+    """With one decimal, rounded half to even; never 100 % for less."""
+    tenths = round(value * 1000)
+    if tenths >= 1000 and value < 1:
+        return "> 99.9 %"
+    return f"{tenths // 10}.{tenths % 10} %"

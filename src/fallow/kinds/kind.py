@@ -2,7 +2,8 @@
 
 A kind is one object: a name, some facts, and pure answers about its parameters and values. Its program runs in a worker
 process and is named by `program`; nothing else in the tree names a kind (`tests/test_sockets.py`). What few kinds have
-is an answer of its own: lanes (`kinds/lane.py`), chains of links (`kinds/chain.py`), rounds (`kinds/rounds.py`).
+is an answer of its own: lanes (`kinds/lane.py`), chains of links (`kinds/chain.py`), rounds (`kinds/rounds.py`),
+work that a receipt's owner does again (`kinds/replay.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import ClassVar, NamedTuple
 
 from fallow.kinds.chain import Chain
 from fallow.kinds.lane import LaneSide
+from fallow.kinds.replay import Replay
 from fallow.kinds.rounds import Rounds
 from fallow.units import MIB
 from fallow.wire.local import Work
@@ -76,6 +78,7 @@ class Kind(ABC):
     settings: ClassVar[tuple[Setting, ...]] = ()
     lane: ClassVar[LaneSide | None] = None
     rounds: ClassVar[Rounds | None] = None
+    replay: ClassVar[Replay | None] = None
 
     # what is asked ------------------------------------------------------------------------------------------------
 

@@ -22,9 +22,10 @@ from typing import NamedTuple, Self
 from fallow.adapters.blobs_files import measure
 from fallow.errors import CODES, FallowError, fail
 from fallow.kinds.registry import KINDS
+from fallow.kinds.replay import Difference, Piece, ReplayPlan
 from fallow.node.folders import stored_bytes, tree_id
 from fallow.ports import Machine, Runner, Worker, WorkerLimits
-from fallow.rules.replay import Difference, Piece, ReplayPlan, differences, served_with
+from fallow.rules.replay import differences, replay_of, served_with
 from fallow.sdk.client import LONG_CALL_S, AsyncFallow
 from fallow.units import GIB
 from fallow.wire import local
@@ -291,13 +292,11 @@ def _only_file(path: Path) -> Path:
 
 
 def _limits(plan: ReplayPlan, threads: int, model_bytes: int, here_bytes: int) -> WorkerLimits:
-    """What a provider's worker gets for such a task; never more than this machine has, which is `here_bytes`. An
-    answer's receipt does not say how large its model is: a file of 16-bit numbers is twice as large when it is loaded,
-    and for a while on grids too."""
+    """What a provider's worker gets for such a task; never more than this machine has, which is `here_bytes`."""
     usual = [piece.task.ram_bytes for piece in plan.pieces]
     usual += [KINDS[piece.task.kind].usual_ram_bytes for piece in plan.pieces if piece.task.kind in KINDS]
-    if any(piece.task.kind == "generate" for piece in plan.pieces):
-        usual.append(GIB + 4 * model_bytes)
+    sides = (replay_of(piece.task.kind) for piece in plan.pieces)
+    usual += [side.ram_bytes(model_bytes) for side in sides if side is not None]
     return WorkerLimits(min(max(usual), max(here_bytes - GIB, here_bytes // 2)), threads)
 
 

@@ -12,7 +12,6 @@ from fallow.wire.documents import U64, Address, Label, Signed, Word
 from fallow.wire.tasks import Part, TaskOutput, TaskSpec
 
 Text = Annotated[str, msgspec.Meta(max_length=4000)]
-Chunk = Annotated[bytes, msgspec.Meta(max_length=1 << 20)]
 
 
 class Message(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True, array_like=True):

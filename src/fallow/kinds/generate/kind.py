@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from fallow.errors import FallowError, fail
+from fallow.kinds.generate.replay import GenerateReplay
 from fallow.kinds.generate.sizes import serve_bytes
 from fallow.kinds.generate.tasks import CANCELLED, ChatTurn, Generate, GenerateValue
 from fallow.kinds.kind import LLAMA, TENSORS, Input, Kind, Setting, text_of
@@ -79,6 +80,7 @@ class GenerateKind(Kind):
     inputs = (Input("model", "a model folder or GGUF file"),)
     settings = (Setting("max_tokens", 128, "per answer"),)
     lane = GenerateLane()
+    replay = GenerateReplay()
 
     def read(self, line: str, settings: Mapping[str, int]) -> bytes:
         return encode(Generate((ChatTurn("user", line),), "", settings["max_tokens"]))

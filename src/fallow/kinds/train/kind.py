@@ -8,6 +8,7 @@ from fallow.errors import FallowError, fail
 from fallow.kinds.chain import PREFIX, Chain, Recheck, room_bytes
 from fallow.kinds.kind import TENSORS, Kind
 from fallow.kinds.rounds import RoundManifest, RoundPart, Rounds, StateReport
+from fallow.kinds.train.replay import TrainReplay
 from fallow.kinds.train.sizes import train_bytes, train_s
 from fallow.kinds.train.tasks import TrainAudit, TrainFinish, TrainParams, TrainRound, TrainValue
 from fallow.kinds.train.trace import (
@@ -15,9 +16,8 @@ from fallow.kinds.train.trace import (
     Cut,
     audit_task,
     expected_answer,
-    link_at,
+    link_sequences,
     read_trace,
-    unit_rows,
 )
 from fallow.units import GIB
 from fallow.wire import codec
@@ -111,6 +111,7 @@ class Train(Kind):
     extras = (TENSORS,)
     program = "fallow.workloads.train:run"
     rounds = ROUNDS
+    replay = TrainReplay()
 
     def read(self, line: str, settings: Mapping[str, int]) -> bytes:
         raise fail("E2001", "A line of text is no training.", next_step="fallow train MODEL DATA")
@@ -190,9 +191,5 @@ def finish_units(recipe: Recipe) -> int:
 def audit_units(recipe: Recipe, cut: Cut, drawn: tuple[int, ...]) -> int:
     """The units of doing links again: the tokens trained on, and as much as one sequence a link for what is read and
     hashed."""
-    sequences = len(drawn)
-    for index in drawn:
-        link = link_at(index, recipe.inner_steps, cut)
-        rows = (len(unit_rows(recipe.batch_sequences, cut.units, unit)) for unit in range(link.unit, link.until))
-        sequences += (link.last - link.first) * sum(rows)
+    sequences = len(drawn) + sum(link_sequences(recipe, cut, index) for index in drawn)
     return max(1, sequences) * recipe.sequence_tokens

@@ -14,7 +14,7 @@ id, a Merkle root over its chunks of 1 MiB, is the commitment to the tensors in 
 checked alone. The ids are output parts of the task, so the claim's root covers them all. The files stay with whoever
 made them until they are asked for.
 
-Defends against: skipped, shortened or altered steps, with the probability that `rules/economics.py` gives; a sum that
+Defends against: skipped, shortened or altered steps, with the probability that `kinds/chain.py` gives; a sum that
 is not the sum of its gradients; files that are not what was committed to. Does not defend against: what is wrong in the
 task itself (its data, its recipe), or an auditor that is one with the accused. A recipe that asks for more room than
 was leased is refused (`rules/provider/machine.py`), and none has more than MAX_TRACE_BYTES kept for finer links."""
@@ -151,6 +151,13 @@ def link_at(index: int, steps: int, cut: Cut) -> Link:
         needs.append(moments_name(first, steps))
         return Link(first, last, unit, cut.units, tuple(needs), (theta_name(last), moments_name(last, steps)))
     return Link(first, last, unit, unit + 1, tuple(needs), (sum_name(first, unit),))
+
+
+def link_sequences(recipe: Recipe, cut: Cut, index: int) -> int:
+    """How many sequences a link trains on, the same in another step counted again."""
+    link = link_at(index, recipe.inner_steps, cut)
+    rows = (len(unit_rows(recipe.batch_sequences, cut.units, unit)) for unit in range(link.unit, link.until))
+    return (link.last - link.first) * sum(rows)
 
 
 class Trace(NamedTuple):

@@ -1,34 +1,21 @@
-"""What a check is worth: how likely it is to catch a cheat, and what a cheat must have to lose.
+"""The table of docs/explanation/economics.md: how likely checks are to catch a cheat, and what they cost. A test holds
+the page to it.
 
-All of it is exact arithmetic with fractions. The page `docs/explanation/economics.md` prints what these functions give,
-and the simulator's tests hold the network to it.
-
-A committed round is a chain of links (`kinds/train/trace.py`); whatever a cheat does differently breaks at least one
-link, and a link is either right or wrong: an auditor computes hashes and compares."""
+    python benchmarks/check_odds.py
+"""
 
 from __future__ import annotations
 
 from fractions import Fraction
-from math import ceil, comb
+from math import ceil
 from typing import NamedTuple
 
-
-def catches(links: int, broken: int, drawn: int, rate: Fraction = Fraction(1)) -> Fraction:
-    """The probability that the check of one claim finds a broken link: `drawn` distinct ones of `links` are done again,
-    `broken` of them are false, and a claim is checked with probability `rate`. Exact (hypergeometric)."""
-    drawn = min(drawn, links)
-    return rate * (1 - Fraction(comb(links - broken, drawn), comb(links, drawn)))
+from fallow.kinds.chain import SKIPPED, catches, percent
 
 
 def catches_in(rounds: int, once: Fraction) -> Fraction:
     """The probability of being caught at least once in `rounds` claims, each with probability `once`."""
     return 1 - (1 - once) ** rounds
-
-
-def least_stake_ucr(gain_ucr: int, caught: Fraction, pay_ucr: int) -> int:
-    """The least stake for which a lie does not pay: gain <= probability of being caught x (stake + the pay of the claim
-    that is lost with it). Raises ZeroDivisionError where nothing is ever caught: no stake is enough."""
-    return max(0, ceil(Fraction(gain_ucr) / caught) - pay_ucr)
 
 
 class Scheme(NamedTuple):
@@ -58,7 +45,6 @@ class Scheme(NamedTuple):
         return catches(self.links, 1, self.drawn)
 
 
-SKIPPED = Fraction(1, 10)
 SCHEMES = tuple(Scheme(100, 2, drawn) for drawn in (1, 2, 4, 8, 16))
 FLIPS = (1, 10, 50, 200)
 
@@ -79,15 +65,5 @@ def table() -> str:
     return "\n".join(rows)
 
 
-def percent(value: Fraction) -> str:
-    """With one decimal, rounded half to even; never 100 % for less."""
-    tenths = round(value * 1000)
-    if tenths >= 1000 and value < 1:
-        return "> 99.9 %"
-    return f"{tenths // 10}.{tenths % 10} %"
-
-
 if __name__ == "__main__":
-    import sys
-
-    sys.stdout.write(table() + "\n")
+    print(table())
