@@ -21,6 +21,7 @@ def watch(script: str) -> Town:
         await town.run()
 
     play(main)
+    towns[0].close()
     return towns[0]
 
 

@@ -98,6 +98,9 @@ def simulate(seed: int, bug: str = "", plan: Plan | None = None) -> WorldResult:
             failure = str(stuck) or "everything waits for ever"
         except Exception as error:  # noqa: BLE001 - whatever is raised is a finding, and the task ends here
             failure = f"{type(error).__name__}: {error}\n{traceback.format_exc(limit=-6)}"
+        finally:
+            for town in towns:
+                town.close()
     return WorldResult(seed, drawn, towns[0], failure)
 
 

@@ -252,10 +252,12 @@ class Town:
             self._judge()
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
-        finally:
-            for host in self.hosts.values():
-                host.disk.crash()
-            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Let go of all disks, once nobody is left who uses them."""
+        for host in self.hosts.values():
+            host.disk.crash()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     async def _open(self) -> None:
         with closing(SimBlobs(GIB, self.steward.disk)) as store:
