@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from fallow.wire.tasks import TaskOutput, TaskSpec
 
-Draw = Callable[[int], tuple[int, ...]]
+LinkDraw = Callable[[int], tuple[int, ...]]
 """Which of so many links of a chain are done again."""
 
 
@@ -89,7 +89,7 @@ class Replay(ABC):
     """How the work of a kind is done again."""
 
     @abstractmethod
-    def plan(self, claimed: ClaimedWork, draw: Draw) -> ReplayPlan | NoReplay:
+    def plan(self, claimed: ClaimedWork, draw: LinkDraw) -> ReplayPlan | NoReplay:
         """What to do again. Raises FallowError for a task or a value that is none of this kind's."""
 
     def compared(self, piece: Piece, value: bytes) -> list[Difference]:

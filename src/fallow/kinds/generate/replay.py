@@ -5,7 +5,17 @@ from __future__ import annotations
 import msgspec
 
 from fallow.kinds.generate.tasks import CANCELLED, Generate, GenerateValue
-from fallow.kinds.replay import ClaimedWork, Difference, Draw, NoReplay, Piece, Replay, ReplayPlan, Report, Shortened
+from fallow.kinds.replay import (
+    ClaimedWork,
+    Difference,
+    LinkDraw,
+    NoReplay,
+    Piece,
+    Replay,
+    ReplayPlan,
+    Report,
+    Shortened,
+)
 from fallow.units import GIB
 from fallow.wire import codec
 from fallow.wire.messages import EXACT
@@ -15,7 +25,7 @@ from fallow.wire.tasks import MAX_PARAMS_BYTES, MAX_VALUE_BYTES
 class GenerateReplay(Replay):
     """A receipt does not say how large its model is."""
 
-    def plan(self, claimed: ClaimedWork, draw: Draw) -> ReplayPlan | NoReplay:
+    def plan(self, claimed: ClaimedWork, draw: LinkDraw) -> ReplayPlan | NoReplay:
         task, output, numerics, lane = claimed
         asked = codec.decode(Generate, task.params, MAX_PARAMS_BYTES)
         value = codec.decode(GenerateValue, output.value, MAX_VALUE_BYTES)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import ceil
 
 from fallow.kinds.chain import SKIPPED, catches, percent
-from fallow.kinds.replay import ClaimedWork, Difference, Draw, NoReplay, Piece, Replay, ReplayPlan, Report
+from fallow.kinds.replay import ClaimedWork, Difference, LinkDraw, NoReplay, Piece, Replay, ReplayPlan, Report
 from fallow.kinds.train.tasks import TrainAudit, TrainChecked, TrainFinish, TrainParams, TrainRound
 from fallow.kinds.train.trace import (
     MAX_LINKS_DRAWN,
@@ -35,7 +35,7 @@ OTHERS = "other rounds and shards: each has a receipt of its own"
 class TrainReplay(Replay):
     """Links of a round, or the whole of anything else."""
 
-    def plan(self, claimed: ClaimedWork, draw: Draw) -> ReplayPlan | NoReplay:
+    def plan(self, claimed: ClaimedWork, draw: LinkDraw) -> ReplayPlan | NoReplay:
         params = codec.decode(TrainParams, claimed.task.params, MAX_PARAMS_BYTES)
         recipe = params.round.recipe if isinstance(params, TrainAudit) else params.recipe
         for name, most in MOST.items():
@@ -95,7 +95,7 @@ def _whole(claimed: ClaimedWork, params: TrainRound | TrainFinish | TrainAudit, 
     return ReplayPlan((Piece(claimed.task, claimed.output),), numerics, tokens, words)
 
 
-def _links(claimed: ClaimedWork, params: TrainRound, draw: Draw) -> ReplayPlan | NoReplay:
+def _links(claimed: ClaimedWork, params: TrainRound, draw: LinkDraw) -> ReplayPlan | NoReplay:
     task, recipe, trace = claimed.task, params.recipe, read_trace(params.recipe, claimed.output)
     if trace is None:
         return NoReplay("E1707", "The claim holds no chain of states, although its recipe is exact.")
