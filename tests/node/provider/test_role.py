@@ -92,7 +92,7 @@ async def test_a_killed_worker_is_replaced_and_its_task_done(tmp_path: Path) -> 
 async def test_a_cancelled_task_ends_and_the_next_one_runs(tmp_path: Path) -> None:
     async with market(tmp_path) as buyer:
         await buyer.open("spin")
-        endless = await buyer.assign(spec(b"1000000000", "spin"))
+        endless = await buyer.assign(spec(b"1000000000", "spin", units=1_000))
         await buyer.assign(spec(b"10", "spin"))
         await buyer.ask(CancelTask(buyer.lease, endless))
         failed, claimed = [event.body for event in await buyer.events(0, lambda event: event.sequence == 2)]
@@ -104,7 +104,7 @@ async def test_a_cancelled_task_ends_and_the_next_one_runs(tmp_path: Path) -> No
 async def test_a_task_over_its_time_fails_and_may_be_tried_elsewhere(tmp_path: Path) -> None:
     async with market(tmp_path) as buyer:
         await buyer.open("spin")
-        await buyer.assign(spec(b"1000000000", "spin", timeout_s=1))
+        await buyer.assign(spec(b"1000000000", "spin", units=1_000, timeout_s=1))
         (event,) = await buyer.events(0, lambda event: True)
         assert isinstance(event.body, TaskFailed)
         assert (event.body.code, event.body.retryable) == ("E1704", True)
