@@ -158,8 +158,8 @@ class DdpWorker:
         import torch.distributed as dist
         from transformers import AutoTokenizer, LlamaForCausalLM
 
+        from fallow.numerics.exact.optimizers import ExactSchedule
         from fallow.workloads.data import load_dataset
-        from fallow.workloads.inner import BETA_1, BETA_2, Schedule
 
         torch.set_num_threads(1)
         dist.init_process_group("gloo", rank=rank, world_size=WORKERS)
@@ -168,9 +168,8 @@ class DdpWorker:
         self._model: Any = torch.nn.parallel.DistributedDataParallel(loaded)
         tokenizer = AutoTokenizer.from_pretrained(folder / "model")
         self._data = load_dataset(folder / "data.txt", tokenizer, LENGTH, HOLDOUT)
-        self._schedule = Schedule(float(LEARNING_RATE), WARM_UP, total)
-        betas = (BETA_1, BETA_2)
-        self._optimiser = torch.optim.AdamW(self._model.parameters(), betas=betas, weight_decay=float(DECAY))
+        self._schedule = ExactSchedule(float(LEARNING_RATE), WARM_UP, total)
+        self._optimiser = torch.optim.AdamW(self._model.parameters(), betas=(0.9, 0.95), weight_decay=float(DECAY))
 
     def steps(self, count: int, synced: bool) -> list[float]:
         """Seconds of each step."""

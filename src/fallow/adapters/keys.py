@@ -18,6 +18,7 @@ from typing import Protocol
 
 from blake3 import blake3
 
+from fallow.adapters.blobs_files import sync_folder
 from fallow.errors import fail
 from fallow.units import Account, NodeId
 from fallow.wire.certificates import certify, node_of
@@ -114,15 +115,7 @@ def _write_once(folder: Path, data: bytes) -> None:
             os.link(draft, folder / KEY_FILE)
     finally:
         draft.unlink(missing_ok=True)
-    _flush_folder(folder)
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(folder)
 
 
 def _refuse_wide(path: Path, status: os.stat_result, most: int) -> None:

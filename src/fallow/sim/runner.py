@@ -10,27 +10,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fallow.errors import fail
 from fallow.ports import OnLine, OnMessages, WorkerLimits
 from fallow.wire.worker import (
-    NO_TASK,
-    DropTask,
     FromWorker,
-    LaneAnswers,
-    LaneBatch,
-    LaneCancel,
-    Preload,
     RunTask,
     ToWorker,
-    WorkerDone,
     WorkerFailed,
     WorkerLog,
     WorkerProgress,
     WorkerReady,
 )
-from fallow.workloads.lane import SendAnswers, WorkerLane, open_lane, refused
+from fallow.workloads.lane import open_lane
 from fallow.workloads.task import TaskResult, TaskRun
-from fallow.workloads.worker import attempt, workload
+from fallow.workloads.worker import OpenLane, WorkerDesk, attempt, done, workload
 
 START_S = 0.1
 UNITS_PER_S = 1_000
@@ -47,7 +39,7 @@ class Craft:
     thread and must not wait."""
 
     workload: Callable[[str], Callable[[TaskRun], TaskResult]] = workload
-    open_lane: Callable[[Preload, SendAnswers, Callable[[str], None]], WorkerLane] = open_lane
+    open_lane: OpenLane = open_lane
     seconds: Callable[[RunTask], float] = unit_seconds
 
 
@@ -62,7 +54,7 @@ class SimWorker:
         self._paused = False
         self._task: asyncio.Task[None] | None = None
         self._order: RunTask | None = None
-        self._lane: WorkerLane | None = None
+        self._desk = WorkerDesk(self.say, self, craft.open_lane, lambda: 0.0)
 
     def send(self, message: ToWorker) -> None:
         self._soon(lambda: self._take(message))
@@ -102,29 +94,23 @@ class SimWorker:
             self._on_messages(said)
 
     def _take(self, message: ToWorker) -> None:
-        match message:
-            case RunTask(task) if self._order is not None:
-                self.say(WorkerFailed(task, "E1803", "The worker is busy with another task.", True))
-            case RunTask():
-                self._order = message
-                self._task = self._group.create_task(self._run(message), name="sim worker task")
-            case DropTask(task):
-                if self._order is not None and self._order.task_id == task and self._task is not None:
-                    self._task.cancel()
-                    self._order = None
-                    self.say(WorkerFailed(task, "E1402", "The task was cancelled.", False))
-            case Preload():
-                self._preload(message)
-            case LaneBatch(tasks):
-                if self._lane is None:
-                    error = fail("E1707", "The worker was not made ready for lane tasks.")
-                    self.say(LaneAnswers(tuple(refused(task.number, error) for task in tasks)))
-                else:
-                    self._lane.take(tasks)
-                    self._lane.settle()
-            case LaneCancel(numbers):
-                if self._lane is not None:
-                    self._lane.cancel(numbers)
+        self._desk.take(message)
+        self._desk.settle()
+
+    def start(self, order: RunTask) -> None:
+        """A whole task."""
+        if self._order is not None:
+            self.say(WorkerFailed(order.task_id, "E1803", "The worker is busy with another task.", True))
+            return
+        self._order = order
+        self._task = self._group.create_task(self._run(order), name="sim worker task")
+
+    def cancel(self, task_id: bytes) -> None:
+        """The task is not wanted any more."""
+        if self._order is not None and self._order.task_id == task_id and self._task is not None:
+            self._task.cancel()
+            self._order = None
+            self.say(WorkerFailed(task_id, "E1402", "The task was cancelled.", False))
 
     async def _run(self, order: RunTask) -> None:
         await asyncio.sleep(self._craft.seconds(order))
@@ -139,22 +125,7 @@ class SimWorker:
         work = TaskRun(order.task, inputs, Path(order.outdir), order.threads, progress, log)
         outcome = attempt(order.task_id, lambda: self._craft.workload(order.task.kind)(work))
         self._order = None
-        if isinstance(outcome, WorkerFailed):
-            self.say(outcome)
-        else:
-            files = {name: str(path) for name, path in outcome.files.items()}
-            self.say(WorkerDone(order.task_id, outcome.value, files, outcome.metrics))
-
-    def _preload(self, order: Preload) -> None:
-        def log(text: str) -> None:
-            self.say(WorkerLog(NO_TASK, text))
-
-        lane = attempt(NO_TASK, lambda: self._craft.open_lane(order, self.say, log))
-        if isinstance(lane, WorkerFailed):
-            self.say(lane)
-            return
-        self._lane = lane
-        self.say(WorkerReady(order.kind, 0, lane.context_tokens))
+        self.say(outcome if isinstance(outcome, WorkerFailed) else done(order, outcome, {}))
 
 
 class SimRunner:

@@ -78,10 +78,7 @@ class ExactRound:
         if "/sum/" in name:
             counts: dict[str, tuple[str, TensorShape]] = dict.fromkeys(COUNTS, ("I64", (1,)))
             return layout.layout(counts | {f"sum/{n}": ("I64", s) for n, s in self.shapes.items()}, "gradients 1")
-        tensors: dict[str, tuple[str, TensorShape]] = {"step": ("I64", (1,))}
-        for n, shape in self.shapes.items():
-            tensors[f"mean/{n}"] = tensors[f"square/{n}"] = ("F32", shape)
-        return layout.layout(tensors, "adamw 1")
+        return moments_plan(self.shapes)
 
     def tensors(self, name: str) -> dict[str, Array]:
         """The present state as the part `name` holds it."""
@@ -96,10 +93,9 @@ class ExactRound:
 
     def load(self, name: str, path: Path) -> bool:
         """Take over the state in a file; False when it is none, or has a number that is not finite."""
-        found = layout.read(path, self.plan(name))
-        if found is None or not all(bool(np.isfinite(value).all()) for value in found.values()):
+        tensors = finite(path, self.plan(name))
+        if tensors is None:
             return False
-        tensors = {n: torch.from_numpy(np.array(value)) for n, value in found.items()}
         if "/theta/" in name:
             self.set(tensors)
         elif "/sum/" in name:
@@ -107,10 +103,7 @@ class ExactRound:
             totals = {n.removeprefix("sum/"): value for n, value in tensors.items()}
             self.sums = Gradients(totals, loss, tokens, bool(poisoned))
         else:
-            try:
-                self.trainer.optimizer.restore(tensors)
-            except ValueError:
-                return False
+            return restored(self.trainer.optimizer, tensors)
         return True
 
     @torch.no_grad()
@@ -125,6 +118,31 @@ class ExactRound:
         if not all(bool(np.isfinite(value).all()) for value in tensors.values()):
             return UNREADABLE
         return identity(self.plan(name), tensors, torch.get_num_threads())
+
+
+def moments_plan(shapes: Mapping[str, TensorShape]) -> Layout:
+    """The file of an optimiser's state for parameters of these shapes."""
+    tensors: dict[str, tuple[str, TensorShape]] = {"step": ("I64", (1,))}
+    for name, shape in shapes.items():
+        tensors[f"mean/{name}"] = tensors[f"square/{name}"] = ("F32", shape)
+    return layout.layout(tensors, "adamw 1")
+
+
+def finite(path: Path, plan: Layout) -> dict[str, torch.Tensor] | None:
+    """The tensors of a file; None when it is not laid out as `plan`, or has a number that is not finite."""
+    found = layout.read(path, plan)
+    if found is None or not all(bool(np.isfinite(value).all()) for value in found.values()):
+        return None
+    return {name: torch.from_numpy(np.array(value)) for name, value in found.items()}
+
+
+def restored(optimizer: ExactAdamW, state: Mapping[str, torch.Tensor]) -> bool:
+    """Continue from `state`; False when it is none of this optimiser's."""
+    try:
+        optimizer.restore(state)
+    except ValueError:
+        return False
+    return True
 
 
 def run_chain(work: TaskRun, chain: ExactRound, recipe: Recipe) -> dict[str, Path]:

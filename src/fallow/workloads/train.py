@@ -21,17 +21,18 @@ from fallow.errors import fail
 from fallow.kinds.rounds import RoundManifest
 from fallow.kinds.train.tasks import TrainAudit, TrainChecked, TrainFinish, TrainParams, TrainRound, TrainValue
 from fallow.kinds.train.trace import MAX_UNITS, UNREADABLE, Cut, moments_name, theta_name
+from fallow.numerics import layout
 from fallow.numerics.aggregate import MeanUpdate, SharedState
 from fallow.numerics.compress import Floats, pack, read_update, write_update
 from fallow.numerics.exact.exactify import exactify
 from fallow.numerics.exact.format import MAX_SEQUENCES
 from fallow.numerics.exact.llama import ExactLlama
+from fallow.numerics.exact.optimizers import ExactAdamW, ExactSchedule, clip
 from fallow.numerics.fingerprint import state_hash
 from fallow.wire import codec
 from fallow.wire.tasks import Recipe
 from fallow.workloads import exact, lora
 from fallow.workloads.data import BatchPosition, Dataset, Tokens, batch, load_dataset
-from fallow.workloads.inner import AdamW, Schedule
 from fallow.workloads.model import LoadedModel, base_name, be_quiet, be_reproducible, load_model
 from fallow.workloads.shared import Outer, Replica, read_checkpoint, write_checkpoint
 from fallow.workloads.task import TaskResult, TaskRun
@@ -113,12 +114,15 @@ def _round(
         began = time.perf_counter()
         files |= exact.run_chain(work, chain, recipe)
     else:
-        optimiser = AdamW(trainee.parameters)
+        optimiser = ExactAdamW(trainee.parameters)
+        plan = exact.moments_plan({name: tuple(p.shape) for name, p in trainee.parameters.items()})
         if "carry" in work.inputs:
-            optimiser.load(work.input("carry"))
+            carried = exact.finite(work.input("carry"), plan)
+            if carried is None or not exact.restored(optimiser, carried):
+                raise fail("E1705", "The carried optimiser state does not fit the model.")
         began = time.perf_counter()
         _inner_steps(work, params, trainee, dataset, optimiser)
-        optimiser.save(files["carry"])
+        layout.write(files["carry"], plan, {name: value.numpy() for name, value in optimiser.state().items()})
     metrics["step_ms"] = int((time.perf_counter() - began) * 1e3 / recipe.inner_steps)
     try:
         differences = {name: pack(theta[name] - p.detach().numpy()) for name, p in trainee.parameters.items()}
@@ -182,9 +186,9 @@ def _own_start(work: TaskRun, replica: Replica) -> dict[str, Floats]:
     return replica.state.guess(mean.mean(), replica.outer.learning_rate, replica.outer.momentum)
 
 
-def _inner_steps(work: TaskRun, params: TrainRound, trainee: Trainee, dataset: Dataset, optimiser: AdamW) -> None:
+def _inner_steps(work: TaskRun, params: TrainRound, trainee: Trainee, dataset: Dataset, optimiser: ExactAdamW) -> None:
     recipe, steps = params.recipe, params.recipe.inner_steps
-    schedule = Schedule(float(recipe.learning_rate), recipe.warmup_steps, recipe.rounds * steps)
+    schedule = ExactSchedule(float(recipe.learning_rate), recipe.warmup_steps, recipe.rounds * steps)
     limit, decay = float(recipe.clip_norm), float(recipe.weight_decay)
     for parameter in trainee.parameters.values():
         parameter.requires_grad_(True)
@@ -196,8 +200,10 @@ def _inner_steps(work: TaskRun, params: TrainRound, trainee: Trainee, dataset: D
             )
             loss = _loss(trainee.model.network, tokens, "mean")
             loss.backward()
-            optimiser.clip(limit)
-            optimiser.step(schedule.rate(at), decay)
+            gradients = {name: p.grad for name, p in trainee.parameters.items() if p.grad is not None}
+            clip(gradients, limit)
+            optimiser.step(gradients, schedule.rate(at), decay)
+            trainee.model.network.zero_grad()
             value = float(loss.detach())
             if not np.isfinite(value):
                 raise fail("E1706", f"The loss is {value} at step {step + 1} of round {params.round}.")
@@ -237,28 +243,19 @@ def _loss(network: Any, tokens: Tokens, reduction: str) -> torch.Tensor:
 
 def _evaluate(work: TaskRun, trainee: Trainee, dataset: Dataset, recipe: Recipe, metrics: dict[str, int]) -> str:
     """Held-out loss per predicted token at the parameters as they are, as decimal text with six places."""
-    began, total, count = time.perf_counter(), 0.0, len(dataset.holdout)
-    if recipe.exact:
-        return _evaluate_exactly(work, trainee, dataset, recipe, metrics)
+    began, count = time.perf_counter(), len(dataset.holdout)
+    total: float = 0  # in exact arithmetic a whole number
     with torch.no_grad():
         for start in range(0, count, recipe.batch_sequences):
             rows = dataset.holdout[start : start + recipe.batch_sequences]
-            total += float(_loss(trainee.model.network, rows, "sum"))
+            if recipe.exact:
+                total += exact.total_of(_exact_model(trainee), rows)
+            else:
+                total += float(_loss(trainee.model.network, rows, "sum"))
             work.progress(0, recipe.inner_steps, f"held-out {min(start + len(rows), count)}/{count}")
     metrics["evaluate_ms"] = int((time.perf_counter() - began) * 1e3)
-    return f"{total / (count * (recipe.sequence_tokens - 1)):.6f}"
-
-
-def _evaluate_exactly(
-    work: TaskRun, trainee: Trainee, dataset: Dataset, recipe: Recipe, metrics: dict[str, int]
-) -> str:
-    began, total, count, model = time.perf_counter(), 0, len(dataset.holdout), _exact_model(trainee)
-    for start in range(0, count, recipe.batch_sequences):
-        rows = dataset.holdout[start : start + recipe.batch_sequences]
-        total += exact.total_of(model, rows)
-        work.progress(0, recipe.inner_steps, f"held-out {min(start + len(rows), count)}/{count}")
-    metrics["evaluate_ms"] = int((time.perf_counter() - began) * 1e3)
-    return exact.mean_text(total, count * (recipe.sequence_tokens - 1))
+    tokens = count * (recipe.sequence_tokens - 1)
+    return exact.mean_text(int(total), tokens) if recipe.exact else f"{total / tokens:.6f}"
 
 
 def _trainee(work: TaskRun, recipe: Recipe) -> Trainee:

@@ -19,11 +19,10 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
 from fallow.errors import FallowError, fail
 from fallow.kinds.registry import KINDS
-from fallow.wire.messages import LaneTask
 from fallow.wire.worker import (
     NO_TASK,
     DropTask,
@@ -42,7 +41,7 @@ from fallow.wire.worker import (
     WorkerReady,
     worker_frame,
 )
-from fallow.workloads.lane import WorkerLane, open_lane, refused
+from fallow.workloads.lane import SendAnswers, WorkerLane, open_lane, refused
 from fallow.workloads.memory import bound_memory, leased_ram_bytes, memory_is_out
 from fallow.workloads.task import TaskResult, TaskRun, program
 
@@ -51,6 +50,7 @@ PROGRESS_EVERY_S = 0.1
 _PR_SET_PDEATHSIG = 1
 _MAYBE_ONLY_HERE = ("E1708", "E9001")
 T = TypeVar("T")
+OpenLane = Callable[[Preload, SendAnswers, Callable[[str], None]], WorkerLane]
 
 
 class Outbox:
@@ -113,8 +113,7 @@ class TaskThread:
         outcome = attempt(order.task_id, lambda: self._run(work))
         if isinstance(outcome, WorkerFailed):
             return outcome
-        files = {name: str(path) for name, path in outcome.files.items()}
-        return WorkerDone(order.task_id, outcome.value, files, {**outcome.metrics, "peak_ram_kib": _peak_ram_kib()})
+        return done(order, outcome, {"peak_ram_kib": _peak_ram_kib()})
 
     def _run(self, work: TaskRun) -> TaskResult:
         run = workload(work.task.kind)
@@ -122,6 +121,12 @@ class TaskThread:
             self._bounded = True
             bound_memory(leased_ram_bytes())
         return run(work)
+
+
+def done(order: RunTask, result: TaskResult, metrics: dict[str, int]) -> WorkerDone:
+    """What the provider is told of a task that was done."""
+    files = {name: str(path) for name, path in result.files.items()}
+    return WorkerDone(order.task_id, result.value, files, result.metrics | metrics)
 
 
 def workload(kind: str) -> Callable[[TaskRun], TaskResult]:
@@ -148,58 +153,71 @@ def attempt(task_id: bytes, act: Callable[[], T]) -> WorkerFailed | T:
         return WorkerFailed(task_id, "E9001", f"{type(error).__name__}: {error}"[:4000], retryable=True)
 
 
-class WorkerLoop:
-    """Reads the socket and hands out the work."""
+class Tasks(Protocol):
+    """Who does whole tasks, one at a time."""
 
-    def __init__(self, link: socket.socket) -> None:
-        self._link = link
-        self._outbox = Outbox(link)
-        self._tasks = TaskThread(self._outbox)
+    def start(self, order: RunTask) -> None: ...
+
+    def cancel(self, task_id: bytes) -> None: ...
+
+
+class WorkerDesk:
+    """Takes what the provider says: whole tasks are for `tasks`, streams for a lane, opened when it is told to. `say`
+    answers; loading is timed by `clock`, in seconds."""
+
+    def __init__(
+        self, say: Callable[[FromWorker], None], tasks: Tasks, open_lane: OpenLane, clock: Callable[[], float]
+    ) -> None:
+        self._say, self._tasks, self._open_lane, self._clock = say, tasks, open_lane, clock
         self._lane: WorkerLane | None = None
 
-    def serve(self) -> None:
-        """Until the provider closes its end. Raises ValueError when it sends what is no message."""
-        frames = WorkerFrames("worker")
-        self._outbox.send(WorkerReady())
-        while data := self._link.recv(READ_BYTES):
-            for message in frames.feed(data):
-                self._on_message(message)  # pyright: ignore[reportArgumentType]
-            if self._lane is not None:
-                self._lane.settle()
-
-    def _on_message(self, message: ToWorker) -> None:
+    def take(self, message: ToWorker) -> None:
+        """One message."""
         match message:
+            case LaneBatch(tasks) if self._lane is not None:
+                self._lane.take(tasks)
             case LaneBatch(tasks):
-                self._on_lane_batch(tasks)
+                error = fail("E1707", "The worker was not made ready for lane tasks.")
+                self._say(LaneAnswers(tuple(refused(task.number, error) for task in tasks)))
             case RunTask():
                 self._tasks.start(message)
             case DropTask(task_id):
                 self._tasks.cancel(task_id)
             case Preload():
-                self._on_preload(message)
+                self._preload(message)
             case LaneCancel(numbers):
                 if self._lane is not None:
                     self._lane.cancel(numbers)
 
-    def _on_lane_batch(self, tasks: tuple[LaneTask, ...]) -> None:
+    def settle(self) -> None:
+        """All that came together was taken."""
         if self._lane is not None:
-            self._lane.take(tasks)
-            return
-        error = fail("E1707", "The worker was not made ready for lane tasks.")
-        self._outbox.send(LaneAnswers(tuple(refused(task.number, error) for task in tasks)))
+            self._lane.settle()
 
-    def _on_preload(self, order: Preload) -> None:
-        began = time.perf_counter()
+    def _preload(self, order: Preload) -> None:
+        began = self._clock()
 
         def log(text: str) -> None:
-            self._outbox.send(WorkerLog(NO_TASK, text[:4000]))
+            self._say(WorkerLog(NO_TASK, text[:4000]))
 
-        lane = attempt(NO_TASK, lambda: open_lane(order, self._outbox.send, log))
+        lane = attempt(NO_TASK, lambda: self._open_lane(order, self._say, log))
         if isinstance(lane, WorkerFailed):
-            self._outbox.send(lane)
+            self._say(lane)
             return
         self._lane = lane
-        self._outbox.send(WorkerReady(order.kind, int((time.perf_counter() - began) * 1e3), lane.context_tokens))
+        self._say(WorkerReady(order.kind, int((self._clock() - began) * 1e3), lane.context_tokens))
+
+
+def serve(link: socket.socket) -> None:
+    """Read the socket and hand out the work until the provider closes its end. Raises ValueError when it sends what is
+    no message."""
+    frames, outbox = WorkerFrames("worker"), Outbox(link)
+    desk = WorkerDesk(outbox.send, TaskThread(outbox), open_lane, time.perf_counter)
+    outbox.send(WorkerReady())
+    while data := link.recv(READ_BYTES):
+        for message in frames.feed(data):
+            desk.take(message)  # pyright: ignore[reportArgumentType]
+        desk.settle()
 
 
 def _peak_ram_kib() -> int:
@@ -227,7 +245,7 @@ def main(arguments: list[str]) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     status = 0
     try:
-        WorkerLoop(link).serve()
+        serve(link)
     except ConnectionError:
         status = 0
     except ValueError:

@@ -45,7 +45,7 @@ def silu_mul(gate: Tensor, up: Tensor) -> Tensor:
     """SiLU(gate) * up."""
     gate, up = _alike(gate, up)
     out = torch.empty_like(gate)
-    _library().fallow_silu_mul(_at(gate), _at(up), _at(out), _count(gate), *_how())
+    _call("silu_mul", gate, up, out, gate.numel())
     return out
 
 
@@ -53,8 +53,7 @@ def silu_mul_backward(dy: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Ten
     """The gradients of gate and up."""
     dy, gate, up = _alike(dy, gate, up)
     d_gate, d_up = torch.empty_like(gate), torch.empty_like(gate)
-    places = (_at(x) for x in (dy, gate, up, d_gate, d_up))
-    _library().fallow_silu_mul_backward(*places, _count(gate), *_how())
+    _call("silu_mul_backward", dy, gate, up, d_gate, d_up, gate.numel())
     return d_gate, d_up
 
 
@@ -62,7 +61,7 @@ def softmax(x: Tensor, bounds: Tensor | None, scale: float) -> Tensor:
     """Softmax along the last dimension. `bounds`: (period, 2) int64, the keys that rows see, over and over."""
     x = x.contiguous()
     p = torch.empty_like(x)
-    _library().fallow_softmax(_at(x), _at(p), *_rows(x), *_bounds(bounds), _double(scale), *_how())
+    _call("softmax", x, p, *_rows(x), bounds, 1 if bounds is None else len(bounds), scale)
     return p
 
 
@@ -70,7 +69,7 @@ def softmax_backward(p: Tensor, dp: Tensor, bounds: Tensor | None, scale: float)
     """The gradient of `softmax`'s x."""
     p, dp = _alike(p, dp)
     dx = torch.empty_like(p)
-    _library().fallow_softmax_back(_at(p), _at(dp), _at(dx), *_rows(p), *_bounds(bounds), _double(scale), *_how())
+    _call("softmax_back", p, dp, dx, *_rows(p), bounds, 1 if bounds is None else len(bounds), scale)
     return dx
 
 
@@ -81,8 +80,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, gradient: Tensor | None) -> T
     if targets.shape != logits.shape[:-1] or (gradient is not None and gradient.shape != logits.shape):
         raise ValueError("targets and gradient must match the logits")
     losses = torch.empty(logits.shape[:-1])
-    slope = None if gradient is None else _at(gradient)
-    _library().fallow_cross_entropy(_at(logits), _at(targets), *_rows(logits), _at(losses), slope, *_how())
+    _call("cross_entropy", logits, targets, *_rows(logits), losses, gradient)
     return losses
 
 
@@ -90,28 +88,23 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """The normed rows, and 1 / root mean square, float64."""
     x = x.contiguous()
     y, r = torch.empty_like(x), torch.empty(x.shape[:-1], dtype=torch.float64)
-    weight = _vector(weight, x)
-    _library().fallow_rms_norm(_at(x), _at(weight), _at(y), _at(r), *_rows(x), _double(eps), *_how())
+    _call("rms_norm", x, _vector(weight, x), y, r, *_rows(x), eps)
     return y, r
 
 
 def rms_norm_backward(dy: Tensor, x: Tensor, weight: Tensor, r: Tensor) -> Tensor:
     """The gradient of x."""
     dy, x = _alike(dy, x)
-    dx, weight, r = torch.empty_like(x), _vector(weight, x), _scales(r, x)
-    _library().fallow_rms_norm_back(_at(dy), _at(x), _at(weight), _at(r), _at(dx), *_rows(x), *_how())
+    dx = torch.empty_like(x)
+    _call("rms_norm_back", dy, x, _vector(weight, x), _scales(r, x), dx, *_rows(x))
     return dx
 
 
 def rms_norm_weight_gradient(dy: Tensor, x: Tensor, r: Tensor, bound: float) -> Tensor:
     """(..., T, n) to (..., n) int64: a sequence's gradient, each term clamped to `bound`."""
     dy, x = _alike(dy, x)
-    r = _scales(r, x)
-    (tokens, n), out = x.shape[-2:], torch.empty(*x.shape[:-2], x.shape[-1], dtype=torch.int64)
-    sequences = _long(x[..., 0, 0].numel())
-    _library().fallow_rms_norm_weight(
-        _at(dy), _at(x), _at(r), sequences, _long(tokens), _long(n), _double(bound), _at(out), *_how()
-    )
+    out = torch.empty(*x.shape[:-2], x.shape[-1], dtype=torch.int64)
+    _call("rms_norm_weight", dy, x, _scales(r, x), x[..., 0, 0].numel(), *x.shape[-2:], bound, out)
     return out
 
 
@@ -119,10 +112,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, turn: float) -> Tensor:
     """Turn (..., T, heads, 2h) by the angles of (T, h), or back where `turn` is -1."""
     x, cos, sin = x.contiguous(), cos.contiguous(), sin.contiguous()
     y = torch.empty_like(x)
-    heads, half = _long(x.shape[-2]), _long(cos.shape[-1])
-    tokens, period = _long(x[..., 0, 0].numel()), _long(cos.shape[0])
-    places = (_at(t) for t in (x, cos, sin, y))
-    _library().fallow_rotate(*places, tokens, period, heads, half, ctypes.c_float(turn), *_how())
+    tokens, (period, half) = x[..., 0, 0].numel(), cos.shape
+    _call("rotate", x, cos, sin, y, tokens, period, x.shape[-2], half, ctypes.c_float(turn))
     return y
 
 
@@ -131,7 +122,7 @@ def gumbel64(seed: int, stream: int, positions: Tensor, count: int) -> Tensor:
     positions = positions.to(torch.int64).contiguous()
     out = torch.empty(len(positions), count, dtype=torch.float64)
     name = ctypes.c_uint64(seed & (1 << 64) - 1), ctypes.c_uint32(stream & (1 << 32) - 1)
-    _library().fallow_gumbel(*name, _at(positions), _long(len(positions)), _at(out), _long(count), *_how())
+    _call("gumbel", *name, positions, len(positions), out, count)
     return out
 
 
@@ -141,30 +132,28 @@ def adamw(parameter: Tensor, mean: Tensor, square: Tensor, gradient: Tensor, set
     gradient = gradient.contiguous()
     if any(x.shape != parameter.shape or not x.is_contiguous() for x in (mean, square, gradient, parameter)):
         raise ValueError("the state of AdamW is contiguous, and shaped as the parameter")
-    numbers = (ctypes.c_float * 8)(*settings)
-    places = (_at(x) for x in (parameter, mean, square, gradient))
-    _library().fallow_adamw(*places, _count(parameter), numbers, *_how())
+    _call("adamw", parameter, mean, square, gradient, parameter.numel(), (ctypes.c_float * 8)(*settings))
 
 
 def gradient_mean(total: Tensor, tokens: int) -> Tensor:
     """See `format.gradient_mean`. `total`: int64."""
     total = total.contiguous()
     mean = torch.empty(total.shape)
-    _library().fallow_gradient_mean(_at(total), _at(mean), _count(total), _double(tokens), *_how())
+    _call("gradient_mean", total, mean, total.numel(), float(tokens))
     return mean
 
 
 def largest(x: Tensor) -> float:
     """The largest magnitude in x: infinity or NaN where an entry is not finite, 0 of nothing."""
     x = x.contiguous()
-    bits = int(_library().fallow_largest_bits(_at(x), _count(x), *_how()))
+    bits = _call("largest_bits", x, x.numel())
     return float(torch.tensor(bits, dtype=torch.int32).view(torch.float32))
 
 
 def squares(x: Tensor, factor: float) -> int:
     """The sum of x^2 `factor`, each rounded to a whole number, which must be at most 2^37: of at most 2^26 numbers."""
     x = x.contiguous()
-    return int(_library().fallow_squares(_at(x), _count(x), _double(factor), *_how()))
+    return _call("squares", x, x.numel(), factor)
 
 
 def _agrees() -> bool:
@@ -182,15 +171,26 @@ def _agrees() -> bool:
     return kept and torch.equal(turned.flatten(), wanted)
 
 
-def _library() -> ctypes.CDLL:
+def _call(name: str, *values: object) -> int:
+    """The function of the library, told how many threads and which instruction set it may use. Tensors go as their
+    addresses; they are contiguous and live until it returns."""
     found = native.kernels()
     if found is None:
         raise RuntimeError(f"the compiled operators cannot serve: {native.reason()}")
-    return found.library
+    function = getattr(found.library, f"fallow_{name}")
+    return function(*map(_argument, values), torch.get_num_threads(), native.cap())
 
 
-def _how() -> tuple[int, int]:
-    return torch.get_num_threads(), native.cap()
+def _argument(value: object) -> object:
+    match value:
+        case Tensor():
+            return ctypes.c_void_p(value.data_ptr())
+        case int():
+            return ctypes.c_int64(value)
+        case float():
+            return ctypes.c_double(value)
+        case _:
+            return value
 
 
 def _alike(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -212,26 +212,6 @@ def _scales(r: Tensor, x: Tensor) -> Tensor:
     return r.contiguous()
 
 
-def _at(x: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(x.data_ptr())
-
-
-def _long(value: int) -> ctypes.c_int64:
-    return ctypes.c_int64(value)
-
-
-def _double(value: float) -> ctypes.c_double:
-    return ctypes.c_double(value)
-
-
-def _count(x: Tensor) -> ctypes.c_int64:
-    return _long(x.numel())
-
-
-def _rows(x: Tensor) -> tuple[ctypes.c_int64, ctypes.c_int64]:
+def _rows(x: Tensor) -> tuple[int, int]:
     """How many rows along the last dimension, and their length."""
-    return _long(x.numel() // x.shape[-1] if x.shape[-1] else 0), _long(x.shape[-1])
-
-
-def _bounds(bounds: Tensor | None) -> tuple[ctypes.c_void_p | None, ctypes.c_int64]:
-    return (None, _long(1)) if bounds is None else (_at(bounds), _long(len(bounds)))
+    return x.numel() // x.shape[-1] if x.shape[-1] else 0, x.shape[-1]

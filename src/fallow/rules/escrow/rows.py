@@ -182,6 +182,9 @@ ROWS: dict[Table, type[Row]] = {
     Table.VERDICT: VerdictRow,
 }
 
+_KEYS = {Table.POOL: 0, Table.DONE: 2, Table.VERDICT: 2}
+_KEYED = {row: (table, row.__struct_fields__[: _KEYS.get(table, 1)]) for table, row in ROWS.items()}
+"""How many of its first fields a row's key is made of: one, but for these."""
 POOL = RowKey(Table.POOL, b"")
 
 
@@ -226,26 +229,9 @@ def verdict_key(lease: bytes, ground: bytes) -> RowKey:
 
 
 def key_of(row: Row) -> RowKey:
-    """Where a row belongs."""
-    match row:
-        case PoolRow():
-            return POOL
-        case AccountRow():
-            return account_key(row.account)
-        case PendingRow():
-            return pending_key(row.account)
-        case EscrowRow():
-            return escrow_key(row.lease)
-        case DoneRow():
-            return done_key(row.caller, row.operation)
-        case NodeRow():
-            return node_key(row.node)
-        case TokenRow():
-            return token_key(row.token_hash)
-        case DrawRow():
-            return draw_key(row.claim)
-        case VerdictRow():
-            return verdict_key(row.lease, row.ground)
+    """Where a row belongs: its key is made of its first fields."""
+    table, fields = _KEYED[type(row)]
+    return RowKey(table, b"".join(getattr(row, field) for field in fields))
 
 
 class Place(Enum):
