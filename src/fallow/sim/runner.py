@@ -22,7 +22,7 @@ from fallow.wire.worker import (
 )
 from fallow.workloads.lane import open_lane
 from fallow.workloads.task import TaskResult, TaskRun
-from fallow.workloads.worker import OpenLane, WorkerDesk, attempt, done, workload
+from fallow.workloads.worker import LaneOpener, WorkerDesk, attempt, done, workload
 
 START_S = 0.1
 UNITS_PER_S = 1_000
@@ -39,7 +39,7 @@ class Craft:
     thread and must not wait."""
 
     workload: Callable[[str], Callable[[TaskRun], TaskResult]] = workload
-    open_lane: OpenLane = open_lane
+    open_lane: LaneOpener = open_lane
     seconds: Callable[[RunTask], float] = unit_seconds
 
 

@@ -50,7 +50,7 @@ PROGRESS_EVERY_S = 0.1
 _PR_SET_PDEATHSIG = 1
 _MAYBE_ONLY_HERE = ("E1708", "E9001")
 T = TypeVar("T")
-OpenLane = Callable[[Preload, SendAnswers, Callable[[str], None]], WorkerLane]
+LaneOpener = Callable[[Preload, SendAnswers, Callable[[str], None]], WorkerLane]
 
 
 class Outbox:
@@ -166,7 +166,7 @@ class WorkerDesk:
     answers; loading is timed by `clock`, in seconds."""
 
     def __init__(
-        self, say: Callable[[FromWorker], None], tasks: Tasks, open_lane: OpenLane, clock: Callable[[], float]
+        self, say: Callable[[FromWorker], None], tasks: Tasks, open_lane: LaneOpener, clock: Callable[[], float]
     ) -> None:
         self._say, self._tasks, self._open_lane, self._clock = say, tasks, open_lane, clock
         self._lane: WorkerLane | None = None
