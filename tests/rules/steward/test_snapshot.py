@@ -31,7 +31,7 @@ from fallow.wire.local import JobSpec
 SPECS: dict[str, JobSpec] = {
     "batch": batch_spec(12), "train": train_spec(rounds=2), "exact": exact_spec(rounds=2), "lane": lane_spec(),
 }  # fmt: skip
-SAMPLE = Path(__file__).parent / "steward_snapshot_2.bin"
+SAMPLE = Path(__file__).parent / "steward_snapshot_3.bin"
 """A snapshot as Fallow wrote it when this form was new: homes hold such."""
 
 

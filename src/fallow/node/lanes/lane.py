@@ -122,7 +122,7 @@ class Lanes:
         units = root.units
         if covered is None and (received := await leg.received(root, first)) is not None:
             units, leaves = received
-            if covered := units >= 0:
+            if covered := bool(leaves):
                 await asyncio.to_thread(keep_leaves, self._s.log, lease, first, leaves)
         if covered is False:
             what = "It claimed other lane answers than it gave."

@@ -292,7 +292,7 @@ class Leg:
     async def received(self, root: ClaimRoot, first: int) -> tuple[int, tuple[bytes, ...]] | None:
         """For a claim that is also over answers that have not arrived: the units of those that have, and the claim's
         leaves, which its provider still knows. The others are given up: whoever waits for one is asked elsewhere, and
-        if it comes after all it earns nothing. (-1, ()) for a claim over other answers than we got; None where the
+        if it comes after all it earns nothing. No leaves for a claim over other answers than we got; None where the
         provider does not show the leaves, or nothing arrived."""
         if not 0 < root.count <= MAX_KEPT or first + root.count > self._next + 1:
             return None
@@ -308,7 +308,7 @@ class Leg:
         got = [record for number in numbers if (record := self.answered.get(number)) is not None]
         units = sum(record.units for record in got)
         if units > root.units or any(record.leaf() != leaves[record.number - first] for record in got):
-            return -1, ()
+            return 0, ()
         for number in numbers:
             if (ask := self.flying.pop(number, None)) is not None:
                 self._flying_units -= ask.units_most

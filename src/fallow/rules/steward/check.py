@@ -10,7 +10,8 @@ A claim's fate is in the check's hands from `begin` on, and until it is decided 
 What a check wants done again it gives to seats as further runs of the claim's slot (`dispatch.assign`), as a slot of
 its own (`slots.add_slot(of=...)`, placed by `place`, answered by `answered`), or as an effect that it keeps in
 `Claim.asked`, which is asked for again after a restart and whose answering event reaches `heard`. An effect or event of
-its own is a class in `events.py`; whatever names a lease and is no business of the machine's reaches `heard`.
+its own is a class in `events.py`; whatever names a lease and is no business of the machine's reaches `heard`. What it
+remembers of a slot or a seat is a `CheckState` of its own, in `Slot.check` and `Seat.check`.
 
 How those that are not built yet fit:
 

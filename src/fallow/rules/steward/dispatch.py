@@ -22,7 +22,7 @@ from fallow.rules.steward.events import (
 )
 from fallow.rules.steward.hiring import leave_alone
 from fallow.rules.steward.shape import shape_of
-from fallow.rules.steward.slots import blame_run, end_run, reslot, respec, run_of, set_step, stop_seat, strike
+from fallow.rules.steward.slots import begun, blame_run, end_run, reslot, respec, run_of, set_step, stop_seat, strike
 from fallow.rules.steward.specs import well_formed
 from fallow.rules.steward.state import NEVER_MS, Claim, Fate, Job, Mark, Run, Seat, Slot, Stage, Step, Turn
 from fallow.wire.messages import NodeAddress
@@ -44,7 +44,7 @@ def plan(turn: Turn, job: Job) -> None:
         if not free or passed_over > MAX_PASSED_OVER:
             return
         slot = job.slots[key]
-        seat = check_of(job).place(turn, job, slot, free) if slot.of >= 0 else _place(job, slot, free)
+        seat = check_of(job).place(turn, job, slot, free) if slot.of is not None else _place(job, slot, free)
         if seat is None:
             passed_over += 1
             continue
@@ -106,7 +106,7 @@ def claimed(turn: Turn, job: Job, seat: Seat, event: PeerClaimed) -> None:
         reslot(turn, job, slot)
         return
     learn_holders(job, run)
-    if slot.step is Step.CHECKING or (slot.of >= 0 and slot.step is Step.RUNNING):
+    if slot.step is Step.CHECKING or (slot.of is not None and slot.step is Step.RUNNING):
         check_of(job).answered(turn, job, slot, run)
     elif slot.step is Step.RUNNING:
         set_step(job, slot, Step.KEEPING)
@@ -289,7 +289,7 @@ def blob_missing(turn: Turn, job: Job, event: BlobMissing) -> None:
         slot = job.slots[key]
         if any(part.blob == event.blob for part in slot.spec.inputs):
             carry_lost(turn, job, slot, event.blob)
-        elif slot.audit >= 0 and any(part.blob == event.blob for part in job.slots[slot.audit].spec.inputs):
+        elif any(part.blob == event.blob for own in begun(job, slot) for part in own.spec.inputs):
             _no_data(turn, job, slot)  # it claimed states that it does not show
 
 

@@ -106,7 +106,7 @@ def _decide_all(turn: Turn, job: Job, seat: Seat) -> None:
     believed = turn.now_ms < seat.leased.ends_ms and check_of(job).believes(turn.state, job, seat.account)
     for claim in list(seat.claims.values()):
         slot = job.slots[claim.slot] if claim.slot is not None else None
-        if not believed or (slot is not None and (slot.disputed or slot.step is Step.KEEPING)):
+        if not believed or (slot is not None and (_contested(slot) or slot.step is Step.KEEPING)):
             void(turn, job, seat, claim)
             if slot is not None:
                 reslot(turn, job, slot)
@@ -114,6 +114,10 @@ def _decide_all(turn: Turn, job: Job, seat: Seat) -> None:
         finalise(turn, job, seat, claim, _IN_TIME)
         if slot is not None:
             _settle_slot(turn, job, slot)
+
+
+def _contested(slot: Slot) -> bool:
+    return slot.check is not None and slot.check.contested()
 
 
 def _settle_slot(turn: Turn, job: Job, slot: Slot) -> None:
@@ -165,7 +169,7 @@ def _settled_but_fetching(job: Job) -> bool:
 def _stop(turn: Turn, job: Job) -> None:
     """Cancel everything that is not a check."""
     for slot in job.slots:
-        if slot.step is Step.RUNNING and slot.of < 0:
+        if slot.step is Step.RUNNING and slot.of is None:
             for run in slot.running():
                 end_run(turn, job, run, cancel=True)
     job.market.searching = False

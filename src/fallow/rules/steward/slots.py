@@ -11,19 +11,20 @@ from fallow.wire.tasks import TaskSpec
 
 MAX_STRIKES = 3
 """Failures in a row after which a seat is given up."""
-MAX_AUDIT_ATTEMPTS = 3
+MAX_CHECK_ATTEMPTS = 3
+"""Failures after which a check that has a slot of its own is given up."""
 SHUNNED_MS = 600_000
 """How long a job does without a provider that failed too often."""
 
 
-def add_slot(job: Job, spec: TaskSpec, *, forced: bool = False, of: int = -1) -> Slot:
-    """A new slot that waits for a provider. An audit (`of` another slot) waits before all others: money and rounds wait
-    for it, and it is short."""
+def add_slot(job: Job, spec: TaskSpec, *, forced: bool = False, of: int | None = None) -> Slot:
+    """A new slot that waits for a provider. A check's own (`of` another slot) waits before all others: money and rounds
+    wait for it, and it is short."""
     slot = Slot(len(job.slots), spec, b"", forced=forced, of=of)
     job.slots.append(slot)
     job.queue.unusable += 1
     job.queue.waiting[slot.key] = None
-    if of >= 0:
+    if of is not None:
         job.queue.waiting = {slot.key: None} | job.queue.waiting
     respec(job, slot, spec)
     return slot
@@ -51,7 +52,6 @@ def set_step(job: Job, slot: Slot, step: Step) -> None:
     if step is not Step.CHECKING:
         job.queue.checking.pop(slot.key, None)
         job.queue.wanting.pop(slot.key, None)
-        slot.called = ()
     slot.step = step
     if step is Step.WAITING:
         job.queue.waiting[slot.key] = None
@@ -61,7 +61,7 @@ def set_step(job: Job, slot: Slot, step: Step) -> None:
         job.queue.keeping[slot.key] = None
     else:
         job.queue.keeping.pop(slot.key, None)
-    job.moved = job.moved or (job.form is not None and slot.of < 0)
+    job.moved = job.moved or (job.form is not None and slot.of is None)
 
 
 def end_run(turn: Turn, job: Job, run: Run, *, cancel: bool) -> None:
@@ -97,7 +97,7 @@ def reslot(turn: Turn, job: Job, slot: Slot) -> None:
     """After runs of the slot ended or were voided: go on with what is left, wait for another provider, or give up."""
     if slot.step is Step.FINAL or slot.step is Step.DROPPED:
         return
-    if slot.of >= 0 and job.slots[slot.of].audit != slot.key and job.slots[slot.of].dissent != slot.key:
+    if slot.of is not None and not serves(job, slot):
         retire(turn, job, slot)
     live = slot.live()
     if any(run.answer == slot.answer for run in live) and slot.usable:
@@ -108,8 +108,10 @@ def reslot(turn: Turn, job: Job, slot: Slot) -> None:
         return
     if live or (slot.running() and slot.step is Step.RUNNING):
         return
-    slot.answer, slot.seed, slot.reason, slot.disputed, slot.dissent = b"", b"", None, False, -1
-    drop_audit(turn, job, slot)
+    slot.answer = b""
+    if slot.check is not None:
+        slot.check.forget()
+    drop_check(turn, job, slot)
     if slot.retired:
         for run in slot.running():
             end_run(turn, job, run, cancel=True)
@@ -126,19 +128,32 @@ def reslot(turn: Turn, job: Job, slot: Slot) -> None:
     _give_up(turn, job, slot)
 
 
-def drop_audit(turn: Turn, job: Job, slot: Slot) -> None:
-    """The check by sample is needed no more, or cannot be made."""
-    if slot.audit >= 0:
-        audit, slot.audit = job.slots[slot.audit], -1
-        retire(turn, job, audit)
+def serves(job: Job, slot: Slot) -> bool:
+    """Whether a slot of the check's own is still good for anything."""
+    about = None if slot.of is None else job.slots[slot.of].check
+    return about is not None and about.serves(slot.key)
+
+
+def begun(job: Job, slot: Slot) -> list[Slot]:
+    """The slots of the check's own that the decision about the slot waits for."""
+    return [] if slot.check is None else [job.slots[key] for key in slot.check.begun()]
+
+
+def drop_check(turn: Turn, job: Job, slot: Slot) -> None:
+    """What was begun to check the slot is needed no more, or cannot be done."""
+    own = begun(job, slot)
+    if slot.check is not None:
+        slot.check.drop()
+    for one in own:
+        retire(turn, job, one)
         if slot.step is Step.CHECKING:
             job.queue.wanting[slot.key] = None
 
 
 def _give_up(turn: Turn, job: Job, slot: Slot) -> None:
-    if slot.of >= 0:
-        if len(slot.attempts) >= MAX_AUDIT_ATTEMPTS:  # then the whole task is done again
-            drop_audit(turn, job, job.slots[slot.of])
+    if slot.of is not None:
+        if len(slot.attempts) >= MAX_CHECK_ATTEMPTS:  # then the whole task is done again
+            drop_check(turn, job, job.slots[slot.of])
         return
     usable = {job.seats[n].account for n in job.live if job.seats[n].usable}
     left = usable - {attempt.account for attempt in slot.attempts}

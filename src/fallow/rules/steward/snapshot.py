@@ -18,7 +18,7 @@ from fallow.wire.documents import Signed, Word
 from fallow.wire.local import JobView
 from fallow.wire.tasks import TaskOutput
 
-FORM = 2
+FORM = 3
 """Of the state, as a whole. Fields with defaults may come without a new one; what else changes needs a new number. What
 is of a former form is not read but salvaged (`remains.py`)."""
 REST_MS = 600_000

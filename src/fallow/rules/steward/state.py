@@ -11,7 +11,7 @@ from fallow.rules import market
 from fallow.rules.jobs import Attempt
 from fallow.rules.membership import Roll
 from fallow.rules.steward.events import AuditLane, Charge, Note, StewardEffect, StewardIdentity, Timing
-from fallow.rules.trust import Reason, Standing
+from fallow.rules.trust import Standing
 from fallow.units import cost_ucr
 from fallow.wire.codec import Family
 from fallow.wire.documents import Lease, Order, Quote, Signed
@@ -81,6 +81,33 @@ class Phase(Enum):
     CANCELLED = "cancelled"
 
 
+class CheckState(Family):
+    """What a job's check remembers of a slot or a seat: a tagged, array-like struct of its own, in snapshots too. Here
+    is what the machine asks of that of a slot."""
+
+    __slots__ = ()
+
+    def begun(self) -> tuple[int, ...]:
+        """The keys of the slots of the check's own that it waits for now."""
+        return ()
+
+    def serves(self, key: int) -> bool:
+        """Whether the slot of the check's own with this key is still good for anything."""
+        return key in self.begun()
+
+    def contested(self) -> bool:
+        """Whether something speaks against the slot's answer, and nothing is decided."""
+        return False
+
+    def drop(self) -> None:
+        """What was begun is not waited for any more."""
+        return
+
+    def forget(self) -> None:
+        """The slot's answer is lost, and with it all that was found of it."""
+        return
+
+
 class Run(msgspec.Struct):
     """One seat's go at a slot's task, under the task id of that time. The fields from `answer` on are set when it is
     claimed: `root` is what was signed. While the fate is `CLAIMED`, the seat holds the Claim of that hash."""
@@ -100,12 +127,9 @@ class Run(msgspec.Struct):
 
 class Slot(msgspec.Struct):
     """A place for one accepted answer. `runs` are all there were of its task, `attempts` those that failed, `answer`
-    the one that is believed (b"": none). `called` are auditors that were drawn but are busy. A slot is `retired` when
-    nobody needs its answer any more (its round was rolled back) although its claims still await pay.
-
-    A slot whose claim is checked by sample has an `audit`, the key of another slot, which is the check `of` it: its
-    task is to do some links again, and `expected` is the answer that agrees with the claim, whose hash is `accused`.
-    `dissent` is the key of an audit that found something else, while it is decided who is right."""
+    the one that is believed (b"": none). A slot is `retired` when nobody needs its answer any more (its round was
+    rolled back) although its claims still await pay. One that is `forced` is to be checked, whatever chance says.
+    `check` is what the job's check remembers of it. A slot of the check's own looks at the claim `of` another slot."""
 
     key: int
     spec: TaskSpec
@@ -114,19 +138,11 @@ class Slot(msgspec.Struct):
     runs: list[Run] = []
     attempts: list[Attempt] = []
     answer: bytes = b""
-    reason: Reason | None = None
-    disputed: bool = False
-    seed: bytes = b""
-    since_ms: int = 0
     forced: bool = False
     retired: bool = False
     prefer: int | None = None
-    called: tuple[bytes, ...] = ()
-    audit: int = -1
-    of: int = -1
-    expected: bytes = b""
-    accused: bytes = b""
-    dissent: int = -1
+    of: int | None = None
+    check: CheckState | None = None
 
     @property
     def usable(self) -> bool:
@@ -228,7 +244,7 @@ class Seat(msgspec.Struct):
     tasks_claimed: int = 0
     units_claimed: int = 0
     claims: dict[bytes, Claim] = {}
-    closing_check: bool = False
+    check: CheckState | None = None
 
     @property
     def account(self) -> bytes:

@@ -17,6 +17,7 @@ from tests.rules.steward.crowd import (
 )
 
 from fallow.rules.steward import events as t
+from fallow.rules.steward.checks.look import seen_of
 from fallow.rules.steward.machine import view
 from fallow.rules.steward.state import Fate, Mark
 from fallow.rules.trust import Reason
@@ -168,8 +169,8 @@ def test_the_drawn_auditor_is_waited_for() -> None:
     crowd.tell(claim)
     crowd.tell(t.AuditorsDrawn(crowd.now_ms, claim.claim_hash, h(3)))
     slot = crowd.state.jobs[job].slots[crowd.state.jobs[job].tasks[first.task]]
-    assert slot.reason is Reason.SAMPLED
-    (called,) = slot.called
+    assert seen_of(slot).reason is Reason.SAMPLED
+    (called,) = seen_of(slot).called
     assert all(len(seat.running) == 4 for seat in seats if seat.account == called)
     busy = next(seat for seat in seats if seat.account == called)
     task = next(iter(busy.running))

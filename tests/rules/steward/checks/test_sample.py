@@ -19,6 +19,8 @@ from tests.rules.steward.crowd import (
 
 from fallow.kinds.train.tasks import TrainAudit, TrainFinish, TrainParams, TrainRound
 from fallow.rules.steward import events as t
+from fallow.rules.steward.checks.look import seen_of
+from fallow.rules.steward.checks.sample import about
 from fallow.rules.steward.shapes.round_tasks import rounds_of
 from fallow.rules.steward.state import Fate, Seat, Slot, Step
 from fallow.sim import chain
@@ -69,12 +71,12 @@ def test_every_claim_of_an_honest_crowd_is_sampled_once_by_somebody_else() -> No
     settle(crowd)
     assert crowd.outcome(job).code == ""
     rounds = [slot for slot in slots(crowd, job) if of_round(slot)]
-    checks = [slot for slot in slots(crowd, job) if slot.of >= 0]
+    checks = [slot for slot in slots(crowd, job) if slot.of is not None]
     assert len(rounds) == len(checks) == len(audits(crowd)) == 9
     for check in checks:
         (run,) = check.runs
-        assert run.account not in {other.account for other in slots(crowd, job)[check.of].runs}
-        assert (check.step, run.fate, run.answer) == (Step.FINAL, Fate.FINAL, check.expected)
+        assert run.account not in {other.account for other in about(crowd.state.jobs[job], check).runs}
+        assert (check.step, run.fate, run.answer) == (Step.FINAL, Fate.FINAL, seen_of(check).expected)
         found = params(check.spec)
         assert isinstance(found, TrainAudit)
         assert len(found.links) == 2
@@ -87,8 +89,8 @@ def test_an_audit_is_cheaper_than_the_round() -> None:
     crowd = Crowd(honest_crowd(4))
     job = crowd.submit(exact_spec(workers=3, rounds=1, inner_steps=100))
     settle(crowd)
-    for check in (slot for slot in slots(crowd, job) if slot.of >= 0):
-        assert 30 * check.spec.units <= slots(crowd, job)[check.of].spec.units
+    for check in (slot for slot in slots(crowd, job) if slot.of is not None):
+        assert 30 * check.spec.units <= about(crowd.state.jobs[job], check).spec.units
 
 
 def test_the_states_come_from_the_steward_and_the_accused_is_not_named() -> None:
@@ -182,7 +184,7 @@ def test_who_is_caught_with_its_first_claim_is_paid_nothing_not_even_for_honest_
         assert crowd.state.standing(cheat.account).banned
         assert crowd.paid_to(cheat) == 0
         assert all(crowd.paid_to(one) > 0 for one in crowd.providers[1:] if one.done)
-        runs = [run for slot in slots(crowd, job) if slot.of >= 0 for run in slot.runs]
+        runs = [run for slot in slots(crowd, job) if slot.of is not None for run in slot.runs]
         audited += any(run.account == cheat.account and run.answer for run in runs)
     assert audited, "none of the cheats was asked to check anybody before it was caught"
 
@@ -236,8 +238,9 @@ def test_to_say_that_a_claim_is_wrong_is_not_enough_to_be_paid() -> None:
         assert not any(crowd.state.standing(one.account).banned for one in crowd.providers[2:])
         for receipt in crowd.of(t.KeepReceipt):
             assert "cheat" in crowd.leases[receipt.lease][1].name or receipt.output == honest_output(receipt.spec)
-        found = [slot for slot in slots(crowd, job) if slot.of >= 0 and any(v.fate is Fate.FINAL for v in slot.runs)]
-        judged += sum(slot.answer != slot.expected for slot in found)
+        own = (slot for slot in slots(crowd, job) if slot.of is not None)
+        found = [slot for slot in own if any(run.fate is Fate.FINAL for run in slot.runs)]
+        judged += sum(slot.answer != seen_of(slot).expected for slot in found)
     assert judged, "somebody found a false claim and was paid for that"
 
 
@@ -301,7 +304,7 @@ def test_auditors_that_fail_are_replaced(fails: str) -> None:
     for _ in range(8):
         for seat in crowd.state.jobs[job].seats:
             for task, key in list(seat.running.items()):
-                if slots(crowd, job)[key].of >= 0:
+                if slots(crowd, job)[key].of is not None:
                     crowd.tell(t.PeerFailed(crowd.now_ms, seat.lease, 10_000, task, fails, "no", True))
         crowd.run()
         crowd.pass_time(6_000)

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from fallow.rules import market, trust
 from fallow.rules.steward.check import Check, PolicyError
 from fallow.rules.steward.checks import ballot, batches, sample, standing
+from fallow.rules.steward.checks.look import Closing, look_at, seen_of
 from fallow.rules.steward.events import KeepBlob, LaneAudited, LaneCaught, LaneUnchecked, StewardEvent
 from fallow.rules.steward.shape import shape_of
-from fallow.rules.steward.slots import end_run
+from fallow.rules.steward.slots import begun, end_run
 from fallow.rules.steward.state import Claim, Job, Run, Seat, Slot, State, Step, Turn
 from fallow.rules.trust import Policy
 from fallow.wire.local import JobSpec
@@ -47,7 +48,7 @@ class Audit(standing.ByPolicy):
         if slot.step is Step.RUNNING:
             ballot.audited(turn, job, slot, run)
         else:
-            slot.since_ms = turn.now_ms
+            look_at(slot).since_ms = turn.now_ms
             ballot.advance(turn, job, slot, recruit=job.ending is None)
 
     def heard(self, turn: Turn, job: Job, seat: Seat, event: StewardEvent) -> None:
@@ -78,11 +79,11 @@ class Audit(standing.ByPolicy):
 
     def resume(self, turn: Turn, job: Job) -> None:
         for key in job.queue.checking:
-            job.slots[key].since_ms = turn.now_ms
+            look_at(job.slots[key]).since_ms = turn.now_ms
 
     def moments(self, state: State, job: Job) -> Iterator[int]:
         for key in job.queue.checking:
-            yield job.slots[key].since_ms + state.timing.audit_within
+            yield seen_of(job.slots[key]).since_ms + state.timing.audit_within
 
     def keeps(self, job: Job) -> Sequence[KeepBlob]:
         return sample.missing(job)
@@ -95,9 +96,9 @@ class Audit(standing.ByPolicy):
             return False  # under another lease of the account
         for claim in waiting:
             standing.clear(turn, job, seat, claim)
-        if not seat.claims or seat.closing_check:
+        if not seat.claims or seat.check is not None:
             return super().close(turn, job, seat)
-        seat.closing_check = True
+        seat.check = Closing()
         pick = seat.claims[trust.closing_pick({claim.hash: claim.seed for claim in seat.claims.values()})]
         if pick.slot is None:
             batches.check_last(turn, job, seat, pick)
@@ -105,15 +106,14 @@ class Audit(standing.ByPolicy):
             ballot.begin_check(turn, job, job.slots[pick.slot], trust.Reason.CLOSING)
         else:  # its answer was accepted with somebody else's claim
             standing.clear(turn, job, seat, pick)
-            seat.closing_check = False
+            seat.check = None
         done = not seat.running and all(claim.provisional for claim in seat.claims.values())
         return done and self.close(turn, job, seat)
 
     def stop(self, turn: Turn, job: Job, *, late: bool) -> None:
         for key in list(job.queue.checking):
             slot = job.slots[key]
-            audits = job.slots[slot.audit].running() if slot.audit >= 0 else []
-            for run in (*slot.running(), *audits) if late else ():
+            for run in (run for one in (slot, *begun(job, slot)) for run in one.running()) if late else ():
                 end_run(turn, job, run, cancel=True)
             ballot.advance(turn, job, slot, recruit=False)
 

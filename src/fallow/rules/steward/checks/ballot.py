@@ -6,6 +6,7 @@ from fallow.rules import trust
 from fallow.rules.jobs import Attempt, Blame
 from fallow.rules.steward.blobs import keep
 from fallow.rules.steward.checks import sample
+from fallow.rules.steward.checks.look import look_at, seen_of
 from fallow.rules.steward.checks.standing import SAME, clear, on_trial, passed, policy_of
 from fallow.rules.steward.claims import (
     MAX_OTHERS,
@@ -22,7 +23,8 @@ from fallow.rules.steward.dispatch import assign, decide
 from fallow.rules.steward.events import Agreeing
 from fallow.rules.steward.hiring import can_recruit
 from fallow.rules.steward.slots import (
-    drop_audit,
+    begun,
+    drop_check,
     end_run,
     reslot,
     respec,
@@ -40,13 +42,13 @@ OPTIMISTIC = frozenset({Reason.SAMPLED, Reason.CLOSING})
 
 def begin(turn: Turn, job: Job, slot: Slot, seat: Seat, claim: Claim) -> None:
     """A slot in KEEPING whose claim is drawn and whose outputs are here: check it, or let it stand for now."""
-    policy, slot.seed = policy_of(job), claim.seed
+    policy, look_at(slot).seed = policy_of(job), claim.seed
     standing = turn.state.standing(seat.account)
     if not probing(job, seat.account) < policy.probation - standing.passed:
         standing = standing._replace(passed=policy.probation)
     reason = trust.must_check(policy, standing, claim.seed, forced=slot.forced)
     if reason is None:
-        seat.closing_check = False
+        seat.check = None
         hold(turn, seat, claim)
         set_step(job, slot, Step.PROVISIONAL)
         return
@@ -57,7 +59,7 @@ def probing(job: Job, account: bytes) -> int:
     """How many probation checks of the account's claims are under way: they count as passed when it is asked whether
     one more is needed, since when one fails, all that the account claimed is done again anyway."""
     found = (job.slots[key] for key in job.queue.checking)
-    return sum(1 for slot in found if slot.reason is Reason.PROBATION and _first(slot) == account)
+    return sum(1 for slot in found if seen_of(slot).reason is Reason.PROBATION and _first(slot) == account)
 
 
 def _first(slot: Slot) -> bytes:
@@ -69,7 +71,8 @@ def begin_check(turn: Turn, job: Job, slot: Slot, reason: Reason) -> None:
     no longer waiting to be cleared."""
     for claim in _claims(job, slot):
         claim.since_ms = None
-    slot.reason, slot.since_ms = reason, turn.now_ms
+    look = look_at(slot)
+    look.reason, look.since_ms, look.called = reason, turn.now_ms, ()
     set_step(job, slot, Step.CHECKING)
     if reason in (Reason.PROBATION, Reason.SAMPLED):
         sample.begin(job, slot)
@@ -95,7 +98,8 @@ def builds_on(job: Job, slot: Slot) -> bool:
         return run is not None and not probing(job, run.account)
     if slot.usable:
         return True
-    return slot.step is Step.CHECKING and slot.reason in OPTIMISTIC and not slot.disputed and not slot.forced
+    look = seen_of(slot)
+    return slot.step is Step.CHECKING and look.reason in OPTIMISTIC and not look.disputed and not slot.forced
 
 
 def go_on(turn: Turn, job: Job) -> None:
@@ -105,8 +109,8 @@ def go_on(turn: Turn, job: Job) -> None:
     there = [seat for number in job.live if (seat := job.seats[number]).usable]
     known, free = {seat.account for seat in there}, {seat.account for seat in there if len(seat.running) < job.depth}
     for key in list(job.queue.wanting):
-        slot = job.slots[key]
-        if not slot.called or not known.issuperset(slot.called) or not free.isdisjoint(slot.called):
+        slot, called = job.slots[key], seen_of(job.slots[key]).called
+        if not called or not known.issuperset(called) or not free.isdisjoint(called):
             advance(turn, job, slot, recruit=True)
 
 
@@ -118,7 +122,7 @@ def advance(turn: Turn, job: Job, slot: Slot, *, recruit: bool) -> None:
     live = slot.live()
     if recruit:
         job.queue.wanting[slot.key] = None
-    if slot.audit >= 0:
+    if begun(job, slot):
         _advance_sample(turn, job, slot, recruit=recruit)
         return
     under_way = sum(1 for run in slot.running() if run.task == slot.task)
@@ -129,7 +133,7 @@ def advance(turn: Turn, job: Job, slot: Slot, *, recruit: bool) -> None:
         case trust.Undecided():
             _undecided(turn, job, slot)
         case trust.Open(more=more, disputed=disputed):
-            slot.disputed = disputed or slot.dissent >= 0
+            look_at(slot).disputed = disputed or seen_of(slot).dissent is not None
             if more and recruit:
                 _ask_auditors(turn, job, slot, more, under_way)
             elif recruit:
@@ -144,19 +148,19 @@ def _ask_auditors(turn: Turn, job: Job, slot: Slot, more: int, under_way: int) -
     nobody can check, and its claim is worth nothing."""
     if not _carry_kept(turn, job, slot):
         return
-    called = _called(turn, job, slot, more)
+    called, look = _called(turn, job, slot, more), look_at(slot)
     if not called and not under_way and not _out_of_room(job, slot):
-        waited = turn.now_ms - slot.since_ms >= turn.state.timing.audit_within
+        waited = turn.now_ms - look.since_ms >= turn.state.timing.audit_within
         if waited or not can_recruit(job):
-            doubtful = slot.disputed or any(attempt.code == "E1502" for attempt in slot.attempts)
+            doubtful = look.disputed or any(attempt.code == "E1502" for attempt in slot.attempts)
             (_undecided if doubtful else _unchecked)(turn, job, slot)
     for account in called:
         free = [seat for seat in _seats_for(turn, job, slot, account) if len(seat.running) < job.depth]
         if free:
             assign(turn, job, slot, min(free, key=lambda seat: (len(seat.running), seat.number)))
-            slot.called = tuple(other for other in slot.called if other != account)
-            slot.since_ms = turn.now_ms
-    if len(called) >= more and not slot.called:
+            look.called = tuple(other for other in look.called if other != account)
+            look.since_ms = turn.now_ms
+    if len(called) >= more and not look.called:
         job.queue.wanting.pop(slot.key, None)
 
 
@@ -177,11 +181,12 @@ def _out_of_room(job: Job, slot: Slot) -> bool:
 
 def _called(turn: Turn, job: Job, slot: Slot, more: int) -> tuple[bytes, ...]:
     """Who was drawn; drawn again only when more are needed, or somebody drawn cannot take part any more."""
-    if len(slot.called) != more or not all(_seats_for(turn, job, slot, account) for account in slot.called):
+    look = look_at(slot)
+    if len(look.called) != more or not all(_seats_for(turn, job, slot, account) for account in look.called):
         accounts = {seat.account for number in job.live if (seat := job.seats[number]).usable}
         eligible = [account for account in accounts if _seats_for(turn, job, slot, account)]
-        slot.called = tuple(trust.auditor_order(slot.seed, eligible)[:more])
-    return slot.called
+        look.called = tuple(trust.auditor_order(look.seed, eligible)[:more])
+    return look.called
 
 
 def _carry_kept(turn: Turn, job: Job, slot: Slot) -> bool:
@@ -218,43 +223,44 @@ def _settle(turn: Turn, job: Job, slot: Slot, answer: bytes, right: tuple[bytes,
     set_step(job, slot, Step.KEEPING)
     for account in right:
         passed(turn, account)
-    dissent, slot.dissent = slot.dissent, -1
+    dissent, look_at(slot).dissent = seen_of(slot).dissent, None
     for run in runs:
         if run.answer != answer:
             _catch(turn, job, slot, run, agree)
-    if dissent >= 0:
-        accused = job.slots[dissent].accused
+    if dissent is not None:
+        accused = seen_of(job.slots[dissent]).accused
         _judge_dissent(turn, job, job.slots[dissent], right=all(run.claim_hash != accused for run in agree))
     decide(turn, job, slot)
 
 
 def _advance_sample(turn: Turn, job: Job, slot: Slot, *, recruit: bool) -> None:
     """Wait for the one who does the drawn links again, as long as there may be one."""
-    audit = job.slots[slot.audit]
+    (audit,) = begun(job, slot)
     if audit.running():
         return
+    since_ms = max(seen_of(slot).since_ms, seen_of(audit).since_ms)
     if not recruit:
-        drop_audit(turn, job, slot)
+        drop_check(turn, job, slot)
         _abandon(turn, job, slot)
     elif sample.auditors(job, audit):
-        audit.since_ms = turn.now_ms
-    elif turn.now_ms - max(slot.since_ms, audit.since_ms) >= turn.state.timing.audit_within or not can_recruit(job):
-        drop_audit(turn, job, slot)
+        look_at(audit).since_ms = turn.now_ms
+    elif turn.now_ms - since_ms >= turn.state.timing.audit_within or not can_recruit(job):
+        drop_check(turn, job, slot)
         _unchecked(turn, job, slot)
 
 
 def audited(turn: Turn, job: Job, audit: Slot, run: Run) -> None:
     """The drawn links were done again. Equal hashes: the claim stands. Else the whole task is done again by others,
     which decides who is right: one account's word is not enough to accuse another."""
-    slot, claim = job.slots[audit.of], claim_of(job, run)
+    slot, claim, found = sample.about(job, audit), claim_of(job, run), seen_of(audit)
     assert claim is not None, "it was claimed just now"
-    audit.answer, claim.seed = run.answer, audit.seed
+    audit.answer, claim.seed = run.answer, found.seed
     job.seats[run.seat].strikes = 0
-    if slot.audit == audit.key:
-        slot.audit = -1
+    if seen_of(slot).sample == audit.key:
+        look_at(slot).drop()
     # else it is gone: its account was banned meanwhile
-    there = any(claimed.claim_hash == audit.accused for claimed in slot.live())
-    if run.answer == audit.expected:
+    there = any(claimed.claim_hash == found.accused for claimed in slot.live())
+    if run.answer == found.expected:
         if on_trial(job, run.account):  # a cheat that does its audits is not to earn by them until it is caught
             hold(turn, job.seats[run.seat], claim, trial=True)
             set_step(job, audit, Step.PROVISIONAL)
@@ -275,7 +281,8 @@ def audited(turn: Turn, job: Job, audit: Slot, run: Run) -> None:
         return
     text = f"Task {slot.key}: a sample of it, done again, gives something else; all of it is done again."
     turn.note(job, "check", text, job.seats[slot.live()[0].seat].node)
-    slot.dissent, slot.disputed, slot.since_ms = audit.key, True, turn.now_ms
+    look = look_at(slot)
+    look.dissent, look.disputed, look.since_ms = audit.key, True, turn.now_ms
     job.moved = job.form is not None
     advance(turn, job, slot, recruit=job.ending is None)
 
@@ -311,7 +318,7 @@ def _confirm(turn: Turn, job: Job, audit: Slot) -> None:
 def _undecided(turn: Turn, job: Job, slot: Slot) -> None:
     """No quorum for any answer: nobody is paid, nobody is accused, somebody else has to do it."""
     turn.note(job, "check", f"Task {slot.key}: the answers differ and nobody can decide; it is done again.")
-    slot.dissent = -1
+    look_at(slot).dissent = None
     for run in slot.running():
         end_run(turn, job, run, cancel=True)
     for run in slot.live():
@@ -330,6 +337,7 @@ def _unchecked(turn: Turn, job: Job, slot: Slot) -> None:
         claim = claim_of(job, run)
         if claim is not None:
             hold(turn, job.seats[run.seat], claim)
+    look_at(slot).called = ()
     set_step(job, slot, Step.PROVISIONAL)
 
 
@@ -339,7 +347,7 @@ def _abandon(turn: Turn, job: Job, slot: Slot) -> None:
         claim, standing = claim_of(job, run), turn.state.standing(run.account)
         if claim is None:
             continue
-        if slot.disputed or standing.passed < max(1, policy_of(job).probation):
+        if seen_of(slot).disputed or standing.passed < max(1, policy_of(job).probation):
             void_run(turn, job, run)
         else:
             hold(turn, job.seats[run.seat], claim)

@@ -17,7 +17,7 @@ def begin(turn: Turn, job: Job, seat: Seat, batch: Claim) -> None:
     """The batch is drawn. One whose randomness the bank refused is checked as if its account were new."""
     refused = batch.seed == batch.hash
     standing = trust.Standing() if refused else turn.state.standing(seat.account)
-    seat.closing_check = False
+    seat.check = None
     check(turn, job, seat, batch, trust.sample_indexes(policy_of(job), standing, batch.seed, batch.count, MAX_INDEXES))
 
 

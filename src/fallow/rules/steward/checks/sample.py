@@ -11,9 +11,10 @@ from __future__ import annotations
 from fallow.kinds.chain import Chain
 from fallow.kinds.registry import kind_named
 from fallow.rules import trust
+from fallow.rules.steward.checks.look import Look, look_at, seen_of
 from fallow.rules.steward.checks.standing import policy_of
 from fallow.rules.steward.events import KeepBlob, LetGo
-from fallow.rules.steward.slots import add_slot, retire
+from fallow.rules.steward.slots import add_slot, begun, retire, serves
 from fallow.rules.steward.state import Job, Run, Seat, Slot, Step, Turn
 from fallow.wire.claims import output_hash
 from fallow.wire.messages import NodeAddress
@@ -30,29 +31,36 @@ def begin(job: Job, slot: Slot) -> None:
     links = chain.links(slot.spec, run.output)
     if not links:
         return
-    drawn = chain.check(slot.spec, run.output, trust.draw_links(slot.seed, links, policy_of(job).links))
+    look = look_at(slot)
+    drawn = chain.check(slot.spec, run.output, trust.draw_links(look.seed, links, policy_of(job).links))
     audit = add_slot(job, drawn.task, of=slot.key)
-    audit.expected = output_hash(drawn.expected)
-    audit.seed, audit.since_ms, audit.accused = slot.seed, slot.since_ms, run.claim_hash
-    slot.audit = audit.key
+    expected = output_hash(drawn.expected)
+    audit.check = Look(since_ms=look.since_ms, seed=look.seed, expected=expected, accused=run.claim_hash)
+    look.sample = audit.key
+
+
+def about(job: Job, audit: Slot) -> Slot:
+    """The slot whose claim it checks."""
+    assert audit.of is not None, "it is the check of another slot"
+    return job.slots[audit.of]
 
 
 def auditors(job: Job, audit: Slot) -> list[bytes]:
     """The accounts that can do it, in the order in which they were drawn: not those whose claim it is about, and nobody
     twice."""
-    parties = {run.account for run in job.slots[audit.of].runs if run.task == job.slots[audit.of].task}
+    accused = about(job, audit)
+    parties = {run.account for run in accused.runs if run.task == accused.task}
     parties |= {run.account for run in audit.runs if run.task == audit.task}
     usable = (job.seats[number] for number in job.live)
     able = {seat.account for seat in usable if seat.usable and seat.room_units() >= audit.spec.units}
-    return trust.auditor_order(audit.seed, able - parties)
+    return trust.auditor_order(seen_of(audit).seed, able - parties)
 
 
 def place(turn: Turn, job: Job, audit: Slot, free: list[Seat]) -> Seat | None:
     """Where it goes now: to the account that was drawn, once it has room and the states are here. Another is not asked
     because it is less busy, or a provider could choose whom it checks by being busy."""
-    about = job.slots[audit.of]
     # Decided without it: its auditor was banned, or the claim's lease came to its end.
-    if about.step is not Step.CHECKING or audit.key not in (about.audit, about.dissent):
+    if about(job, audit).step is not Step.CHECKING or not serves(job, audit):
         retire(turn, job, audit)
         return None
     if not _states_kept(turn, job, audit):
@@ -64,7 +72,7 @@ def place(turn: Turn, job: Job, audit: Slot, free: list[Seat]) -> Seat | None:
 
 
 def _states_kept(turn: Turn, job: Job, audit: Slot) -> bool:
-    slot, wanted = job.slots[audit.of], _chain(job).states(audit.spec)
+    slot, wanted = about(job, audit), _chain(job).states(audit.spec)
     for part in wanted:
         if part.blob not in job.blobs.kept:
             job.blobs.kept[part.blob] = False
@@ -91,7 +99,7 @@ def missing(job: Job) -> list[KeepBlob]:
         for part in slot.spec.inputs:
             if job.blobs.kept.get(part.blob) is False:
                 wanted[part.blob] = KeepBlob(job.id, part, job.blobs.holders.get(part.blob, ()))
-        for part in job.slots[slot.audit].spec.inputs if slot.audit >= 0 else ():
+        for part in (part for audit in begun(job, slot) for part in audit.spec.inputs):
             if job.blobs.kept.get(part.blob) is False:
                 wanted.setdefault(part.blob, KeepBlob(job.id, part, sources(job, slot, part)))
     return list(wanted.values())

@@ -1,0 +1,58 @@
+"""What an audit remembers of the claims that it looks at."""
+
+from __future__ import annotations
+
+import msgspec
+
+from fallow.rules.steward.state import CheckState, Slot
+from fallow.rules.trust import Reason
+
+
+class Look(CheckState, msgspec.Struct, array_like=True, tag="audit-look"):
+    """Of a slot whose claim is looked at: why, since when, by which randomness, and whether others answered something
+    else. `called` are auditors that were drawn but are busy. `sample` is the key of the slot in which some links of the
+    claim are done again, `dissent` that of one that found something else, while it is decided who is right.
+
+    Of such a slot: `expected` is the answer that agrees with the claim, whose hash is `accused`."""
+
+    reason: Reason | None = None
+    since_ms: int = 0
+    seed: bytes = b""
+    disputed: bool = False
+    called: tuple[bytes, ...] = ()
+    sample: int | None = None
+    dissent: int | None = None
+    expected: bytes = b""
+    accused: bytes = b""
+
+    def begun(self) -> tuple[int, ...]:
+        return () if self.sample is None else (self.sample,)
+
+    def serves(self, key: int) -> bool:
+        return key in (self.sample, self.dissent)
+
+    def contested(self) -> bool:
+        return self.disputed
+
+    def drop(self) -> None:
+        self.sample = None
+
+    def forget(self) -> None:
+        self.reason, self.seed, self.disputed, self.called, self.dissent = None, b"", False, (), None
+
+
+class Closing(CheckState, msgspec.Struct, array_like=True, tag="audit-closing"):
+    """Of a seat: the last check of its claims has begun."""
+
+
+def look_at(slot: Slot) -> Look:
+    """What is remembered of the slot, from now on."""
+    if slot.check is None:
+        slot.check = Look()
+    assert isinstance(slot.check, Look), "a job has one check"
+    return slot.check
+
+
+def seen_of(slot: Slot) -> Look:
+    """The same to be read alone: what is not remembered yet stays so."""
+    return look_at(slot) if slot.check is not None else Look()
