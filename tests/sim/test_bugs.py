@@ -18,12 +18,12 @@ def test_a_planted_bug_is_noticed(name: str) -> None:
 
 
 def test_the_node_is_whole_again_afterwards() -> None:
-    for name in BUGS:
-        patches, _ = BUGS[name]()
-        before = [vars(place)[attribute] for place, attribute, _ in patches]
+    for name, bug in BUGS.items():
+        patches = bug.patches
+        before = [vars(place)[attribute] for place, attribute, _, _ in patches]
         with planted(name):
             pass
-        assert [vars(place)[attribute] for place, attribute, _ in patches] == before
+        assert [vars(place)[attribute] for place, attribute, _, _ in patches] == before
 
 
 def test_no_such_bug() -> None:

@@ -21,8 +21,8 @@ from fallow.numerics.exact import (
     activations,
     choose,
     draws,
-    embedding,
     functions,
+    gradients,
     gridsum,
     losses,
     norms,
@@ -112,7 +112,7 @@ def sum_cases() -> dict[str, list[Case]]:
     tokens += [torch.tensor([[1e30, NAN], [-1e30, 1.0], [2.0**20, 1.0]], dtype=torch.float64)]
     ids, dy = torch.tensor([4, 1, 4, 4, 0]), some(5, 2, seed=3)
     dy[2, 1] = NAN
-    touched, entries = embedding.embedding_gradient(ids, dy)
+    touched, entries = gradients.embedding_gradient(ids, dy)
     table = {"ids": ids.tolist(), "dy": hexed(dy), "rows": touched.tolist(), "entries": entries.tolist()}
     return {
         "gridsum": [{"terms": hexed(row), "sum": hexed(gridsum.gridsum(row))} for row in terms],

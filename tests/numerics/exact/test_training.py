@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tests.numerics.exact.processor import held_to
@@ -13,7 +14,7 @@ from tests.numerics.exact.small_llama import small_llama, some_tokens
 from fallow.numerics.exact import native, routes
 from fallow.numerics.exact.exactify import exactify
 from fallow.numerics.exact.optimizers import ExactAdamW, ExactSchedule
-from fallow.numerics.exact.training import Rules, Trainer
+from fallow.numerics.exact.training import Rules, Trainer, state_hash
 
 RULES = Rules(ExactSchedule(0.01, 2, 10), decay=0.1, clip_norm=0.5)
 
@@ -82,3 +83,23 @@ def test_another_process_with_older_instructions_and_without_a_compiler_agrees()
     if native.available():
         assert trained([[0, 1, 2, 3]], steps=2, route="native", threads=2).hex() == done.stdout.strip()
     assert trained([[0, 1, 2, 3]], steps=2).hex() == done.stdout.strip()
+
+
+def test_every_bit_of_parameters_and_optimiser_counts() -> None:
+    parameters = {"b": torch.ones(3), "a": torch.zeros(2, 2)}
+    optimizer = ExactAdamW(parameters)
+    first = state_hash(parameters, optimizer)
+    assert state_hash(dict(reversed(parameters.items())), optimizer) == first
+    assert state_hash(parameters) != first
+    optimizer.steps = 1
+    assert state_hash(parameters, optimizer) != first
+    optimizer.steps = 0
+    optimizer.means["a"][0, 1] = -0.0
+    assert state_hash(parameters, optimizer) != first
+
+
+def test_all_nans_are_one() -> None:
+    words = np.array([0x7FC00000, 0x7FC00001, 0xFFC00000], dtype=np.uint32)
+    odd = torch.from_numpy(words.view(np.float32))
+    assert state_hash({"a": odd}) == state_hash({"a": torch.full((3,), float("nan"))})
+    assert state_hash({"a": odd}) != state_hash({"a": torch.full((3,), float("inf"))})

@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import sys
-from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -29,7 +28,6 @@ from fallow.wire.worker import FromWorker, ToWorker, WorkerFrames, worker_frame
 COMMAND = (sys.executable, "-m", "fallow.workloads.worker")
 WATCH_EVERY_S = 0.25
 STOP_GRACE_S = 0.7
-MAX_LOG_BYTES = 64 << 10
 MAX_LINE_BYTES = 2_000
 READ_PAUSE_BYTES = 4 * MIB
 KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "TZ")
@@ -60,8 +58,6 @@ class ProcessWorker:
 
     def __init__(self, process: asyncio.subprocess.Process, link: _Link, limits: WorkerLimits) -> None:
         self._process, self._link, self._limits = process, link, limits
-        self._tail: deque[str] = deque()
-        self._tail_bytes = 0
         self.ended = asyncio.Event()
         self.why = ""
 
@@ -69,11 +65,6 @@ class ProcessWorker:
     def pid(self) -> int:
         """Also the number of its process group."""
         return self._process.pid
-
-    @property
-    def log_tail(self) -> str:
-        """The last lines that it printed."""
-        return "\n".join(self._tail)
 
     def send(self, message: ToWorker) -> None:
         self._link.write(worker_frame(message))
@@ -110,14 +101,10 @@ class ProcessWorker:
         self.ended.set()
 
     async def read_log(self, on_line: OnLine) -> None:
-        """Until it ends: hand on what it prints, line by line, and keep the last of it."""
+        """Until it ends: hand on what it prints, line by line."""
         assert self._process.stdout is not None
         while line := await _read_line(self._process.stdout):
             text = line[:MAX_LINE_BYTES].decode("utf-8", "replace").rstrip()
-            self._tail.append(text)
-            self._tail_bytes += len(text) + 1
-            while self._tail_bytes > MAX_LOG_BYTES:
-                self._tail_bytes -= len(self._tail.popleft()) + 1
             on_line(text)
 
     async def stop(self) -> None:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from fallow.numerics.exact import format as formats
 from fallow.numerics.exact import product
-from fallow.numerics.exact.embedding import embedding_gradient
 from fallow.numerics.exact.format import Grid
+from fallow.numerics.exact.gridsum import clamp_to_grid, token_bound
 from fallow.numerics.exact.losses import LOSS_BITS, total_loss
 
 
@@ -78,3 +78,19 @@ class Gradients:
     def means(self) -> dict[str, Tensor]:
         """The gradients of the mean loss, fp32, by name."""
         return {name: formats.gradient_mean(total, max(1, self.tokens)) for name, total in sorted(self.totals.items())}
+
+
+def embedding_gradient(ids: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+    """Section 12: one sequence's gradient of a table of embeddings, as the rows that it touches: (T,) int64 and (T, n)
+    float32 to the distinct ids in ascending order (u,) and their entries on the gradient grid (u, n) int64."""
+    bound = token_bound(ids.shape[0])
+    rows, row_of = torch.unique(ids, return_inverse=True)
+    points = torch.round(dy.double().clamp(-bound, bound) * 2.0**formats.GRADIENT_BITS)
+    lost = torch.isnan(dy)
+    total = torch.zeros(rows.shape[0], dy.shape[1], dtype=torch.int64, device=dy.device)
+    total.index_add_(0, row_of, torch.nan_to_num(points).to(torch.int64))
+    total = clamp_to_grid(total)
+    if bool(lost.any()):
+        poisoned = torch.zeros_like(total).index_add_(0, row_of, lost.to(torch.int64)) > 0
+        total.masked_fill_(poisoned, formats.POISON)
+    return rows, total

@@ -6,7 +6,7 @@ order, and on how many machines, changes no bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -14,7 +14,8 @@ from torch import Tensor
 from fallow.numerics.exact.gradients import Gradients
 from fallow.numerics.exact.llama import ExactLlama, Observer
 from fallow.numerics.exact.optimizers import ExactAdamW, ExactSchedule, clip
-from fallow.numerics.exact.state import state_hash
+from fallow.numerics.fingerprint import tensors_hash
+from fallow.numerics.layout import Array
 from fallow.units import Digest
 
 
@@ -59,3 +60,13 @@ class Trainer:
     def state_hash(self) -> Digest:
         """Of the trainable parameters and the optimiser."""
         return state_hash(self.model.trainable, self.optimizer)
+
+
+def state_hash(parameters: Mapping[str, Tensor], optimizer: ExactAdamW | None = None) -> Digest:
+    """One hash of a training state, equal exactly when all parameters and the optimiser's tensors are, bit for bit, but
+    that every NaN counts as the same one. Source: docs/spec/exact-arithmetic.md, section 20."""
+    named = {f"parameter/{name}": value for name, value in parameters.items()}
+    if optimizer is not None:
+        named |= {f"optimizer/{name}": value for name, value in optimizer.state().items()}
+    arrays: dict[str, Array] = {name: value.detach().cpu().numpy() for name, value in named.items()}
+    return tensors_hash(arrays)
