@@ -162,7 +162,12 @@ _declare(
     ("E1204", "no such lease", "The provider does not know the lease, or it has ended.", "fallow jobs"),
     ("E1205", "lease covers no more", "What it may cost is used up, or the task is not its kind.", "fallow jobs"),
     ("E1206", "owner is active", "The machine's owner came back; work moves elsewhere by itself.", "fallow jobs"),
-    ("E1301", "balance too small", "The account holds less than the budget.", "fallow wallet"),
+    (
+        "E1301",
+        "too little money",
+        "The account's balance or stake is below what this takes.",
+        "fallow wallet",
+    ),
     ("E1302", "escrow closed", "The lease was settled already.", "fallow jobs"),
     ("E1303", "transfer refused", "The ledger's rules do not allow it.", "fallow wallet"),
     ("E1304", "no account at this bank", "This node has not joined the pool, or its certificate ran out.", "fallow up"),
@@ -214,3 +219,7 @@ _declare(
     InternalError,
     ("E9001", "internal error", "This is a bug in Fallow.", "Please report it with the output of fallow doctor."),
 )
+WORKLOAD_CODES = frozenset(code for code in CODES if code.startswith("E17"))
+"""What a workload may say of a task."""
+GATEWAY_CODES = frozenset(code for code in CODES if code.startswith("E19"))
+"""What may be said of a request for an answer."""

@@ -333,6 +333,11 @@ class Worker(Protocol):
         """How it ended, in words, once it has."""
         ...
 
+    @property
+    def condemned(self) -> bool:
+        """Whether it was killed for what it did; false for one that was stopped, or went by itself."""
+        ...
+
     def send(self, message: ToWorker) -> None:
         """Put a message on its way; nothing happens when the worker is gone. Await `drain` now and then."""
         ...
@@ -348,7 +353,7 @@ class Worker(Protocol):
     def resume_reading(self) -> None: ...
 
     def kill(self, why: str) -> None:
-        """End it now; `why` is what `ended` will tell. Harmless when it is gone."""
+        """End it now, for what it did, which `why` will tell. Harmless when it is gone."""
         ...
 
     async def stop(self) -> None:

@@ -173,6 +173,7 @@ async def test_a_killed_worker_says_why_and_nothing_more(desk: Desk) -> None:
     desk.say(desk.order("spin", ENDLESS, units=10**6))
     desk.worker.kill("it took too long")
     desk.worker.kill("another reason")
+    assert desk.worker.condemned
     await asyncio.wait_for(desk.worker.ended.wait(), 10)
     assert desk.worker.why == "it took too long"
     desk.say(desk.order("echo", b"hello"))
@@ -185,7 +186,8 @@ async def test_a_worker_ends_with_its_context(runner: Runner, tmp_path: Path) ->
     async with opened(runner, tmp_path / "a") as one, opened(runner, tmp_path / "b") as two:
         assert one.worker.pid != two.worker.pid
         assert not one.worker.ended.is_set()
-    assert (one.worker.why, two.worker.why) == ("stopped", "stopped")
+    for desk in (one, two):
+        assert (desk.worker.why, desk.worker.condemned) == ("stopped", False)
     workers = [one.worker]
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.5), opened(runner, tmp_path / "c") as three:
@@ -202,6 +204,6 @@ async def test_what_an_earlier_process_left_is_ended(runner: Runner, tmp_path: P
         await left.hear(WorkerReady)
         assert await asyncio.to_thread(runner.kill_orphans, home) == 1
         await asyncio.wait_for(left.worker.ended.wait(), 10)
-        assert left.worker.why == "killed by signal 9"
+        assert (left.worker.why, left.worker.condemned) == ("killed by signal 9", False)
         assert not other.worker.ended.is_set()
     assert await asyncio.to_thread(runner.kill_orphans, home) == 0

@@ -62,6 +62,7 @@ class Network:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.members: list[Member] = []
+        self.providers: list[Member] = []
 
     def __enter__(self) -> Self:
         return self
@@ -86,10 +87,13 @@ class Network:
     def provide(self, number: int, ticket: str, threads: int = 1, cheat: str = "") -> Member:
         """Start a provider with `threads` threads a task, one that cheats if `cheat` says how."""
         config, words = f"[provider]\nthreads = {threads}\n", (ticket, "--bind", "127.0.0.1:0")
-        if not cheat:
-            return self.start(f"provider-{number}", "provide", *words, config=config)
-        config += f"[provider.prices]\ntrain = {CHEATS_PRICE}\n"
-        return self._start(f"provider-{number}", (*CHEAT, cheat, *words), config)
+        if cheat:
+            config += f"[provider.prices]\ntrain = {CHEATS_PRICE}\n"
+            member = self._start(f"provider-{number}", (*CHEAT, cheat, *words), config)
+        else:
+            member = self.start(f"provider-{number}", "provide", *words, config=config)
+        self.providers.append(member)
+        return member
 
     def kill(self, member: Member) -> None:
         """`kill -9`: the process gets no chance to tidy up."""

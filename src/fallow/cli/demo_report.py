@@ -123,9 +123,7 @@ async def _settled(job: AsyncJob) -> JobView:
 
 async def _providers(network: Network, view: JobView) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    for member in network.members:
-        if not member.name.startswith("provider-"):
-            continue
+    for member in network.providers:
         account = bytes.fromhex(member.announced["account"].removeprefix("0x"))
         leases = [lease for lease in view.leases if lease.account == account]
         found.append(

@@ -13,7 +13,6 @@ from fallow.wire.local import Work
 from fallow.wire.tasks import DEFAULT_TRACE_BYTES, Part, TaskOutput, TaskSpec
 
 PREFIX = "trace/"
-"""States are parts of the claimed output whose names begin so."""
 MIN_TRACES_KEPT, MAX_TRACES_KEPT = 2, 4
 """Of how many rounds a provider keeps the states: checks are drawn as soon as a claim is heard of. More than the least
 only while they take no more than DEFAULT_TRACE_BYTES together."""
@@ -21,10 +20,13 @@ MAX_ROOM_BYTES = 1 << 62
 """Nobody has that much; an order can still say it."""
 ALWAYS_KEPT_BYTES = DEFAULT_TRACE_BYTES
 """What a claim's states may take although no order asked for the room."""
-
-
 SKIPPED = Fraction(1, 10)
 """The part of its steps that a cheat is reckoned to leave out where people are told what checks are worth."""
+
+
+def is_state(name: str) -> bool:
+    """Whether a part of that name is a state of a chain: a part of the claimed output, an input of its check."""
+    return name.startswith(PREFIX)
 
 
 class Recheck(NamedTuple):

@@ -116,9 +116,9 @@ class ReplayBench:
                 model_bytes = await asyncio.to_thread(stored_bytes, Path(paths["model"])) if "model" in paths else 0
                 here = await asyncio.to_thread(self._machine.measure, self._folder, threads)
                 desk = await self._ready(_limits(plan, threads, model_bytes, here.ram_bytes))
-                desk.listen(tell, plan.drawn)
                 for number, piece in enumerate(plan.pieces):
-                    outputs.append(await desk.do(piece, paths, parts, folder / f"out-{number}", threads))
+                    told = _of_all(tell, plan, number) if piece.links else tell
+                    outputs.append(await desk.do(piece, paths, parts, folder / f"out-{number}", threads, told))
         except TimeoutError:
             await self._let_go()
             raise fail(
@@ -300,17 +300,17 @@ def _limits(plan: ReplayPlan, threads: int, model_bytes: int, here_bytes: int) -
     return WorkerLimits(min(max(usual), max(here_bytes - GIB, here_bytes // 2)), threads)
 
 
+def _of_all(tell: OnStep, plan: ReplayPlan, number: int) -> OnStep:
+    """Progress within a piece that does links again, as progress within all that were drawn."""
+    before, drawn = sum(len(piece.links) for piece in plan.pieces[:number]), len(plan.drawn)
+    return lambda done, _total, note: tell(before + done, drawn, note)
+
+
 class _Desk:
     """Talks with one worker."""
 
     def __init__(self, worker: Worker, heard: asyncio.Queue[FromWorker]) -> None:
         self._worker, self._heard = worker, heard
-        self._tell: OnStep = lambda _done, _total, _note: None
-        self._position: dict[int, int] = {}
-
-    def listen(self, tell: OnStep, drawn: tuple[int, ...]) -> None:
-        """Whom to tell of the progress of what comes next, of which `drawn` are the links."""
-        self._tell, self._position = tell, {index: number for number, index in enumerate(drawn, 1)}
 
     async def ready(self) -> None:
         """Until it says that it is there. Raises E1704 when it does not."""
@@ -322,7 +322,7 @@ class _Desk:
             raise fail("E1704", "The worker process did not start in time.") from None
 
     async def do(
-        self, piece: Piece, paths: dict[str, str], parts: tuple[Part, ...], outdir: Path, threads: int
+        self, piece: Piece, paths: dict[str, str], parts: tuple[Part, ...], outdir: Path, threads: int, tell: OnStep
     ) -> TaskOutput:
         """One piece. Raises what the worker says of it, E1704 when it dies."""
         outdir.mkdir()
@@ -332,18 +332,13 @@ class _Desk:
         while True:
             match await self._next():
                 case WorkerProgress(_, done, total, note):
-                    self._progress(done, total, note, linked=bool(piece.links))
+                    tell(done, total, note)
                 case WorkerFailed(_, code, what, _):
                     raise fail(code if code in CODES else "E1704", f"It could not be done again: {what}")
                 case WorkerDone(_, value, files):
                     return TaskOutput(value, await asyncio.to_thread(_parts_of, dict(files), outdir))
                 case _:
                     pass
-
-    def _progress(self, done: int, total: int, note: str, *, linked: bool) -> None:
-        if linked and note.startswith("link"):
-            done, total = self._position.get(done, 0), len(self._position)
-        self._tell(done, total, note)
 
     async def _next(self) -> FromWorker:
         while True:

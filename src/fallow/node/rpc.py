@@ -17,6 +17,7 @@ from typing import Any, Self
 import structlog
 
 from fallow.errors import FallowError, fail
+from fallow.node.groups import begin
 from fallow.node.loopback import Loopback
 from fallow.node.router import Caller, Limits, Router
 from fallow.node.server import Server, serve
@@ -331,10 +332,7 @@ class Rpc:
                     self._close_later(peer)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        if self._group is None:
-            work.close()
-            raise fail("E1801", "This node is shutting down.")
-        task = self._group.create_task(work)
+        task = begin(self._group, work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
 
+from fallow.errors import WORKLOAD_CODES
+
 MAX_MOVES = 8
 TASK_GRACE_MS = 30_000
 """What a provider gets beyond a task's own time limit for fetching inputs and reporting."""
@@ -48,7 +50,7 @@ class AfterFailure(Enum):
 
 def blame(code: str, *, retryable: bool) -> Blame:
     """Only the workload's own codes (E17xx) can speak against the work; a worker that died (E1704) cannot."""
-    return Blame.WORK if code.startswith("E17") and not retryable else Blame.PLACE
+    return Blame.WORK if code in WORKLOAD_CODES and not retryable else Blame.PLACE
 
 
 def judge(attempts: Sequence[Attempt], accounts_left: int) -> AfterFailure:

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from blake3 import blake3
 
-from fallow.kinds.chain import PREFIX
+from fallow.kinds.chain import is_state
 from fallow.kinds.train.tasks import TrainAudit, TrainChecked, TrainRound, TrainValue
 from fallow.kinds.train.trace import (
     Cut,
@@ -106,7 +106,7 @@ def state_of(params: TrainRound) -> bytes:
 
 def _root(spec: TaskSpec, params: TrainRound) -> bytes:
     """The task of the round, whoever was given it for whatever purpose."""
-    inputs = tuple(part for part in spec.inputs if not part.name.startswith(PREFIX))
+    inputs = tuple(part for part in spec.inputs if not is_state(part.name))
     return digest("round", params, inputs, spec.seed)
 
 

@@ -387,7 +387,7 @@ class Host:
             await asyncio.sleep(2.0)
             for _, worker in list(cast(SimRunner, self.services.runner).living.values()):
                 if rng.random() < chance:
-                    worker.kill("killed by signal 11")
+                    worker.end("killed by signal 11")
 
 
 class _Nothing:

@@ -48,7 +48,7 @@ class SimWorker:
     loop."""
 
     def __init__(self, pid: int, craft: Craft, group: asyncio.TaskGroup, on_messages: OnMessages) -> None:
-        self.pid, self.ended, self.why = pid, asyncio.Event(), ""
+        self.pid, self.ended, self.why, self.condemned = pid, asyncio.Event(), "", False
         self._craft, self._group, self._on_messages = craft, group, on_messages
         self._said: list[FromWorker] = []
         self._paused = False
@@ -70,15 +70,19 @@ class SimWorker:
         self._soon(self._flush)
 
     def kill(self, why: str) -> None:
+        self.end(why, condemned=True)
+
+    def end(self, why: str, *, condemned: bool = False) -> None:
+        """What becomes of it when a process like it ends so."""
         if self.ended.is_set():
             return
-        self.why = why
+        self.why, self.condemned = why, condemned
         if self._task is not None:
             self._task.cancel()
         self.ended.set()
 
     async def stop(self) -> None:
-        self.kill("stopped")
+        self.end("stopped")
 
     def say(self, message: FromWorker) -> None:
         """What it has to say, in order, and together with what else it says by then."""
@@ -147,11 +151,11 @@ class SimRunner:
             try:
                 yield worker
             finally:
-                worker.kill("stopped")
+                worker.end("stopped")
                 del self.living[worker.pid]
 
     def kill_orphans(self, folder: Path) -> int:
         left = [worker for home, worker in self.living.values() if home.parent == folder]
         for worker in left:
-            worker.kill("killed by signal 9")
+            worker.end("killed by signal 9")
         return len(left)

@@ -163,13 +163,18 @@ def _audit(
     chain = _chain(work, params.round, trainee, dataset)
     first = chain.identity(theta_name(0)), chain.identity(moments_name(0, steps))
     began = time.perf_counter()
-    links = tuple(exact.replay(work, chain, index, steps, cut) for index in params.links)
+    links: list[tuple[bytes, ...]] = []
+    for number, index in enumerate(params.links, 1):
+        links.append(exact.replay(work, chain, index, steps, cut))
+        work.progress(number, len(params.links), f"link {index}")
     metrics["links_ms"] = int((time.perf_counter() - began) * 1e3)
     last = theta_name(steps)
     update = exact.update_identity(chain, theta) if chain.load(last, work.input(last)) else UNREADABLE
     right = chain.cut
     state = state_hash(trainee.replica.state)
-    return TaskResult(codec.encode(TrainChecked(right.units, right.every, state, *first, links, update)), {}, metrics)
+    return TaskResult(
+        codec.encode(TrainChecked(right.units, right.every, state, *first, tuple(links), update)), {}, metrics
+    )
 
 
 def _own_start(work: TaskRun, replica: Replica) -> dict[str, Floats]:

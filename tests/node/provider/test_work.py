@@ -10,9 +10,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.node.provider.provider_net import Pool, open_pool
 
 from fallow.adapters.runners.process import ProcessRunner
+from fallow.errors import FallowError
 from fallow.node.folders import import_path
 from fallow.node.provider.feed import Feeds
 from fallow.node.provider.work import MAX_PREFETCHES, Bench, LeaseWork, checks_owner
@@ -263,3 +265,28 @@ async def test_wishes_are_bounded_and_end_with_the_lease(tmp_path: Path) -> None
         await r.work.stop()
         r.work.prefetch((part,), (r.source.rpc.address(),))
         assert all(task.cancelling() for task in r.work._prefetches)
+
+
+async def test_whoever_comes_while_the_node_shuts_down_is_told_so(tmp_path: Path) -> None:
+    async with open_pool(tmp_path) as pool:
+        services, told = await pool.services("pat", Router()), list[FallowError]()
+
+        async def late(work: LeaseWork) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                with pytest.raises(FallowError) as caught:
+                    await work.worker()
+                told.append(caught.value)
+                spec = TaskSpec("echo", b"", (), seed=0, units=1, timeout_s=1, ram_bytes=0)
+                with pytest.raises(FallowError) as caught:
+                    work.start(StartTask(LEASE, task_id(spec), spec, ()))
+                told.append(caught.value)
+
+        with pytest.raises(ExceptionGroup):
+            async with asyncio.TaskGroup() as group:
+                bench = Bench(services, group, asyncio.Queue[Any]().put, Feeds(services), tmp_path, 1, GIB)
+                group.create_task(late(LeaseWork(bench, LEASE, WorkerLimits())))
+                await asyncio.sleep(0)
+                raise ValueError
+        assert [error.code for error in told] == ["E1801", "E1801"]

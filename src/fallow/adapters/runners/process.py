@@ -59,7 +59,7 @@ class ProcessWorker:
     def __init__(self, process: asyncio.subprocess.Process, link: _Link, limits: WorkerLimits) -> None:
         self._process, self._link, self._limits = process, link, limits
         self.ended = asyncio.Event()
-        self.why = ""
+        self.why, self.condemned = "", False
 
     @property
     def pid(self) -> int:
@@ -80,7 +80,7 @@ class ProcessWorker:
 
     def kill(self, why: str) -> None:
         if not self.ended.is_set():
-            self.why = self.why or why
+            self.why, self.condemned = self.why or why, self.condemned or not self.why
             _signal_group(self.pid, signal.SIGKILL)
 
     async def watch(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fallow.errors import FallowError, fail
-from fallow.kinds.chain import PREFIX, Chain, Recheck, room_bytes
+from fallow.kinds.chain import Chain, Recheck, is_state, room_bytes
 from fallow.kinds.kind import TENSORS, Kind
 from fallow.kinds.rounds import RoundManifest, RoundPart, Rounds, StateReport
 from fallow.kinds.train.replay import TrainReplay
@@ -83,7 +83,7 @@ class TrainChain(Chain):
         return params.links
 
     def states(self, check: TaskSpec) -> tuple[Part, ...]:
-        return tuple(part for part in check.inputs if part.name.startswith(PREFIX) or part.name == "carry")
+        return tuple(part for part in check.inputs if is_state(part.name) or part.name == "carry")
 
     def check_ppm(self, work: Work, links: int) -> int:
         assert isinstance(work, TrainJob), "only trainings have chains"

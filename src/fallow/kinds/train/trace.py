@@ -28,7 +28,7 @@ from typing import NamedTuple
 import msgspec
 
 from fallow.errors import FallowError
-from fallow.kinds.chain import PREFIX
+from fallow.kinds.chain import PREFIX, is_state
 from fallow.kinds.train.tasks import TrainAudit, TrainChecked, TrainRound, TrainValue
 from fallow.units import GIB
 from fallow.wire import codec
@@ -183,7 +183,7 @@ def read_trace(recipe: Recipe, output: TaskOutput) -> Trace | None:
     except FallowError:
         return None
     steps = recipe.inner_steps
-    found = sorted(name for name in parts if name.startswith(PREFIX))
+    found = sorted(name for name in parts if is_state(name))
     if (
         steps < 1
         or len(parts) != len(output.parts)

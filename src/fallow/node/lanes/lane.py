@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from fallow.errors import FallowError, fail
+from fallow.node.groups import begin
 from fallow.node.lanes.audit import LaneAudits, Tell
 from fallow.node.lanes.journal import keep_claim, keep_leaves
 from fallow.node.lanes.leg import Ask, Leg
@@ -90,10 +91,7 @@ class Lanes:
 
     def spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
         """Run something for as long as the lanes live. Raises UnavailableError E1801 when they do not."""
-        if self._group is None:
-            work.close()
-            raise fail("E1801", "This node is shutting down.")
-        return self._group.create_task(work, name=name)
+        return begin(self._group, work, name)
 
     def prepare(self, effect: t.PrepareLane) -> None:
         """Open a leg under a lease; one that is open stays."""

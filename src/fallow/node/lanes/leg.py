@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from fallow.errors import CODES, FallowError, fail, first_of
+from fallow.errors import GATEWAY_CODES, WORKLOAD_CODES, FallowError, fail, first_of
 from fallow.kinds.lane import Asked, LaneSide
 from fallow.kinds.registry import lane_side
 from fallow.node.lanes.journal import Answered, Journal, claimed_to, read_answers
@@ -325,6 +325,6 @@ def _told(ask: Ask, result: LaneResult) -> tuple[str, str]:
     """A provider's refusal, as far as a provider may speak: about its worker and about the request. Anything else (that
     money is gone, that the owner cancelled) is not for it to say, and an unknown code would break whoever reads it."""
     code = result.code
-    known = code in RETRY or (code in CODES and code.startswith(("E17", "E19"))) or (code == "E1402" and ask.unwanted)
+    known = code in RETRY | WORKLOAD_CODES | GATEWAY_CODES or (code == "E1402" and ask.unwanted)
     what = "".join(letter if letter.isprintable() else "?" for letter in result.what[:MAX_WHAT_CHARS])
     return (code, what) if known else ("E1806", f"The provider failed: {what}")

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from fallow.errors import FallowError, UnavailableError
+from fallow.node.groups import begin
 from fallow.node.services import Services
 from fallow.ports import Patience
 from fallow.rules.provider.events import (
@@ -48,8 +49,8 @@ class Teller:
         """Begin, unless the same is under way."""
         key = (type(work).__name__, work.lease)
         if key not in self._under_way:
+            begin(group, self._run(key, work), "bank work")
             self._under_way.add(key)
-            group.create_task(self._run(key, work), name="bank work")
 
     async def _run(self, key: tuple[str, bytes], work: BankWork) -> None:
         event: ProviderEvent | None = None

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from fallow.kinds.registry import kind_named
+from fallow.node.groups import begin
 from fallow.node.provider.bank import Teller
 from fallow.node.provider.feed import Feeds
 from fallow.node.provider.offers import Herald, OwnerWatch, sold_hardware, terms_of, threads_of
@@ -117,9 +118,10 @@ class Provider:
         return done
 
     def spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
-        """Run something beside the machine, for as long as the provider lives."""
+        """Run something beside the machine, for as long as the provider lives. Raises UnavailableError E1801 when it
+        does not."""
         assert self._bench is not None, "the provider runs"
-        return self._bench.group.create_task(work, name=name)
+        return begin(self._bench.group, work, name)
 
     async def wait_change(self) -> None:
         """Until the machine has taken another event."""

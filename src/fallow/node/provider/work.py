@@ -16,9 +16,10 @@ from pathlib import Path
 import structlog
 
 from fallow.errors import FallowError, PeerFault, UnavailableError, fail
-from fallow.kinds.chain import MAX_TRACES_KEPT, PREFIX, too_many
+from fallow.kinds.chain import MAX_TRACES_KEPT, is_state, too_many
 from fallow.kinds.kind import READ_BYTES_PER_S
 from fallow.node.folders import materialize
+from fallow.node.groups import begin
 from fallow.node.provider.feed import Feeds
 from fallow.node.services import Services
 from fallow.ports import Worker, WorkerLimits
@@ -75,7 +76,11 @@ def checks_owner(lease: bytes) -> str:
 
 
 class _Died(Exception):
-    """The worker ended under a task; the text says how."""
+    """The worker ended under a task; the text says how. `condemned` when that was for what the task made of it."""
+
+    def __init__(self, how: str, *, condemned: bool = False) -> None:
+        super().__init__(how)
+        self.condemned = condemned
 
 
 class LeaseWork:
@@ -110,7 +115,7 @@ class LeaseWork:
     def start(self, effect: StartTask) -> None:
         """Begin a task; one that is under way already is left alone."""
         if effect.task not in self._tasks and not self._stopped.is_set():
-            self._tasks[effect.task] = self._b.group.create_task(self._run(effect), name="lease task")
+            self._tasks[effect.task] = begin(self._b.group, self._run(effect), "lease task")
 
     def stop_task(self, task: bytes) -> None:
         """End a task without a word to the machine."""
@@ -136,8 +141,8 @@ class LeaseWork:
             output, metrics = await self._output(effect)
             event: ProviderEvent = WorkerFinished(now_ms(), lease, task, output, metrics)
         except _Died as death:
-            ours = str(death).startswith(("killed by", "exited with", "stopped"))
-            event = WorkerFailedTask(now_ms(), lease, task, "E1704", f"The worker died: {death}.", True, died=ours)
+            what, died = f"The worker died: {death}.", not death.condemned
+            event = WorkerFailedTask(now_ms(), lease, task, "E1704", what, True, died)
         except FallowError as error:
             # a source that lied is no fault of the task: another provider may find a better one
             again = error.retryable or isinstance(error, PeerFault)
@@ -181,7 +186,7 @@ class LeaseWork:
             said = await asyncio.wait_for(answer, order.task.timeout_s or DEFAULT_TIMEOUT_S)
         except TimeoutError:
             await self._free(worker, order)
-            raise _Died(f"time limit of {order.task.timeout_s} s") from None
+            raise _Died(f"time limit of {order.task.timeout_s} s", condemned=True) from None
         except asyncio.CancelledError:
             await self._free(worker, order)
             raise
@@ -211,11 +216,11 @@ class LeaseWork:
             paths[name] = Path(text).resolve()
             if not paths[name].is_relative_to(outdir.resolve()):
                 raise fail("E1704", "The worker offered a file from elsewhere as its output.")
-        states = self._states_owner([path for name, path in paths.items() if name.startswith(PREFIX)])
+        states = self._states_owner([path for name, path in paths.items() if is_state(name)])
         try:
             for name, path in paths.items():
                 blob = blobs.take_file(path)
-                blobs.pin(blob, states if name.startswith(PREFIX) else self.owner)
+                blobs.pin(blob, states if is_state(name) else self.owner)
                 parts.append(Part(name, blob, blobs.size(blob)))
         except FallowError:
             if states:  # some of a round's states are of no use to anybody
@@ -256,7 +261,7 @@ class LeaseWork:
         forgotten, since a requester must not fill our memory with wishes."""
         for part in parts:
             if len(self._prefetches) < MAX_PREFETCHES and not self._stopped.is_set():
-                task = self._b.group.create_task(self._prefetch(part, sources), name="prefetch")
+                task = begin(self._b.group, self._prefetch(part, sources), "prefetch")
                 self._prefetches.add(task)
                 task.add_done_callback(self._prefetches.discard)
 
@@ -271,14 +276,14 @@ class LeaseWork:
     def _forget_states(self, parts: tuple[Part, ...]) -> None:
         """Another's states are of no use once they were checked, and a long job has many."""
         for part in parts:
-            if part.name.startswith(PREFIX):
+            if is_state(part.name):
                 shutil.rmtree(self.folder / "in" / part.blob.hex()[:32], ignore_errors=True)
         self._b.services.blobs.unpin_all(checks_owner(self.lease))
 
     async def _fetch(self, part: Part, sources: tuple[NodeAddress, ...]) -> None:
         fetcher, blobs, blob = self._b.services.fetcher, self._b.services.blobs, BlobId(part.blob)
         limit = self._b.disk_bytes
-        owner = checks_owner(self.lease) if part.name.startswith(PREFIX) else self.owner
+        owner = checks_owner(self.lease) if is_state(part.name) else self.owner
         size_bytes = await fetcher.fetch(blob, sources, limit, owner=owner, timeout_s=FETCH_S)
         if size_bytes > MAX_TREE_BYTES:
             return
@@ -295,7 +300,7 @@ class LeaseWork:
             raise fail("E1206", "The lease has ended.")
         if self._keeper is None or self._keeper.done():
             self._started, self._ready = asyncio.get_running_loop().create_future(), False
-            self._keeper = self._b.group.create_task(self._keep(self._started), name="worker keeper")
+            self._keeper = begin(self._b.group, self._keep(self._started), "worker keeper")
         assert self._started is not None
         try:
             return await asyncio.wait_for(asyncio.shield(self._started), READY_S)
@@ -304,7 +309,7 @@ class LeaseWork:
 
     async def _keep(self, started: asyncio.Future[Worker]) -> None:
         """Own the worker process for as long as it lives."""
-        why = "stopped"
+        why, condemned = "stopped", False
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             runner = self._b.services.runner
@@ -313,24 +318,24 @@ class LeaseWork:
                 self._announce()
                 if not self._stopped.is_set():
                     await worker.ended.wait()
-            why = worker.why
+            why, condemned = worker.why, worker.condemned
         except OSError as error:
             why = f"no process could be started: {error.strerror}"
         finally:
             self._worker = None
-            self._gone(started, why)
+            self._gone(started, why, condemned)
 
     def _announce(self) -> None:
         """The worker is there and has said so, in whichever order we learnt it."""
         if self._ready and self._worker is not None and self._started is not None and not self._started.done():
             self._started.set_result(self._worker)
 
-    def _gone(self, started: asyncio.Future[Worker], why: str) -> None:
+    def _gone(self, started: asyncio.Future[Worker], why: str, condemned: bool) -> None:
         if not started.done():
             started.set_exception(fail("E1704", f"The worker process ended before it was ready: {why}."))
             started.exception()  # nobody may be waiting
         if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(_Died(why))
+            self._answer.set_exception(_Died(why, condemned=condemned))
         self.on_gone(why)
 
     def _on_messages(self, messages: list[FromWorker]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from fallow.errors import FallowError, fail
-from fallow.kinds.chain import PREFIX
+from fallow.kinds.chain import is_state
 from fallow.node.directory import find_offers
 from fallow.node.folders import materialize
 from fallow.node.router import Caller, Router
@@ -127,7 +127,7 @@ class Holdings:
         """Make sure that a blob or a whole tree is in the store -> its size. Errors as for `Fetcher.fetch`."""
         blob, blobs, fetcher = BlobId(part.blob), self._s.blobs, self._s.fetcher
         # a state is no larger than its claim says; of trees, tasks do not give the size
-        limit = min(left_bytes, part.size_bytes) if part.name.startswith(PREFIX) else left_bytes
+        limit = min(left_bytes, part.size_bytes) if is_state(part.name) else left_bytes
         size_bytes = await fetcher.fetch(blob, sources, limit, owner=owner, timeout_s=FETCH_S)
         if size_bytes <= MAX_TREE_BYTES and is_tree(await asyncio.to_thread(blobs.read, blob, 0, size_bytes)):
             size_bytes += await fetcher.fetch_tree(blob, sources, limit, owner=owner, timeout_s=FETCH_S)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fallow.kinds.chain import PREFIX
+from fallow.kinds.chain import is_state
 from fallow.rules.steward.events import KeepBlob
 from fallow.rules.steward.specs import part_named
 from fallow.rules.steward.state import Job, Run, Slot, Turn
@@ -16,7 +16,7 @@ def keep_parts(turn: Turn, job: Job, slot: Slot, run: Run) -> bool:
     """Whether the claim's outputs are in our own store; asks for what is not. An optimiser's state ("carry") and the
     states on the way stay with their provider until somebody needs them: they are large and seldom used by another."""
     assert run.output is not None, "a claim has an output"
-    parts = [part for part in run.output.parts if part.name != "carry" and not part.name.startswith(PREFIX)]
+    parts = [part for part in run.output.parts if part.name != "carry" and not is_state(part.name)]
     return keep(turn, job, parts, sources_of(slot, run.answer))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fallow.errors import WORKLOAD_CODES
 from fallow.kinds.registry import kind_named, lane_side
 from fallow.rules import market
 from fallow.rules.steward.check import check_of
@@ -109,7 +110,7 @@ def unready(turn: Turn, job: Job, seat: Seat, event: LaneUnready) -> None:
     seat.mark, job.market.alone = Mark.LEAVING, False
     turn.note(job, "failed", f"A provider could not get ready: {event.what} ({event.code})", seat.node)
     leave_alone(turn, job, seat.node, passing=event.retryable)
-    if event.retryable or not event.code.startswith("E17"):
+    if event.retryable or event.code not in WORKLOAD_CODES:
         return
     job.market.accusers[seat.account] = event.code
     if job.ending is None and list(job.market.accusers.values()).count(event.code) > 1:
