@@ -100,6 +100,14 @@ def test_what_cannot_be_read_is_a_coded_error(tmp_path: Path, text: str) -> None
     assert caught.value.code == "E1001"
 
 
+def test_a_price_for_a_kind_that_nobody_registered_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[provider]\nprices = { train = 7, render = 9 }\n")
+    with pytest.raises(UsageError, match="'render'") as caught:
+        load_config(tmp_path)
+    assert caught.value.code == "E1001"
+    assert "train" in caught.value.cause
+
+
 def test_a_home_that_is_a_file_is_a_coded_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError) as caught:

@@ -88,6 +88,16 @@ async def test_an_ambiguous_or_unknown_job_is_refused(client: AsyncFallow, which
     assert caught.value.code == "E2002"
 
 
+async def test_a_kind_that_nobody_registered_is_refused_by_name_and_never_reaches_the_node(
+    node: FakeNode, client: AsyncFallow
+) -> None:
+    for asked in (client.run("render", [b"x"], budget="1"), client.open_lane_job("render", budget="1")):
+        with pytest.raises(UsageError, match="'render'") as caught:
+            await asked
+        assert caught.value.code == "E2001"
+    assert not node.requests(local.SubmitJob)
+
+
 async def test_a_missing_file_never_reaches_the_node(node: FakeNode, client: AsyncFallow, tmp_path: Path) -> None:
     with pytest.raises(FallowError) as caught:
         await client.import_path(tmp_path / "nothing")

@@ -96,6 +96,7 @@ def test_tasks_one_after_the_other(provider: Provider, tmp_path: Path) -> None:
     failed = provider.outcome()
     assert isinstance(failed, WorkerFailed)
     assert (failed.task_id, failed.code, failed.retryable) == (TWO, "E1707", False)
+    assert "'nonsense'" in failed.what
 
 
 def test_busy_and_cancelled(provider: Provider, tmp_path: Path) -> None:
