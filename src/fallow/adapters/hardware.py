@@ -13,6 +13,8 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -87,14 +89,18 @@ def cpu_name(root: Path = Path("/")) -> str:
 def gpus() -> tuple[Gpu, ...]:
     """The cards that NVML sees, by ids that CUDA_VISIBLE_DEVICES takes and that stay the same over restarts; none where
     there is no driver."""
+    found = list[Gpu]()
+    with suppress(pynvml.NVMLError), cards() as handles:
+        found += [_gpu(handle) for handle in handles]
+    return tuple(found)
+
+
+@contextmanager
+def cards() -> Generator[list[object]]:
+    """The handles of all cards, for as long as NVML is open. Raises NVMLError where there is no driver."""
+    _NVML.nvmlInit()
     try:
-        _NVML.nvmlInit()
-    except pynvml.NVMLError:
-        return ()
-    try:
-        return tuple(_gpu(index) for index in range(_NVML.nvmlDeviceGetCount()))
-    except pynvml.NVMLError:
-        return ()
+        yield [_NVML.nvmlDeviceGetHandleByIndex(index) for index in range(_NVML.nvmlDeviceGetCount())]
     finally:
         _NVML.nvmlShutdown()
 
@@ -146,8 +152,7 @@ def _flops(threads: int) -> int:
         return 0
 
 
-def _gpu(index: int) -> Gpu:
-    handle = _NVML.nvmlDeviceGetHandleByIndex(index)
+def _gpu(handle: object) -> Gpu:
     return Gpu(
         card=str(_NVML.nvmlDeviceGetUUID(handle))[:12],
         name=str(_NVML.nvmlDeviceGetName(handle))[:MAX_LABEL],

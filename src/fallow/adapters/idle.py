@@ -8,6 +8,7 @@ left out; with none, the answer is None and the rule says what that means.
 from __future__ import annotations
 
 import subprocess
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +16,7 @@ from typing import Any, cast
 import psutil
 import pynvml
 
+from fallow.adapters.hardware import cards
 from fallow.ports import Clock
 from fallow.rules.idle import Reading
 from fallow.units import MS_PER_S
@@ -73,18 +75,10 @@ class IdleReader:
 
     def _gpu_percent(self, ours: set[int]) -> float | None:
         """Of the busiest card; None without cards."""
-        try:
-            _NVML.nvmlInit()
-        except pynvml.NVMLError:
-            return None
-        try:
+        with suppress(pynvml.NVMLError), cards() as handles:
             since_us, self._gpu_seen_us = self._gpu_seen_us, self._clock.now_ms() * 1000
-            cards = [_NVML.nvmlDeviceGetHandleByIndex(index) for index in range(_NVML.nvmlDeviceGetCount())]
-            return max((_card_percent(card, since_us, ours) for card in cards), default=None)
-        except pynvml.NVMLError:
-            return None
-        finally:
-            _NVML.nvmlShutdown()
+            return max((_card_percent(card, since_us, ours) for card in handles), default=None)
+        return None
 
     # input ----------------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import structlog
 
@@ -66,17 +67,8 @@ def _listening(town: list[Town]) -> Iterator[None]:
 @contextmanager
 def _often() -> Iterator[None]:
     """While open, nodes make snapshots long before they would in production."""
-    places: tuple[tuple[Any, str, int], ...] = (
-        (steward_role, "COMPACT_BYTES", 30_000), (provider_role, "SNAPSHOT_EVERY", 40),
-    )  # fmt: skip
-    before = [vars(place)[name] for place, name, _ in places]
-    for place, name, value in places:
-        setattr(place, name, value)
-    try:
+    with patch.object(steward_role, "COMPACT_BYTES", 30_000), patch.object(provider_role, "SNAPSHOT_EVERY", 40):
         yield
-    finally:
-        for (place, name, _), value in zip(places, before, strict=True):
-            setattr(place, name, value)
 
 
 def simulate(seed: int, bug: str = "", plan: Plan | None = None) -> WorldResult:

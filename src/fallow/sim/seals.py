@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
+from unittest.mock import patch
 
 from blake3 import blake3
 
@@ -60,9 +61,5 @@ class StandInSecret:
 def stand_in() -> Iterator[None]:
     """While open, documents are signed and checked with the stand-in. Whatever was signed inside is worth nothing
     outside, and the other way round. Not for threads."""
-    before = vars(eip712)["coincurve"]
-    setattr(eip712, "coincurve", SimpleNamespace(PublicKey=StandInKey, PrivateKey=StandInSecret))  # noqa: B010
-    try:
+    with patch.object(eip712, "coincurve", SimpleNamespace(PublicKey=StandInKey, PrivateKey=StandInSecret)):
         yield
-    finally:
-        setattr(eip712, "coincurve", before)  # noqa: B010
