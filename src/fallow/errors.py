@@ -66,26 +66,29 @@ class FallowError(Exception):
         }  # fmt: skip
 
 
+# What a family says of itself is also told on the pages of its codes.
+
+
 class UsageError(FallowError):
-    """The caller's mistake; trying again unchanged fails again."""
+    """The request was wrong; trying again unchanged fails again."""
 
 
 class RejectedError(FallowError):
-    """The protocol said no, as it may."""
+    """The rules said no, as they may. Nothing is broken."""
 
 
 class PeerFault(FallowError):
-    """Another node misbehaved; the node is named in `what`."""
+    """Another node misbehaved. It was not trusted, and what it sent was dropped."""
 
 
 class UnavailableError(FallowError):
-    """Not now; the same call may work later."""
+    """Not now; the same command may work later."""
 
     retryable = True
 
 
 class InternalError(FallowError):
-    """Our bug; all bets are off."""
+    """A bug in Fallow."""
 
 
 CODES: dict[str, ErrorCode] = {}

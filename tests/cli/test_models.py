@@ -12,9 +12,10 @@ from blake3 import blake3
 from tests.cli.files import gguf_model, hf_model
 
 from fallow.cli import models
-from fallow.cli.models import check_model, convert, trainable
+from fallow.cli.models import convert, trainable
 from fallow.cli.output import Output
 from fallow.errors import FallowError
+from fallow.workloads.model_files import inspect_model
 
 OUT = Output(as_json=True)
 
@@ -109,5 +110,5 @@ def test_what_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("text")
     for path in (tmp_path, tmp_path / "notes.txt"):
         with pytest.raises(FallowError) as caught:
-            check_model(path)
+            inspect_model(path)
         assert caught.value.code == "E1701"

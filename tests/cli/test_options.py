@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fallow.cli.options import add_job_terms, existing_path, money, parser_of, positive, seconds
+from fallow.cli.options import add_job_terms, existing_path, parser_of, positive, seconds
 from fallow.errors import FallowError
+from fallow.sdk.terms import money
 
 
 @pytest.mark.parametrize(("text", "value"), [("90", 90), ("90s", 90), ("15m", 900), ("2h", 7200), ("1d", 86400)])

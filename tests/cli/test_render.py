@@ -62,4 +62,4 @@ def test_an_estimate_shows_those_that_fit_and_those_that_do_not() -> None:
 
 def test_a_note_names_its_node() -> None:
     assert "[n_4444444444]" in render.note_text(NOTES[1])
-    assert render.note_data(NOTES[0])["node"] == ""
+    assert render.data_of(NOTES[0])["node"] == ""

@@ -33,7 +33,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="for temperatures above 0")
 
 
-def run(args: argparse.Namespace, out: Output) -> int:
+async def run(args: argparse.Namespace, out: Output) -> None:
     """One answer, or a conversation."""
     try:
         good = 0 <= float(args.temperature) <= 2
@@ -42,22 +42,17 @@ def run(args: argparse.Namespace, out: Output) -> int:
     if not good:
         raise fail("E2001", f"{args.temperature!r} is not a temperature from 0 to 2.")
     out.when_interrupted = "Interrupted. The model is still served; nothing more is owed for this answer."
-    return asyncio.run(_run(args, out))
-
-
-async def _run(args: argparse.Namespace, out: Output) -> int:
     async with AsyncFallow(args.home) as client:
         model = _choose(await client.models(), args.model)
         turns = [ChatTurn("system", args.system)] if args.system else []
         async with client.lane(model.job, receipts=True) as lane:
             if args.prompt is not None:
                 await _turn(lane, [*turns, ChatTurn("user", args.prompt)], args, out)
-                return 0
+                return
             out.say(f"Talking to {model.name}. Ctrl-D ends.")
             while (prompt := await asyncio.to_thread(_ask)) is not None:
                 turns.append(ChatTurn("user", prompt))
                 turns.append(ChatTurn("assistant", await _turn(lane, turns, args, out)))
-    return 0
 
 
 def _choose(models: tuple[ServedModel, ...], name: str | None) -> ServedModel:

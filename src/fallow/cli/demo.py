@@ -22,6 +22,7 @@ from fallow.cli.demo_net import Network
 from fallow.cli.demo_report import build_report, check_receipts, shortcomings
 from fallow.cli.models import trainable
 from fallow.cli.output import Output
+from fallow.cli.spending import follow
 from fallow.errors import fail
 from fallow.kinds.chain import SKIPPED, catches, percent
 from fallow.sdk.client import AsyncFallow
@@ -44,7 +45,6 @@ LINKS = {"lazy": 3, "skip": 8, "flip": 8}
 always meet one), `skip` two and `flip` one."""
 BUDGET = "20"
 PROMPT = "Write one sentence about freedom."
-SHOWN = ("phase", "lease", "check", "caught", "round", "warning", "failed", "paid")
 ANSWER_TOKENS = 48
 _clock = SystemClock()
 
@@ -136,17 +136,7 @@ async def _train(client: AsyncFallow, model: Path, data: Path, args: argparse.Na
     fit = len(fitting(estimate))
     out.say(f"Price before anything is spent: {low} to {high}, checks included; {fit} of {PROVIDERS} providers fit.")
     job = await client.submit(await client.price(spec))
-    last = ""
-    with out.progress("training") as bar:
-        async for note in job.watch():
-            if note.kind in SHOWN:
-                bar.say(f"  {note.kind:<8} {note.text}")
-            elif note.kind == "progress" and note.total:
-                bar.update(note.done, note.total, note.text)
-            last = note.text
-    view = await job.view()
-    if view.phase not in ("done", "settling"):
-        raise fail("E1403", f"The demo's training ended {view.phase}: {view.failure or last}")
+    await follow(job, out, "training")
     return job
 
 

@@ -14,9 +14,10 @@ import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 from fallow.adapters.exactness import exactness
+from fallow.adapters.hardware import gpus
 from fallow.cli.output import Output
 from fallow.errors import FallowError, fail
 from fallow.kinds.registry import KINDS
@@ -153,16 +154,8 @@ def _network() -> Diagnosis:
 
 
 def _gpus() -> Diagnosis:
-    import pynvml as untyped
-
-    nvml = cast(Any, untyped)
-    try:
-        nvml.nvmlInit()
-        cards = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
-        names = [str(nvml.nvmlDeviceGetName(card)) for card in cards]
-    except nvml.NVMLError:
-        names = []
-    return Diagnosis("gpu", "ok" if names else "note", ", ".join(names) or "none found; the CPU is used")
+    names = ", ".join(gpu.name for gpu in gpus())
+    return Diagnosis("gpu", "ok" if names else "note", names or "none found; the CPU is used")
 
 
 async def _node(home: Path) -> Diagnosis:

@@ -13,14 +13,6 @@ from pathlib import Path
 from fallow.cli.output import Output, table
 from fallow.errors import CODES, ErrorCode, fail, page_of
 
-FAMILIES = {
-    "UsageError": "The request was wrong; trying again unchanged fails again.",
-    "RejectedError": "The rules said no, as they may. Nothing is broken.",
-    "PeerFault": "Another node misbehaved. It was not trusted, and what it sent was dropped.",
-    "UnavailableError": "Not now; the same command may work later.",
-    "InternalError": "A bug in Fallow.",
-}
-
 
 def options(parser: argparse.ArgumentParser) -> None:
     """`fallow explain CODE` or `fallow explain --list`."""
@@ -61,7 +53,7 @@ def page(entry: ErrorCode) -> str:
         f"# {entry.code}: {entry.title}\n\n"
         f"**Likely cause.** {entry.cause}\n\n"
         f"**What to do.** {entry.next_step}\n\n"
-        f"**Family.** `{name}`. {FAMILIES[name]}\n\n"
+        f"**Family.** `{name}`. {entry.family.__doc__}\n\n"
         "The error itself says what happened in your case and where your money is.\n"
     )
 

@@ -6,7 +6,6 @@ A job is named by its id, the id's beginning, or the name you gave it.
 from __future__ import annotations
 
 import argparse
-import asyncio
 
 from fallow.cli.output import Output
 from fallow.cli.render import job_data, job_text, jobs_text
@@ -18,12 +17,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", nargs="?", metavar="JOB", help="show this one: its id, the id's beginning, or its name")
 
 
-def run(args: argparse.Namespace, out: Output) -> int:
+async def run(args: argparse.Namespace, out: Output) -> None:
     """List or show."""
-    return asyncio.run(_run(args, out))
-
-
-async def _run(args: argparse.Namespace, out: Output) -> int:
     async with AsyncFallow(args.home) as client:
         if args.job is None:
             views = await client.jobs()
@@ -31,4 +26,3 @@ async def _run(args: argparse.Namespace, out: Output) -> int:
         else:
             view = await (await client.job(args.job)).view()
             out.data(job_data(view), job_text(view))
-    return 0

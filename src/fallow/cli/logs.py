@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 
 from fallow.cli.output import Output
-from fallow.cli.render import note_data, note_text
+from fallow.cli.render import data_of, note_text
 from fallow.sdk.client import AsyncFallow
 
 
@@ -17,15 +16,10 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--after", type=int, default=0, metavar="N", help="leave out the notes up to number N")
 
 
-def run(args: argparse.Namespace, out: Output) -> int:
+async def run(args: argparse.Namespace, out: Output) -> None:
     """Print note after note; in JSON, one object a line."""
     out.when_interrupted = f"Interrupted. Job {args.job} goes on as it was."
-    return asyncio.run(_run(args, out))
-
-
-async def _run(args: argparse.Namespace, out: Output) -> int:
     async with AsyncFallow(args.home) as client:
         job = await client.job(args.job)
         async for note in job.watch(max(0, args.after), follow=args.follow):
-            out.data(note_data(note), note_text(note))
-    return 0
+            out.data(data_of(note), note_text(note))

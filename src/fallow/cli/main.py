@@ -1,7 +1,7 @@
 """The `fallow` command: find the subcommand, load its module and nothing else, run it, and turn whatever goes wrong
 into five lines and an exit code.
 
-A subcommand is a module of this room with `HELP` (one line), `options(parser)` and `run(args, out) -> int`. Listing the
+A subcommand is a module of this room with `options(parser)` and `run(args, out)`, a coroutine or not. Listing the
 commands imports none of them, which is why `fallow --help` answers in a blink.
 """
 
@@ -112,6 +112,7 @@ def _dispatch(name: str, words: list[str]) -> int:
 
 
 def _run(name: str, words: list[str], out: Output) -> int:
+    import asyncio
     import importlib
 
     from fallow.cli.options import parser_of
@@ -125,7 +126,8 @@ def _run(name: str, words: list[str], out: Output) -> int:
     if "-h" in words or "--help" in words:
         print(parser.format_help().rstrip())
         return EXIT_OK
-    return int(module.run(parser.parse_args(words), out) or EXIT_OK)
+    answer = module.run(parser.parse_args(words), out)
+    return int((asyncio.run(answer) if asyncio.iscoroutine(answer) else answer) or EXIT_OK)
 
 
 def _did_you_mean(name: str) -> str:

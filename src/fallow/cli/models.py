@@ -17,7 +17,7 @@ from fallow.cli.output import Bar, Output
 from fallow.errors import CODES, fail
 from fallow.units import MIB, format_size
 from fallow.workloads.convert import read_progress
-from fallow.workloads.model_files import ModelFacts, draft_of, inspect_model
+from fallow.workloads.model_files import draft_of, inspect_model
 
 CONVERTED = "models"
 PIECE_BYTES = 256 * MIB
@@ -25,11 +25,6 @@ NO_AUDIT = """A GGUF model's answers are not checked unless you say --verify aud
 same time in one batch, so the last bits of an answer depend on its neighbours, and comparing them would accuse honest
 providers. Answers of the same model as a Hugging Face folder are checked."""
 """Said when `sdk.terms.checked_by` chose "none"."""
-
-
-def check_model(path: Path) -> ModelFacts:
-    """Raises UsageError E1701 or E2003 for what is no model."""
-    return inspect_model(path)
 
 
 def trainable(path: Path, home: Path, out: Output) -> Path:

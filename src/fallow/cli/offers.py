@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 
 from fallow.cli.output import Output
 from fallow.cli.render import offer_data, offers_text
@@ -16,15 +15,10 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kind", help=f"only this kind of work: {', '.join(KINDS)}")
 
 
-def run(args: argparse.Namespace, out: Output) -> int:
+async def run(args: argparse.Namespace, out: Output) -> None:
     """List them."""
-    return asyncio.run(_run(args, out))
-
-
-async def _run(args: argparse.Namespace, out: Output) -> int:
     async with AsyncFallow(args.home) as client:
         offers = await client.offers()
         if args.kind:
             offers = tuple(offer for offer in offers if any(rate.kind == args.kind for rate in offer.rates))
         out.data({"offers": [offer_data(offer) for offer in offers]}, offers_text(offers))
-    return 0

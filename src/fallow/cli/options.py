@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from fallow.errors import fail
 from fallow.rules.steward.checks.registry import CHECKS, PolicyError, parse
-from fallow.units import Ucr, format_money, parse_money
+from fallow.sdk.terms import money
 
 SHARED = "for every command"
 WIDEST = 100
@@ -67,14 +67,6 @@ def parser_of(name: str, line: str, text: str) -> Parser:
     shared.add_argument("--home", metavar="DIR", help="the node's home (default: FALLOW_HOME or ~/.fallow)")
     shared.add_argument("--json", action="store_true", help="print data as JSON on stdout")
     return parser
-
-
-def money(text: str) -> Ucr:
-    """An amount of credits as argparse wants it."""
-    try:
-        return parse_money(text)
-    except ValueError as error:
-        raise fail("E1002", f"{text!r} is not an amount.") from error
 
 
 def positive(text: str) -> int:
@@ -141,8 +133,3 @@ def add_job_terms(parser: argparse.ArgumentParser) -> None:
     terms.add_argument("--name", default="", help="a name of your own for the job")
     terms.add_argument("--detach", action="store_true", help="do not wait for the end")
     add_yes(parser)
-
-
-def cr(amount_ucr: int) -> str:
-    """Money as people read it."""
-    return format_money(amount_ucr)

@@ -7,23 +7,22 @@ import os
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from fallow.errors import FallowError, fail
 
 
-class Bar(Protocol):
-    """A progress display; `update` may be called as often as one likes."""
+class Bar:
+    """A progress display; `update` may be called as often as one likes. This one shows nothing."""
 
-    def update(self, done: int, total: int, note: str = "") -> None: ...
+    def update(self, done: int, total: int, note: str = "") -> None:
+        """How far it all is."""
 
     def part(self, name: str, done: int, total: int, text: str) -> None:
         """What one worker is at just now, on a line of its own below the bar."""
-        ...
 
     def say(self, text: str) -> None:
         """A line of talk that stays, above the bar."""
-        ...
 
 
 class Output:
@@ -82,7 +81,7 @@ class Output:
     def progress(self, title: str) -> Generator[Bar]:
         """A bar on a terminal, a line per step elsewhere, nothing in JSON."""
         if self.as_json:
-            yield _Silent()
+            yield Bar()
         elif self.on_terminal:
             with _rich_bar(title) as bar:
                 yield bar
@@ -90,18 +89,7 @@ class Output:
             yield _Lines(title)
 
 
-class _Silent:
-    def update(self, done: int, total: int, note: str = "") -> None:
-        """Say nothing."""
-
-    def part(self, name: str, done: int, total: int, text: str) -> None:
-        """Say nothing."""
-
-    def say(self, text: str) -> None:
-        """Say nothing."""
-
-
-class _Lines:
+class _Lines(Bar):
     """Says each whole step once."""
 
     def __init__(self, title: str) -> None:
@@ -135,7 +123,7 @@ def _rich_bar(title: str) -> Generator[Bar]:
         task = bars.add_task(title, total=None, note="")
         parts: dict[str, TaskID] = {}
 
-        class _Rich:
+        class _Rich(Bar):
             def update(self, done: int, total: int, note: str = "") -> None:
                 bars.update(task, completed=done, total=total or None, note=note)
 

@@ -4,11 +4,13 @@ ucr), for people as a few lines of text."""
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
+
+import msgspec
 
 from fallow.cli.output import table
 from fallow.units import format_money, format_size, to_text
-from fallow.wire.local import Candidate, Estimate, JobNote, JobView, LeaseView, RoundView, Wallet
+from fallow.wire.local import Candidate, Estimate, JobNote, JobView, LeaseView, Wallet
 from fallow.wire.messages import Offer
 
 SHORT = 12
@@ -24,35 +26,28 @@ def moment(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S") if at_ms else "-"
 
 
+_IDS = {"account": "account", "bank": "account", "node": "node", "lease": "lease", "blob": "blob"}
+"""Fields that hold ids, and of what kind."""
+_OWN_ID: dict[type, str] = {LeaseView: "lease"}
+"""The field that is called "id" for programs."""
+
+
+def data_of(view: msgspec.Struct) -> dict[str, Any]:
+    """A view with what is in it: each field under its own name, ids as text, other bytes as hex digits."""
+    own = _OWN_ID.get(type(view))
+    fields = msgspec.structs.asdict(view).items()
+    return {"id" if name == own else name: _plain(name, value) for name, value in fields}
+
+
+def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, bytes):
+        return to_text(_IDS[name], value) if value and name in _IDS else value.hex()
+    if isinstance(value, tuple):
+        return [_plain("", one) for one in cast("tuple[Any, ...]", value)]
+    return data_of(value) if isinstance(value, msgspec.Struct) else value
+
+
 # jobs -----------------------------------------------------------------------------------------------------------------
-
-
-def lease_data(lease: LeaseView) -> dict[str, Any]:
-    """One lease of a job."""
-    return {
-        "id": to_text("lease", lease.lease),
-        "account": to_text("account", lease.account),
-        "node": to_text("node", lease.node),
-        "state": lease.state,
-        "price_ucr": lease.price_ucr,
-        "tasks_claimed": lease.tasks_claimed,
-        "units_claimed": lease.units_claimed,
-        "units_final": lease.units_final,
-        "paid_ucr": lease.paid_ucr,
-        "slashed_ucr": lease.slashed_ucr,
-    }
-
-
-def round_data(found: RoundView) -> dict[str, Any]:
-    """One training round."""
-    return {
-        "round": found.round,
-        "updates": found.updates,
-        "state": found.state.hex(),
-        "agreed": found.agreed,
-        "loss": found.loss,
-        "bytes_sent": found.bytes_sent,
-    }
 
 
 def job_data(view: JobView) -> dict[str, Any]:
@@ -72,8 +67,8 @@ def job_data(view: JobView) -> dict[str, Any]:
         "failure_code": view.failure_code,
         "failure": view.failure,
         "served_name": view.served_name,
-        "leases": [lease_data(lease) for lease in view.leases],
-        "rounds": [round_data(found) for found in view.rounds],
+        "leases": _plain("leases", view.leases),
+        "rounds": _plain("rounds", view.rounds),
     }
 
 
@@ -135,21 +130,8 @@ def job_text(view: JobView) -> str:
     return "\n".join(lines)
 
 
-def note_data(note: JobNote) -> dict[str, Any]:
-    """One line of a job's log."""
-    return {
-        "number": note.number,
-        "at_ms": note.at_ms,
-        "kind": note.kind,
-        "text": note.text,
-        "node": to_text("node", note.node) if note.node else "",
-        "done": note.done,
-        "total": note.total,
-    }
-
-
 def note_text(note: JobNote) -> str:
-    """The same for people."""
+    """One line of a job's log."""
     who = f" [{short('node', note.node)}]" if note.node else ""
     count = f" {note.done}/{note.total}" if note.total else ""
     return f"{moment(note.at_ms)[11:]} {note.kind:<8}{who}{count} {note.text}".rstrip()
@@ -160,27 +142,13 @@ def note_text(note: JobNote) -> str:
 
 def candidate_data(candidate: Candidate) -> dict[str, Any]:
     """A provider and what keeps it from a job."""
-    return {
-        "account": to_text("account", candidate.account),
-        "node": to_text("node", candidate.node),
-        "price_ucr": candidate.price_ucr,
-        "units_per_s": candidate.units_per_s,
-        "fits": not candidate.shortfalls.shortfalls,
-        "shortfalls": [
-            {"resource": s.resource, "wanted": s.wanted, "have": s.have, "note": s.note}
-            for s in candidate.shortfalls.shortfalls
-        ],
-    }
+    lacks = candidate.shortfalls.shortfalls
+    return data_of(candidate) | {"fits": not lacks, "shortfalls": _plain("shortfalls", lacks)}
 
 
 def estimate_data(estimate: Estimate) -> dict[str, Any]:
     """Who would take a job and what it would cost."""
-    return {
-        "units": estimate.units,
-        "low_ucr": estimate.low_ucr,
-        "high_ucr": estimate.high_ucr,
-        "candidates": [candidate_data(candidate) for candidate in estimate.candidates],
-    }
+    return data_of(estimate) | {"candidates": [candidate_data(candidate) for candidate in estimate.candidates]}
 
 
 def estimate_text(estimate: Estimate) -> str:
@@ -210,24 +178,8 @@ def shortfall_text(resource: str, wanted: int, have: int, note: str) -> str:
 
 def offer_data(offer: Offer) -> dict[str, Any]:
     """One provider's advert."""
-    hardware = offer.hardware
-    return {
-        "account": to_text("account", offer.account),
-        "node": to_text("node", offer.address.node),
-        "region": offer.region,
-        "stake_ucr": offer.stake_ucr,
-        "issued_ms": offer.issued_ms,
-        "ttl_s": offer.ttl_s,
-        "hardware": {
-            "cpu": hardware.cpu,
-            "cpu_millis": hardware.cpu_millis,
-            "ram_bytes": hardware.ram_bytes,
-            "disk_bytes": hardware.disk_bytes,
-            "numerics": hardware.numerics,
-            "gpus": [{"card": g.card, "name": g.name, "ram_bytes": g.ram_bytes} for g in hardware.gpus],
-        },
-        "rates": [{"kind": r.kind, "price_ucr": r.price_ucr, "units_per_s": r.units_per_s} for r in offer.rates],
-    }
+    shown = {name: value for name, value in data_of(offer).items() if name not in ("address", "certificate")}
+    return shown | {"node": to_text("node", offer.address.node)}
 
 
 def offers_text(offers: tuple[Offer, ...]) -> str:
@@ -251,23 +203,8 @@ def offers_text(offers: tuple[Offer, ...]) -> str:
     return table(("PROVIDER", "KIND", "PRICE/1000", "UNITS/S", "CPUS", "RAM", "GPUS", "STAKE"), rows)
 
 
-def wallet_data(wallet: Wallet) -> dict[str, Any]:
-    """All balances."""
-    return {
-        "account": to_text("account", wallet.account),
-        "bank": to_text("account", wallet.bank),
-        "available_ucr": wallet.available_ucr,
-        "escrowed_ucr": wallet.escrowed_ucr,
-        "staked_ucr": wallet.staked_ucr,
-        "bonded_ucr": wallet.bonded_ucr,
-        "unbonding_ucr": wallet.unbonding_ucr,
-        "earned_ucr": wallet.earned_ucr,
-        "slashed_ucr": wallet.slashed_ucr,
-    }
-
-
 def wallet_text(wallet: Wallet) -> str:
-    """The same for people."""
+    """All balances."""
     stake = f"{format_money(wallet.bonded_ucr)} behind leases, {format_money(wallet.unbonding_ucr)} on its way out"
     return "\n".join(
         (

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
-from fallow.cli.options import cr, existing_path, positive, seconds
+from fallow.cli.options import existing_path, positive, seconds
 from fallow.cli.output import Output
 from fallow.errors import FallowError, fail
-from fallow.units import to_text
+from fallow.units import format_money, to_text
 from fallow.wire.codec import decode
 from fallow.wire.documents import Settlement, Voucher
 from fallow.wire.receipts import Receipt, receipt_id
@@ -165,8 +165,9 @@ def _money(receipt: Receipt) -> str:
     if receipt.settlement is not None:
         bank = decode(Settlement, receipt.settlement.body)
         if bank.closed_ms:
-            return f"The lease is settled: {cr(bank.paid_ucr)} was paid, {cr(bank.refunded_ucr)} came back."
-    return f"The lease is not settled: {cr(promised)} of its escrow is promised."
+            paid, back = format_money(bank.paid_ucr), format_money(bank.refunded_ucr)
+            return f"The lease is settled: {paid} was paid, {back} came back."
+    return f"The lease is not settled: {format_money(promised)} of its escrow is promised."
 
 
 def _accusation(name: str, receipt: Receipt, found: ReplayPlan, done: Done, evidence: Path | None) -> FallowError:

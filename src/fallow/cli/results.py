@@ -7,12 +7,12 @@ DIR/0, DIR/1 and so on. Without it the small values are printed.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import base64
 from pathlib import Path
 from typing import Any
 
 from fallow.cli.output import Output
+from fallow.cli.render import data_of
 from fallow.errors import RejectedError, fail
 from fallow.kinds.registry import kind_named
 from fallow.sdk.client import AsyncFallow
@@ -29,14 +29,10 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--receipts", action="store_true", help="with --out, write the receipts too, into DIR/receipts")
 
 
-def run(args: argparse.Namespace, out: Output) -> int:
+async def run(args: argparse.Namespace, out: Output) -> None:
     """Print or write."""
     if args.receipts and args.out is None:
         raise fail("E2001", "--receipts needs a folder to write them to.", next_step="Add --out DIR.")
-    return asyncio.run(_run(args, out))
-
-
-async def _run(args: argparse.Namespace, out: Output) -> int:
     async with AsyncFallow(args.home) as client:
         job = await client.job(args.job)
         view, receipts = await job.view(), await job.receipts()
@@ -53,7 +49,6 @@ async def _run(args: argparse.Namespace, out: Output) -> int:
             await _write(client, results, args.out)
             answer["saved"] = str(args.out)
         out.data(answer, _text(answer, results))
-    return 0
 
 
 async def _results(job: AsyncJob, args: argparse.Namespace, out: Output) -> JobResults:
@@ -87,7 +82,7 @@ def output_data(output: TaskOutput, kind: str) -> dict[str, Any]:
     return {
         "text": output_text(output.value, kind),
         "value": base64.b64encode(output.value).decode(),
-        "parts": [{"name": p.name, "blob": to_text("blob", p.blob), "size_bytes": p.size_bytes} for p in output.parts],
+        "parts": [data_of(part) for part in output.parts],
     }
 
 

@@ -14,7 +14,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from fallow.cli.models import NO_AUDIT, check_model
+from fallow.cli.models import NO_AUDIT
 from fallow.cli.options import add_job_terms, existing_path, positive
 from fallow.cli.output import Output
 from fallow.cli.results import output_data, output_text
@@ -27,6 +27,7 @@ from fallow.sdk.client import AsyncFallow
 from fallow.sdk.terms import checked_by, spec_of
 from fallow.wire.local import UNCHECKED
 from fallow.wire.tasks import Part
+from fallow.workloads.model_files import inspect_model
 
 MAX_INPUTS = 100_000
 
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     settings = {one.name: getattr(args, one.name) or one.default for one in kind.settings}
     params = tuple(kind.read(text, settings) for text in texts)
     if "model" in inputs_of(kind, args):
-        check_model(args.model)
+        inspect_model(args.model)
     return asyncio.run(_run(args, kind, params, out))
 
 

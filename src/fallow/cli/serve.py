@@ -17,18 +17,20 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-from fallow.cli.models import NO_AUDIT, check_model, trainable
-from fallow.cli.options import add_job_terms, cr, existing_path, positive
+from fallow.cli.models import NO_AUDIT, trainable
+from fallow.cli.options import add_job_terms, existing_path, positive
 from fallow.cli.output import Output, table
+from fallow.cli.render import data_of
 from fallow.cli.spending import submit, terms_of
 from fallow.errors import fail
 from fallow.node.config import load_config
 from fallow.sdk.client import AsyncFallow
 from fallow.sdk.home import socket_path
 from fallow.sdk.jobs import AsyncJob, ended_well
-from fallow.wire.local import UNCHECKED, KeyView
+from fallow.units import format_money
+from fallow.wire.local import UNCHECKED
+from fallow.workloads.model_files import inspect_model
 
 DOOR = "gateway"
 """The file in a home that says where its HTTP door is."""
@@ -69,19 +71,15 @@ def run(args: argparse.Namespace, out: Output) -> int:
         raise fail("E2001", "--budget is missing.", next_step="fallow serve --help")
     if args.model is None:
         return asyncio.run(_keys(args, out))
-    facts = check_model(args.model)
+    facts = inspect_model(args.model)
     client = AsyncFallow(args.home)
     if args.adapter is not None:
         if not (args.adapter / "adapter_config.json").is_file():
             raise fail("E1701", f"{args.adapter.name} is not an adapter: it has no adapter_config.json.")
-        asyncio.run(_node_is_there(client))
+        asyncio.run(client.node())  # else a conversion is waited for only to learn that none runs
         args.model = trainable(args.model, client.home, out)
     args.served_as = args.served_as or name_of(facts.weights[0] if facts.layout == "gguf" else facts.folder)
     return asyncio.run(_serve(client, args, out))
-
-
-async def _node_is_there(client: AsyncFallow) -> None:
-    await client.node()
 
 
 def name_of(path: Path) -> str:
@@ -108,7 +106,7 @@ async def _serve(client: AsyncFallow, args: argparse.Namespace, out: Output) -> 
         if spec.verify == UNCHECKED and args.verify is None:
             out.say(NO_AUDIT)
         job = await submit(client, spec, args, out)
-        secret = await client.make_key(args.served_as, cr(args.budget))
+        secret = await client.make_key(args.served_as, format_money(args.budget))
         if not args.detach:
             await wait_until_ready(client, job, out)
         url = f"http://127.0.0.1:{args.port}/v1" if door else door_of(client.home)
@@ -141,31 +139,23 @@ async def wait_until_ready(client: AsyncFallow, job: AsyncJob, out: Output) -> N
 # keys -----------------------------------------------------------------------------------------------------------------
 
 
-def key_data(key: KeyView) -> dict[str, Any]:
-    """A key, without its secret."""
-    return {
-        "prefix": key.prefix,
-        "label": key.label,
-        "budget_ucr": key.budget_ucr,
-        "spent_ucr": key.spent_ucr,
-        "revoked": key.revoked,
-    }
-
-
 async def _keys(args: argparse.Namespace, out: Output) -> int:
     async with AsyncFallow(args.home) as client:
         if args.new_key:
-            secret = await client.make_key(args.name or "key", cr(args.budget))
+            secret = await client.make_key(args.name or "key", format_money(args.budget))
             url = door_of(client.home)
             text = f"export OPENAI_BASE_URL={url}\nexport OPENAI_API_KEY={secret}"
             out.data({"base_url": url, "api_key": secret}, text)
             return 0
         if args.top_up is not None:
-            await client.change_key(args.top_up, cr(args.budget))
+            await client.change_key(args.top_up, format_money(args.budget))
         if args.revoke is not None:
             await client.change_key(args.revoke, revoke=True)
         keys = await client.keys()
-        rows = [(k.prefix, k.label, cr(k.budget_ucr), cr(k.spent_ucr), "revoked" if k.revoked else "ok") for k in keys]
+        rows = [
+            (k.prefix, k.label, format_money(k.budget_ucr), format_money(k.spent_ucr), "revoked" if k.revoked else "ok")
+            for k in keys
+        ]
         text = table(("KEY", "LABEL", "BUDGET", "SPENT", "STATE"), rows) if rows else "No keys yet."
-        out.data({"keys": [key_data(key) for key in keys]}, text)
+        out.data({"keys": [data_of(key) for key in keys]}, text)
     return 0

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from fallow.cli.options import cr
 from fallow.cli.output import Output
 from fallow.cli.render import estimate_data, estimate_text, job_data, job_text, short
 from fallow.errors import fail
@@ -14,6 +13,7 @@ from fallow.rules.market import kind_of
 from fallow.sdk.client import AsyncFallow
 from fallow.sdk.jobs import AsyncJob, ended_well
 from fallow.sdk.terms import Terms, capped, fitting
+from fallow.units import format_money
 from fallow.wire.local import UNCHECKED, Candidate, Estimate, JobSpec, JobView
 
 SHORT_S = 20
@@ -23,7 +23,7 @@ TALKATIVE = ("phase", "lease", "check", "caught", "round", "warning", "failed", 
 def terms_of(args: argparse.Namespace, workers: int = 1) -> Terms:
     """The terms that `options.add_job_terms` read."""
     terms = Terms(
-        budget=cr(args.budget),
+        budget=format_money(args.budget),
         workers=workers,
         prefer=args.prefer,
         timeout_s=args.timeout,
@@ -32,7 +32,7 @@ def terms_of(args: argparse.Namespace, workers: int = 1) -> Terms:
     if args.verify is not None:
         terms["verify"] = args.verify
     if args.max_price is not None:
-        terms["max_price"] = cr(args.max_price)
+        terms["max_price"] = format_money(args.max_price)
     return terms
 
 
@@ -43,10 +43,10 @@ async def submit(client: AsyncFallow, spec: JobSpec, args: argparse.Namespace, o
     spec = capped(spec, estimate)
     wallet = await client.wallet()
     if wallet.available_ucr < spec.budget_ucr:
-        have, want = cr(wallet.available_ucr), cr(spec.budget_ucr)
+        have, want = format_money(wallet.available_ucr), format_money(spec.budget_ucr)
         raise fail("E1301", f"The wallet holds {have}, the budget is {want}.", next_step="fallow wallet")
     out.say(price_line(spec, estimate))
-    out.confirm(f"Spend up to {cr(spec.budget_ucr)}?", yes=args.yes)
+    out.confirm(f"Spend up to {format_money(spec.budget_ucr)}?", yes=args.yes)
     job = await client.submit(spec)
     name = job.text[:12]
     ways = f"Follow: fallow logs -f {name}; stop: fallow cancel {name}"
@@ -57,12 +57,12 @@ async def submit(client: AsyncFallow, spec: JobSpec, args: argparse.Namespace, o
 
 def price_line(spec: JobSpec, estimate: Estimate) -> str:
     """What it would cost, how long it may take and how it is checked, before anything is spent."""
-    fit, budget, unit = fitting(estimate), cr(spec.budget_ucr), unit_of(spec)
+    fit, budget, unit = fitting(estimate), format_money(spec.budget_ucr), unit_of(spec)
     lines = [f"{len(fit)} of {len(estimate.candidates)} providers fit{_asking(fit, unit)}."]
     if not estimate.units:
         lines.append(f"It runs until cancelled or {budget} is spent.")
     else:
-        price = span(cr(estimate.low_ucr), cr(estimate.high_ucr))
+        price = span(format_money(estimate.low_ucr), format_money(estimate.high_ucr))
         checks = "unchecked" if spec.verify == UNCHECKED else "checks included"
         lines.append(
             f"{estimate.units:,} {unit}: about {price}, {checks}; never above {budget}.{_lasting(spec, estimate)}"
@@ -84,7 +84,7 @@ def span(low: str, high: str) -> str:
 
 def _asking(fit: list[Candidate], unit: str) -> str:
     prices = sorted(candidate.price_ucr for candidate in fit)
-    return f", asking {span(cr(prices[0]), cr(prices[-1]))} per 1,000 {unit}" if prices else ""
+    return f", asking {span(format_money(prices[0]), format_money(prices[-1]))} per 1,000 {unit}" if prices else ""
 
 
 def _lasting(spec: JobSpec, estimate: Estimate) -> str:

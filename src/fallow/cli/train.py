@@ -80,14 +80,9 @@ def run(args: argparse.Namespace, out: Output) -> int:
         raise fail("E1703", what, next_step="Give a longer file, or a smaller --length.")
     args.data = facts.file
     client = AsyncFallow(args.home)
-    asyncio.run(_node_is_there(client))
+    asyncio.run(client.node())  # else a conversion is waited for only to learn that none runs
     args.model = trainable(args.model, client.home, out)
     return asyncio.run(_run(client, args, out))
-
-
-async def _node_is_there(client: AsyncFallow) -> None:
-    """Nobody waits for a conversion only to learn that there is no node."""
-    await client.node()
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:

@@ -21,12 +21,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fallow.cli.options import add_log, cr
+from fallow.cli.options import add_log
 from fallow.cli.output import Output
 from fallow.cli.serve import DOOR
 from fallow.errors import fail
 from fallow.sdk.home import resolve_home, socket_path
-from fallow.units import parse_money
+from fallow.units import format_money, parse_money
 
 if TYPE_CHECKING:
     from fallow.node.config import Config
@@ -119,11 +119,12 @@ def _answer_at_once() -> None:
 
 def for_sale(home: Path, config: Config) -> str:
     """What a provider puts on offer, and what it puts at stake for that."""
-    prices = ", ".join(f"{kind} {cr(price)}" for kind, price in config.provider.prices.items())
+    prices = ", ".join(f"{kind} {format_money(price)}" for kind, price in config.provider.prices.items())
+    stake = format_money(parse_money(config.provider.stake))
     mine = "" if home == resolve_home() else f" --home {home}"
     return (
         f"For sale:        {prices} per 1,000 units, while the machine is idle (rule: {config.provider.idle})\n"
-        f"At stake:        {cr(parse_money(config.provider.stake))} of this account's; only wrong results cost it\n"
+        f"At stake:        {stake} of this account's; only wrong results cost it\n"
         f"Change both in:  {home / 'config.toml'}\n"
         f"What it earns:   fallow wallet{mine}"
     )

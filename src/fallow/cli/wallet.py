@@ -10,14 +10,13 @@ fallow wallet grant 5 0xACCOUNT        create credits (the pool's operator only)
 from __future__ import annotations
 
 import argparse
-import asyncio
 
-from fallow.cli.options import add_yes, cr, money
+from fallow.cli.options import add_yes, money
 from fallow.cli.output import Output
-from fallow.cli.render import wallet_data, wallet_text
+from fallow.cli.render import data_of, wallet_text
 from fallow.errors import fail
 from fallow.sdk.client import AsyncFallow
-from fallow.units import from_text
+from fallow.units import format_money, from_text
 
 ACTIONS = ("deposit", "unbond", "transfer", "grant")
 
@@ -30,22 +29,17 @@ def options(parser: argparse.ArgumentParser) -> None:
     add_yes(parser)
 
 
-def run(args: argparse.Namespace, out: Output) -> int:
+async def run(args: argparse.Namespace, out: Output) -> None:
     """Move money if asked to, then show the balances."""
-    return asyncio.run(_run(args, out))
-
-
-async def _run(args: argparse.Namespace, out: Output) -> int:
     to = _account(args)
     async with AsyncFallow(args.home) as client:
         if args.action is not None:
             where = f" to {args.to}" if args.to else ""
             await client.wallet()  # nobody is asked before a node answers
-            out.confirm(f"{args.action.capitalize()} {cr(args.amount)}{where}?", yes=args.yes)
-            await client.move_money(args.action, cr(args.amount), to)
+            out.confirm(f"{args.action.capitalize()} {format_money(args.amount)}{where}?", yes=args.yes)
+            await client.move_money(args.action, format_money(args.amount), to)
         wallet = await client.wallet()
-        out.data(wallet_data(wallet), wallet_text(wallet))
-    return 0
+        out.data(data_of(wallet), wallet_text(wallet))
 
 
 def _account(args: argparse.Namespace) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 
 from fallow.cli.output import Output
 from fallow.cli.render import estimate_data, estimate_text
@@ -15,13 +14,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", metavar="JOB", help="its id, the id's beginning, or its name")
 
 
-def run(args: argparse.Namespace, out: Output) -> int:
+async def run(args: argparse.Namespace, out: Output) -> None:
     """Ask the market again for an old job."""
-    return asyncio.run(_run(args, out))
-
-
-async def _run(args: argparse.Namespace, out: Output) -> int:
     async with AsyncFallow(args.home) as client:
         estimate = await client.explain_job((await client.job(args.job)).id)
         out.data(estimate_data(estimate), estimate_text(estimate))
-    return 0
