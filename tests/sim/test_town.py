@@ -35,7 +35,7 @@ def test_training_goes_through_its_rounds() -> None:
     (result,) = world.outputs()
     assert result is not None
     assert [part.name for part in result.parts] == ["adapter/weights"]
-    steward = world.town.stewarding
+    steward = world.town.steward.stewarding
     assert steward is not None
     view = steward.view(digest("job", "train"))
     assert view.done == 10

@@ -9,7 +9,7 @@ import msgspec
 from fallow.adapters.keys import Identity
 from fallow.errors import FallowError
 from fallow.sim.chain import digest
-from fallow.sim.host import Household
+from fallow.sim.host import Host
 from fallow.wire.claims import MerkleTree, output_hash, task_leaf
 from fallow.wire.codec import decode
 from fallow.wire.documents import ClaimRoot, Lease, Signed, Verdict
@@ -23,8 +23,8 @@ class Accuser:
     """What the steward's machine does beside its node. The puppets have accounts of their own, and no stake. `charges`
     are those that the bank has answered."""
 
-    def __init__(self, town: Household) -> None:
-        self._town, self.charges = town, 0
+    def __init__(self, steward: Host) -> None:
+        self._steward, self.charges = steward, 0
         self._puppets = [Identity.from_secrets(digest("node", n), digest("puppet", n)) for n in range(2)]
         self._claims: asyncio.Queue[Claimed] = asyncio.Queue()
 
@@ -37,15 +37,15 @@ class Accuser:
         while True:
             claim = await self._claims.get()
             await asyncio.sleep(0.3)  # so that the steward has heard of it too
-            root, spec = decode(ClaimRoot, claim.claim.body), self._town.referee.specs.get(claim.task)
-            steward = self._town.stewarding
+            root, spec = decode(ClaimRoot, claim.claim.body), self._steward.town.referee.specs.get(claim.task)
+            steward = self._steward.stewarding
             theirs = steward.signed_lease(root.lease) if steward is not None else None
             if spec is not None and theirs is not None:
                 await self._charge(theirs, claim, spec)
 
     def _witness(self, theirs: Signed, puppet: Identity, task: bytes, spec: TaskSpec) -> Evidence:
         """A puppet's claim to another answer, under a lease that no bank has seen."""
-        bank, lease = self._town.bank_account, decode(Lease, theirs.body)
+        bank, lease = self._steward.town.bank_account, decode(Lease, theirs.body)
         lease = msgspec.structs.replace(lease, provider=puppet.account, provider_node=puppet.node)
         answer = digest("puppets say")
         root = MerkleTree([task_leaf(task, answer, spec.units)]).root
@@ -53,7 +53,7 @@ class Accuser:
         return Evidence(puppet.sign(lease, bank), puppet.sign(claim, bank), answer, spec.units, 0, ())
 
     async def _charge(self, theirs: Signed, claim: Claimed, spec: TaskSpec) -> None:
-        me, lease = self._town.steward, decode(ClaimRoot, claim.claim.body).lease
+        me, lease = self._steward, decode(ClaimRoot, claim.claim.body).lease
         accused = Evidence(theirs, claim.claim, output_hash(claim.output), spec.units, 0, ())
         others = tuple(self._witness(theirs, puppet, claim.task, spec) for puppet in self._puppets)
         stake = decode(Lease, theirs.body).stake_ucr

@@ -6,8 +6,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import msgspec
 
@@ -33,7 +34,6 @@ from fallow.wire.codec import encode
 from fallow.wire.ledger import Refusal
 
 if TYPE_CHECKING:
-    from fallow.sim.host import Host
     from fallow.sim.town import Town
 
 Spoil = Callable[["Town"], None]
@@ -110,12 +110,8 @@ def _agree(*_: Any) -> None:
 
 @plant("escrow-opened-twice", ledger, "open_escrow")
 def _opened_twice(right: Any, draft: Draft, *rest: Any) -> Refusal | None:
-    place: Any = leases
-    known, place.escrow_of = place.escrow_of, _agree
-    try:
+    with patch.object(leases, "escrow_of", _agree):
         return right(draft, *rest)
-    finally:
-        place.escrow_of = known
 
 
 @plant("final-without-check", trust, "tally")
@@ -255,15 +251,14 @@ def _voucher_forgotten(right: Any, state: ProviderState, event: Any) -> Any:
 def _bank_forgets(town: Town) -> None:
     """A bank that loses the escrow rows of the last seconds when it dies."""
 
-    def lose(host: Host) -> None:
+    def lose() -> None:
         rows, young_ms = town.ledger.rows, town.bank.clock.now_ms() - 5_000
-        if host is town.bank:
-            for key in [k for k, r in rows.items() if isinstance(r, EscrowRow) and r.opened_ms > young_ms]:
-                del rows[key]
-        right(host)
+        for key in [k for k, r in rows.items() if isinstance(r, EscrowRow) and r.opened_ms > young_ms]:
+            del rows[key]
+        right()
 
-    right = town.dying
-    vars(town)["dying"] = lose
+    right = town.bank.disk.crash
+    vars(town.bank.disk)["crash"] = lose
     for at_s in (2.5, 5.0, 9.0):
         town.loop.call_later(at_s, town.bank.kill, 0.5)
 
@@ -280,12 +275,9 @@ def planted(name: str) -> Iterator[Spoil]:
     """While open, the node has the bug `name` ("" for none); call what it gives with the town before it runs. KeyError
     for a bug that is not there. Changes modules: not for threads."""
     bug = BUGS[name] if name else Bug(_nothing)
-    before: list[Any] = [vars(place)[attribute] for place, attribute, _, _ in bug.patches]
-    for (place, attribute, on, wrong), right in zip(bug.patches, before, strict=True):
-        value: Any = _instead(wrong, right) if on is None else {**right, on: _instead(wrong, right[on])}
-        setattr(place, attribute, value)
-    try:
+    with ExitStack() as stack:
+        for place, attribute, on, wrong in bug.patches:
+            right: Any = vars(place)[attribute]
+            value: Any = _instead(wrong, right) if on is None else {**right, on: _instead(wrong, right[on])}
+            stack.enter_context(patch.object(place, attribute, value))
         yield bug.spoil
-    finally:
-        for (place, attribute, _, _), right in zip(bug.patches, before, strict=True):
-            setattr(place, attribute, right)

@@ -5,7 +5,7 @@ cheats may run any code, but must speak the protocol to be paid."""
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -13,7 +13,7 @@ import msgspec
 from fallow.errors import FallowError
 from fallow.kinds.train.tasks import TrainParams, TrainRound
 from fallow.node.services import Services
-from fallow.rules.provider.state import ProviderState
+from fallow.rules.provider.state import LeaseEntry
 from fallow.sim import chain
 from fallow.sim.chain import digest
 from fallow.sim.work import honest_output, lane_value, wrong_output
@@ -47,7 +47,7 @@ class Body(Protocol):
     def services(self) -> Services: ...
 
     @property
-    def provider_state(self) -> ProviderState: ...
+    def leases(self) -> Mapping[bytes, LeaseEntry]: ...
 
     @property
     def shown(self) -> Sequence[Claimed]: ...
@@ -257,7 +257,7 @@ class Forger(Cheat):
     """Brings vouchers to the bank that nobody signed, or that others were given, and closes early."""
 
     async def mischief(self, me: Body) -> None:
-        for lease, entry in list(me.provider_state.leases.items()):
+        for lease, entry in list(me.leases.items()):
             forged = me.sign_unseen(Voucher(lease, entry.document.cap_ucr))
             requests: list[Message] = [Redeem(forged)]
             if entry.voucher is not None:

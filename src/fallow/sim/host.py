@@ -5,35 +5,31 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, cast
 
-from fallow.adapters.keys import Identity
 from fallow.errors import fail
 from fallow.node.blobs import Fetcher
-from fallow.node.config import Config, Ticket
+from fallow.node.config import Config
 from fallow.node.pool import Pool
 from fallow.node.roles import Roles, take_up
-from fallow.node.router import Caller, Router
+from fallow.node.router import Caller, Router, Streaming, Unary
 from fallow.node.rpc import Rpc
 from fallow.node.services import Services
 from fallow.node.steward.role import Steward
 from fallow.ports import Ledger
 from fallow.rules.idle import Reading
-from fallow.rules.provider.state import ProviderState
-from fallow.rules.steward.events import Timing
+from fallow.rules.provider.state import LeaseEntry
 from fallow.sim.chain import content
 from fallow.sim.cheats import MISCHIEF_S, Ways
 from fallow.sim.disk import Disk, SimBlobs, SimEventLog
-from fallow.sim.loop import VirtualLoop
-from fallow.sim.referee import Referee
 from fallow.sim.runner import Craft, SimRunner, unit_seconds
-from fallow.sim.weather import Weather
-from fallow.units import GIB, Account
+from fallow.sim.world import World
+from fallow.units import GIB
 from fallow.wire.documents import Document, Signed
 from fallow.wire.eip712 import sign
 from fallow.wire.messages import (
@@ -44,15 +40,11 @@ from fallow.wire.messages import (
     LaneTask,
     LeaseEvent,
     Message,
-    NodeAddress,
     PayVoucher,
-    WatchLease,
 )
 from fallow.wire.worker import LaneAnswers, Preload, RunTask
 from fallow.workloads.lane import SendAnswers
 from fallow.workloads.task import TaskResult, TaskRun
-
-R = TypeVar("R", bound=Message)
 
 LIFE: ContextVar[tuple[Host, int]] = ContextVar("LIFE")
 """Whose code is running, and in which of its lives."""
@@ -60,17 +52,6 @@ LIFE: ContextVar[tuple[Host, int]] = ContextVar("LIFE")
 GENESIS_MS = 1_700_000_000_000
 """When every simulated world begins."""
 QUOTA_BYTES = 50 * GIB
-
-
-@dataclass(frozen=True, slots=True)
-class Watched(Identity):
-    """An identity that shows what it signs before it does."""
-
-    saw: Callable[[bytes, Document], None] = field(default=lambda _account, _document: None, repr=False)
-
-    def sign(self, document: Document, bank: bytes) -> Signed:
-        self.saw(self.account, document)
-        return sign(document, self.account_secret, bank)
 
 
 class HostClock:
@@ -163,45 +144,6 @@ def craft(ways: Ways, units_per_s: int) -> Craft:
     return Craft(lambda _kind: run, lane, seconds)
 
 
-class World(Protocol):
-    """What a machine has around it (`town.py`): time, the network, who else is there, and who hears what happens."""
-
-    loop: VirtualLoop
-    seed: int
-    folder: Path
-    timing: Timing
-    referee: Referee
-    shown: list[Claimed]
-    directories: tuple[NodeAddress, ...]
-    bank_account: Account
-
-    @property
-    def network(self) -> Weather: ...
-
-    def identity(self, name: str) -> Watched: ...
-
-    def ticket(self, host: Host) -> Ticket | None: ...
-
-    def note(self, line: str) -> None: ...
-
-    def telling(self, host: Host, _lease: bytes, event: LeaseEvent) -> None: ...
-
-    def written(self, host: Host, events: Mapping[str, Sequence[bytes]], cells: Mapping[str, bytes]) -> None: ...
-
-    def dying(self, host: Host) -> None: ...
-
-    def fell_over(self, name: str, error: BaseException) -> None: ...
-
-
-class Household(World, Protocol):
-    """The world as its user sees it: with the steward's machine, and its steward while that is up."""
-
-    steward: Host
-
-    @property
-    def stewarding(self) -> Steward | None: ...
-
-
 class Door(Router):
     """What peers are answered: by the node, unless its ways are others. The town hears of all that is asked."""
 
@@ -209,44 +151,35 @@ class Door(Router):
         super().__init__()
         self._host = host
 
-    def on(self, request: type[R]) -> Callable[[Any], Any]:
-        register, host = super().on(request), self._host
+    def handlers(self, kind: type[Message]) -> tuple[Unary[Any] | None, Streaming[Any] | None]:
+        unary, streaming = super().handlers(kind)
+        return unary and partial(self._answer, unary), streaming and partial(self._stream, streaming)
 
-        def wrapped(handler: Callable[[Caller, R], Awaitable[Message]]) -> object:
-            async def door(caller: Caller, message: R) -> Message:
-                if not host.ways.hears(message):
-                    await asyncio.Event().wait()
-                told = host.ways.instead(message)
-                host.town.referee.asked(message)
-                reply = await handler(caller, message) if told is None else told
-                if host.ways.honest and isinstance(message, PayVoucher):
-                    host.town.referee.accepted(host.identity.node, message.voucher)
-                return reply
+    async def _answer(self, handler: Unary[Any], caller: Caller, message: Message) -> Message:
+        host = self._host
+        await self._hear(message)
+        told = host.ways.instead(message)
+        host.town.referee.asked(message)
+        reply = await handler(caller, message) if told is None else told
+        if host.ways.honest and isinstance(message, PayVoucher):
+            host.town.referee.accepted(host.identity.node, message.voucher)
+        return reply
 
-            return register(door)
+    async def _stream(
+        self, handler: Streaming[Any], caller: Caller, message: Message, inputs: AsyncIterator[Message]
+    ) -> AsyncIterator[Any]:
+        host = self._host
+        await self._hear(message)
+        async with aclosing(cast(Any, handler(caller, message, inputs))) as items:
+            async for item in items:
+                for told in host.ways.events(host, item) if isinstance(item, LeaseEvent) else (item,):
+                    if isinstance(told, LeaseEvent):
+                        host.town.telling(host.identity.account, told, honest=host.ways.honest)
+                    yield told
 
-        return wrapped
-
-    def stream(self, request: type[R]) -> Callable[[Any], Any]:
-        register, host = super().stream(request), self._host
-
-        def wrapped(handler: Callable[..., Any]) -> object:
-            async def door(caller: Caller, message: R, inputs: AsyncIterator[Message]) -> AsyncIterator[Any]:
-                if not host.ways.hears(message):
-                    await asyncio.Event().wait()
-                async with aclosing(handler(caller, message, inputs)) as items:
-                    async for item in items:
-                        if not isinstance(item, LeaseEvent):
-                            yield item
-                            continue
-                        assert isinstance(message, WatchLease)
-                        for event in host.ways.events(host, item):
-                            host.town.telling(host, message.lease, event)
-                            yield event
-
-            return register(door)
-
-        return wrapped
+    async def _hear(self, message: Message) -> None:
+        if not self._host.ways.hears(message):
+            await asyncio.Event().wait()
 
 
 class Host:
@@ -279,10 +212,15 @@ class Host:
         return self._services
 
     @property
-    def provider_state(self) -> ProviderState:
+    def leases(self) -> dict[bytes, LeaseEntry]:
         """What the provider knows now; nothing before it is up."""
         provider = self.roles.provider if self.roles is not None else None
-        return provider.state if provider is not None else cast(Any, _Nothing)
+        return provider.state.leases if provider is not None else {}
+
+    @property
+    def stewarding(self) -> Steward | None:
+        """The steward's brain, while it is up."""
+        return self.roles.steward if self.roles is not None and self.up else None
 
     @property
     def shown(self) -> list[Claimed]:
@@ -309,7 +247,6 @@ class Host:
         self.up, self._doomed_in = False, 0
         self.deaths += 1
         self.town.note(f"{self.name} dies")
-        self.town.dying(self)
         self.disk.crash()
         if self._services is not None:
             self.town.network.die(cast(Any, self._services.transport))
@@ -334,7 +271,8 @@ class Host:
         self._doomed_in, self.disk.full, self.machine.busy = 0, False, False
 
     def _written(self, events: Any, cells: Any) -> None:
-        self.town.written(self, events, cells)
+        if "steward" in self.names:
+            self.town.referee.written(events, cells)
         self.point()
 
     def lives(self, life: int) -> bool:
@@ -361,12 +299,15 @@ class Host:
             self._services = Services(
                 home, self.config, self.identity, self.clock, self._entropy, transport, rpc,
                 SimEventLog(self.disk), store, Fetcher(rpc, store),
-                SimRunner(craft(self.ways, self.units_per_s)), self.machine, town.ticket(self),
+                SimRunner(craft(self.ways, self.units_per_s)), self.machine,
+                None if self.names & {"bank", "directory"} else town.invitation,
             )  # fmt: skip
             self.roles = Roles(self.names, town.timing, door, Router())
             async with asyncio.TaskGroup() as group:
                 pool = Pool(self._services, town.directories, lambda _policy: cast(Any, self.ledger)())
                 await take_up(self.roles, self._services, pool, group)
+                if "bank" in self.names:
+                    town.invite(self._services.ticket)
                 for chore in self.chores:
                     group.create_task(chore(), name=f"chore of {self.name}")
                 if not self.ways.honest:
@@ -388,12 +329,3 @@ class Host:
             for _, worker in list(cast(SimRunner, self.services.runner).living.values()):
                 if rng.random() < chance:
                     worker.end("killed by signal 11")
-
-
-class _Nothing:
-    leases: dict[bytes, Any] = {}  # noqa: RUF012 - read only
-
-
-def ticket_of(bank: Host) -> Ticket | None:
-    """What the others join with, once the bank is up."""
-    return bank.services.ticket if bank.roles is not None else None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from fallow.rules import trust
 from fallow.rules.escrow import EscrowRow, Move, PendingRow, Place, faults, totals
-from fallow.rules.provider.state import ProviderState
+from fallow.rules.provider.state import LeaseEntry
 from fallow.rules.steward import events as t
 from fallow.sim.ledger import MemoryLedger
 from fallow.sim.work import honest_output
@@ -109,9 +109,9 @@ class Referee:
         key = node, found.lease
         self._accepted_ucr[key] = max(self._accepted_ucr.get(key, 0), found.cumulative_ucr)
 
-    def provider(self, node: bytes, state: ProviderState) -> None:
+    def provider(self, node: bytes, leases: Mapping[bytes, LeaseEntry]) -> None:
         """What was promised to a provider is never forgotten."""
-        for lease, entry in state.leases.items():
+        for lease, entry in leases.items():
             if entry.phase != "closed" and entry.voucher_ucr < self._accepted_ucr.get((node, lease), 0):
                 self.wrong(f"{self.name(node)} has forgotten a voucher")
 

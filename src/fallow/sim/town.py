@@ -7,16 +7,11 @@ import asyncio
 import itertools
 import random
 import shutil
-import tempfile
-import traceback
-from collections.abc import Mapping, Sequence
 from contextlib import closing
-from pathlib import Path
 
-import msgspec
 from blake3 import blake3
 
-from fallow.node.config import Config, ProviderConfig, Ticket
+from fallow.node.config import Config, ProviderConfig
 from fallow.node.steward.role import Steward
 from fallow.rules import trust
 from fallow.rules.escrow import EscrowRow, PoolTerms
@@ -24,33 +19,31 @@ from fallow.rules.steward.events import Timing
 from fallow.sim.accuser import Accuser
 from fallow.sim.chain import content, digest
 from fallow.sim.cheats import GALLERY, Ways
-from fallow.sim.disk import SimBlobs, quick_folder
-from fallow.sim.host import GENESIS_MS, Dice, FakeMachine, Host, Watched, ticket_of
+from fallow.sim.disk import SimBlobs
+from fallow.sim.host import GENESIS_MS, Dice, FakeMachine, Host
 from fallow.sim.ledger import MemoryLedger
 from fallow.sim.loop import VirtualLoop
 from fallow.sim.plan import AMPLE_S, DATA, MODEL, RICH_UCR, Happening, JobPlan, Plan, ProviderPlan
-from fallow.sim.referee import Referee, Violation
+from fallow.sim.referee import Violation
 from fallow.sim.user import User
-from fallow.sim.weather import Weather
-from fallow.units import GIB, Account, NodeId, format_money
+from fallow.sim.world import World
+from fallow.units import GIB, NodeId, format_money
 from fallow.wire.ledger import Grant, LedgerDone, OpenAccount
 from fallow.wire.local import UNCHECKED
-from fallow.wire.messages import Claimed, LeaseEvent, Message, NodeAddress
+from fallow.wire.messages import Message, NodeAddress
 from fallow.wire.tasks import Part
 
 PURSE_UCR = 50_000_000
-LOST_MS = 15_000
 LIMIT_S = 2_400.0
 """Long after every deadline in these worlds: what has not ended by then never ends."""
 LOOK_EVERY_S = 0.5
 QUIET_S = 6.0
 """How long nothing may be left to do before the world is over: the last word on a lease may still be on its way."""
 UNSETTLED = ("offered", "open", "leaving", "unobserved", "lost")
-MANY = 900
 
 # Patience outlasts every fault of these worlds: all providers can be out of reach for as long at the wrong moment.
 TIMING = Timing(
-    patience=60_000, search_every=3_000, quote_within=6_000, lost_after=LOST_MS, lease_length=240_000,
+    patience=60_000, search_every=3_000, quote_within=6_000, lost_after=15_000, lease_length=240_000,
     audit_within=20_000, round_within=30_000,
 )  # fmt: skip
 
@@ -68,22 +61,14 @@ class TownLedger(MemoryLedger):
         return answer
 
 
-class Town:
+class Town(World):
     """Everybody. `run` plays the plan to its end and raises Violation when an invariant breaks or something never
     ends."""
 
     def __init__(self, loop: VirtualLoop, seed: int, plan: Plan) -> None:
-        self.loop, self.seed, self.plan, self.timing = loop, seed, plan, TIMING
-        self.folder = Path(tempfile.mkdtemp(prefix="fallow-sim-", dir=quick_folder()))
-        self.lines: list[str] = []
-        self.network = Weather(seed, plan)
+        super().__init__(loop, seed, plan, TIMING)
         self.network.point = self._point
-        self.referee = Referee(lambda: int(loop.time() * 1_000), LOST_MS)
-        self.shown: list[Claimed] = []
-        self.claimed: set[tuple[bytes, bytes]] = set()
-        self.directories: tuple[NodeAddress, ...] = ()
         self.hosts: dict[str, Host] = {}
-        self._invitation: Ticket | None = None
         self.bank = self._host("bank", "bank")
         self.referee.bank = self.bank_account = self.bank.identity.account
         terms = PoolTerms(
@@ -97,11 +82,12 @@ class Town:
         self.directories = tuple(NodeAddress(one.identity.node, (one.name,)) for one in listed)
         self.steward = self._host("steward", "steward")
         self.providers = [self._provider(each) for each in plan.providers]
-        self.accuser = Accuser(self) if plan.accuses else None
+        self.accuser = Accuser(self.steward) if plan.accuses else None
         if self.accuser is not None:
             self.steward.chores.append(self.accuser.accuse)
+            self.hear = self.accuser.seen
         self._by_node = {host.identity.node: host for host in self.hosts.values()}
-        self.user = User(self, plan.jobs)
+        self.user = User(self.steward, plan.jobs)
         for job in plan.jobs:
             check, _, settings = job.spec.verify.partition(":")
             policy = None if check == UNCHECKED else trust.parse_settings(settings)
@@ -132,31 +118,6 @@ class Town:
             self.referee.cheats.add(host.identity.account)
         return host
 
-    def identity(self, name: str) -> Watched:
-        """The keys of a machine follow from its name, or its account's."""
-        account = next((p.account for p in self.plan.providers if p.name == name), "") or name
-        plain = Watched.from_secrets(digest("node", name), digest("account", account))
-        found = Watched(
-            NodeId(plain.node), Account(plain.account), plain.node_secret, plain.account_secret, self.referee.signing
-        )  # fmt: skip
-        self.referee.names |= {found.account: account, found.node: name}
-        return found
-
-    def ticket(self, host: Host) -> Ticket | None:
-        """What a machine joins the pool with, and has at home from then on, be the bank up or not; an invitation is
-        good for a thousand, who all have accounts already."""
-        self._invitation = ticket_of(self.bank) or self._invitation
-        ticket = None if host.names & {"bank", "directory"} else self._invitation
-        return ticket if ticket is None or len(self.hosts) < MANY else msgspec.structs.replace(ticket, token="")
-
-    # what the hosts tell ----------------------------------------------------------------------------------------------
-
-    def note(self, line: str) -> None:
-        """Something happened; part of the trace."""
-        text = f"{int(self.loop.time() * 1_000):>8} {line}"
-        self.lines.append(text)
-        self.network.trace.update(text.encode())
-
     @property
     def trace(self) -> str:
         """The hash of all that happened so far."""
@@ -164,29 +125,6 @@ class Town:
 
     def _point(self, node: NodeId) -> None:
         self._by_node[node].point()
-
-    def telling(self, host: Host, _lease: bytes, event: LeaseEvent) -> None:
-        """A provider tells its requester something."""
-        if isinstance(event.body, Claimed):
-            self.claimed.add((host.identity.account, event.body.task))
-        if isinstance(event.body, Claimed) and host.ways.honest:
-            self.shown.append(event.body)
-            self.referee.claiming(host.identity.account, event.body)
-            if self.accuser is not None:
-                self.accuser.seen(event.body)
-
-    def written(self, host: Host, events: Mapping[str, Sequence[bytes]], cells: Mapping[str, bytes]) -> None:
-        """A log was written."""
-        if host is self.steward:
-            self.referee.written(events, cells)
-
-    def dying(self, host: Host) -> None:
-        """A machine is about to lose what is not on its disk."""
-
-    def fell_over(self, name: str, error: BaseException) -> None:
-        """A node ended by itself."""
-        last = "".join(traceback.format_exception(error)[-3:])
-        self.referee.wrong(f"the node of {name} ended: {error!r}: {last}")
 
     # faults -----------------------------------------------------------------------------------------------------------
 
@@ -282,24 +220,18 @@ class Town:
             assert isinstance(answer, LedgerDone), answer
         self.referee.minted_ucr += grant_ucr
 
-    @property
-    def stewarding(self) -> Steward | None:
-        """The steward's brain, while it is up."""
-        roles = self.steward.roles
-        return roles.steward if roles is not None and self.steward.up else None
-
     def _look(self) -> None:
         for host in self.providers:
             if host.up and host.ways.honest:
-                self.referee.provider(host.identity.node, host.provider_state)
-        steward = self.stewarding
+                self.referee.provider(host.identity.node, host.leases)
+        steward = self.steward.stewarding
         if steward is not None:
             self.referee.jobs([steward.view(job) for job in steward.jobs()])
         self.referee.look()
 
     def _over(self) -> bool:
         """Whether nothing is left to happen: all is calm, every job has ended and every escrow is resolved."""
-        if self.loop.time() * 1_000 < self.plan.calm_ms or self.stewarding is None:
+        if self.loop.time() * 1_000 < self.plan.calm_ms or self.steward.stewarding is None:
             return False
         if any(digest("job", job.name) not in self.referee.ended for job in self.plan.jobs):
             return False
@@ -310,7 +242,7 @@ class Town:
         return [row for row in self.ledger.rows.values() if isinstance(row, EscrowRow)]
 
     def _open_leases(self) -> list[str]:
-        steward = self.stewarding
+        steward = self.steward.stewarding
         views = [steward.view(job) for job in steward.jobs()] if steward is not None else []
         return [
             f"{view.name} is {view.phase}, its lease with {self.referee.name(lease.node)} {lease.state}"
@@ -323,7 +255,7 @@ class Town:
             host.calm()
         self.referee.books()
         self.referee.settled()
-        steward = self.stewarding
+        steward = self.steward.stewarding
         assert steward is not None
         again = Steward(self.steward.services, self.timing)
         again.replay()

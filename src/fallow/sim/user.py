@@ -12,7 +12,7 @@ from typing import Any
 from fallow.errors import FallowError
 from fallow.node.router import OWNER, Caller
 from fallow.sim.chain import digest
-from fallow.sim.host import Household
+from fallow.sim.host import Host
 from fallow.sim.plan import JobPlan
 from fallow.wire.local import CancelJob, OpenJobLane, SubmitJob
 from fallow.wire.messages import LaneResult, LaneTask, Message
@@ -25,8 +25,8 @@ ASK_EVERY_S = 0.5
 class User:
     """`answers` are those of lane tasks, by job and number."""
 
-    def __init__(self, town: Household, jobs: Sequence[JobPlan]) -> None:
-        self._town, self._jobs = town, jobs
+    def __init__(self, steward: Host, jobs: Sequence[JobPlan]) -> None:
+        self._steward, self._jobs = steward, jobs
         self.answers: dict[str, dict[int, LaneResult]] = {}
         self.refused: dict[str, FallowError] = {}
 
@@ -53,9 +53,8 @@ class User:
 
     def _handler(self, kind: type[Message], which: int) -> Any:
         """What answers a kind of request now, None while the steward is down."""
-        roles = self._town.steward.roles
-        up = self._town.steward.up and roles is not None and roles.steward is not None
-        return roles.owner.handlers(kind)[which] if up and roles is not None else None
+        roles = self._steward.roles if self._steward.stewarding is not None else None
+        return roles.owner.handlers(kind)[which] if roles is not None else None
 
     async def _heard(self, handler: Any, request: Message) -> bool:
         try:
@@ -68,14 +67,14 @@ class User:
     async def _use_lane(self, job: JobPlan) -> None:
         """Ask everything, again on another stream when one breaks, until all is answered or the job is over."""
         name, answers = digest("job", job.name), self.answers.setdefault(job.name, {})
-        while len(answers) < job.lane_tasks and name not in self._town.referee.ended:
+        while len(answers) < job.lane_tasks and name not in self._steward.town.referee.ended:
             handler = self._handler(OpenJobLane, 1)
             if handler is not None:
                 try:
                     async with asyncio.timeout(PATIENCE_S):
                         await self._ask(job, handler, answers)
                 except (FallowError, TimeoutError) as error:
-                    self._town.note(f"lane of {job.name}: {error}")
+                    self._steward.town.note(f"lane of {job.name}: {error}")
             await asyncio.sleep(AGAIN_S)
 
     async def _ask(self, job: JobPlan, handler: Any, answers: dict[int, LaneResult]) -> None:
