@@ -154,12 +154,11 @@ def _lower_voucher(right: Any, lease: LeaseEntry, event: Any, redeem_ms: int) ->
     return right(lease, event, redeem_ms)
 
 
-@plant("assigned-without-dedupe", machine, "_HANDLERS", on=events.PeerAssigned)
-def _assigned_again(right: Any, state: ProviderState, event: events.PeerAssigned) -> Any:
-    lease = state.leases.get(event.lease)
-    if lease is not None and event.task in lease.tasks and lease.tasks[event.task].phase == "claimed":
+@plant("assigned-without-dedupe", machine, "_ON_LEASE", on=events.PeerAssigned)
+def _assigned_again(right: Any, state: Any, lease: LeaseEntry, event: events.PeerAssigned) -> Any:
+    if event.task in lease.tasks and lease.tasks[event.task].phase == "claimed":
         del lease.tasks[event.task]
-    return right(state, event)
+    return right(state, lease, event)
 
 
 @plant("claims-renumbered", machine, "_HANDLERS", on=events.ProviderRestarted)
@@ -237,12 +236,12 @@ async def _bond_kept(right: Any, self: Any, lease: bytes) -> None:
         await right(self, lease)
 
 
-@plant("voucher-forgotten", machine, "_HANDLERS", storm, on=events.PeerPaid)
-def _voucher_forgotten(right: Any, state: ProviderState, event: Any) -> Any:
+@plant("voucher-forgotten", machine, "_ON_LEASE", storm, on=events.PeerPaid)
+def _voucher_forgotten(right: Any, state: ProviderState, *what: Any) -> Any:
     """Says that it has the voucher, and writes nothing down."""
     before = state.changes
     try:
-        return right(state, event)
+        return right(state, *what)
     finally:
         state.changes = before
 

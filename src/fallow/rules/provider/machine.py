@@ -23,13 +23,19 @@ from fallow.wire.messages import LeaseLeaving, TaskFailed
 
 Effects = list[t.ProviderEffect]
 UNKNOWN = t.ReplyFailure("E1204", "this provider has no such lease of yours")
+"""For everybody but the requester's node, who learn not even that a lease exists."""
 
 
 def transition(state: ProviderState, event: t.ProviderEvent) -> Effects:
     """Take one event. Never raises for anything that a peer, the bank or a worker may say."""
     effects = _advance(state, event.at_ms)
-    effects += _HANDLERS[type(event)](state, event)
-    return effects
+    if (handler := _HANDLERS.get(type(event))) is not None:
+        return effects + handler(state, event)
+    about: Any = event
+    lease, caller = state.leases.get(about.lease), getattr(event, "caller", None)
+    if lease is not None and caller in (None, lease.document.requester_node):
+        return effects + _ON_LEASE[type(event)](state, lease, event)
+    return effects if caller is None else [*effects, UNKNOWN]
 
 
 def recover(state: ProviderState, events: Iterable[t.ProviderEvent]) -> Effects:
@@ -82,10 +88,6 @@ def _nothing_more_to_come(state: ProviderState, lease: LeaseEntry, now_ms: int) 
     return now_ms >= lease.left_ms + state.terms.policy.settle_ms and unpaid_ucr(lease) == 0
 
 
-def _on_tick(_state: ProviderState, _event: t.ClockTicked) -> Effects:
-    return []
-
-
 def _on_restarted(state: ProviderState, event: t.ProviderRestarted) -> Effects:
     """Workers are gone: what ran is run again, ahead of what waited, unless it keeps taking the process with it."""
     state.terms, state.owner = event.terms, ""
@@ -121,12 +123,9 @@ def _on_owner_left(state: ProviderState, _event: t.OwnerLeft) -> Effects:
 # tasks ----------------------------------------------------------------------------------------------------------------
 
 
-def _on_assigned(state: ProviderState, event: t.PeerAssigned) -> Effects:
+def _on_assigned(state: ProviderState, lease: LeaseEntry, event: t.PeerAssigned) -> Effects:
     """Queue a task and start it if nothing else runs. A task that is known is not started again, except one that failed
     here for reasons of this machine."""
-    lease = _lease_of(state, event.lease, event.caller)
-    if lease is None:
-        return [UNKNOWN]
     known = lease.tasks.get(event.task)
     if known is not None and (known.phase != "failed" or lease.phase not in ("signed", "open")):
         return [t.ReplyOk()]
@@ -161,10 +160,7 @@ def _refusal(state: ProviderState, lease: LeaseEntry, event: t.PeerAssigned) -> 
     return None
 
 
-def _on_cancelled(state: ProviderState, event: t.PeerCancelled) -> Effects:
-    lease = _lease_of(state, event.lease, event.caller)
-    if lease is None:
-        return [UNKNOWN]
+def _on_cancelled(state: ProviderState, lease: LeaseEntry, event: t.PeerCancelled) -> Effects:
     entry = lease.tasks.get(event.task)
     if entry is None or entry.phase not in ("queued", "running"):
         return [t.ReplyOk()]
@@ -174,11 +170,10 @@ def _on_cancelled(state: ProviderState, event: t.PeerCancelled) -> Effects:
     return [t.ReplyOk(), *stop, *ended, *_start_next(state, event.lease, lease)]
 
 
-def _on_finished(state: ProviderState, event: t.WorkerFinished) -> Effects:
+def _on_finished(state: ProviderState, lease: LeaseEntry, event: t.WorkerFinished) -> Effects:
     """Claim the running task. Anything else is a late answer to a task that was stopped, and is dropped."""
-    lease = state.leases.get(event.lease)
-    entry = lease.tasks.get(event.task) if lease else None
-    if lease is None or entry is None or lease.running != event.task:
+    entry = lease.tasks.get(event.task)
+    if entry is None or lease.running != event.task:
         return []
     entry.phase, entry.spec, entry.sources, lease.running = "claimed", None, (), b""
     root = merkle_root([task_leaf(event.task, output_hash(event.output), entry.units)])
@@ -187,9 +182,8 @@ def _on_finished(state: ProviderState, event: t.WorkerFinished) -> Effects:
     return [signed, *_start_next(state, event.lease, lease)]
 
 
-def _on_failed(state: ProviderState, event: t.WorkerFailedTask) -> Effects:
-    lease = state.leases.get(event.lease)
-    if lease is None or lease.running != event.task or event.task not in lease.tasks:
+def _on_failed(state: ProviderState, lease: LeaseEntry, event: t.WorkerFailedTask) -> Effects:
+    if lease.running != event.task or event.task not in lease.tasks:
         return []
     if event.died:
         return _run_again(state, event.lease, lease, event.at_ms)
@@ -198,10 +192,9 @@ def _on_failed(state: ProviderState, event: t.WorkerFailedTask) -> Effects:
     return [*ended, *_start_next(state, event.lease, lease)]
 
 
-def _on_lane_answered(state: ProviderState, event: t.LaneAnswered) -> Effects:
+def _on_lane_answered(state: ProviderState, lease: LeaseEntry, event: t.LaneAnswered) -> Effects:
     """Claim a batch. A number below `lane_next` was claimed before, by this process or the one before it."""
-    lease = state.leases.get(event.lease)
-    if lease is None or lease.phase not in ("open", "leaving") or event.first < lease.lane_next or event.count < 1:
+    if lease.phase not in ("open", "leaving") or event.first < lease.lane_next or event.count < 1:
         return []
     lease.lane_next = event.first + event.count
     lease.promised_units += event.units
@@ -271,10 +264,7 @@ def _emit(
 # leases and money -----------------------------------------------------------------------------------------------------
 
 
-def _on_paid(state: ProviderState, event: t.PeerPaid) -> Effects:
-    lease = _lease_of(state, event.lease, event.caller)
-    if lease is None:
-        return [UNKNOWN]
+def _on_paid(state: ProviderState, lease: LeaseEntry, event: t.PeerPaid) -> Effects:
     effects, changed = on_paid(lease, event, state.terms.policy.redeem_ms)
     if changed:
         state.changes += 1
@@ -282,11 +272,8 @@ def _on_paid(state: ProviderState, event: t.PeerPaid) -> Effects:
     return effects
 
 
-def _on_peer_closed(state: ProviderState, event: t.PeerClosed) -> Effects:
+def _on_peer_closed(state: ProviderState, lease: LeaseEntry, event: t.PeerClosed) -> Effects:
     """Stop at once and settle. The requester gets its answer when the escrow is closed."""
-    lease = _lease_of(state, event.lease, event.caller)
-    if lease is None:
-        return [UNKNOWN]
     if lease.phase == "closed":
         # Given up before the escrow was there, and opened late: asked again, or the money stays locked until the term.
         return [t.ReplyOk(), t.ReleaseEscrow(event.lease)]
@@ -295,18 +282,16 @@ def _on_peer_closed(state: ProviderState, event: t.PeerClosed) -> Effects:
     return [t.ReplyOk(), t.StopLease(event.lease), *_close(state, event.lease, lease)]
 
 
-def _on_opened(state: ProviderState, event: t.LedgerOpened) -> Effects:
-    lease = state.leases.get(event.lease)
-    if lease is None or lease.phase != "signed":
+def _on_opened(state: ProviderState, lease: LeaseEntry, event: t.LedgerOpened) -> Effects:
+    if lease.phase != "signed":
         return []
     lease.phase = "open"
     state.changes += 1
     return _start_next(state, event.lease, lease)
 
 
-def _on_redeemed(state: ProviderState, event: t.LedgerRedeemed) -> Effects:
-    lease = state.leases.get(event.lease)
-    if lease is None or event.cumulative_ucr <= lease.redeemed_ucr:
+def _on_redeemed(state: ProviderState, lease: LeaseEntry, event: t.LedgerRedeemed) -> Effects:
+    if event.cumulative_ucr <= lease.redeemed_ucr:
         return []
     lease.redeemed_ucr = event.cumulative_ucr
     lease.redeem_ms = event.at_ms + state.terms.policy.redeem_ms
@@ -314,10 +299,9 @@ def _on_redeemed(state: ProviderState, event: t.LedgerRedeemed) -> Effects:
     return settling(event.lease, lease)
 
 
-def _on_refused(state: ProviderState, event: t.LedgerRefusedVoucher) -> Effects:
+def _on_refused(state: ProviderState, lease: LeaseEntry, event: t.LedgerRefusedVoucher) -> Effects:
     """Our voucher buys nothing at the bank: there is no money left to work for."""
-    lease = state.leases.get(event.lease)
-    if lease is None or lease.phase == "closed":
+    if lease.phase == "closed":
         return []
     lease.redeemed_ucr = lease.voucher_ucr
     state.changes += 1
@@ -325,9 +309,8 @@ def _on_refused(state: ProviderState, event: t.LedgerRefusedVoucher) -> Effects:
     return [*leaving, *_close(state, event.lease, lease)]
 
 
-def _on_ledger_closed(state: ProviderState, event: t.LedgerClosed) -> Effects:
-    lease = state.leases.get(event.lease)
-    if lease is None or lease.phase == "closed":
+def _on_ledger_closed(state: ProviderState, lease: LeaseEntry, event: t.LedgerClosed) -> Effects:
+    if lease.phase == "closed":
         return []
     effects = _leave(state, event.lease, "the escrow was closed", event.at_ms)
     lease.phase, lease.until_ms = "closed", event.at_ms + state.terms.policy.keep_ms
@@ -368,16 +351,16 @@ def _close(state: ProviderState, lease_id: bytes, lease: LeaseEntry) -> Effects:
     return settling(lease_id, lease)
 
 
-def _lease_of(state: ProviderState, lease_id: bytes, caller: bytes) -> LeaseEntry | None:
-    """The lease, for its requester's node only: anybody else learns not even that it exists."""
-    lease = state.leases.get(lease_id)
-    return lease if lease is not None and lease.document.requester_node == caller else None
-
-
 _HANDLERS: dict[type[t.ProviderEvent], Callable[[ProviderState, Any], Effects]] = {
     t.ProviderRestarted: _on_restarted,
     t.PeerOrdered: on_ordered,
     t.PeerProposedLease: on_proposed,
+    t.LedgerStaked: _on_staked,
+    t.OwnerReturned: _on_owner_returned,
+    t.OwnerLeft: _on_owner_left,
+    t.ClockTicked: lambda _state, _event: [],
+}
+_ON_LEASE: dict[type[t.ProviderEvent], Callable[[ProviderState, LeaseEntry, Any], Effects]] = {
     t.PeerAssigned: _on_assigned,
     t.PeerCancelled: _on_cancelled,
     t.PeerPaid: _on_paid,
@@ -386,11 +369,8 @@ _HANDLERS: dict[type[t.ProviderEvent], Callable[[ProviderState, Any], Effects]] 
     t.LedgerRedeemed: _on_redeemed,
     t.LedgerRefusedVoucher: _on_refused,
     t.LedgerClosed: _on_ledger_closed,
-    t.LedgerStaked: _on_staked,
     t.WorkerFinished: _on_finished,
     t.WorkerFailedTask: _on_failed,
     t.LaneAnswered: _on_lane_answered,
-    t.OwnerReturned: _on_owner_returned,
-    t.OwnerLeft: _on_owner_left,
-    t.ClockTicked: _on_tick,
 }
+"""What is dropped, or answered with UNKNOWN, where there is no such lease."""

@@ -132,15 +132,18 @@ def _too_dear(turn: Turn, job: Job, found: terms.JobTerms) -> bool:
 
 
 def _best(job: Job, offers: list[Offer]) -> list[Offer]:
-    """By rank, but one node of every account before any account's second: only distinct accounts can check each
-    other."""
     by_node = {offer.address.node: offer for offer in offers}
     bids = [bid for bid in (market.bid_of(offer, job.kind) for offer in by_node.values()) if bid is not None]
-    seen = {job.seats[n].account for n in job.live}
-    first: list[Offer] = []
-    later: list[Offer] = []
+    return [by_node[bid.node] for bid in _ranked(job, bids, {job.seats[n].account for n in job.live})]
+
+
+def _ranked(job: Job, bids: list[market.Bid], seen: set[bytes]) -> list[market.Bid]:
+    """By rank, but one node of every account, those `seen` counted, before any account's second: only distinct accounts
+    can check each other."""
+    first: list[market.Bid] = []
+    later: list[market.Bid] = []
     for bid in market.rank(bids, job.spec.prefer):
-        (later if bid.account in seen else first).append(by_node[bid.node])
+        (later if bid.account in seen else first).append(bid)
         seen.add(bid.account)
     return first + later
 
@@ -245,14 +248,8 @@ def choose(turn: Turn, job: Job) -> None:
         return
     free = missing_seats(job) + len(rivals)
     bids = [market.Bid(s.node, s.account, s.money.price_ucr, s.units_per_s) for s in rivals.values()]
-    accounts = {job.seats[n].account for n in job.live if job.seats[n].node not in rivals}
-    ranked = market.rank(bids, job.spec.prefer)
-    fresh: list[market.Bid] = []
-    later: list[market.Bid] = []
-    for bid in ranked:
-        (later if bid.account in accounts else fresh).append(bid)
-        accounts.add(bid.account)
-    for place, bid in enumerate(fresh + later):
+    accounts: set[bytes] = {job.seats[n].account for n in job.live if job.seats[n].node not in rivals}
+    for place, bid in enumerate(_ranked(job, bids, accounts)):
         seat = rivals[bid.node]
         if place < free and _propose(turn, job, seat, free - place):
             continue
