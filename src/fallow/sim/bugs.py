@@ -269,14 +269,19 @@ def _instead(wrong: Wrong, right: Any) -> Any:
     return call
 
 
+def _patch(place: Any, attribute: str, on: type | None, wrong: Wrong) -> Any:
+    right: Any = vars(place)[attribute]
+    if on is not None:
+        return patch.dict(right, {on: _instead(wrong, right[on])})
+    return patch.object(place, attribute, _instead(wrong, right))
+
+
 @contextmanager
 def planted(name: str) -> Iterator[Spoil]:
     """While open, the node has the bug `name` ("" for none); call what it gives with the town before it runs. KeyError
     for a bug that is not there. Changes modules: not for threads."""
     bug = BUGS[name] if name else Bug(_nothing)
     with ExitStack() as stack:
-        for place, attribute, on, wrong in bug.patches:
-            right: Any = vars(place)[attribute]
-            value: Any = _instead(wrong, right) if on is None else {**right, on: _instead(wrong, right[on])}
-            stack.enter_context(patch.object(place, attribute, value))
+        for each in bug.patches:
+            stack.enter_context(_patch(*each))
         yield bug.spoil

@@ -70,8 +70,9 @@ class World:
     def invite(self, ticket: Ticket | None) -> None:
         """The bank is up: whoever starts from now on has its ticket at home, be the bank up or not. An invitation is
         good for a thousand, who all have accounts already."""
-        many = ticket is not None and len(self.plan.providers) >= MANY
-        self.invitation = msgspec.structs.replace(ticket, token="") if many else ticket
+        if ticket is not None and len(self.plan.providers) >= MANY:
+            ticket = msgspec.structs.replace(ticket, token="")
+        self.invitation = ticket
 
     def note(self, line: str) -> None:
         """Something happened; part of the trace."""
