@@ -270,7 +270,7 @@ def _instead(wrong: Wrong, right: Any) -> Any:
 
 
 def _patch(place: Any, attribute: str, on: type | None, wrong: Wrong) -> Any:
-    right: Any = vars(place)[attribute]
+    right = getattr(place, attribute)
     if on is not None:
         return patch.dict(right, {on: _instead(wrong, right[on])})
     return patch.object(place, attribute, _instead(wrong, right))
