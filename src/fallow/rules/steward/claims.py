@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from fallow.rules.jobs import Attempt, Blame
 from fallow.rules.steward.events import Agreeing, Charge, KeepReceipt
-from fallow.rules.steward.slots import reslot, set_step, stop_seat
-from fallow.rules.steward.state import Claim, Fate, Job, Mark, Run, Seat, Stage, Step, Turn
+from fallow.rules.steward.slots import end_runs, reslot, set_step, stop_seat
+from fallow.rules.steward.state import Claim, Fate, Job, Mark, Run, Seat, Slot, Stage, Step, Turn
 from fallow.wire.claims import task_id
 from fallow.wire.ledger import Evidence
 from fallow.wire.tasks import TaskSpec
@@ -95,6 +96,14 @@ def void(turn: Turn, job: Job, seat: Seat, claim: Claim) -> None:
     run = _run_of(job, seat, claim)
     if _drop(turn, seat, claim) and run is not None:
         run.fate = Fate.VOID
+
+
+def annul(turn: Turn, job: Job, slot: Slot, code: str) -> None:
+    """What is under way for the slot is called off, what was claimed counts for nothing, and nobody is blamed."""
+    end_runs(turn, job, slot)
+    for run in slot.live():
+        slot.attempts.append(Attempt(run.account, Blame.PLACE, code))
+        void_run(turn, job, run)
 
 
 def void_run(turn: Turn, job: Job, run: Run) -> None:

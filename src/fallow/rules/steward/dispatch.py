@@ -4,11 +4,11 @@ consist of."""
 from __future__ import annotations
 
 from fallow.rules import jobs
-from fallow.rules.jobs import Attempt, Blame, FreeSeat, blame, choose_place, deadline_ms
+from fallow.rules.jobs import FreeSeat, blame, choose_place, deadline_ms
 from fallow.rules.membership import Presence
 from fallow.rules.steward.blobs import MAX_SOURCES, keep_parts, learn_holders
 from fallow.rules.steward.check import check_of
-from fallow.rules.steward.claims import admit, claim_of, void_run
+from fallow.rules.steward.claims import admit, annul, claim_of, void_run
 from fallow.rules.steward.events import (
     Assign,
     AuditorsDrawn,
@@ -38,7 +38,7 @@ def plan(turn: Turn, job: Job) -> None:
     if not job.queue.waiting:
         return
     depth, passed_over = job.depth, 0
-    free = [seat for seat in _usable(job) if len(seat.running) < depth]
+    free = [seat for seat in job.usable if len(seat.running) < depth]
     for key in list(job.queue.waiting) if free else ():
         free = [seat for seat in free if seat.usable and len(seat.running) < depth]
         if not free or passed_over > MAX_PASSED_OVER:
@@ -53,15 +53,11 @@ def plan(turn: Turn, job: Job) -> None:
         assign(turn, job, slot, seat)
 
 
-def _usable(job: Job) -> list[Seat]:
-    return [seat for seat in map(job.seats.__getitem__, job.live) if seat.usable]
-
-
 def _place(job: Job, slot: Slot, free: list[Seat]) -> Seat | None:
     """Where the slot's task goes now; None when it has to wait. A provider that failed the task does not get it again
     under the same id; where all have, it gets a new id."""
     tried: frozenset[bytes] = frozenset(run.account for run in slot.runs if run.task == slot.task)
-    if tried and tried.issuperset(seat.account for seat in _usable(job)):
+    if tried and tried.issuperset(seat.account for seat in job.usable):
         respec(job, slot, slot.spec)
         tried = NOBODY
     avoid = {seat.account: seat.strikes for seat in free if seat.strikes}
@@ -220,18 +216,17 @@ def observed(turn: Turn, node: bytes) -> None:
 
 def _seats_on(turn: Turn, node: bytes) -> list[tuple[Job, Seat]]:
     return [
-        (job, job.seats[number])
+        (job, seat)
         for job in turn.state.jobs.values()
-        for number in job.live
-        if job.seats[number].node == node and job.seats[number].stage is Stage.OPEN
+        for seat in job.present
+        if seat.node == node and seat.stage is Stage.OPEN
     ]
 
 
 def bury(turn: Turn, job: Job) -> None:
     """Seats on nodes that nobody has heard of until the deadline are lost; their tasks move."""
     state = turn.state
-    for number in list(job.live) if state.roll.since else ():
-        seat = job.seats[number]
+    for seat in job.present if state.roll.since else ():
         presence = state.roll.presence(seat.node, turn.now_ms, state.timing.lost_after)
         if seat.stage is Stage.OPEN and seat.mark in (Mark.NONE, Mark.FULL) and presence is Presence.DEAD:
             seat.mark = Mark.LOST
@@ -243,25 +238,23 @@ def overdue_tasks(turn: Turn, job: Job) -> None:
     """Tasks past their deadline are taken away and given to somebody else."""
     if turn.now_ms < job.queue.due_ms:
         return
-    running = [(seat, key) for seat in job.seats for key in dict.fromkeys(seat.running.values())]
-    for seat, key in running:
-        slot = job.slots[key]
-        for run in slot.running():
-            if run.seat == seat.number and turn.now_ms >= run.deadline_ms:
+    for seat in job.seats:
+        for run in job.runs_on(seat):
+            if run.fate is Fate.RUNNING and turn.now_ms >= run.deadline_ms:
+                slot = job.slots[job.tasks[run.task]]
                 end_run(turn, job, run, cancel=True)
                 blame_run(turn, job, slot, run, "E1802")
                 turn.note(job, "failed", f"Task {slot.key} took too long at a provider; it moves.", seat.node)
                 reslot(turn, job, slot)
-    left = (run.deadline_ms for _, key in running for run in job.slots[key].running())
+    left = (run.deadline_ms for seat in job.seats for run in job.runs_on(seat))
     job.queue.due_ms = min(left, default=NEVER_MS)
 
 
 def extend_deadlines(turn: Turn, job: Job) -> None:
     """The steward was away: work went on meanwhile, only nobody listened."""
     for seat in job.seats:
-        for key in seat.running.values():
-            for run in job.slots[key].running():
-                run.deadline_ms = jobs.after_absence_ms(run.deadline_ms, turn.now_ms)
+        for run in job.runs_on(seat):
+            run.deadline_ms = jobs.after_absence_ms(run.deadline_ms, turn.now_ms)
 
 
 def blob_kept(turn: Turn, job: Job, event: BlobKept) -> None:
@@ -320,9 +313,5 @@ def carry_lost(turn: Turn, job: Job, slot: Slot, blob: bytes) -> None:
     maker = _maker(job, blob)
     if maker is not None:
         strike(turn, job, job.seats[maker.seat])
-    for run in slot.running():
-        end_run(turn, job, run, cancel=True)
-    for run in slot.live():
-        slot.attempts.append(Attempt(run.account, Blame.PLACE, "E1602"))
-        void_run(turn, job, run)
+    annul(turn, job, slot, "E1602")
     reslot(turn, job, slot)

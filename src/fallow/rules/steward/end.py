@@ -5,10 +5,10 @@ from __future__ import annotations
 from fallow.rules.steward.check import check_of
 from fallow.rules.steward.claims import Finding, finalise, void
 from fallow.rules.steward.events import JobEnded
-from fallow.rules.steward.hiring import decide_by_ms, forget
+from fallow.rules.steward.hiring import break_off, decide_by_ms
 from fallow.rules.steward.pay import close_seat
 from fallow.rules.steward.shape import shape_of
-from fallow.rules.steward.slots import end_run, reslot, set_step
+from fallow.rules.steward.slots import end_run, end_runs, reslot, set_step
 from fallow.rules.steward.state import NEVER_MS, Ending, Fate, Job, Mark, Phase, Seat, Slot, Stage, Step, Turn
 from fallow.units import MS_PER_S, format_money
 from fallow.wire.tasks import TaskOutput
@@ -36,7 +36,7 @@ def out_of_time(turn: Turn, job: Job) -> None:
 
 def out_of_money(turn: Turn, job: Job) -> None:
     """When no lease has room and none can be opened, the job pauses: what runs may finish, then it ends."""
-    seats = [job.seats[n] for n in job.live]
+    seats = job.present
     if not job.market.dry or any(seat.usable or seat.negotiating for seat in seats):
         return
     text = f"The budget of {format_money(job.spec.budget_ucr)} is used up; the job pauses and ends with what is done."
@@ -64,8 +64,7 @@ def _may_free_money(job: Job, seats: list[Seat]) -> bool:
 
 def settle_marked(turn: Turn, job: Job) -> None:
     """Leases that get no more work are settled and closed while the job goes on."""
-    for number in list(job.live):
-        seat = job.seats[number]
+    for seat in job.present:
         if seat.mark is not Mark.NONE and seat.stage is Stage.OPEN and settle_seat(turn, job, seat):
             close_seat(turn, job, seat)
 
@@ -85,7 +84,7 @@ def lapse(turn: Turn) -> None:
         return
     state.lapse_ms = NEVER_MS
     for job in state.jobs.values():
-        for seat in [job.seats[number] for number in job.live if job.seats[number].stage is Stage.OPEN]:
+        for seat in [seat for seat in job.present if seat.stage is Stage.OPEN]:
             if state.now_ms >= decide_by_ms(seat):
                 _decide_all(turn, job, seat)
                 turn.touch(job)
@@ -122,8 +121,7 @@ def _contested(slot: Slot) -> bool:
 
 def _settle_slot(turn: Turn, job: Job, slot: Slot) -> None:
     if not any(other.fate is Fate.CLAIMED for other in slot.live()) and slot.step is not Step.FINAL:
-        for other in slot.running():
-            end_run(turn, job, other, cancel=True)
+        end_runs(turn, job, slot)
         set_step(job, slot, Step.FINAL)
 
 
@@ -154,7 +152,7 @@ def wind_down(turn: Turn, job: Job) -> None:
     check_of(job).stop(turn, job, late=late)
     if job.queue.checking or (not late and _settled_but_fetching(job)):
         return
-    if any(claim.asked is not None for n in job.live for claim in job.seats[n].claims.values()) and not late:
+    if any(claim.asked is not None for seat in job.present for claim in seat.claims.values()) and not late:
         return
     for seat in job.seats:
         _clear_or_void(turn, job, seat)
@@ -170,13 +168,9 @@ def _stop(turn: Turn, job: Job) -> None:
     """Cancel everything that is not a check."""
     for slot in job.slots:
         if slot.step is Step.RUNNING and slot.of is None:
-            for run in slot.running():
-                end_run(turn, job, run, cancel=True)
+            end_runs(turn, job, slot)
     job.market.searching = False
-    for seat in job.seats:
-        if seat.negotiating and seat.stage is not Stage.OPENING:
-            seat.stage = Stage.DROPPED
-            forget(job, seat)
+    break_off(job)
 
 
 def _clear_or_void(turn: Turn, job: Job, seat: Seat) -> None:
@@ -219,15 +213,12 @@ def outputs(job: Job) -> tuple[TaskOutput | None, ...]:
 def settle(turn: Turn, job: Job) -> None:
     """After the outcome: close all leases. The job is over when all are closed but those of providers that are gone,
     whose escrow comes back when the lease ends."""
-    for number in list(job.live):
-        seat = job.seats[number]
+    break_off(job)
+    for seat in job.present:
         if seat.stage is Stage.OPEN:
             close_seat(turn, job, seat)
-        elif seat.negotiating and seat.stage is not Stage.OPENING:
-            seat.stage = Stage.DROPPED
-            forget(job, seat)
     patience_over = turn.now_ms >= job.ended_ms + turn.state.timing.lost_after
-    open_seats = [job.seats[n] for n in job.live if job.seats[n].mark not in (Mark.LOST, Mark.BANNED)]
+    open_seats = [seat for seat in job.present if seat.mark not in (Mark.LOST, Mark.BANNED)]
     if job.over or (open_seats and not patience_over):
         return
     assert job.ending is not None, "it was reported"

@@ -50,7 +50,7 @@ def wanted_seats(job: Job) -> int:
 
 def missing_seats(job: Job) -> int:
     """How many more leases the job wants; negative when it has more than it wants."""
-    return wanted_seats(job) - sum(1 for n in job.live if job.seats[n].usable or job.seats[n].negotiating)
+    return wanted_seats(job) - sum(1 for seat in job.present if seat.usable or seat.negotiating)
 
 
 def can_recruit(job: Job) -> bool:
@@ -86,7 +86,7 @@ def offers_seen(turn: Turn, job: Job, event: OffersGathered) -> None:
         return
     if _too_dear(turn, job, found):
         return
-    taken = {job.seats[n].node for n in job.live if job.seats[n].mark is not Mark.FULL}
+    taken = {seat.node for seat in job.present if seat.mark is not Mark.FULL}
     fresh = [
         offer
         for offer in found.fitting
@@ -134,7 +134,7 @@ def _too_dear(turn: Turn, job: Job, found: terms.JobTerms) -> bool:
 def _best(job: Job, offers: list[Offer]) -> list[Offer]:
     by_node = {offer.address.node: offer for offer in offers}
     bids = [bid for bid in (market.bid_of(offer, job.kind) for offer in by_node.values()) if bid is not None]
-    return [by_node[bid.node] for bid in _ranked(job, bids, {job.seats[n].account for n in job.live})]
+    return [by_node[bid.node] for bid in _ranked(job, bids, {seat.account for seat in job.present})]
 
 
 def _ranked(job: Job, bids: list[market.Bid], seen: set[bytes]) -> list[market.Bid]:
@@ -214,8 +214,7 @@ def declined(turn: Turn, job: Job, event: PeerDeclined) -> None:
 
 def drop(turn: Turn, job: Job, seat: Seat, *, passing: bool) -> None:
     """End a negotiation and leave the node alone for a while."""
-    seat.stage = Stage.DROPPED
-    forget(job, seat)
+    _let_go(job, seat)
     leave_alone(turn, job, seat.node, passing=passing)
 
 
@@ -232,10 +231,18 @@ def leave_alone(turn: Turn, job: Job, node: bytes, *, passing: bool) -> None:
     job.market.refused[node] = turn.now_ms + wait_ms
 
 
-def forget(job: Job, seat: Seat) -> None:
+def _let_go(job: Job, seat: Seat) -> None:
     """The seat is neither live nor negotiating any more."""
+    seat.stage = Stage.DROPPED
     job.live.pop(seat.number, None)
     job.market.talks.pop(seat.number, None)
+
+
+def break_off(job: Job) -> None:
+    """End all negotiations whose lease is not signed yet."""
+    for seat in job.present:
+        if seat.negotiating and seat.stage is not Stage.OPENING:
+            _let_go(job, seat)
 
 
 def choose(turn: Turn, job: Job) -> None:
@@ -248,13 +255,12 @@ def choose(turn: Turn, job: Job) -> None:
         return
     free = missing_seats(job) + len(rivals)
     bids = [market.Bid(s.node, s.account, s.money.price_ucr, s.units_per_s) for s in rivals.values()]
-    accounts: set[bytes] = {job.seats[n].account for n in job.live if job.seats[n].node not in rivals}
+    accounts: set[bytes] = {seat.account for seat in job.present if seat.node not in rivals}
     for place, bid in enumerate(_ranked(job, bids, accounts)):
         seat = rivals[bid.node]
         if place < free and _propose(turn, job, seat, free - place):
             continue
-        seat.stage = Stage.DROPPED
-        forget(job, seat)
+        _let_go(job, seat)
 
 
 def _propose(turn: Turn, job: Job, seat: Seat, missing: int) -> bool:
@@ -353,7 +359,7 @@ def overdue(turn: Turn, job: Job) -> None:
             drop(turn, job, seat, passing=True)
     if turn.now_ms < job.market.due_ms:
         return
-    usable = [job.seats[number] for number in job.live if job.seats[number].usable]
+    usable = job.usable
     for seat in usable:
         if turn.now_ms >= last_call_ms(seat):
             seat.mark = Mark.FULL

@@ -132,15 +132,13 @@ def _on_seat(turn: Turn, job: Job, seat: Seat, event: t.StewardEvent) -> None:
 def _started(turn: Turn, event: t.StewardStarted) -> None:
     state = turn.state
     state.identity, state.timing = event.identity, event.timing
-    nodes = [job.seats[n].node for job in state.jobs.values() for n in job.live if job.seats[n].stage is Stage.OPEN]
+    nodes = [seat.node for job in state.jobs.values() for seat in job.present if seat.stage is Stage.OPEN]
     state.roll.begin_anew(nodes, state.now_ms)
     for job in state.jobs.values():
         dispatch.extend_deadlines(turn, job)
         job.market.patient_ms = state.now_ms
-        for number in job.live:
-            job.seats[number].deal.deadline_ms = max(
-                job.seats[number].deal.deadline_ms, state.now_ms + state.timing.quote_within
-            )  # fmt: skip
+        for seat in job.present:
+            seat.deal.deadline_ms = max(seat.deal.deadline_ms, state.now_ms + state.timing.quote_within)
         check_of(job).resume(turn, job)
         shape_of(job.spec.work).resume(turn, job)
     _touch_all(turn)

@@ -32,8 +32,8 @@ def outstanding(state: State) -> list[StewardEffect]:
     for job in state.jobs.values():
         if job.market.searching:
             effects.append(FindOffers(job.id, job.kind))
-        for number in job.live:
-            effects.extend(_on_seat(job, job.seats[number]))
+        for seat in job.present:
+            effects.extend(_on_seat(job, seat))
         effects.extend(_blobs(job))
     return effects
 
@@ -54,9 +54,7 @@ def _on_seat(job: Job, seat: Seat) -> list[StewardEffect]:
 
 def _on_lease(job: Job, seat: Seat) -> list[StewardEffect]:
     effects = hiring.standing_effects(job, seat)
-    for key in dict.fromkeys(seat.running.values()):
-        runs = [run for run in job.slots[key].running() if run.seat == seat.number]
-        effects.extend(assign_effect(job, seat, run) for run in runs)
+    effects.extend(assign_effect(job, seat, run) for run in job.runs_on(seat))
     effects.extend(_draws(job, seat))
     if seat.money.voucher_ucr > seat.money.acked_ucr and seat.stage is Stage.OPEN:
         effects.append(Pay(seat.lease, seat.peer, seat.money.voucher_ucr))
@@ -119,8 +117,8 @@ def _moments(state: State, job: Job) -> Iterator[int]:
         yield job.market.patient_ms + timing.patience
     yield from shape_of(job.spec.work).moments(state, job)
     yield from check_of(job).moments(state, job)
-    for number in job.live:
-        yield from _seat_moments(state, job, job.seats[number])
+    for seat in job.present:
+        yield from _seat_moments(state, job, seat)
 
 
 def _seat_moments(state: State, job: Job, seat: Seat) -> Iterator[int]:
@@ -134,7 +132,4 @@ def _seat_moments(state: State, job: Job, seat: Seat) -> Iterator[int]:
         dead = state.roll.dead_at_ms(seat.node, state.timing.lost_after)
         if dead is not None:
             yield dead
-    for key in dict.fromkeys(seat.running.values()):
-        for run in job.slots[key].running():
-            if run.seat == seat.number:
-                yield run.deadline_ms
+    yield from (run.deadline_ms for run in job.runs_on(seat))

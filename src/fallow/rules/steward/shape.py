@@ -101,8 +101,8 @@ class Shape(ABC):
             return
         keys = (next(iter(queue)) for queue in (job.queue.waiting, job.queue.wanting) if queue)
         least = min(job.slots[key].spec.units for key in keys)
-        for seat in map(job.seats.__getitem__, job.live):
-            if seat.usable and seat.room_units() < least:
+        for seat in job.usable:
+            if seat.room_units() < least:
                 seat.mark = Mark.FULL
 
     def complete(self, job: Job) -> bool:

@@ -76,6 +76,12 @@ def end_run(turn: Turn, job: Job, run: Run, *, cancel: bool) -> None:
         turn.ask(Cancel(seat.lease, seat.peer, run.task))
 
 
+def end_runs(turn: Turn, job: Job, slot: Slot) -> None:
+    """All that is under way for the slot is called off."""
+    for run in slot.running():
+        end_run(turn, job, run, cancel=True)
+
+
 def blame_run(
     turn: Turn, job: Job, slot: Slot, run: Run, code: str = "", blame: Blame = Blame.PLACE, what: str = ""
 ) -> None:
@@ -113,8 +119,7 @@ def reslot(turn: Turn, job: Job, slot: Slot) -> None:
         slot.check.forget()
     drop_check(turn, job, slot)
     if slot.retired:
-        for run in slot.running():
-            end_run(turn, job, run, cancel=True)
+        end_runs(turn, job, slot)
         set_step(job, slot, Step.DROPPED)
         return
     first, *others = slot.running() or [None]
@@ -155,7 +160,7 @@ def _give_up(turn: Turn, job: Job, slot: Slot) -> None:
         if len(slot.attempts) >= MAX_CHECK_ATTEMPTS:  # then the whole task is done again
             drop_check(turn, job, job.slots[slot.of])
         return
-    usable = {job.seats[n].account for n in job.live if job.seats[n].usable}
+    usable = {seat.account for seat in job.usable}
     left = usable - {attempt.account for attempt in slot.attempts}
     if jobs.judge(slot.attempts, len(left)) is jobs.AfterFailure.GIVE_UP and job.ending is None:
         last = slot.attempts[-1]
@@ -171,9 +176,8 @@ def retire(turn: Turn, job: Job, slot: Slot) -> None:
         job.queue.unusable -= 1
     job.queue.finals -= slot.step is Step.FINAL
     slot.retired = True
-    for run in slot.running():
-        if slot.step is not Step.CHECKING:
-            end_run(turn, job, run, cancel=True)
+    if slot.step is not Step.CHECKING:
+        end_runs(turn, job, slot)
     if slot.step in (Step.WAITING, Step.RUNNING):
         set_step(job, slot, Step.DROPPED)
 

@@ -386,6 +386,21 @@ class Job(msgspec.Struct, dict=True):
     def over(self) -> bool:
         return self.phase in (Phase.DONE, Phase.FAILED, Phase.CANCELLED)
 
+    @property
+    def present(self) -> list[Seat]:
+        """Its live seats, as they are now."""
+        return [self.seats[number] for number in self.live]
+
+    @property
+    def usable(self) -> list[Seat]:
+        """Those of them that get work."""
+        return [seat for seat in self.present if seat.usable]
+
+    def runs_on(self, seat: Seat) -> list[Run]:
+        """What is under way on the seat."""
+        slots = [self.slots[key] for key in dict.fromkeys(seat.running.values())]
+        return [run for slot in slots for run in slot.running() if run.seat == seat.number]
+
     def committed_ucr(self) -> int:
         """What all its leases may cost or have cost."""
         return sum(seat.committed_ucr for seat in self.seats)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fallow.rules import trust
-from fallow.rules.jobs import Attempt, Blame
 from fallow.rules.steward.blobs import keep
 from fallow.rules.steward.checks import sample
 from fallow.rules.steward.checks.look import look_at, seen_of
@@ -12,6 +11,7 @@ from fallow.rules.steward.claims import (
     MAX_OTHERS,
     Finding,
     Refuted,
+    annul,
     claim_of,
     evidence,
     finalise,
@@ -25,7 +25,7 @@ from fallow.rules.steward.hiring import can_recruit
 from fallow.rules.steward.slots import (
     begun,
     drop_check,
-    end_run,
+    end_runs,
     reslot,
     respec,
     set_step,
@@ -106,7 +106,7 @@ def go_on(turn: Turn, job: Job) -> None:
     """Look after the checks that want auditors, but for those whose drawn auditors are all there and busy."""
     if not job.queue.wanting:
         return
-    there = [seat for number in job.live if (seat := job.seats[number]).usable]
+    there = job.usable
     known, free = {seat.account for seat in there}, {seat.account for seat in there if len(seat.running) < job.depth}
     for key in list(job.queue.wanting):
         slot, called = job.slots[key], seen_of(job.slots[key]).called
@@ -169,8 +169,7 @@ def _out_of_room(job: Job, slot: Slot) -> bool:
     either new leases take their place, or the job has run out of money."""
     tried = {run.account for run in slot.runs if run.task == slot.task}
     found = False
-    for number in job.live:
-        seat = job.seats[number]
+    for seat in job.present:
         if seat.stage is Stage.OPEN and seat.account not in tried and seat.mark in (Mark.NONE, Mark.FULL):
             poor = seat.room_units() < slot.spec.units
             if poor and seat.usable:
@@ -183,7 +182,7 @@ def _called(turn: Turn, job: Job, slot: Slot, more: int) -> tuple[bytes, ...]:
     """Who was drawn; drawn again only when more are needed, or somebody drawn cannot take part any more."""
     look = look_at(slot)
     if len(look.called) != more or not all(_seats_for(turn, job, slot, account) for account in look.called):
-        accounts = {seat.account for number in job.live if (seat := job.seats[number]).usable}
+        accounts = {seat.account for seat in job.usable}
         eligible = [account for account in accounts if _seats_for(turn, job, slot, account)]
         look.called = tuple(trust.auditor_order(look.seed, eligible)[:more])
     return look.called
@@ -215,8 +214,7 @@ def _settle(turn: Turn, job: Job, slot: Slot, answer: bytes, right: tuple[bytes,
     slot.answer = answer
     agree = [run for run in runs if run.answer == answer]
     text = f"{len(agree)} equal answers of {len(runs)}"
-    for run in slot.running():
-        end_run(turn, job, run, cancel=True)
+    end_runs(turn, job, slot)
     for run in agree:
         job.seats[run.seat].strikes = 0
         _finalise(turn, job, run, Finding("checked", text, _agreeing(job, slot, run)))
@@ -319,11 +317,7 @@ def _undecided(turn: Turn, job: Job, slot: Slot) -> None:
     """No quorum for any answer: nobody is paid, nobody is accused, somebody else has to do it."""
     turn.note(job, "check", f"Task {slot.key}: the answers differ and nobody can decide; it is done again.")
     look_at(slot).dissent = None
-    for run in slot.running():
-        end_run(turn, job, run, cancel=True)
-    for run in slot.live():
-        slot.attempts.append(Attempt(run.account, Blame.PLACE, "E1502"))
-        void_run(turn, job, run)
+    annul(turn, job, slot, "E1502")
     if not slot.retired:
         respec(job, slot, slot.spec)
     reslot(turn, job, slot)

@@ -30,9 +30,8 @@ def check_last(turn: Turn, job: Job, seat: Seat, batch: Claim) -> None:
 def check(turn: Turn, job: Job, seat: Seat, batch: Claim, indexes: tuple[int, ...]) -> None:
     """Have the tasks at `indexes` done again; with none, or nobody to do so, the batch is provisional."""
     others: dict[bytes, bytes] = {}
-    for number in job.live:
-        other = job.seats[number]
-        if other.usable and other.lane.ready and other.account != seat.account:
+    for other in job.usable:
+        if other.lane.ready and other.account != seat.account:
             others.setdefault(other.account, other.lease)
     if not indexes:
         hold(turn, seat, batch)

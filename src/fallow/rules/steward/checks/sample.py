@@ -51,8 +51,7 @@ def auditors(job: Job, audit: Slot) -> list[bytes]:
     accused = about(job, audit)
     parties = {run.account for run in accused.runs if run.task == accused.task}
     parties |= {run.account for run in audit.runs if run.task == audit.task}
-    usable = (job.seats[number] for number in job.live)
-    able = {seat.account for seat in usable if seat.usable and seat.room_units() >= audit.spec.units}
+    able = {seat.account for seat in job.usable if seat.room_units() >= audit.spec.units}
     return trust.auditor_order(seen_of(audit).seed, able - parties)
 
 

@@ -68,8 +68,8 @@ class LaneShape(Shape):
 
     def fill_up(self, job: Job) -> None:
         """A lane whose cap is nearly used up gets no more tasks."""
-        for seat in map(job.seats.__getitem__, job.live):
-            if seat.usable and seat.money.price_ucr and seat.room_units() < lane_reserve(seat):
+        for seat in job.usable:
+            if seat.money.price_ucr and seat.room_units() < lane_reserve(seat):
                 seat.mark = Mark.FULL
 
     def complete(self, job: Job) -> bool:
@@ -119,8 +119,8 @@ def unready(turn: Turn, job: Job, seat: Seat, event: LaneUnready) -> None:
 
 def condemned(job: Job) -> None:
     """A single provider's word against the work is enough when there is nobody else to ask."""
-    accusers, others = job.market.accusers, map(job.seats.__getitem__, job.live)
-    if accusers and job.market.alone and not any(seat.usable or seat.negotiating for seat in others):
+    accusers = job.market.accusers
+    if accusers and job.market.alone and not any(seat.usable or seat.negotiating for seat in job.present):
         code = next(iter(accusers.values()))
         job.ending = Ending("E1403", f"the only provider cannot load it ({code})")
 

@@ -251,8 +251,8 @@ def _spread(turn: Turn, job: Job, blob: bytes) -> None:
         part = part_named(run.output, "update") if run is not None and run.output is not None else None
         if run is None or part is None or part.blob != blob:
             continue
-        for seat in map(job.seats.__getitem__, job.live):
-            if seat.usable and seat.number != run.seat:
+        for seat in job.usable:
+            if seat.number != run.seat:
                 turn.ask(Prefetch(seat.lease, seat.peer, part))
         return
 
