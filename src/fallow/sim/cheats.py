@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 import msgspec
@@ -59,17 +60,13 @@ class Ways:
     """Those of an honest provider."""
 
     honest = True
+    ignored: tuple[type[Message], ...] = ()
+    """Requests that are not answered at all."""
+    instead: Mapping[type[Message], Message] = MappingProxyType({})
+    """Answers that are given without doing anything."""
 
     def __init__(self, salt: object = "", rng: random.Random | None = None) -> None:
         self.salt, self.rng = salt, rng or random.Random(repr(salt))
-
-    def hears(self, request: Message) -> bool:
-        """Whether a request is answered at all."""
-        return True
-
-    def instead(self, request: Message) -> Message | None:
-        """An answer that is given without doing anything."""
-        return None
 
     def seconds(self, spec: TaskSpec, honest_s: float) -> float:
         """How long the work takes."""
@@ -173,8 +170,7 @@ class Smart(WrongResult):
 class Withholder(Cheat):
     """Claims, and hands out no blobs."""
 
-    def instead(self, request: Message) -> Message | None:
-        return BlobFound(None) if isinstance(request, BlobStat) else None
+    instead = MappingProxyType({BlobStat: BlobFound(None)})
 
 
 class Silent(Cheat):
@@ -187,15 +183,13 @@ class Silent(Cheat):
 class Vanisher(Cheat):
     """Bids, signs, and is never heard of again."""
 
-    def hears(self, request: Message) -> bool:
-        return not isinstance(request, AssignTask | WatchLease | CloseLease | PayVoucher | OpenLane)
+    ignored = (AssignTask, WatchLease, CloseLease, PayVoucher, OpenLane)
 
 
 class Hostage(Cheat):
     """Says that it closes the lease, and keeps the escrow locked."""
 
-    def instead(self, request: Message) -> Message | None:
-        return Ok() if isinstance(request, CloseLease) else None
+    instead = MappingProxyType({CloseLease: Ok()})
 
 
 class Equivocator(Cheat):

@@ -158,7 +158,7 @@ class Door(Router):
     async def _answer(self, handler: Unary[Any], caller: Caller, message: Message) -> Message:
         host = self._host
         await self._hear(message)
-        told = host.ways.instead(message)
+        told = host.ways.instead.get(type(message))
         host.town.referee.asked(message)
         reply = await handler(caller, message) if told is None else told
         if host.ways.honest and isinstance(message, PayVoucher):
@@ -178,7 +178,7 @@ class Door(Router):
                     yield told
 
     async def _hear(self, message: Message) -> None:
-        if not self._host.ways.hears(message):
+        if isinstance(message, self._host.ways.ignored):
             await asyncio.Event().wait()
 
 

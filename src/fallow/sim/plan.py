@@ -91,8 +91,7 @@ def draw(seed: int) -> Plan:
     jobs = tuple(_draw_job(rng, number, calm_ms, collude=collude) for number in range(rng.choice((1, 1, 2, 3))))
     rough = rng.random() < 0.8
     happenings = _draw_happenings(rng, [p.name for p in providers], calm_ms) if rough else ()
-    providers, jobs, cheats = _make_exact(random.Random(f"exact {seed}"), providers, jobs, cheats)
-    return Plan(
+    plan = Plan(
         providers=providers,
         jobs=jobs,
         happenings=happenings,
@@ -102,12 +101,12 @@ def draw(seed: int) -> Plan:
         calm_ms=calm_ms,
         accuses=rng.random() < 0.15,
     )
+    return _make_exact(random.Random(f"exact {seed}"), plan)
 
 
 def _draw_cheats(rng: random.Random) -> tuple[str, ...]:
     names = [*(name for name in GALLERY if name not in EXACT_ONLY), "sybil", "collude"]
-    found = rng.sample(names, rng.choice((0, 0, 1, 1, 2)))
-    return tuple(found)
+    return tuple(rng.sample(names, rng.choice((0, 0, 1, 1, 2))))
 
 
 def _draw_providers(rng: random.Random, cheats: tuple[str, ...]) -> tuple[ProviderPlan, ...]:
@@ -160,13 +159,11 @@ def _draw_job(rng: random.Random, number: int, calm_ms: int, *, collude: bool) -
     return JobPlan(name, spec, at_ms, cancel_ms, rng.choice((10, 40)) if kind == "lane" else 0)
 
 
-def _make_exact(
-    rng: random.Random, providers: tuple[ProviderPlan, ...], jobs: tuple[JobPlan, ...], cheats: tuple[str, ...]
-) -> tuple[tuple[ProviderPlan, ...], tuple[JobPlan, ...], tuple[str, ...]]:
+def _make_exact(rng: random.Random, plan: Plan) -> Plan:
     """Half of the training jobs become exact ones, with a cheat that only they know; by a chance of its own, so that
     all else stays what it was."""
     found: list[JobPlan] = []
-    for job in jobs:
+    for job in plan.jobs:
         work = job.spec.work
         if isinstance(work, TrainJob) and rng.random() < 0.5:
             links = rng.choice(("", ",links=0", ",links=1", ",links=5"))
@@ -174,13 +171,11 @@ def _make_exact(
             recipe = msgspec.structs.replace(work.recipe, arithmetic="exact", inner_steps=rng.choice((2, 5)))
             work = msgspec.structs.replace(work, recipe=recipe)
             job = replace(job, spec=msgspec.structs.replace(job.spec, work=work, verify=verify))
-            if rng.random() < 0.4 and not set(cheats) & set(EXACT_ONLY):
-                way = rng.choice(EXACT_ONLY)
-                cheats = (*cheats, way)
-                name = f"p{len(providers)}"
-                providers = (*providers, ProviderPlan(name, way, name, name, 700))
+            if rng.random() < 0.4 and not set(plan.cheats) & set(EXACT_ONLY):
+                way, name = rng.choice(EXACT_ONLY), f"p{len(plan.providers)}"
+                plan = replace(plan, providers=(*plan.providers, ProviderPlan(name, way, name, name, 700)))
         found.append(job)
-    return providers, tuple(found), cheats
+    return replace(plan, jobs=tuple(found))
 
 
 def _draw_happenings(rng: random.Random, providers: list[str], calm_ms: int) -> tuple[Happening, ...]:

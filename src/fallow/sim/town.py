@@ -94,8 +94,9 @@ class Town(World):
             assert not isinstance(policy, str)
             self.referee.policies[digest("job", job.name)] = policy
 
-    def _host(self, name: str, role: str) -> Host:
-        host = self.hosts[name] = Host(self, name, role, Config(quota="50G", mdns=False))
+    def _host(self, name: str, role: str, sold: ProviderConfig | None = None, ways: Ways | None = None) -> Host:
+        config = Config(quota="50G", mdns=False, provider=sold or ProviderConfig())
+        host = self.hosts[name] = Host(self, name, role, config, ways)
         return host
 
     def _provider(self, plan: ProviderPlan) -> Host:
@@ -107,9 +108,7 @@ class Town(World):
             prices=dict.fromkeys(("echo", "train"), plan.price_ucr), stake=format_money(plan.stake_ucr).split()[0],
             idle="input 5m and quiet 1s" if watched else "always",
         )  # fmt: skip
-        host = self.hosts[plan.name] = Host(
-            self, plan.name, "provider", Config(quota="50G", mdns=False, provider=sold), ways
-        )  # fmt: skip
+        host = self._host(plan.name, "provider", sold, ways)
         host.machine, host.units_per_s = FakeMachine(plan.numerics, plan.speed), plan.speed
         host.clock.skew_ms = plan.skew_ms
         if plan.breaks:
