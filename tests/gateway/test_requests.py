@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fallow.errors import FallowError
-from fallow.gateway.requests import parse_chat, parse_completion, prompt_bytes
+from fallow.gateway.requests import ChatRequest, CompletionRequest, parse, prompt_bytes
 
 TURNS = [{"role": "user", "content": "Hi"}]
 
@@ -23,7 +23,7 @@ def test_a_chat_becomes_a_task() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     turns = [{"role": "developer", "content": "Be kind."}, {"role": "user", "content": parts}]
     body = chat(messages=turns, max_completion_tokens=9, temperature=0.25, top_p=0.5, stop="x")
-    task = parse_chat(body).task(4096)
+    task = parse(ChatRequest, body).task(4096)
     assert [(turn.role, turn.content) for turn in task.turns] == [("system", "Be kind."), ("user", "ab")]
     assert (task.max_tokens, task.temperature, task.top_p, task.stop) == (9, "0.25", "0.5", ("x",))
     assert prompt_bytes(task) >= len("Be kind.ab")
@@ -48,22 +48,22 @@ def test_a_chat_becomes_a_task() -> None:
 )
 def test_what_is_wrong_or_not_supported_is_named(more: dict[str, Any]) -> None:
     with pytest.raises(FallowError) as caught:
-        parse_chat(chat(**more))
+        parse(ChatRequest, chat(**more))
     assert caught.value.code == "E1904"
     assert next(iter(more)) in caught.value.what
 
 
 def test_an_answer_of_no_stated_length_leaves_room_for_the_prompt() -> None:
-    assert parse_chat(chat()).task(4096).max_tokens == 256
-    assert parse_chat(chat()).task(128).max_tokens == 64
+    assert parse(ChatRequest, chat()).task(4096).max_tokens == 256
+    assert parse(ChatRequest, chat()).task(128).max_tokens == 64
 
 
 def test_defaults_that_ask_for_nothing_special_pass() -> None:
-    parse_chat(chat(n=1, logprobs=False, tools=None, user="me", presence_penalty=0))
+    parse(ChatRequest, chat(n=1, logprobs=False, tools=None, user="me", presence_penalty=0))
 
 
 @given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
 def test_no_body_does_more_than_refuse(body: bytes) -> None:
-    for parse in (parse_chat, parse_completion):
+    for kind in (ChatRequest, CompletionRequest):
         with pytest.raises(FallowError):
-            parse(body)
+            parse(kind, body)

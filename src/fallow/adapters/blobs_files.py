@@ -19,7 +19,7 @@ from fallow.errors import fail
 from fallow.units import BlobId
 from fallow.wire.blob_id import CHUNK_BYTES, blob_id, chunk_count, chunk_hash, chunk_length
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _SQLITE_FULL = {"SQLITE_FULL", "SQLITE_IOERR_WRITE"}
 
 Stamp = tuple[int, int, int]
@@ -114,13 +114,20 @@ def write_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> Non
         view, offset = view[count:], offset + count
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
+@contextmanager
+def opened_folder(folder: Path) -> Generator[int]:
+    """A folder as an open file."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(fd)
+        yield fd
     finally:
         os.close(fd)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    with opened_folder(folder) as fd:
+        os.fsync(fd)
 
 
 def stamp_of(fd: int) -> Stamp:
@@ -136,7 +143,7 @@ def disk_errors() -> Generator[None]:
     try:
         yield
     except OSError as problem:
-        if problem.errno in _FULL:
+        if problem.errno in FULL:
             raise fail("E1603", f"the disk is full: {problem.strerror}") from problem
         raise fail("E1004", f"the blob store cannot be used: {problem}") from problem
     except sqlite3.Error as problem:

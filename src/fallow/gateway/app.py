@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -18,14 +19,7 @@ from starlette.types import Receive, Scope, Send
 from fallow.errors import FallowError, fail
 from fallow.gateway.lanes import AnswerPart, ModelLane, PaidAnswer
 from fallow.gateway.replies import ReplyFormat, error_reply
-from fallow.gateway.requests import (
-    MAX_BODY_BYTES,
-    ChatRequest,
-    CompletionRequest,
-    parse_chat,
-    parse_completion,
-    prompt_bytes,
-)
+from fallow.gateway.requests import MAX_BODY_BYTES, ChatRequest, CompletionRequest, parse, prompt_bytes
 from fallow.kinds.generate.tasks import GenerateValue
 from fallow.ports import Clock, Entropy
 from fallow.sdk.link import NodeSocket
@@ -144,7 +138,7 @@ async def _next(answer: PaidAnswer) -> AnswerPart:
 async def _complete(request: Request, chat: bool) -> Response:
     gateway: Gateway = request.app.state.gateway
     secret = _secret(request)
-    asked: ChatRequest | CompletionRequest = (parse_chat if chat else parse_completion)(await _body(request))
+    asked = parse(ChatRequest if chat else CompletionRequest, await _body(request))
     model = await gateway.model(asked.model)
     task = asked.task(model.context_tokens)
     if task.max_tokens >= model.context_tokens:
@@ -225,14 +219,6 @@ async def _stream(lane: ModelLane, answer: PaidAnswer, shape: ReplyFormat, with_
             yield shape.broken(error)
 
 
-async def _chat(request: Request) -> Response:
-    return await _complete(request, chat=True)
-
-
-async def _plain(request: Request) -> Response:
-    return await _complete(request, chat=False)
-
-
 async def _list(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
     await gateway.check(_secret(request))
@@ -280,8 +266,8 @@ def create_app(link: NodeSocket, clock: Clock, entropy: Entropy) -> Starlette:
 
     return Starlette(
         routes=[
-            Route("/v1/chat/completions", _chat, methods=["POST"]),
-            Route("/v1/completions", _plain, methods=["POST"]),
+            Route("/v1/chat/completions", partial(_complete, chat=True), methods=["POST"]),
+            Route("/v1/completions", partial(_complete, chat=False), methods=["POST"]),
             Route("/v1/models", _list, methods=["GET"]),
             Route("/health", _health, methods=["GET"]),
         ],

@@ -3,7 +3,7 @@ supported is refused by name instead of being ignored: an ignored `tools` or `n`
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -100,20 +100,13 @@ class CompletionRequest(CompletionBody):
         return Generate((), self.prompt, most, f"{self.temperature:g}", f"{self.top_p:g}", self.stops())
 
 
-def parse_chat(body: bytes) -> ChatRequest:
-    """Raises UsageError E1904 that names the first wrong field."""
-    try:
-        request = ChatRequest.model_validate_json(body)
-    except ValidationError as error:
-        raise _refusal(error) from error
-    request.refuse_unsupported()
-    return request
+R = TypeVar("R", bound=CompletionBody)
 
 
-def parse_completion(body: bytes) -> CompletionRequest:
+def parse(kind: type[R], body: bytes) -> R:
     """Raises UsageError E1904 that names the first wrong field."""
     try:
-        request = CompletionRequest.model_validate_json(body)
+        request = kind.model_validate_json(body)
     except ValidationError as error:
         raise _refusal(error) from error
     request.refuse_unsupported()

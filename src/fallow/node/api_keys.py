@@ -14,15 +14,7 @@ from fallow.node.router import Caller, Router
 from fallow.ports import Clock, Entropy, EventLog
 from fallow.rules.spending import MAX_KEYS, ApiKey, available_ucr, post, reserve
 from fallow.units import format_money
-from fallow.wire.local import (
-    ChangeKey,
-    CheckKey,
-    KeyList,
-    KeyMade,
-    KeyView,
-    ListKeys,
-    MakeKey,
-)
+from fallow.wire import local
 from fallow.wire.messages import Ok
 
 PREFIX_LETTERS = 11
@@ -103,8 +95,10 @@ class ApiKeys:
         self._save(name)
         return secret
 
-    def views(self) -> tuple[KeyView, ...]:
-        return tuple(KeyView(k.prefix, k.label, k.budget_ucr, k.spent_ucr, k.revoked) for k in self._keys.values())
+    def views(self) -> tuple[local.KeyView, ...]:
+        return tuple(
+            local.KeyView(k.prefix, k.label, k.budget_ucr, k.spent_ucr, k.revoked) for k in self._keys.values()
+        )
 
     def change(self, prefix: str, add_ucr: int, revoke: bool) -> None:
         """Add to a key's budget, or revoke it. Raises UsageError E1902 unless exactly one key matches."""
@@ -145,20 +139,20 @@ class ApiKeys:
 def serve_api_keys(router: Router, keys: ApiKeys) -> None:
     """Answer the owner's and the gateway's calls about keys over the local socket."""
 
-    @router.on(MakeKey)
-    async def _(_caller: Caller, request: MakeKey) -> KeyMade:
-        return KeyMade(keys.make(request.label, request.budget_ucr))
+    @router.on(local.MakeKey)
+    async def _(_caller: Caller, request: local.MakeKey) -> local.KeyMade:
+        return local.KeyMade(keys.make(request.label, request.budget_ucr))
 
-    @router.on(ListKeys)
-    async def _(_caller: Caller, _request: ListKeys) -> KeyList:
-        return KeyList(keys.views())
+    @router.on(local.ListKeys)
+    async def _(_caller: Caller, _request: local.ListKeys) -> local.KeyList:
+        return local.KeyList(keys.views())
 
-    @router.on(ChangeKey)
-    async def _(_caller: Caller, request: ChangeKey) -> Ok:
+    @router.on(local.ChangeKey)
+    async def _(_caller: Caller, request: local.ChangeKey) -> Ok:
         keys.change(request.prefix, request.add_ucr, request.revoke)
         return Ok()
 
-    @router.on(CheckKey)
-    async def _(_caller: Caller, request: CheckKey) -> Ok:
+    @router.on(local.CheckKey)
+    async def _(_caller: Caller, request: local.CheckKey) -> Ok:
         keys.check(request.secret)
         return Ok()

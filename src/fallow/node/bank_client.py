@@ -9,30 +9,9 @@ import structlog
 
 from fallow.errors import FallowError, UnavailableError, fail
 from fallow.ports import Clock, Entropy, LeaseStanding, Patience
+from fallow.wire import ledger
 from fallow.wire.documents import Settlement, Signed
 from fallow.wire.eip712 import open_signed
-from fallow.wire.ledger import (
-    BalanceOf,
-    Books,
-    CloseEscrow,
-    Deposit,
-    DrawAuditors,
-    Drawn,
-    GetBalance,
-    GetBooks,
-    GetSettlement,
-    Grant,
-    LedgerDone,
-    LedgerRefused,
-    OpenAccount,
-    OpenEscrow,
-    Redeem,
-    SettlementOf,
-    Slash,
-    SlashEquivocation,
-    Transfer,
-    Unbond,
-)
 from fallow.wire.messages import Message, NodeAddress
 from fallow.wire.refusals import SettlementRefused
 
@@ -61,37 +40,37 @@ class BankClient:
         self._clock, self._entropy, self._patience = clock, entropy, patience
 
     async def open_account(self, certificate: Signed, token: str = "") -> None:
-        await self._do(OpenAccount(self._draw(), certificate, token))
+        await self._do(ledger.OpenAccount(self._draw(), certificate, token))
 
     async def grant(self, account: bytes, amount_ucr: int, operation: bytes = b"") -> None:
-        await self._do(Grant(operation or self._draw(), account, amount_ucr))
+        await self._do(ledger.Grant(operation or self._draw(), account, amount_ucr))
 
     async def transfer(self, to: bytes, amount_ucr: int, operation: bytes = b"") -> None:
-        await self._do(Transfer(operation or self._draw(), to, amount_ucr))
+        await self._do(ledger.Transfer(operation or self._draw(), to, amount_ucr))
 
     async def deposit(self, amount_ucr: int, operation: bytes = b"") -> None:
-        await self._do(Deposit(operation or self._draw(), amount_ucr))
+        await self._do(ledger.Deposit(operation or self._draw(), amount_ucr))
 
     async def unbond(self, amount_ucr: int, operation: bytes = b"") -> None:
-        await self._do(Unbond(operation or self._draw(), amount_ucr))
+        await self._do(ledger.Unbond(operation or self._draw(), amount_ucr))
 
-    async def open(self, request: OpenEscrow) -> None:
+    async def open(self, request: ledger.OpenEscrow) -> None:
         await self._do(request)
 
     async def redeem(self, voucher: Signed) -> None:
-        await self._do(Redeem(voucher))
+        await self._do(ledger.Redeem(voucher))
 
     async def close(self, lease: bytes) -> None:
-        await self._do(CloseEscrow(lease))
+        await self._do(ledger.CloseEscrow(lease))
 
-    async def charge(self, request: Slash | SlashEquivocation) -> None:
+    async def charge(self, request: ledger.Slash | ledger.SlashEquivocation) -> None:
         await self._do(request)
 
     async def draw(self, claim: Signed) -> bytes:
-        return (await self._ask(DrawAuditors(claim), Drawn)).seed
+        return (await self._ask(ledger.DrawAuditors(claim), ledger.Drawn)).seed
 
     async def standing(self, lease: bytes) -> LeaseStanding | None:
-        signed = (await self._ask(GetSettlement(lease), SettlementOf)).settlement
+        signed = (await self._ask(ledger.GetSettlement(lease), ledger.SettlementOf)).settlement
         if signed is None:
             return None
         said = open_signed(signed, Settlement, self._account, self._account)
@@ -99,17 +78,17 @@ class BankClient:
             raise fail("E1101", "the bank answered about another lease")
         return LeaseStanding(said, signed)
 
-    async def balance(self, account: bytes) -> BalanceOf:
-        return await self._ask(GetBalance(account), BalanceOf)
+    async def balance(self, account: bytes) -> ledger.BalanceOf:
+        return await self._ask(ledger.GetBalance(account), ledger.BalanceOf)
 
-    async def books(self) -> Books:
-        return await self._ask(GetBooks(), Books)
+    async def books(self) -> ledger.Books:
+        return await self._ask(ledger.GetBooks(), ledger.Books)
 
     def _draw(self) -> bytes:
         return self._entropy.draw(OPERATION_BYTES)
 
     async def _do(self, request: Message) -> None:
-        await self._ask(request, LedgerDone)
+        await self._ask(request, ledger.LedgerDone)
 
     async def _ask(self, request: Message, kind: type[M]) -> M:
         """Every request is idempotent (an operation id, or a document's hash), so that asking again after a lost
@@ -128,7 +107,7 @@ class BankClient:
                 log.info("waiting for the bank", request=type(request).__name__, what=error.what)
             await self._clock.sleep(pause_s)
             wait_s = min(2 * wait_s, patience.most_wait_s)
-        if isinstance(answer, LedgerRefused):
+        if isinstance(answer, ledger.LedgerRefused):
             raise SettlementRefused(request, answer.reason, answer.detail)
         if not isinstance(answer, kind):
             raise fail("E1102", f"The bank answered {type(request).__name__} with {type(answer).__name__}.")
@@ -136,7 +115,7 @@ class BankClient:
 
 
 def _gave_up(request: Message, error: UnavailableError) -> FallowError:
-    asks_only = isinstance(request, GetBalance | GetSettlement | GetBooks | DrawAuditors)
+    asks_only = isinstance(request, ledger.GetBalance | ledger.GetSettlement | ledger.GetBooks | ledger.DrawAuditors)
     money = "Nothing was spent." if asks_only else (
         "The bank may or may not have done it. Doing it again is safe: the same operation never moves money twice."
     )  # fmt: skip

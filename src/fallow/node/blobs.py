@@ -13,7 +13,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 
-from fallow.errors import FallowError, UnavailableError, fail
+from fallow.errors import FallowError, UnavailableError, fail, first_of
 from fallow.node.download import Download, FetchLimits, OnFault, OnProgress, Shared, too_large
 from fallow.node.rpc import Caller, Router, Rpc
 from fallow.ports import Blobs
@@ -146,17 +146,8 @@ class Fetcher:
                 for _ in range(min(MAX_FILES_AT_ONCE, len(sizes))):
                     group.create_task(some())
         except* FallowError as errors:
-            raise _first(errors) from None
+            raise first_of(errors) from None
 
 
 def _unheard(source: NodeId, error: FallowError) -> None:
     """For who does not care."""
-
-
-def _first(errors: BaseExceptionGroup[FallowError]) -> FallowError:
-    """Of several files that failed at once one speaks for all."""
-    found: BaseException = errors
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    assert isinstance(found, FallowError)
-    return found

@@ -27,7 +27,6 @@ from fallow.wire.codec import decode, encode
 from fallow.wire.documents import Address, Label
 from fallow.wire.messages import NodeAddress
 
-ROLES = ("bank", "directory", "steward", "gateway", "provider")
 TICKET_PREFIX = "fallow1"
 MAX_TICKET_BYTES = 2_000
 MAX_RELAY_CHARS = 200

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from fallow.adapters.blobs_files import measure
+from fallow.adapters.blobs_files import FULL, measure, opened_folder
 from fallow.errors import fail
 from fallow.ports import Blobs
 from fallow.units import MIB, BlobId
@@ -35,7 +35,6 @@ from fallow.wire.trees import (
 )
 
 _NO_LINK = {errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP}
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TREE_MARK = encode(Tree(()))[:-1]
 _names = itertools.count()
 
@@ -83,7 +82,7 @@ def export_tree(blobs: Blobs, tree: BlobId, path: Path) -> int:
     entries = _read_tree(blobs, tree).entries
     with _writing_errors(path):
         if path.is_dir():
-            with _opened_folder(path) as folder:
+            with opened_folder(path) as folder:
                 for entry in entries:
                     _copy(blobs, BlobId(entry.blob), folder, entry.path, 0o755 if entry.executable else 0o644)
             return len(entries)
@@ -104,7 +103,7 @@ def materialize(blobs: Blobs, part_name: str, blob: BlobId, folder: Path) -> Pat
     problem = path_problem(part_name)
     if problem:
         raise fail("E1102", f"an input that cannot be written: {problem}")
-    with _writing_errors(folder), _opened_folder(folder) as root:
+    with _writing_errors(folder), opened_folder(folder) as root:
         if not _looks_like_tree(blobs, blob):
             _link(blobs, blob, root, part_name, executable=False)
             return folder / part_name
@@ -231,15 +230,6 @@ def _copy(blobs: Blobs, blob: BlobId, root: int, path: str, mode: int) -> None:
 
 
 @contextmanager
-def _opened_folder(path: Path) -> Generator[int]:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-@contextmanager
 def _parent_of(root: int, path: str) -> Generator[tuple[int, str]]:
     """The folder that `path` lies in, made if it is missing, as an open file, and the last name of `path`."""
     *folders, name = path.split("/")
@@ -266,6 +256,6 @@ def _writing_errors(path: Path) -> Generator[None]:
     try:
         yield
     except OSError as problem:
-        if problem.errno in _FULL:
+        if problem.errno in FULL:
             raise fail("E1603", f"{path} cannot be written: {problem.strerror}") from problem
         raise fail("E1607", f"{path} cannot be written: {problem}") from problem

@@ -4,7 +4,7 @@ connection, framed as in `wire/frames.py`. Whoever can open the socket is the ow
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 
@@ -51,10 +51,7 @@ class TrainJob(Work, msgspec.Struct, frozen=True, forbid_unknown_fields=True, ar
     data_bytes: U64
     size: ModelSize = ModelSize()
 
-    @property
-    def workload(self) -> str:
-        """The kind of work that jobs of this form are of."""
-        return "train"
+    workload: ClassVar[str] = "train"  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 class BatchJob(Work, msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="batch"):
@@ -87,10 +84,7 @@ class ServeJob(Work, msgspec.Struct, frozen=True, forbid_unknown_fields=True, ar
         """Whether any machine can check any other's answers."""
         return self.arithmetic == "exact"
 
-    @property
-    def workload(self) -> str:
-        """The kind of work that jobs of this form are of."""
-        return "generate"
+    workload: ClassVar[str] = "generate"  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 class LaneJob(Work, msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="lane"):

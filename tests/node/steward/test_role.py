@@ -17,6 +17,7 @@ from fallow.node.steward import role as module
 from fallow.node.steward.receipts import Receipts
 from fallow.node.steward.role import STREAM, Steward
 from fallow.ports import Patience
+from fallow.rules.steward.events import Timing
 from fallow.rules.steward.machine import outstanding
 from fallow.sdk.lanes import AsyncLane
 from fallow.units import cost_ucr
@@ -110,7 +111,7 @@ async def test_replay_gives_the_state_and_the_records_again(tmp_path: Path) -> N
         await desk.steward.submit(JOB, batch(b"one", b"two"))
         await desk.settled(JOB)
         await desk.steward.submit(b"k" * 32, batch(*[b"%d" % n for n in range(50)]))
-        again = Steward(desk.services, module.Timing())
+        again = Steward(desk.services, Timing())
         before = desk.steward.records.notes(JOB, 0)
         again.replay()
         assert again.records.notes(JOB, 0) == before
@@ -216,7 +217,7 @@ async def test_a_full_disk_ends_the_node_with_its_code(tmp_path: Path) -> None:
     async with asyncio.timeout(40), office(tmp_path, 0) as (desk, _):
         log = SqliteEventLog(tmp_path / "small.db")
         log._db.execute("PRAGMA max_page_count=5").close()  # SQLite says FULL, as it does for a full disk
-        steward = Steward(dataclasses.replace(desk.services, log=log), module.Timing())
+        steward = Steward(dataclasses.replace(desk.services, log=log), Timing())
 
         async def flood(ready: asyncio.Event) -> None:
             await ready.wait()

@@ -12,24 +12,14 @@ from fallow.errors import FallowError, UnavailableError
 from fallow.node.groups import begin
 from fallow.node.services import Services
 from fallow.ports import Patience
-from fallow.rules.provider.events import (
-    CheckEscrow,
-    LedgerClosed,
-    LedgerOpened,
-    LedgerRedeemed,
-    LedgerRefusedVoucher,
-    LedgerStaked,
-    ProviderEvent,
-    RedeemVoucher,
-    ReleaseEscrow,
-)
+from fallow.rules.provider import events as t
 from fallow.units import parse_money
 from fallow.wire.ledger import Refusal
 from fallow.wire.refusals import SettlementRefused, words
 
 log = structlog.get_logger()
 
-BankWork = CheckEscrow | RedeemVoucher | ReleaseEscrow
+BankWork = t.CheckEscrow | t.RedeemVoucher | t.ReleaseEscrow
 STAKE_EVERY_S = 30.0
 RETRY_S = 1.0
 PATIENCE = Patience(8.0, 4.0)
@@ -40,7 +30,7 @@ LATER = frozenset({Refusal.TOO_EARLY, Refusal.TOO_MANY_PENDING, Refusal.NO_ACCOU
 class Teller:
     """Carries out the machine's wishes at the bank, one at a time for each lease and kind of wish."""
 
-    def __init__(self, services: Services, tell: Callable[[ProviderEvent], Awaitable[object]]) -> None:
+    def __init__(self, services: Services, tell: Callable[[t.ProviderEvent], Awaitable[object]]) -> None:
         self._s, self._tell = services, tell
         self._bank = services.settlement(PATIENCE)
         self._under_way: set[tuple[str, bytes]] = set()
@@ -53,7 +43,7 @@ class Teller:
             self._under_way.add(key)
 
     async def _run(self, key: tuple[str, bytes], work: BankWork) -> None:
-        event: ProviderEvent | None = None
+        event: t.ProviderEvent | None = None
         try:
             event = await self._event(work)
         except UnavailableError as error:
@@ -65,41 +55,41 @@ class Teller:
         if event is not None:
             await self._tell(event)
 
-    async def _event(self, work: BankWork) -> ProviderEvent | None:
+    async def _event(self, work: BankWork) -> t.ProviderEvent | None:
         match work:
-            case CheckEscrow(lease):
+            case t.CheckEscrow(lease):
                 return await self._look(lease)
-            case RedeemVoucher(lease, cumulative_ucr, voucher):
+            case t.RedeemVoucher(lease, cumulative_ucr, voucher):
                 try:
                     await self._bank.redeem(voucher)
                 except SettlementRefused as no:
                     return self._refused(lease, no, over=no.refusal is Refusal.ESCROW_CLOSED)
-                return LedgerRedeemed(self._s.clock.now_ms(), lease, cumulative_ucr)
-            case ReleaseEscrow(lease):
+                return t.LedgerRedeemed(self._s.clock.now_ms(), lease, cumulative_ucr)
+            case t.ReleaseEscrow(lease):
                 try:
                     await self._bank.close(lease)
                 except SettlementRefused as no:
                     return self._refused(lease, no, over=True)
-                return LedgerClosed(self._s.clock.now_ms(), lease)
+                return t.LedgerClosed(self._s.clock.now_ms(), lease)
 
-    def _refused(self, lease: bytes, no: SettlementRefused, *, over: bool) -> ProviderEvent | None:
+    def _refused(self, lease: bytes, no: SettlementRefused, *, over: bool) -> t.ProviderEvent | None:
         log.warning("bank refused", lease=lease.hex()[:12], reason=no.refusal.value, what=no.what)
         if no.refusal in LATER:
             return None
         now_ms = self._s.clock.now_ms()
         return (
-            LedgerClosed(now_ms, lease)
+            t.LedgerClosed(now_ms, lease)
             if over
-            else LedgerRefusedVoucher(now_ms, lease, words(no.refusal, no.detail)[:200])
+            else t.LedgerRefusedVoucher(now_ms, lease, words(no.refusal, no.detail)[:200])
         )
 
-    async def _look(self, lease: bytes) -> ProviderEvent | None:
+    async def _look(self, lease: bytes) -> t.ProviderEvent | None:
         """None while the bank does not know the lease: the requester may still open it."""
         found = await self._bank.standing(lease)
         if found is None:
             return None
         now_ms = self._s.clock.now_ms()
-        return LedgerClosed(now_ms, lease) if found.said.closed_ms else LedgerOpened(now_ms, lease)
+        return t.LedgerClosed(now_ms, lease) if found.said.closed_ms else t.LedgerOpened(now_ms, lease)
 
     async def keep_stake(self) -> None:
         """Until cancelled: deposit what is missing of the owner's stake, as far as there is money, and tell the machine
@@ -113,7 +103,7 @@ class Teller:
                 if missing_ucr > 0:
                     await self._bank.deposit(missing_ucr)
                     held_ucr += missing_ucr
-                await self._tell(LedgerStaked(self._s.clock.now_ms(), held_ucr))
+                await self._tell(t.LedgerStaked(self._s.clock.now_ms(), held_ucr))
                 pause_s = STAKE_EVERY_S
             except FallowError as error:
                 log.info("stake not deposited", code=error.code, what=error.what)

@@ -18,23 +18,11 @@ from fallow.node.steward.records import Records
 from fallow.rules.jobs import LEFT
 from fallow.rules.steward import events as t
 from fallow.units import BlobId
+from fallow.wire import messages
 from fallow.wire.codec import decode
 from fallow.wire.documents import Lease, Quote, Settlement, Signed, Verdict, Voucher
 from fallow.wire.eip712 import hash_document, open_signed
 from fallow.wire.ledger import OpenEscrow, Slash
-from fallow.wire.messages import (
-    AssignTask,
-    CancelTask,
-    CloseLease,
-    Declined,
-    LeaseSigned,
-    NodeAddress,
-    PayVoucher,
-    PrefetchBlobs,
-    Quoted,
-    RequestQuote,
-    SignLease,
-)
 from fallow.wire.refusals import SettlementRefused
 
 log = structlog.get_logger()
@@ -71,10 +59,10 @@ class Performer:
             case t.Assign():
                 return await self._assign(effect)
             case t.Cancel(lease, peer, task):
-                await self._s.rpc.call(peer, CancelTask(lease, task), PEER_S)
+                await self._s.rpc.call(peer, messages.CancelTask(lease, task), PEER_S)
                 return None
             case t.Prefetch(lease, peer, part):
-                await self._s.rpc.call(peer, PrefetchBlobs(lease, (part,), (self._s.rpc.address(),)), PEER_S)
+                await self._s.rpc.call(peer, messages.PrefetchBlobs(lease, (part,), (self._s.rpc.address(),)), PEER_S)
                 return None
             case t.KeepBlob():
                 return await self._keep(effect)
@@ -101,13 +89,13 @@ class Performer:
     async def _quote(self, effect: t.AskQuote) -> t.StewardEvent:
         order = self._s.identity.sign(effect.order, self._s.bank_account)
         certificate = self._s.identity.certificate(self._now())
-        request = RequestQuote(order, certificate, self._s.rpc.address())
+        request = messages.RequestQuote(order, certificate, self._s.rpc.address())
         declined = t.PeerDeclined(self._now(), effect.job, effect.seat, ())
         try:
             answer = await self._s.rpc.call(effect.peer, request, PEER_S)
-            if isinstance(answer, Declined):
+            if isinstance(answer, messages.Declined):
                 return msgspec.structs.replace(declined, shortfalls=answer.shortfalls)
-            if not isinstance(answer, Quoted):
+            if not isinstance(answer, messages.Quoted):
                 return declined
             quote = self._check_quote(effect, answer.quote)
         except FallowError as error:
@@ -136,10 +124,10 @@ class Performer:
         ours = self._s.identity.sign(effect.terms, bank)
         declined = t.PeerDeclined(self._now(), effect.job, effect.seat, ())
         try:
-            answer = await self._s.rpc.call(effect.peer, SignLease(ours), PEER_S)
-            if isinstance(answer, Declined):
+            answer = await self._s.rpc.call(effect.peer, messages.SignLease(ours), PEER_S)
+            if isinstance(answer, messages.Declined):
                 return msgspec.structs.replace(declined, shortfalls=answer.shortfalls)
-            if not isinstance(answer, LeaseSigned) or answer.lease.body != ours.body:
+            if not isinstance(answer, messages.LeaseSigned) or answer.lease.body != ours.body:
                 return declined  # the same bytes or nothing: a peer may not sign other terms
             open_signed(answer.lease, Lease, bank, effect.terms.provider)
         except FallowError as error:
@@ -153,7 +141,7 @@ class Performer:
     async def _assign(self, effect: t.Assign) -> t.StewardEvent | None:
         sources = (self._s.rpc.address(), *effect.sources)[:MAX_SOURCES]
         try:
-            await self._s.rpc.call(effect.peer, AssignTask(effect.lease, effect.spec, sources), PEER_S)
+            await self._s.rpc.call(effect.peer, messages.AssignTask(effect.lease, effect.spec, sources), PEER_S)
         except UnavailableError:
             raise
         except FallowError as error:
@@ -181,7 +169,7 @@ class Performer:
             await self._s.clock.sleep(KEEP_PAUSE_S * (attempt + 1))
         return t.BlobMissing(self._now(), effect.job, effect.part.blob)
 
-    def _others(self, sources: t.Sources) -> tuple[NodeAddress, ...]:
+    def _others(self, sources: t.Sources) -> tuple[messages.NodeAddress, ...]:
         return tuple(source for source in sources if source.node != self._s.identity.node)
 
     # money ----------------------------------------------------------------------------------------------------------
@@ -207,7 +195,7 @@ class Performer:
 
     async def _pay(self, effect: t.Pay) -> t.StewardEvent:
         voucher = self._voucher(effect.lease, effect.cumulative_ucr)
-        await self._s.rpc.call(effect.peer, PayVoucher(voucher), PEER_S)
+        await self._s.rpc.call(effect.peer, messages.PayVoucher(voucher), PEER_S)
         return t.PeerTookVoucher(self._now(), effect.lease, effect.cumulative_ucr)
 
     async def _charge(self, effect: t.Charge) -> t.StewardEvent:
@@ -257,7 +245,7 @@ class Performer:
 
     async def _ask_to_close(self, effect: t.EndLease) -> None:
         try:
-            await self._s.rpc.call(effect.peer, CloseLease(effect.lease), CLOSE_S)
+            await self._s.rpc.call(effect.peer, messages.CloseLease(effect.lease), CLOSE_S)
         except FallowError as error:
             log.info("lease not closed by its provider", lease=effect.lease.hex()[:12], what=error.what)
 

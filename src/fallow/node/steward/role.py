@@ -18,24 +18,8 @@ from fallow.node.steward.order import LeaseOrder
 from fallow.node.steward.records import Records
 from fallow.node.steward.salvage import Salvage
 from fallow.node.steward.watch import WatchedLease, Watches
+from fallow.rules.steward import events as t
 from fallow.rules.steward.end import ended_effect
-from fallow.rules.steward.events import (
-    RECORDS,
-    AnyStewardEvent,
-    AuditLane,
-    ClockTicked,
-    JobEnded,
-    LedgerClosed,
-    PrepareLane,
-    StewardEffect,
-    StewardEvent,
-    StewardIdentity,
-    StewardStarted,
-    Timing,
-    UserCancelled,
-    UserSubmitted,
-    Watch,
-)
 from fallow.rules.steward.machine import State, due, outstanding, transition, unheard_of, view
 from fallow.rules.steward.shapes.registry import shape_of
 from fallow.rules.steward.snapshot import REST_MS, is_former, read_snapshot, retire, write_snapshot
@@ -62,7 +46,7 @@ REPLAY_BATCH = 1_000
 class Steward:
     """The steward role of a node. `tell` may be called from any task of the node's loop."""
 
-    def __init__(self, services: Services, timing: Timing) -> None:
+    def __init__(self, services: Services, timing: t.Timing) -> None:
         self._services = services
         self._timing = timing
         self.state = State()
@@ -70,7 +54,7 @@ class Steward:
         self.lanes = Lanes(services, self.tell, self)
         self._watches = Watches(services, self.records, self.lanes, self.tell, self._tell_and_wait, self._facts)
         self._performer = Performer(services, self.records)
-        self._queue: asyncio.Queue[tuple[StewardEvent, asyncio.Future[None] | None]] = asyncio.Queue(QUEUE)
+        self._queue: asyncio.Queue[tuple[t.StewardEvent, asyncio.Future[None] | None]] = asyncio.Queue(QUEUE)
         self._running: set[bytes] = set()
         self._order = LeaseOrder()
         self._slots = asyncio.Semaphore(MAX_RUNNING)
@@ -82,18 +66,18 @@ class Steward:
 
     # what others ask ------------------------------------------------------------------------------------------------
 
-    async def tell(self, event: StewardEvent) -> None:
+    async def tell(self, event: t.StewardEvent) -> None:
         """Queue an event; waits while the queue is full, so that a flood from peers slows the peers down."""
         await self._queue.put((event, None))
 
     async def submit(self, job: bytes, spec: JobSpec) -> None:
         """Take a job; returns once it is on disk."""
-        await self._tell_and_wait(UserSubmitted(self._services.clock.now_ms(), job, spec))
+        await self._tell_and_wait(t.UserSubmitted(self._services.clock.now_ms(), job, spec))
 
     async def cancel(self, job: bytes) -> None:
         """Cancel a job; returns once that is on disk. Raises UsageError E2002 for a job that is not there."""
         self.view(job)
-        await self._tell_and_wait(UserCancelled(self._services.clock.now_ms(), job))
+        await self._tell_and_wait(t.UserCancelled(self._services.clock.now_ms(), job))
 
     def view(self, job: bytes) -> JobView:
         """Raises UsageError E2002 for a job that is not there."""
@@ -113,7 +97,7 @@ class Steward:
             raise fail("E2002", f"j_{job.hex()} has ended ({shown.phase}); what it asked for is not kept any more.")
         return self.state.jobs[job].spec
 
-    async def _tell_and_wait(self, event: StewardEvent) -> None:
+    async def _tell_and_wait(self, event: t.StewardEvent) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         await self._queue.put((event, done))
         await done
@@ -171,7 +155,7 @@ class Steward:
 
     def _replay(self, saved: bytes) -> int:
         """Raises UnheardError when a job takes what nobody here has registered."""
-        count, records = 0, list[StewardEffect]()
+        count, records = 0, list[t.StewardEffect]()
         snapshot = read_snapshot(saved)
         self.state, self._last = snapshot.state, snapshot.number
         self._since_bytes = 0
@@ -181,10 +165,10 @@ class Steward:
         for number, raw in self._services.log.read(STREAM, self._last):
             self._last = number
             self._since_bytes += len(raw)
-            event = recall(AnyStewardEvent, raw)
-            if isinstance(event, UserSubmitted):
+            event = recall(t.AnyStewardEvent, raw)
+            if isinstance(event, t.UserSubmitted):
                 _refuse_unheard(event.spec)
-            records.extend(effect for effect in transition(self.state, event) if isinstance(effect, RECORDS))
+            records.extend(effect for effect in transition(self.state, event) if isinstance(effect, t.RECORDS))
             count += 1
             if len(records) >= REPLAY_BATCH:
                 self._keep(records)
@@ -192,10 +176,10 @@ class Steward:
         self._keep(records)
         return count
 
-    def _keep(self, records: Sequence[StewardEffect]) -> None:
+    def _keep(self, records: Sequence[t.StewardEffect]) -> None:
         self.records.keep(records)
         for effect in records:
-            if isinstance(effect, JobEnded):
+            if isinstance(effect, t.JobEnded):
                 keep_results(self._services.blobs, effect)
 
     async def run(self, ready: asyncio.Event) -> None:
@@ -204,11 +188,11 @@ class Steward:
         services = self._services
         await asyncio.to_thread(services.blobs.unpin_all, IMPORTED)
         replayed = await asyncio.to_thread(self.replay)
-        me = StewardIdentity(services.identity.account, services.identity.node, services.bank_account)
+        me = t.StewardIdentity(services.identity.account, services.identity.node, services.bank_account)
         async with asyncio.TaskGroup() as group:
             self._group = group
             group.create_task(self.lanes.run(), name="lanes")
-            await self._take([StewardStarted(services.clock.now_ms(), me, self._timing)])
+            await self._take([t.StewardStarted(services.clock.now_ms(), me, self._timing)])
             self._start(outstanding(self.state))
             self._reopen()
             await self._compact()
@@ -229,7 +213,7 @@ class Steward:
             for number in job.live:
                 seat = job.seats[number]
                 if seat.stage is Stage.OPEN:
-                    self.lanes.prepare(PrepareLane(seat.lease, seat.peer, job.spec.work))
+                    self.lanes.prepare(t.PrepareLane(seat.lease, seat.peer, job.spec.work))
 
     async def _drain(self) -> None:
         batch = [await self._queue.get()]
@@ -241,7 +225,7 @@ class Steward:
                 done.set_result(None)
         await self._compact()
 
-    async def _take(self, events: list[StewardEvent]) -> None:
+    async def _take(self, events: list[t.StewardEvent]) -> None:
         """Write ahead, decide, record, act; in this order, so that a crash between any two is harmless."""
         events = [event for event in events if not self._is_over(event)]
         raws = [encode(event) for event in events]
@@ -249,22 +233,22 @@ class Steward:
         self._since_bytes += sum(map(len, raws))
         async with self.deciding:
             effects = [effect for event in events for effect in transition(self.state, event)]
-            records = [effect for effect in effects if isinstance(effect, RECORDS)]
+            records = [effect for effect in effects if isinstance(effect, t.RECORDS)]
             if records:
                 await asyncio.to_thread(self._keep, records)
                 self.records.tell(records)
         for event in events:
-            if isinstance(event, LedgerClosed):
+            if isinstance(event, t.LedgerClosed):
                 self._watches.stop(event.lease)
                 self.lanes.close(event.lease)
         for effect in records:
-            if isinstance(effect, JobEnded):
+            if isinstance(effect, t.JobEnded):
                 self._end_lanes(effect)
-        self._start(effect for effect in effects if not isinstance(effect, RECORDS))
+        self._start(effect for effect in effects if not isinstance(effect, t.RECORDS))
 
-    def _is_over(self, event: StewardEvent) -> bool:
+    def _is_over(self, event: t.StewardEvent) -> bool:
         """Whether a job is handed in that has ended and left the state: it must not begin again."""
-        if not isinstance(event, UserSubmitted) or event.job in self.state.jobs:
+        if not isinstance(event, t.UserSubmitted) or event.job in self.state.jobs:
             return False
         return self.records.outcome(event.job) is not None
 
@@ -288,7 +272,7 @@ class Steward:
         self._since_bytes, self._snapshot_bytes = 0, len(raw)
         log.info("steward compacted", events=upto, size_bytes=len(raw), retired=len(jobs), jobs=len(self.state.jobs))
 
-    def _end_lanes(self, ended: JobEnded) -> None:
+    def _end_lanes(self, ended: t.JobEnded) -> None:
         self.lanes.end_job(ended.job, ended.code or "E1302", ended.what or "The job has ended.")
 
     async def _tick(self) -> None:
@@ -296,19 +280,19 @@ class Steward:
             await self._services.clock.sleep(TICK_S)
             now_ms = self._services.clock.now_ms()
             if due(self.state, now_ms):
-                await self.tell(ClockTicked(now_ms))
+                await self.tell(t.ClockTicked(now_ms))
 
     # effects --------------------------------------------------------------------------------------------------------
 
-    def _start(self, effects: Iterable[StewardEffect]) -> None:
+    def _start(self, effects: Iterable[t.StewardEffect]) -> None:
         assert self._group is not None
         for effect in effects:
             match effect:
-                case Watch():
+                case t.Watch():
                     self._watches.watch(self._group, effect)
-                case PrepareLane():
+                case t.PrepareLane():
                     self.lanes.prepare(effect)
-                case AuditLane():
+                case t.AuditLane():
                     self.lanes.audit(effect)
                 case _:
                     key = encode(effect)
@@ -317,7 +301,7 @@ class Steward:
                         carrying = self._carry_out(key, effect, self._order.before(effect))
                         self._order.add(effect, self._group.create_task(carrying, name=type(effect).__name__))
 
-    async def _carry_out(self, key: bytes, effect: StewardEffect, before: Sequence[asyncio.Task[None]]) -> None:
+    async def _carry_out(self, key: bytes, effect: t.StewardEffect, before: Sequence[asyncio.Task[None]]) -> None:
         """Run one effect, after those that come `before` it, until it is answered, or until the brain no longer wants
         it."""
         wait_s = RETRY_FIRST_S

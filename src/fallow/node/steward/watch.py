@@ -15,21 +15,11 @@ from fallow.node.lanes.lane import Lanes
 from fallow.node.services import Services
 from fallow.node.steward.records import Records
 from fallow.rules.steward import events as t
+from fallow.wire import messages
 from fallow.wire.claims import MerkleTree, output_hash, task_leaf
 from fallow.wire.documents import ClaimRoot, Signed
 from fallow.wire.eip712 import hash_document, open_signed
 from fallow.wire.local import JobNote
-from fallow.wire.messages import (
-    Claimed,
-    LaneClaimed,
-    LeaseEvent,
-    LeaseLeaving,
-    LogLine,
-    Message,
-    Progress,
-    TaskFailed,
-    WatchLease,
-)
 
 log = structlog.get_logger()
 
@@ -88,10 +78,10 @@ class Watches:
         wait_s = RETRY_S
         while True:
             try:
-                request = WatchLease(effect.lease, self._seen[effect.lease])
+                request = messages.WatchLease(effect.lease, self._seen[effect.lease])
                 async with self._s.rpc.open(effect.peer, request) as stream:
                     async for event in _from_the_first(stream):
-                        if not isinstance(event, LeaseEvent):
+                        if not isinstance(event, messages.LeaseEvent):
                             raise fail("E1102", "something else than a lease event")
                         wait_s = RETRY_S
                         await self._seen_there(effect.lease)
@@ -113,27 +103,27 @@ class Watches:
         if facts is not None and facts.away:
             await self._settle(t.PeerObserved(self._s.clock.now_ms(), facts.node))
 
-    async def _take(self, lease: bytes, event: LeaseEvent) -> None:
+    async def _take(self, lease: bytes, event: messages.LeaseEvent) -> None:
         facts = self._find(lease)
         if facts is None or 0 < event.sequence <= self._seen[lease]:
             return
         now_ms, body = self._s.clock.now_ms(), event.body
         match body:
-            case Progress(task) if not any(task):
+            case messages.Progress(task) if not any(task):
                 pass  # the provider says that it heard us; of no task, so of no interest to people
-            case Progress(task, done, total, note):
+            case messages.Progress(task, done, total, note):
                 text = note or f"task {task.hex()[:8]}"
                 self._records.show(facts.job, JobNote(0, now_ms, "progress", text, facts.node, done, total))
-            case LogLine(_, text):
+            case messages.LogLine(_, text):
                 self._records.show(facts.job, JobNote(0, now_ms, "log", text, facts.node))
-            case Claimed():
+            case messages.Claimed():
                 await self._tell(self._claimed(lease, facts, event.sequence, body))
-            case TaskFailed(task, code, what, retryable):
+            case messages.TaskFailed(task, code, what, retryable):
                 await self._tell(t.PeerFailed(now_ms, lease, event.sequence, task, code, what, retryable))
-            case LaneClaimed(claim, first):
+            case messages.LaneClaimed(claim, first):
                 root, claim_hash = self._open_claim(claim, lease, facts)
                 await self._lanes.claimed(lease, event.sequence, claim, claim_hash, root, first)
-            case LeaseLeaving(reason):
+            case messages.LeaseLeaving(reason):
                 await self._tell(t.PeerLeaving(now_ms, lease, event.sequence, reason))
         if event.sequence:
             self._seen[lease] = max(self._seen[lease], event.sequence)
@@ -145,7 +135,7 @@ class Watches:
             raise fail("E1101", "a claim under another lease")
         return root, hash_document(root, self._s.bank_account)
 
-    def _claimed(self, lease: bytes, facts: WatchedLease, sequence: int, body: Claimed) -> t.StewardEvent:
+    def _claimed(self, lease: bytes, facts: WatchedLease, sequence: int, body: messages.Claimed) -> t.StewardEvent:
         now_ms = self._s.clock.now_ms()
         try:
             root, claim_hash = self._open_claim(body.claim, lease, facts)
@@ -162,7 +152,7 @@ class Watches:
         )
 
 
-async def _from_the_first(stream: AsyncIterator[Message | bytes]) -> AsyncIterator[Message | bytes]:
+async def _from_the_first(stream: AsyncIterator[messages.Message | bytes]) -> AsyncIterator[messages.Message | bytes]:
     """What comes on a stream. Raises UnavailableError E1802 when nothing has come in `FIRST_S`."""
     try:
         async with asyncio.timeout(FIRST_S):
