@@ -60,6 +60,8 @@ class Ways:
     """Those of an honest provider."""
 
     honest = True
+    lane_units = 1
+    """What an answer to a lane task is metered at."""
     ignored: tuple[type[Message], ...] = ()
     """Requests that are not answered at all."""
     instead: Mapping[type[Message], Message] = MappingProxyType({})
@@ -76,9 +78,9 @@ class Ways:
         """What the worker gives."""
         return honest_output(spec)
 
-    def lane(self, number: int, params: bytes, seed: int) -> tuple[bytes, int]:
-        """The answer to a lane task and its units."""
-        return lane_value(params, seed), 1
+    def lane(self, number: int, params: bytes, seed: int) -> bytes:
+        """The answer to a lane task."""
+        return lane_value(params, seed)
 
     def events(self, me: Body, event: LeaseEvent) -> Sequence[LeaseEvent]:
         """What is told of an event of a lease."""
@@ -100,8 +102,8 @@ class WrongResult(Cheat):
     def output(self, spec: TaskSpec) -> TaskOutput:
         return wrong_output(spec, self.salt)
 
-    def lane(self, number: int, params: bytes, seed: int) -> tuple[bytes, int]:
-        return digest("lie", self.salt, params), 1
+    def lane(self, number: int, params: bytes, seed: int) -> bytes:
+        return digest("lie", self.salt, params)
 
 
 class Lazy(WrongResult):
@@ -163,8 +165,8 @@ class Smart(WrongResult):
         self.done += 1
         return honest_output(spec) if self.done <= 3 else super().output(spec)
 
-    def lane(self, number: int, params: bytes, seed: int) -> tuple[bytes, int]:
-        return (lane_value(params, seed), 1) if number <= 10 else super().lane(number, params, seed)
+    def lane(self, number: int, params: bytes, seed: int) -> bytes:
+        return lane_value(params, seed) if number <= 10 else super().lane(number, params, seed)
 
 
 class Withholder(Cheat):
@@ -224,15 +226,14 @@ class Inventor(Cheat):
 class Overmeter(Cheat):
     """Runs the meter: claims more units than the task has."""
 
+    lane_units = 5
+
     def events(self, me: Body, event: LeaseEvent) -> Sequence[LeaseEvent]:
         if not isinstance(event.body, Claimed):
             return (event,)
         root = codec.decode(ClaimRoot, event.body.claim.body)
         claim = me.sign_unseen(msgspec.structs.replace(root, units=root.units * 10 + 1))
         return (msgspec.structs.replace(event, body=msgspec.structs.replace(event.body, claim=claim)),)
-
-    def lane(self, number: int, params: bytes, seed: int) -> tuple[bytes, int]:
-        return lane_value(params, seed), 5
 
 
 class Copycat(Cheat):

@@ -36,14 +36,12 @@ from fallow.wire.messages import (
     EXACT,
     Claimed,
     Hardware,
-    LaneResult,
-    LaneTask,
     LeaseEvent,
     Message,
     PayVoucher,
 )
-from fallow.wire.worker import LaneAnswers, Preload, RunTask
-from fallow.workloads.lane import SendAnswers
+from fallow.wire.worker import Preload, RunTask
+from fallow.workloads.lane import QuickLane, SendAnswers
 from fallow.workloads.task import TaskResult, TaskRun
 
 LIFE: ContextVar[tuple[Host, int]] = ContextVar("LIFE")
@@ -103,28 +101,6 @@ class FakeMachine:
         return Reading(0.0 if self.busy else 9_999.0, 0.0, 0.0, 0, 0)
 
 
-class _Lane:
-    """Answers lane tasks at once, in its provider's way."""
-
-    context_tokens = 0
-
-    def __init__(self, ways: Ways, tell: SendAnswers) -> None:
-        self._ways, self._tell = ways, tell
-        self._said: list[LaneResult] = []
-
-    def take(self, tasks: Any) -> None:
-        each: LaneTask
-        for each in tasks:
-            self._said.append(LaneResult(each.number, *self._ways.lane(each.number, each.params, each.seed)))
-
-    def settle(self) -> None:
-        said, self._said = self._said, []
-        self._tell(LaneAnswers(tuple(said)))
-
-    def cancel(self, numbers: object) -> None:
-        """Too late: they are answered already."""
-
-
 def craft(ways: Ways, units_per_s: int) -> Craft:
     """What the workers of a provider do."""
 
@@ -138,8 +114,8 @@ def craft(ways: Ways, units_per_s: int) -> Craft:
     def seconds(order: RunTask) -> float:
         return ways.seconds(order.task, unit_seconds(order) * 1_000 / units_per_s)
 
-    def lane(_order: Preload, tell: SendAnswers, _log: Callable[[str], None]) -> _Lane:
-        return _Lane(ways, tell)
+    def lane(_order: Preload, tell: SendAnswers, _log: Callable[[str], None]) -> QuickLane:
+        return QuickLane(lambda task: ways.lane(task.number, task.params, task.seed), tell, ways.lane_units)
 
     return Craft(lambda _kind: run, lane, seconds)
 

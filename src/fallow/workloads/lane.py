@@ -49,13 +49,12 @@ def open_lane(order: Preload, tell: SendAnswers, log: Callable[[str], None]) -> 
 
 
 class QuickLane:
-    """Answers at once, on the reading thread; all answers to one read go out together."""
+    """Answers at once, on the reading thread, each metered at `units`; all answers to one read go out together."""
 
     context_tokens = 0
 
-    def __init__(self, work: Callable[[LaneTask], bytes], tell: SendAnswers) -> None:
-        self._work = work
-        self._tell = tell
+    def __init__(self, work: Callable[[LaneTask], bytes], tell: SendAnswers, units: int = 1) -> None:
+        self._work, self._tell, self._units = work, tell, units
         self._waiting: list[LaneResult] = []
         self._bytes = 0
 
@@ -64,7 +63,7 @@ class QuickLane:
         for task in tasks:
             try:
                 value = work(task)
-                waiting.append(LaneResult(task.number, value, 1))
+                waiting.append(LaneResult(task.number, value, self._units))
                 self._bytes += len(value)
             except FallowError as error:
                 waiting.append(refused(task.number, error))
