@@ -54,7 +54,7 @@ class Stream(Protocol):
         ...
 
     def abort(self) -> None:
-        """Give up both directions at once; never waits, never raises."""
+        """Give up both directions at once; what was sent before `finish` still arrives. Never waits, never raises."""
         ...
 
 

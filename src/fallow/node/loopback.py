@@ -76,6 +76,11 @@ class Pipe:
         self._finished = True
         self._wake()
 
+    def give_up(self) -> None:
+        """The writer writes no more: what it finished still arrives, anything else is lost."""
+        if not self._finished:
+            self.break_()
+
     def break_(self) -> None:
         """It is gone, with what is in it."""
         self.broken = True
@@ -100,7 +105,7 @@ class _Stream:
         return await self._in.read(limit) or b""
 
     def abort(self) -> None:
-        self._out.break_()
+        self._out.give_up()
         self._in.break_()
 
 

@@ -1,8 +1,8 @@
 """The answering half of a call: which request goes to which handler, and what a peer may cost us.
 
 Defends against: peers that open calls and say nothing (`FIRST_FRAME_S`), never read (flow control, deadlines), ask for
-too much at once (`Limits`), send what is no request; and against telling peers our paths or tracebacks. Does not defend
-against: many keys acting together below their limits.
+too much at once (`Limits`), send most of large messages (`node/held.py`), or what is no request; and against telling
+peers our paths or tracebacks. Does not defend against: many keys acting together below their limits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import structlog
 
 from fallow.errors import FallowError, InternalError, fail
 from fallow.sdk.calls import NO_DEADLINE_MS
-from fallow.sdk.framed import ByteStream, FramedStream, read_message
+from fallow.sdk.framed import ByteStream, FramedStream, Hold, read_message
 from fallow.units import MS_PER_S, NodeId
 from fallow.wire.codec import decode, encode
 from fallow.wire.frames import MAX_FRAME_BYTES, FrameKind, encode_frame, split_call
@@ -118,9 +118,10 @@ class Router:
         return self._unary.get(kind), self._streaming.get(kind)
 
 
-async def answer(router: Router, caller: Caller, stream: ByteStream, limits: Limits) -> None:
-    """Serve the one call on `stream`, to its end. Never raises, but for cancellation, which aborts the stream."""
-    call = _Call(router, caller, stream, limits)
+async def answer(router: Router, caller: Caller, stream: ByteStream, limits: Limits, hold: Hold | None = None) -> None:
+    """Serve the one call on `stream`, to its end. Never raises, but for cancellation, which aborts the stream. `hold`
+    counts what a stranger makes us hold for it."""
+    call = _Call(router, caller, stream, limits, hold)
     try:
         failure = await call.run()
         if failure is None:
@@ -129,6 +130,8 @@ async def answer(router: Router, caller: Caller, stream: ByteStream, limits: Lim
         async with asyncio.timeout(FAREWELL_S):
             await stream.send(encode_frame(FrameKind.FAIL, encode(failure)))
             await stream.finish()
+        if hold is not None:
+            stream.abort()  # what else a stranger sends is not wanted
     except (FallowError, TimeoutError):
         stream.abort()  # the caller is gone, or does not read
     except asyncio.CancelledError:
@@ -150,14 +153,14 @@ async def refuse(stream: ByteStream) -> None:
 class _Call:
     """One call while it is answered."""
 
-    def __init__(self, router: Router, caller: Caller, stream: ByteStream, limits: Limits) -> None:
+    def __init__(self, router: Router, caller: Caller, stream: ByteStream, limits: Limits, hold: Hold | None) -> None:
         self._router, self._caller, self._stream = router, caller, stream
-        self._limits = limits
+        self._limits, self._hold = limits, hold
         self._name = "call"
 
     async def run(self) -> Failure | None:
         """-> what to tell the caller, or None when it has its answer. Raises E1801 when the caller is gone."""
-        framed = FramedStream(self._stream, None, self._limits.input_bytes)
+        framed = FramedStream(self._stream, None, self._limits.input_bytes, self._hold)
         deadline: asyncio.Timeout | None = None
         try:
             async with asyncio.timeout(FIRST_FRAME_S) as deadline:
@@ -216,8 +219,11 @@ class _Call:
             pump = group.create_task(inputs.pump(producer.cancel))
             await asyncio.wait({producer})
             pump.cancel()
-            if producer.cancelled():
+            refused = producer.cancelled() and out.idle and inputs.error is not None and inputs.error.code != "E1801"
+            if producer.cancelled() and not refused:
                 self._stream.abort()  # wakes the writer, which may be waiting for a reader that left
+        if refused and inputs.error is not None:
+            return self._told(inputs.error)
         if producer.cancelled():
             raise _CallerGone(inputs.error or fail("E1801", "The caller is gone."))
         return producer.result()

@@ -18,11 +18,13 @@ import structlog
 
 from fallow.errors import FallowError, fail
 from fallow.node.groups import begin
+from fallow.node.held import Held
 from fallow.node.loopback import Loopback
 from fallow.node.router import Caller, Limits, Router
 from fallow.node.server import Server, serve
 from fallow.ports import Connection, Transport
 from fallow.sdk.calls import NO_DEADLINE_MS, CallStream
+from fallow.sdk.framed import Hold
 from fallow.units import MS_PER_S, NodeId
 from fallow.wire.messages import Message, NodeAddress
 
@@ -82,6 +84,7 @@ class Rpc:
     def __init__(self, transport: Transport, router: Router | None = None, limits: Limits | None = None) -> None:
         self._transport = transport
         self.server = Server(router, limits) if router is not None else None
+        self.held = self.server.held if self.server is not None else Held()
         self._peers: OrderedDict[NodeId, _Peer] = OrderedDict()
         self._life = AsyncExitStack()
         self._group: asyncio.TaskGroup | None = None
@@ -140,10 +143,10 @@ class Rpc:
         peer = self._peer(address)
         peer.users += 1
         stream: CallStream | None = None
-        connection, cached = None, False
+        connection, cached, held = None, False, self.held.call(peer.node)
         try:
             connection, cached = await self._connection(peer, address, left_s)
-            stream = CallStream(await connection.open(), None)
+            stream = CallStream(await connection.open(), None, hold=held.set)
             left_s = deadline - asyncio.get_running_loop().time()
             await stream.start(request, max(1, int(left_s * MS_PER_S)), alone=True)
             return await stream.reply()
@@ -159,6 +162,7 @@ class Rpc:
         finally:
             if stream is not None:
                 stream.abort()
+            held.close()
             self._left(peer)
 
     @asynccontextmanager
@@ -170,8 +174,9 @@ class Rpc:
         the stream breaks, whoever opened it opens it again: only they know from where."""
         peer = self._peer(address)
         peer.users += 1
+        held = self.held.call(peer.node)
         try:
-            stream = await self._start(peer, address, request, timeout_s)
+            stream = await self._start(peer, address, request, timeout_s, held.set)
             deadline = asyncio.timeout(timeout_s)
             try:
                 async with deadline:
@@ -183,15 +188,18 @@ class Rpc:
             finally:
                 stream.abort()
         finally:
+            held.close()
             self._left(peer)
 
-    async def _start(self, peer: _Peer, address: NodeAddress, request: Message, timeout_s: float | None) -> CallStream:
+    async def _start(
+        self, peer: _Peer, address: NodeAddress, request: Message, timeout_s: float | None, hold: Hold
+    ) -> CallStream:
         timeout_ms = NO_DEADLINE_MS if timeout_s is None else int(timeout_s * MS_PER_S)
         for attempt in (1, 2):
             connection, cached = await self._connection(peer, address, min(DIAL_S, timeout_s or DIAL_S))
             try:
                 async with asyncio.timeout(DIAL_S):
-                    stream = CallStream(await connection.open(), self._spawn)
+                    stream = CallStream(await connection.open(), self._spawn, hold=hold)
                     await stream.start(request, timeout_ms)
                 return stream
             except TimeoutError:

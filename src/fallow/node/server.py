@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from typing import Protocol
 
+from fallow.node.held import Held
 from fallow.node.router import Caller, Limits, Router, answer, refuse
 from fallow.ports import Connection, Stream, Transport
 from fallow.units import NodeId
@@ -24,7 +25,7 @@ class Server:
     """Answers calls with a router, within limits that hold over all connections of a peer."""
 
     def __init__(self, router: Router, limits: Limits | None = None) -> None:
-        self.router, self.limits = router, limits or Limits()
+        self.router, self.limits, self.held = router, limits or Limits(), Held()
         self._calls: Counter[NodeId] = Counter()
         self._busy: Counter[Connection] = Counter()
         self._total = 0
@@ -83,9 +84,11 @@ class Server:
         if self._calls[peer] >= self.limits.calls_per_peer or self._total >= self.limits.calls:
             return await refuse(stream)
         self._count(peer, connection, 1)
+        held = self.held.call(peer)
         try:
-            await answer(self.router, Caller(peer), stream, self.limits)
+            await answer(self.router, Caller(peer), stream, self.limits, held.set)
         finally:
+            held.close()
             self._count(peer, connection, -1)
 
     def _count(self, peer: NodeId, connection: Connection, change: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from fallow.errors import FallowError, fail
-from fallow.sdk.framed import ByteStream, FramedStream, Spawn, read_failure, read_message
+from fallow.sdk.framed import ByteStream, FramedStream, Hold, Spawn, read_failure, read_message
 from fallow.wire.frames import MAX_TIMEOUT_MS, FrameKind, encode_call, encode_frame
 from fallow.wire.messages import Message
 
@@ -15,11 +15,13 @@ NO_DEADLINE_MS = MAX_TIMEOUT_MS
 class CallStream:
     """An open call: `send` items to the other side, `finish` when there are no more, and iterate over what comes back.
     Iterating raises the FallowError that the other side failed with, E1801 when it is gone, E1102 when it talks
-    nonsense. `trusted` when the other side is a node of our own."""
+    nonsense. `trusted` when the other side is a node of our own; `hold` counts what comes from one that is not."""
 
-    def __init__(self, stream: ByteStream, spawn: Spawn | None, *, trusted: bool = False) -> None:
+    def __init__(
+        self, stream: ByteStream, spawn: Spawn | None, *, trusted: bool = False, hold: Hold | None = None
+    ) -> None:
         self._stream, self._trusted = stream, trusted
-        self._framed = FramedStream(stream, spawn)
+        self._framed = FramedStream(stream, spawn, hold=hold)
         self._over = False
         self._finished = False
         self.answered = False

@@ -2,7 +2,8 @@
 
 Reads come in big pieces and are cut into frames; writes of small frames are collected while an earlier write is under
 way and go out as one. Both are bounded: a reader holds one piece and one incomplete frame, a writer waits once
-`HIGH_WATER_BYTES` are collected. The node uses this over iroh streams, the SDK over the owner's Unix socket.
+`HIGH_WATER_BYTES` are collected. The node uses this over iroh streams, the SDK over the owner's Unix socket. With
+strangers, what all readers together hold is bounded too (`Hold`), and so is the time that half a message is held.
 """
 
 from __future__ import annotations
@@ -23,8 +24,13 @@ SMALL_READ_BYTES = 1 << 16
 BIG_READ_BYTES = 1 << 18
 HIGH_WATER_BYTES = 1 << 18
 
+HALF_S = 30.0
+"""How long a stranger may take from the first byte of a message to its last."""
+
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 """Starts a task that somebody's TaskGroup keeps."""
+Hold = Callable[[int], None]
+"""Hears how many bytes a reader holds now; raises UnavailableError E1803 when they are too many."""
 
 
 class ByteStream(Protocol):
@@ -41,10 +47,14 @@ class ByteStream(Protocol):
 
 class FramedStream:
     """One stream's frames. `spawn` starts the task that writes behind; without it every `put` is a `send` of its own,
-    for streams that collect by themselves. Not for several readers at once; several writers are fine."""
+    for streams that collect by themselves. Not for several readers at once; several writers are fine. `hold` counts
+    what comes from a stranger: a frame until the next one is asked for."""
 
-    def __init__(self, stream: ByteStream, spawn: Spawn | None, max_bytes: int = MAX_FRAME_BYTES) -> None:
-        self._stream, self._spawn = stream, spawn
+    def __init__(
+        self, stream: ByteStream, spawn: Spawn | None, max_bytes: int = MAX_FRAME_BYTES, hold: Hold | None = None
+    ) -> None:
+        self._stream, self._spawn, self._hold = stream, spawn, hold
+        self._half_s: float | None = None
         self._reader = FrameReader(max_bytes)
         self._frames: deque[tuple[FrameKind, bytes]] = deque()
         self._nonsense: FallowError | None = None
@@ -60,13 +70,19 @@ class FramedStream:
         """Whether the next frame is here already."""
         return bool(self._frames)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits to be written."""
+        return self._writer is None
+
     async def next(self) -> tuple[FrameKind, bytes] | None:
         """The next frame, or None after the last. Raises PeerFault E1102 for what is no frame, UnavailableError E1801
-        when the stream is gone or ends within a frame."""
+        when the stream is gone or ends within a frame; of a stranger's also E1802 for half a frame whose rest does not
+        come, and what `hold` raises."""
         while not self._frames:
             if self._nonsense is not None:
                 raise self._nonsense
-            piece = await self._stream.read(self._limit)
+            piece = await (self._stream.read(self._limit) if self._hold is None else self._held(self._hold))
             if not piece:
                 if not self._reader.empty:
                     raise fail("E1801", "The stream ended in the middle of a message.")
@@ -78,6 +94,24 @@ class FramedStream:
             except FallowError as error:  # what came before it in the same piece still counts
                 self._nonsense = error
         return self._frames.popleft()
+
+    async def _held(self, hold: Hold) -> bytes:
+        """The next piece of a stranger's stream."""
+        before = self._reader.held_bytes
+        hold(before)
+        if not before:
+            self._half_s = None
+            piece = await self._stream.read(self._limit)
+        else:
+            now_s = asyncio.get_running_loop().time()
+            self._half_s = self._half_s or now_s + HALF_S
+            try:
+                async with asyncio.timeout_at(self._half_s):
+                    piece = await self._stream.read(self._limit)
+            except TimeoutError:
+                raise fail("E1802", f"The rest of a message did not come within {HALF_S:g} s.") from None
+        hold(before + len(piece))
+        return piece
 
     async def put(self, frame: bytes) -> None:
         """Write behind: returns at once unless much is waiting already. Raises E1801 when an earlier write failed, and

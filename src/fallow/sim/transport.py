@@ -56,7 +56,8 @@ class SimStream:
 
     def abort(self) -> None:
         if not self._end.dead:
-            self.break_()
+            self._out.give_up()
+            self._in.break_()
 
     def break_(self) -> None:
         """Both directions are gone."""

@@ -89,6 +89,11 @@ class FrameReader:
         return max(self._needed - self._held, 1)
 
     @property
+    def held_bytes(self) -> int:
+        """How much is held of frames that are not taken yet."""
+        return self._held
+
+    @property
     def empty(self) -> bool:
         """Whether the stream may end here: no part of a frame is held."""
         return self._held == 0
