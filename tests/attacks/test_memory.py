@@ -90,7 +90,8 @@ async def test_what_a_refused_or_broken_call_held_is_let_go_at_once() -> None:
         assert await fifth is None
         assert room.server.held.total_bytes <= PEER_BYTES
         for task in streams:
-            assert (stream := await task) is not None
+            stream = await task
+            assert stream is not None
             stream.abort()
         await connection.close()
         await until(lambda: room.server.held.total_bytes == 0)

@@ -30,8 +30,11 @@ T = TypeVar("T")
 ALPN = b"fallow/1"
 MAX_STREAMS = 512
 """Streams that one peer may hold open on one connection; QUIC makes it wait before the next."""
-MAX_UNREAD_BYTES = 64 << 20
-"""What one connection may make us hold because our tasks read slowly (a stream alone: 1.25 MB)."""
+UNREAD_BYTES = 256 << 20
+UNREAD_PART = 64
+LEAST_UNREAD_BYTES = 1 << 16
+"""What peers may make us hold because our tasks read slowly: a connection gets a 64th of what the others have left of
+the whole (4 MiB at first; a stream alone: 1.25 MB), so that keys without number do not add up."""
 MAX_HANDSHAKES = 64
 MAX_WAITING = 256
 HANDSHAKE_S = 5.0
@@ -111,16 +114,16 @@ class IrohStream:
 
 
 class IrohConnection:
-    """`ports.Connection` over one QUIC connection."""
+    """`ports.Connection` over one QUIC connection, of which `unread_bytes` are taken in before they are read."""
 
-    def __init__(self, connection: iroh.Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: iroh.Connection, unread_bytes: int) -> None:
+        self._connection, self.unread_bytes = connection, unread_bytes
         self._peer = NodeId(connection.remote_id().to_bytes())
         self._received = -1
         self._silent = 0
         connection.set_max_concurrent_bi_streams(MAX_STREAMS)
         connection.set_max_concurrent_uni_streams(0)
-        connection.set_receive_window(MAX_UNREAD_BYTES)
+        connection.set_receive_window(unread_bytes)
 
     @property
     def peer(self) -> NodeId:
@@ -220,7 +223,7 @@ class IrohTransport:
             raise fail("E1801", f"{who} did not answer within {timeout_s:g} s.") from None
         except iroh.IrohError as error:
             raise fail("E1801", f"{who} cannot be reached: {error.message().splitlines()[-1].strip()[:200]}.") from None
-        return self._keep(IrohConnection(connection))
+        return self._keep(connection)
 
     async def accepted(self) -> AsyncIterator[IrohConnection]:
         while not self._closed and (connection := await self._arrived.get()) is not None:
@@ -244,9 +247,11 @@ class IrohTransport:
                 await self._endpoint.close()
         await self._life.aclose()
 
-    def _keep(self, connection: IrohConnection) -> IrohConnection:
-        self._connections.add(connection)
-        return connection
+    def _keep(self, connection: iroh.Connection) -> IrohConnection:
+        left = UNREAD_BYTES - sum(found.unread_bytes for found in self._connections)
+        kept = IrohConnection(connection, max(left // UNREAD_PART, LEAST_UNREAD_BYTES))
+        self._connections.add(kept)
+        return kept
 
     async def _accept(self) -> None:
         while (incoming := await self._endpoint.accept_next()) is not None:
@@ -266,7 +271,7 @@ class IrohTransport:
         finally:
             self._handshakes -= 1
         if not self._closed:
-            self._arrived.put_nowait(self._keep(IrohConnection(connection)))  # room was counted in `_accept`
+            self._arrived.put_nowait(self._keep(connection))  # room was counted in `_accept`
 
     async def _watch(self) -> None:
         while True:

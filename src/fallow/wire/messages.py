@@ -9,9 +9,11 @@ from typing import Annotated
 import msgspec
 
 from fallow.wire.documents import U64, Address, Label, Signed, Word
-from fallow.wire.tasks import Part, TaskOutput, TaskSpec
+from fallow.wire.tasks import MAX_PARAMS_BYTES, MAX_VALUE_BYTES, Part, TaskOutput, TaskSpec
 
 Text = Annotated[str, msgspec.Meta(max_length=4000)]
+Params = Annotated[bytes, msgspec.Meta(max_length=MAX_PARAMS_BYTES)]
+Value = Annotated[bytes, msgspec.Meta(max_length=MAX_VALUE_BYTES)]
 
 
 class Message(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True, array_like=True):
@@ -292,7 +294,7 @@ class LaneTask(Message, frozen=True, gc=False):
     """One task: `number` counts up from 1 within the lease and never repeats. The kind is the lease's."""
 
     number: U64
-    params: bytes
+    params: Params
     seed: U64 = 0
     stream: bool = False
 
@@ -309,7 +311,7 @@ class LaneItem(Message, frozen=True, gc=False):
     of the engine's, each of at least one token, there are in it."""
 
     number: U64
-    data: bytes
+    data: Value
     pieces: U64 = 1
 
 
@@ -317,7 +319,7 @@ class LaneResult(Message, frozen=True, gc=False):
     """The answer. `code` is "" for success; else `value` is empty and `what` says why, and nothing is owed."""
 
     number: U64
-    value: bytes
+    value: Value
     units: U64
     code: str = ""
     what: str = ""

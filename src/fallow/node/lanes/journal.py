@@ -32,6 +32,10 @@ class Answered(msgspec.Struct, frozen=True, array_like=True):
     units: int
     receipt: bool
 
+    @property
+    def size_bytes(self) -> int:
+        return len(self.params) + len(self.value) + 200
+
     def leaf(self) -> bytes:
         return lane_leaf(self.number, params_hash(self.params), self.seed, value_hash(self.value), self.units)
 

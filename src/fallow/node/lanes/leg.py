@@ -33,12 +33,15 @@ from fallow.wire.messages import (
     NodeAddress,
     OpenLane,
 )
+from fallow.wire.tasks import MAX_VALUE_BYTES
 
 log = structlog.get_logger()
 
 WINDOW = 2048
 NUMBER_BLOCK = 4096
 MAX_KEPT = 200_000
+KEPT_BYTES = 32 << 20
+"""What is kept in memory of a leg's answers; and the most text that is taken for the tasks in flight on it."""
 LOAD_RETRY_S = 1.0
 LEAVES_S = 10.0
 MAX_WHAT_CHARS = 1_000
@@ -50,9 +53,9 @@ RETRY = frozenset({"E1502", "E1704", "E1801", "E1803", "E1806"})
 class Ask:
     """A task on its way: what is asked, how often it was tried, what of a streamed answer was passed on already (its
     `text`, in `pieces` of at least a token each; the first `told_chars` and `told_pieces` of it by providers before
-    this one), and where the answer goes. `deliver` is called with each LaneItem and the one LaneResult; `leg` and
-    `number` say where it is now. `avoid` are leases to be used only when there is no other; with `only` it stays on
-    that one. Nobody waits for an `unwanted` one."""
+    this one, and `streamed_bytes` by this one), and where the answer goes. `deliver` is called with each LaneItem and
+    the one LaneResult; `leg` and `number` say where it is now. `avoid` are leases to be used only when there is no
+    other; with `only` it stays on that one. Nobody waits for an `unwanted` one."""
 
     params: bytes
     seed: int
@@ -64,6 +67,7 @@ class Ask:
     pieces: int = 0
     told_chars: int = 0
     told_pieces: int = 0
+    streamed_bytes: int = 0
     sent: bytes = b""
     leg: Leg | None = None
     number: int = 0
@@ -98,6 +102,8 @@ class Leg:
     _reserved: int = 0
     _flying_units: int = 0
     _unclaimed_units: int = 0
+    _kept_bytes: int = 0
+    _streamed_bytes: int = 0
 
     def __post_init__(self) -> None:
         self._journal = Journal(self.services, self.stream_name)
@@ -147,8 +153,11 @@ class Leg:
 
     def _remember(self, record: Answered) -> None:
         self.answered[record.number] = record
-        while len(self.answered) > MAX_KEPT:
-            self.checks.pop(self.answered.popitem(last=False)[0], None)
+        self._kept_bytes += record.size_bytes
+        while len(self.answered) > MAX_KEPT or (self._kept_bytes > KEPT_BYTES and len(self.answered) > 1):
+            number, oldest = self.answered.popitem(last=False)
+            self._kept_bytes -= oldest.size_bytes
+            self.checks.pop(number, None)
 
     # asking ---------------------------------------------------------------------------------------------------------
 
@@ -171,6 +180,7 @@ class Leg:
         ask.leg, ask.number = self, self._next
         ask.tries += 1
         ask.sent, ask.told_chars, ask.told_pieces = params, len(ask.text), ask.pieces
+        ask.streamed_bytes = 0
         self.flying[self._next] = ask
         self._outbox.put_nowait(LaneTask(self._next, ask.sent, ask.seed, ask.stream))
         return True
@@ -208,7 +218,7 @@ class Leg:
             error = first_of(caught)
         finally:
             self.ready = False
-            flying, self.flying, self._flying_units = self.flying, {}, 0
+            flying, self.flying, self._flying_units, self._streamed_bytes = self.flying, {}, 0, 0
             for ask in flying.values():
                 ask.leg = None
                 self.back(ask)
@@ -242,17 +252,29 @@ class Leg:
             case LaneItem(number):
                 ask = self.flying.get(number)
                 if ask is not None and ask.stream:
-                    ask.deliver(ask, message)
+                    self._piece(ask, message)
             case LaneResult():
                 self._result(message)
             case _:
                 raise fail("E1102", "something else than an answer on a lane")
+
+    def _piece(self, ask: Ask, piece: LaneItem) -> None:
+        """Attack: a stream without end. No answer is longer than its value may be, or has more tokens than were paid
+        for; and all that are under way together have a bound too."""
+        ask.streamed_bytes += len(piece.data)
+        self._streamed_bytes += len(piece.data)
+        if ask.streamed_bytes <= MAX_VALUE_BYTES and self._streamed_bytes <= KEPT_BYTES:
+            ask.deliver(ask, piece)
+            return
+        self.stop(ask)
+        self._result(LaneResult(ask.number, b"", 0, "E1502", "The provider's stream is longer than an answer may be."))
 
     def _result(self, result: LaneResult) -> None:
         ask = self.flying.pop(result.number, None)
         if ask is None:
             return  # an answer to nothing we asked for earns nothing
         self._flying_units -= ask.units_most
+        self._streamed_bytes -= ask.streamed_bytes
         code, what = _told(ask, result) if result.code else self._wrong(ask, result)
         value, units = (b"", 0) if code else (result.value, result.units)
         record = Answered(result.number, ask.sent, ask.seed, value, units, ask.receipt)
@@ -312,6 +334,7 @@ class Leg:
         for number in numbers:
             if (ask := self.flying.pop(number, None)) is not None:
                 self._flying_units -= ask.units_most
+                self._streamed_bytes -= ask.streamed_bytes
                 ask.leg = None
                 self.back(ask)
         return (units, leaves) if got else None

@@ -1,7 +1,8 @@
 """One client's stream on a lane: its tasks in, pieces and answers out, and the receipts of them.
 
 Bounded: a client that asks faster than it reads is not read from until it does; answers are then never more than what
-it asked for. Pieces of streamed answers come unasked, so a client that leaves MAX_OUT of them unread loses its lane.
+it asked for. Pieces of streamed answers come unasked, so a client that leaves MAX_OUT of them, or MAX_OUT_BYTES, unread
+loses its lane.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from fallow.wire.local import LaneReceipt, OpenJobLane, PaidTask
 from fallow.wire.messages import LaneItem, LaneResult, LaneStop, LaneTask, Message
 
 MAX_OUT = 16_384
+MAX_OUT_BYTES = 32 << 20
 MAX_OPEN = 8_192
 """Tasks that are asked or answered and not read, before the client is made to wait."""
 
@@ -38,6 +40,7 @@ class LaneSession:
         self._side = lane_side(lanes.facts.kind_of(job))
         self._asks: dict[int, Ask] = {}
         self._out: deque[Message] = deque()
+        self._out_bytes = 0
         self._saving = 0
         self._news, self._room = asyncio.Event(), asyncio.Event()
         self._finished = self._gone = False
@@ -162,18 +165,24 @@ class LaneSession:
         self._news.set()  # also when there is nobody to tell
 
     def _put(self, message: Message) -> None:
-        if self._gone:
+        if self._gone or self._error is not None:
             return
         self._out.append(message)
-        if len(self._out) > MAX_OUT:
-            self._error = self._error or fail("E1803", "The answers on this lane were not read fast enough.")
+        self._out_bytes += _size(message)
+        if len(self._out) > MAX_OUT or self._out_bytes > MAX_OUT_BYTES:
+            self._error = fail("E1803", "The answers on this lane were not read fast enough.")
+            self._out.clear()
+            for number, ask in list(self._asks.items()):
+                self._stop(number, ask)
         self._news.set()
 
     async def answers(self) -> AsyncIterator[Message]:
         """Everything for the client, until it has finished and all is answered. Raises what ended the lane."""
         while True:
-            while self._out and len(self._out) <= MAX_OUT:
-                yield self._out.popleft()
+            while self._out:
+                message = self._out.popleft()
+                self._out_bytes -= _size(message)
+                yield message
                 self._room.set()
             if self._error is not None:
                 raise self._error
@@ -195,6 +204,11 @@ class LaneSession:
         self._gone = True
         for number, ask in list(self._asks.items()):
             self._stop(number, ask)
+
+
+def _size(message: Message) -> int:
+    """The bytes of an answer or a piece, which count; the rest is small."""
+    return len(message.data) if isinstance(message, LaneItem) else len(getattr(message, "value", b""))
 
 
 def serve_lanes(router: Router, lanes: Lanes, keys: ApiKeys, known: Callable[[bytes], None]) -> None:

@@ -7,16 +7,17 @@ claim it has the answers. A claim costs both sides a signature and several write
 compute the answers, so a lane with few answers does not claim more often; one that is `pressed` claims four times a
 second, since what is not claimed is not paid.
 
-Bounded: unanswered tasks by the lane's window (one more breaks the stream), answers waiting to be claimed by
-MAX_UNCLAIMED, pieces of answers that the requester does not read by holding the worker back, unpaid work by the lease's
-credit. Defends against: numbers that repeat, which would let two answers stand under one number.
+Bounded: unanswered tasks by the lane's window (one more breaks the stream) and by their bytes (`LaneRoom`: the next is not
+read before there is room), answers waiting to be claimed by MAX_UNCLAIMED, pieces of answers that the requester does
+not read by holding the worker back, unpaid work by the lease's credit. Defends against: numbers that repeat, which
+would let two answers stand under one number.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from fallow.errors import FallowError, fail
 from fallow.ports import Worker
@@ -33,6 +34,9 @@ PRESSED_PART = 4
 """Of the allowance: a lane is pressed once this part of it is used up by answers that are not claimed."""
 MAX_UNCLAIMED = 100_000
 MAX_OUT = 8_192
+MAX_OUT_BYTES = 4 * MIB
+LANE_BYTES, ALL_LANES_BYTES = 16 * MIB, 128 * MIB
+"""What the unanswered tasks of one lane, and of all, may take; a lane may always have one."""
 MAX_BATCH_BYTES = 4 * MIB
 STARVED_S = 30.0
 """How long tasks wait for money under a lease before they are handed back."""
@@ -51,16 +55,54 @@ class Sleeper(Protocol):
     async def sleep(self, seconds: float) -> None: ...
 
 
+class _Leaf(NamedTuple):
+    """What is kept of an answer until it is claimed."""
+
+    number: int
+    units: int
+    leaf: bytes
+
+
+def _leaf(task: LaneTask, result: LaneResult) -> _Leaf:
+    number, units = task.number, result.units
+    leaf = lane_leaf(number, params_hash(task.params), task.seed, value_hash(result.value), units)
+    return _Leaf(number, units, leaf)
+
+
+class LaneRoom:
+    """What the tasks of all lanes of a provider take."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._freed = asyncio.Event()
+
+    async def take(self, lane: ServedLane, size_bytes: int) -> None:
+        """Wait until one more task fits."""
+        while lane.held_bytes and (
+            lane.held_bytes + size_bytes > LANE_BYTES or self.bytes + size_bytes > ALL_LANES_BYTES
+        ):
+            self._freed.clear()
+            await self._freed.wait()
+        self.change(lane, size_bytes)
+
+    def change(self, lane: ServedLane, change_bytes: int) -> None:
+        """A lane holds more, or less."""
+        lane.held_bytes += change_bytes
+        self.bytes += change_bytes
+        self._freed.set()
+
+
 class ServedLane:
     """One open lane. `allowance` tells how many units may still be answered before money comes; `claim` records a
     root."""
 
     def __init__(
         self, window: int, worker: Worker, clock: Sleeper, allowance: Callable[[], int], claim: RecordClaim,
-        keep: Keep | None = None,
+        keep: Keep | None = None, room: LaneRoom | None = None,
     ) -> None:  # fmt: skip
         self._window, self._worker, self._clock = window, worker, clock
         self._allowance, self._claim, self._keep = allowance, claim, keep
+        self._room, self.held_bytes = room or LaneRoom(), 0
         self._asked: dict[int, LaneTask] = {}
         self._held: list[LaneTask] = []
         self._starved_s: float | None = None
@@ -69,12 +111,13 @@ class ServedLane:
         self._flush_due = False
         self._last = 0
         self._out: list[LaneItem | LaneResult] = []
+        self._out_bytes = 0
         self._news = asyncio.Event()
         self._over = ""
         self._error: FallowError | None = None
         self._closed = False
-        self._sent: list[tuple[LaneTask, LaneResult]] = []
-        self._ripe: dict[int, tuple[LaneTask, LaneResult]] = {}
+        self._sent: list[_Leaf] = []
+        self._ripe: dict[int, _Leaf] = {}
         self._next = 0
         self._unclaimed_units = 0
         self._looked_s = clock.monotonic_s()
@@ -86,6 +129,7 @@ class ServedLane:
         try:
             async for message in inputs:
                 if type(message) is LaneTask:
+                    await self._room.take(self, len(message.params))
                     self._take(message)
                 elif isinstance(message, LaneStop):
                     self._worker.send(LaneCancel((message.number,)))
@@ -141,24 +185,32 @@ class ServedLane:
         asked, sent, out = self._asked, self._sent, self._out
         for answer in message.answers:
             if type(answer) is LaneResult:
-                task = asked.pop(answer.number, None)
+                task = self._done(answer.number)
                 if task is None:
                     continue
                 self._flying -= 1
-                if answer.code:
-                    answer = LaneResult(answer.number, b"", 0, answer.code, answer.what)  # nothing is owed for it
+                if answer.code:  # nothing is owed for it
+                    answer = LaneResult(answer.number, b"", 0, answer.code[:100], answer.what[:4000])
                 if answer.units > self._costliest:
                     self._costliest = answer.units
                 self._unclaimed_units += answer.units
-                sent.append((task, answer))
+                sent.append(_leaf(task, answer))
                 out.append(answer)
+                self._out_bytes += len(answer.value)
             elif answer.number in asked:
                 out.append(answer)
+                self._out_bytes += len(answer.data)
         self._news.set()
-        if len(out) > MAX_OUT:
+        if len(out) > MAX_OUT or self._out_bytes > MAX_OUT_BYTES:
             self._worker.pause_reading()
         if self._held:
             self._flush()
+
+    def _done(self, number: int) -> LaneTask | None:
+        task = self._asked.pop(number, None)
+        if task is not None:
+            self._room.change(self, -len(task.params))
+        return task
 
     def end(self, why: str) -> None:
         """No more work: the worker or the lease is gone."""
@@ -173,7 +225,7 @@ class ServedLane:
             await self._news.wait()
             self._news.clear()
             while self._out:
-                out, self._out = self._out, []
+                out, self._out, self._out_bytes = self._out, [], 0
                 self._worker.resume_reading()
                 for item in out:
                     yield item
@@ -201,9 +253,9 @@ class ServedLane:
     def _hand_back(self) -> None:
         held, self._held, self._starved_s = self._held, [], None
         for task in held:
-            del self._asked[task.number]
+            self._done(task.number)
             refusal = LaneResult(task.number, b"", 0, "E1803", "The lease's cap is used up, or payment is late.")
-            self._sent.append((task, refusal))
+            self._sent.append(_leaf(task, refusal))
             self._out.append(refusal)
         self._news.set()
 
@@ -213,13 +265,13 @@ class ServedLane:
         """Claim the run of answered numbers that begins at the next one to claim, of those that were answered before
         the last call; then let the newer ones ripen."""
         if not self._next and self._ripe:
-            self._next = min([*self._ripe, *self._asked, *(task.number for task, _ in self._sent)])
-        run: list[tuple[LaneTask, LaneResult]] = []
-        while (pair := self._ripe.pop(self._next, None)) is not None:
-            run.append(pair)
+            self._next = min([*self._ripe, *self._asked, *(one.number for one in self._sent)])
+        run: list[_Leaf] = []
+        while (one := self._ripe.pop(self._next, None)) is not None:
+            run.append(one)
             self._next += 1
         self._commit(run)
-        self._ripe.update((pair[0].number, pair) for pair in self._sent)
+        self._ripe.update((one.number, one) for one in self._sent)
         self._sent.clear()
         if self._next and self._next not in self._ripe and self._next not in self._asked:
             # the requester skipped numbers, as it may between two of its own starts
@@ -232,32 +284,30 @@ class ServedLane:
             return
         self._closed = True
         self.end("closed")
+        self._room.change(self, -self.held_bytes)
         under_way = sorted(self._asked.keys() - {task.number for task in self._held})
         for start in range(0, len(under_way), MAX_LANE_BATCH):
             self._worker.send(LaneCancel(tuple(under_way[start : start + MAX_LANE_BATCH])))
         self._worker.resume_reading()
-        self._ripe.update((pair[0].number, pair) for pair in self._sent)
+        self._ripe.update((one.number, one) for one in self._sent)
         self._sent.clear()
-        run: list[tuple[LaneTask, LaneResult]] = []
+        run: list[_Leaf] = []
         for number in sorted(self._ripe):
-            if run and number != run[-1][0].number + 1:
+            if run and number != run[-1].number + 1:
                 self._commit(run)
                 run = []
             run.append(self._ripe[number])
         self._commit(run)
         self._ripe.clear()
 
-    def _commit(self, run: list[tuple[LaneTask, LaneResult]]) -> None:
+    def _commit(self, run: list[_Leaf]) -> None:
         if not run:
             return
-        units = sum(result.units for _, result in run)
-        leaves = [
-            lane_leaf(task.number, params_hash(task.params), task.seed, value_hash(result.value), result.units)
-            for task, result in run
-        ]
+        units = sum(one.units for one in run)
+        leaves = [one.leaf for one in run]
         if self._keep is not None:
-            self._keep(run[0][0].number, tuple(leaves))
-        claimed = self._claim(run[0][0].number, len(run), units, merkle_root(leaves))
+            self._keep(run[0].number, tuple(leaves))
+        claimed = self._claim(run[0].number, len(run), units, merkle_root(leaves))
         claimed.add_done_callback(lambda _: self._counted(units))
 
     def _counted(self, units: int) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fallow.errors import fail
 from fallow.node.folders import stored_bytes
-from fallow.node.provider.lane import ServedLane
+from fallow.node.provider.lane import LaneRoom, ServedLane
 from fallow.node.provider.work import LeaseWork
 from fallow.ports import Worker
 from fallow.rules.provider.events import LaneAnswered
@@ -60,6 +60,7 @@ class ProviderLanes:
 
     _loaded: dict[bytes, _Loaded] = field(default_factory=dict[bytes, _Loaded])
     _leaves: dict[bytes, _Leaves] = field(default_factory=dict[bytes, "_Leaves"])
+    _room: LaneRoom = field(default_factory=LaneRoom)
 
     async def open(self, request: OpenLane, work: LeaseWork, provider: Provider) -> tuple[ServedLane, WorkerReady]:
         """A lane over the lease's worker, ready to take tasks. Raises what fetching the inputs and starting the worker
@@ -126,7 +127,7 @@ class ProviderLanes:
 
         return ServedLane(
             request.window, worker, provider.services.clock, lambda: allowance_units(provider.state, lease), claim,
-            lambda first, leaves: self._keep(lease, first, leaves),
+            lambda first, leaves: self._keep(lease, first, leaves), self._room,
         )  # fmt: skip
 
     def _keep(self, lease: bytes, first: int, leaves: tuple[bytes, ...]) -> None:
