@@ -43,6 +43,10 @@ class Target:
         return read_address(self.member.announced["address"])
 
     @property
+    def url(self) -> str:
+        return self.member.announced["base_url"]
+
+    @property
     def ticket(self) -> Ticket:
         return read_ticket(self.member.announced["ticket"])
 
@@ -64,10 +68,11 @@ class Target:
 
 
 @asynccontextmanager
-async def target(folder: Path, *words: str, config: str = "") -> AsyncIterator[Target]:
-    """`fallow up WORDS` on this machine's loopback."""
+async def target(folder: Path, *words: str, config: str = "", files: int = 1024) -> AsyncIterator[Target]:
+    """`fallow up WORDS` on this machine's loopback, with so many file descriptors."""
+    within = ("/bin/sh", "-c", f'ulimit -n {files}; exec "$@"', "sh")
     with Network(folder) as network:
-        member = network.start("target", "up", *words, "--bind", "127.0.0.1:0", config=config)
+        member = network.start("target", "up", *words, "--bind", "127.0.0.1:0", config=config, within=within)
         await member.wait_until_ready()
         yield Target(member)
 

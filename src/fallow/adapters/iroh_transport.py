@@ -37,6 +37,8 @@ LEAST_UNREAD_BYTES = 1 << 16
 the whole (4 MiB at first; a stream alone: 1.25 MB), so that keys without number do not add up."""
 MAX_HANDSHAKES = 64
 MAX_WAITING = 256
+MAX_FROM_ADDRESS = 512
+"""Connections from one IP address: keys are free, addresses are not."""
 HANDSHAKE_S = 5.0
 CLOSE_S = 0.5
 TICK_S = 0.5
@@ -114,10 +116,11 @@ class IrohStream:
 
 
 class IrohConnection:
-    """`ports.Connection` over one QUIC connection, of which `unread_bytes` are taken in before they are read."""
+    """`ports.Connection` over one QUIC connection, of which `unread_bytes` are taken in before they are read. `origin`
+    is the IP address from which it was dialled, "" for one that we dialled or that came by a relay."""
 
-    def __init__(self, connection: iroh.Connection, unread_bytes: int) -> None:
-        self._connection, self.unread_bytes = connection, unread_bytes
+    def __init__(self, connection: iroh.Connection, unread_bytes: int, origin: str) -> None:
+        self._connection, self.unread_bytes, self.origin = connection, unread_bytes, origin
         self._peer = NodeId(connection.remote_id().to_bytes())
         self._received = -1
         self._silent = 0
@@ -247,9 +250,9 @@ class IrohTransport:
                 await self._endpoint.close()
         await self._life.aclose()
 
-    def _keep(self, connection: iroh.Connection) -> IrohConnection:
+    def _keep(self, connection: iroh.Connection, origin: str = "") -> IrohConnection:
         left = UNREAD_BYTES - sum(found.unread_bytes for found in self._connections)
-        kept = IrohConnection(connection, max(left // UNREAD_PART, LEAST_UNREAD_BYTES))
+        kept = IrohConnection(connection, max(left // UNREAD_PART, LEAST_UNREAD_BYTES), origin)
         self._connections.add(kept)
         return kept
 
@@ -264,6 +267,10 @@ class IrohTransport:
     async def _shake_hands(self, incoming: iroh.Incoming) -> None:
         """In a task of its own, so that a peer that stalls here holds up nobody else."""
         try:
+            origin = await _origin(incoming)
+            if origin and sum(found.origin == origin for found in self._connections) >= MAX_FROM_ADDRESS:
+                await incoming.refuse()
+                return
             async with asyncio.timeout(HANDSHAKE_S):
                 connection = await (await incoming.accept()).connect()
         except (iroh.IrohError, TimeoutError):
@@ -271,7 +278,7 @@ class IrohTransport:
         finally:
             self._handshakes -= 1
         if not self._closed:
-            self._arrived.put_nowait(self._keep(connection))  # room was counted in `_accept`
+            self._arrived.put_nowait(self._keep(connection, origin))  # room was counted in `_accept`
 
     async def _watch(self) -> None:
         while True:
@@ -280,6 +287,12 @@ class IrohTransport:
             for connection in [found for found in self._connections if not found.alive()]:
                 self._connections.discard(connection)
                 connection.drop()
+
+
+async def _origin(incoming: iroh.Incoming) -> str:
+    """The IP address that somebody dials from; "" by a relay."""
+    where = await incoming.remote_addr()
+    return where.addr.rpartition(":")[0] if isinstance(where, iroh.IncomingAddr.IP) else ""
 
 
 async def _quietly(work: Awaitable[None]) -> None:

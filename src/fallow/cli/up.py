@@ -15,9 +15,10 @@ import argparse
 import asyncio
 import logging
 import os
+import resource
 import signal
 from collections.abc import Callable, Coroutine
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,10 +112,13 @@ def start(home: Path, chosen: frozenset[str], args: argparse.Namespace, out: Out
 
 def _answer_at_once() -> None:
     """Before there are threads, which all take after this one: what this process says is waited for, and its workers
-    compute on the same cores."""
+    compute on the same cores. It may also open as many files and connections as the system lets it."""
     from fallow.adapters.runners.leash import SHORT_TURN_NS, ask_for_turns
 
     ask_for_turns(SHORT_TURN_NS)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with suppress(OSError, ValueError):  # many shells allow 1,024 unless a program asks for more
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def for_sale(home: Path, config: Config) -> str:

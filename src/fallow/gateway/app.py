@@ -1,6 +1,9 @@
 """The HTTP door: OpenAI's /v1/models, /v1/chat/completions and /v1/completions over the models that the owner's steward
 serves. Stateless: keys and budgets live with the steward, so that several gateways can stand in front of one, and
-any of them may die."""
+any of them may die.
+
+Defends against: bodies that are large, slow or many, and strangers who would like to know what is served here: without
+a key every question is answered alike. `gateway/server.py` defends the connections."""
 
 from __future__ import annotations
 
@@ -11,26 +14,33 @@ from functools import partial
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fallow.errors import FallowError, fail
 from fallow.gateway.lanes import AnswerPart, ModelLane, PaidAnswer
 from fallow.gateway.replies import ReplyFormat, error_reply
 from fallow.gateway.requests import MAX_BODY_BYTES, ChatRequest, CompletionRequest, parse, prompt_bytes
 from fallow.kinds.generate.tasks import GenerateValue
+from fallow.node.held import Held
 from fallow.ports import Clock, Entropy
 from fallow.sdk.link import NodeSocket
 from fallow.units import cost_ucr, to_text
 from fallow.wire.local import CheckKey, ListModels, ModelList, ServedModel
 
+_HELD = "fallow.held"
 CALL_S = 10.0
 FIRST_ANSWER_S = 600.0
 MODELS_FRESH_S, MODELS_OLD_S, MODELS_GOOD_S = 1.0, 5.0, 10.0
 """Fresh enough to be shown; old enough to be asked for again beside a request; good enough to begin a request with."""
 MAX_SECRET_CHARS = 200
+BODY_S = 30.0
+"""How long a client may take to send a request's body."""
+CHECKED_AT_ONCE = 64
+"""Keys that the steward is asked about at once; each costs a socket."""
 
 
 class Gateway:
@@ -43,6 +53,7 @@ class Gateway:
         self._lanes: dict[bytes, ModelLane] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._refreshing: asyncio.Task[None] | None = None
+        self._checks = asyncio.Semaphore(CHECKED_AT_ONCE)
 
     async def models(self) -> tuple[ServedModel, ...]:
         """What is served now, at most a second old."""
@@ -107,7 +118,8 @@ class Gateway:
 
     async def check(self, secret: str) -> None:
         """Raises UsageError E1902 for a wrong key."""
-        await self._link.call(CheckKey(secret), CALL_S)
+        async with self._checks:
+            await self._link.call(CheckKey(secret), CALL_S)
 
 
 def _secret(request: Request) -> str:
@@ -118,12 +130,18 @@ def _secret(request: Request) -> str:
 
 
 async def _body(request: Request) -> bytes:
-    """The body, read no further than the limit: a client may announce any length, or none."""
+    """The body, read no further than the limit: a client may announce any length, or none. Counted until the request
+    is answered."""
     data = bytearray()
-    async for piece in request.stream():
-        data += piece
-        if len(data) > MAX_BODY_BYTES:
-            raise fail("E1903", f"The request is longer than {MAX_BODY_BYTES} bytes.")
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for piece in request.stream():
+                data += piece
+                if len(data) > MAX_BODY_BYTES:
+                    raise fail("E1903", f"The request is longer than {MAX_BODY_BYTES} bytes.")
+                request.scope[_HELD].set(len(data))
+    except TimeoutError:
+        raise fail("E1904", f"The request's body did not come within {BODY_S:g} s.") from None
     return bytes(data)
 
 
@@ -139,10 +157,14 @@ async def _complete(request: Request, chat: bool) -> Response:
     gateway: Gateway = request.app.state.gateway
     secret = _secret(request)
     asked = parse(ChatRequest if chat else CompletionRequest, await _body(request))
-    model = await gateway.model(asked.model)
-    task = asked.task(model.context_tokens)
-    if task.max_tokens >= model.context_tokens:
-        raise fail("E1903", f"max_tokens is {task.max_tokens}, the model holds {model.context_tokens} tokens.")
+    try:
+        model = await gateway.model(asked.model)
+        task = asked.task(model.context_tokens)
+        if task.max_tokens >= model.context_tokens:
+            raise fail("E1903", f"max_tokens is {task.max_tokens}, the model holds {model.context_tokens} tokens.")
+    except FallowError:
+        await gateway.check(secret)  # what is served here is not for strangers to find out
+        raise
     most = min(prompt_bytes(task), model.context_tokens) + task.max_tokens
     seed = asked.seed if asked.seed is not None else int.from_bytes(gateway.entropy.draw(7))
     answer = PaidAnswer(
@@ -219,6 +241,20 @@ async def _stream(lane: ModelLane, answer: PaidAnswer, shape: ReplyFormat, with_
             yield shape.broken(error)
 
 
+class _Weighed:
+    """Counts the bytes of requests under way, by the address that they came from."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app, self._held = app, Held()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        call = scope[_HELD] = self._held.call((scope.get("client") or ("",))[0])
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            call.close()
+
+
 async def _list(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
     await gateway.check(_secret(request))
@@ -271,6 +307,7 @@ def create_app(link: NodeSocket, clock: Clock, entropy: Entropy) -> Starlette:
             Route("/v1/models", _list, methods=["GET"]),
             Route("/health", _health, methods=["GET"]),
         ],
+        middleware=[Middleware(_Weighed)],
         exception_handlers={FallowError: _refused, ClientDisconnect: _gone, HTTPException: _not_here},
         lifespan=lifespan,
     )

@@ -1,15 +1,24 @@
-"""Running the HTTP door: uvicorn on an address of the owner's choice, in front of the steward's local socket."""
+"""Running the HTTP door: uvicorn on an address of the owner's choice, in front of the steward's local socket.
+
+Defends against: connections that say nothing, or half of a request, or come without end (uvicorn alone keeps all of
+them for ever, and takes the process's last file descriptor with them); when the door is full, whoever has been silent
+for longest makes room. Does not defend against: as many addresses asking real questions.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import socket
+from collections import Counter, OrderedDict
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from resource import RLIMIT_NOFILE, getrlimit
+from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from fallow.adapters.clock import SystemClock, SystemEntropy
 from fallow.errors import fail
@@ -18,6 +27,11 @@ from fallow.sdk.link import NodeSocket
 
 GRACE_S = 1
 BACKLOG = 256
+HEADERS_S = 10.0
+"""How long a client may take from connecting, or from an answer, to the end of its next request's headers."""
+MAX_CONNECTIONS, MAX_FROM_ADDRESS = 1024, 256
+FILES_PART = 4
+"""Of the file descriptors that this process may have: the others are for the node."""
 
 
 def claim_port(host: str, port: int) -> socket.socket:
@@ -44,6 +58,79 @@ def _bound(host: str, port: int, cleanup: ExitStack) -> socket.socket:
     return listener
 
 
+class _Visitors:
+    """Everybody at one door."""
+
+    def __init__(self) -> None:
+        self.most = min(MAX_CONNECTIONS, getrlimit(RLIMIT_NOFILE)[0] // FILES_PART)
+        self.silent: OrderedDict[_Visitor, asyncio.TimerHandle] = OrderedDict()
+        self._of: Counter[str] = Counter()
+
+    def admit(self, visitor: _Visitor) -> bool:
+        """Let somebody in, at the cost of whoever was silent for longest where it is full."""
+        if self._of[visitor.origin] >= MAX_FROM_ADDRESS:
+            return False
+        if self._of.total() >= self.most:
+            if not self.silent:
+                return False
+            self.turn_out(next(iter(self.silent)))
+        self._of[visitor.origin] += 1
+        self.wait(visitor)
+        return True
+
+    def wait(self, visitor: _Visitor) -> None:
+        """A request is due."""
+        self.heard(visitor)
+        self.silent[visitor] = asyncio.get_running_loop().call_later(HEADERS_S, self.turn_out, visitor)
+
+    def heard(self, visitor: _Visitor) -> None:
+        """Its headers are here."""
+        if (timer := self.silent.pop(visitor, None)) is not None:
+            timer.cancel()
+
+    def turn_out(self, visitor: _Visitor) -> None:
+        """Close a connection now."""
+        self.heard(visitor)
+        visitor.transport.abort()
+
+    def gone(self, visitor: _Visitor) -> None:
+        """It has closed."""
+        self.heard(visitor)
+        self._of[visitor.origin] -= 1
+        if not self._of[visitor.origin]:
+            del self._of[visitor.origin]
+
+
+class _Visitor(H11Protocol):
+    """One connection. Pipelined requests wait for their turn unread, so h11's own bound holds for all that is read."""
+
+    visitors: _Visitors
+    origin = ""
+    _admitted = False
+
+    def connection_made(self, transport: Any) -> None:
+        self.origin = str((transport.get_extra_info("peername") or ("",))[0])
+        super().connection_made(transport)
+        self._admitted = self.visitors.admit(self)
+        if not self._admitted:
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._admitted:
+            self.visitors.gone(self)
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        if self._admitted and self.cycle is not None and not self.cycle.response_complete:
+            self.visitors.heard(self)
+
+    def on_response_complete(self) -> None:
+        if self._admitted and not self.transport.is_closing():
+            self.visitors.wait(self)
+        super().on_response_complete()
+
+
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers: the process has its own, and stops us by cancelling."""
 
@@ -54,9 +141,10 @@ class _Server(uvicorn.Server):
 
 async def run_gateway(steward_socket: Path, listener: socket.socket) -> None:
     """Serve until cancelled; then answers in flight get a second to end."""
+    door = type("Door", (_Visitor,), {"visitors": _Visitors()})
     config = uvicorn.Config(
         create_app(NodeSocket(steward_socket), SystemClock(), SystemEntropy()),
-        log_level="warning", access_log=False, lifespan="on",
+        log_level="warning", access_log=False, lifespan="on", http=door, ws="none",
         timeout_graceful_shutdown=GRACE_S, server_header=False, proxy_headers=False,
     )  # fmt: skip
     server = _Server(config)

@@ -8,9 +8,10 @@ not defend against: what a handler keeps of the messages that it took.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Hashable
 
 from fallow.errors import fail
-from fallow.units import MIB, NodeId
+from fallow.units import MIB
 
 PEER_BYTES = 32 * MIB
 ALL_BYTES = 128 * MIB
@@ -19,18 +20,18 @@ LITTLE_BYTES = 16 << 10
 
 
 class Held:
-    """How many bytes of each peer's messages are here now."""
+    """How many bytes of each peer's messages are here now. A peer is a node's key, or an address."""
 
     def __init__(self, peer_bytes: int = PEER_BYTES, all_bytes: int = ALL_BYTES) -> None:
         self._peer_bytes, self._all_bytes = peer_bytes, all_bytes
-        self._by_peer: Counter[NodeId] = Counter()
+        self._by_peer: Counter[Hashable] = Counter()
         self.total_bytes = 0
 
-    def call(self, peer: NodeId) -> HeldCall:
+    def call(self, peer: Hashable) -> HeldCall:
         """The account of one call with a peer, whichever side made it."""
         return HeldCall(self, peer)
 
-    def change(self, peer: NodeId, change_bytes: int) -> None:
+    def change(self, peer: Hashable, change_bytes: int) -> None:
         """More bytes, or fewer. Raises UnavailableError E1803, and counts nothing, for more than there is room for."""
         after = self._by_peer[peer] + change_bytes
         full = after > self._peer_bytes or (self.total_bytes + change_bytes > self._all_bytes and after > LITTLE_BYTES)
@@ -45,7 +46,7 @@ class Held:
 class HeldCall:
     """What one call holds. `close` lets go of all of it, and of whatever else would come."""
 
-    def __init__(self, held: Held, peer: NodeId) -> None:
+    def __init__(self, held: Held, peer: Hashable) -> None:
         self._held, self._peer = held, peer
         self._bytes = 0
 
