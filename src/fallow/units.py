@@ -34,7 +34,7 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 MAX_UCR = (1 << 63) - 1
 
 _MONEY = re.compile(r"^\s*(\d{1,13})(?:\.(\d{1,6}))?\s*(?:cr)?\s*$")
-_SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*$", re.IGNORECASE)
+_SIZE = re.compile(r"^\s*(\d{1,15}(?:\.\d{1,15})?)\s*([kmgt]?)(i?)b?\s*$", re.IGNORECASE)
 _PREFIX = {"job": "j_", "lease": "l_", "task": "t_", "blob": "b_", "node": "n_", "receipt": "r_", "account": "0x"}
 
 

@@ -14,7 +14,8 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from fallow.errors import fail
 from fallow.rules.escrow import ROWS, Move, PendingRow, Row, RowKey, Table
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2 added what of an account's money is tied. Older books take it on when they are opened."""
 IDS_PER_SELECT = 500
 """SQLite takes 32,766 parameters; smaller lists keep the statement cache useful."""
 
@@ -159,7 +160,11 @@ def prepare(connection: sa.Connection, bank: bytes) -> None:
     METADATA.create_all(connection)
     wanted = {"schema": str(SCHEMA_VERSION), "bank": bank.hex()}
     found: dict[str, str] = dict(iter(connection.execute(sa.select(META.c.key, META.c.value))))
-    if not found:
+    if found == wanted | {"schema": "1"}:
+        tied = "ALTER TABLE accounts ADD COLUMN tied_ucr BIGINT NOT NULL DEFAULT 0"
+        connection.execute(sa.text(tied))
+        connection.execute(META.update().where(META.c.key == "schema").values(value=wanted["schema"]))
+    elif not found:
         connection.execute(META.insert(), [{"key": key, "value": value} for key, value in wanted.items()])
     elif found != wanted:
         what = f"These are books of bank 0x{found.get('bank')} in version {found.get('schema')}."

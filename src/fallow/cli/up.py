@@ -22,7 +22,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fallow.cli.options import add_log
+from fallow.cli.options import add_log, positive
 from fallow.cli.output import Output
 from fallow.cli.serve import DOOR
 from fallow.errors import fail
@@ -47,6 +47,10 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--bind", metavar="HOST:PORT", default="", help="UDP address for other nodes (default: any port)"
     )
     parser.add_argument("--port", metavar="N", type=int, help="TCP port of the OpenAI-compatible door (default 8790)")
+    parser.add_argument("--welcome", metavar="CR", help="bank: what a newcomer may spend on work (default 20)")
+    parser.add_argument(
+        "--ticket-uses", metavar="N", type=positive, help="bank: accounts its ticket opens (default 100)"
+    )
     add_log(parser)
 
 
@@ -88,7 +92,9 @@ def start(home: Path, chosen: frozenset[str], args: argparse.Namespace, out: Out
     _answer_at_once()
     quiet_logs(args.log)
     logging.captureWarnings(True)
-    config = load_config(prepare_home(home))
+    said = {name: getattr(args, name, None) for name in ("welcome", "ticket_uses")}
+    settings = {name: value for name, value in said.items() if value is not None}
+    config = load_config(prepare_home(home), settings)
     with lock_home(home):  # a node that runs here already is better news than its port being taken
         pass
     ticket = read_ticket(args.ticket) if args.ticket else None
@@ -104,7 +110,9 @@ def start(home: Path, chosen: frozenset[str], args: argparse.Namespace, out: Out
                 out.say(for_sale(home, config))
 
         out.say(f"Starting a node in {home} ({', '.join(sorted(chosen))})...")
-        options = Options(chosen - {"gateway"}, ticket, directories, bind=args.bind, beside=beside, ready=ready)
+        options = Options(
+            chosen - {"gateway"}, ticket, directories, bind=args.bind, beside=beside, ready=ready, settings=settings
+        )
         asyncio.run(run_node(home, options))
     out.say(farewell(chosen))
     return 0
@@ -210,5 +218,5 @@ def _announce(home: Path, chosen: frozenset[str], about: dict[str, str], door: s
         lines.append(f"OpenAI door:     {door}")
     if ticket and "bank" in chosen:
         lines.append(f"Others join by:  fallow provide {ticket}")
-        lines.append("The ticket is a password: it opens accounts with a welcome grant. Keep this terminal open.")
+        lines.append("The ticket is a password: it opens accounts with a small grant. Keep this terminal open.")
     out.data(answer, "\n".join(lines))

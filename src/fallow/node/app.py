@@ -8,11 +8,11 @@ import io
 import logging
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -59,7 +59,7 @@ class Options:
     node is a bank); `directories` are put into the ticket of a new pool; `beside` runs along with the node and gets the
     path of its local socket (a gateway, which is a room above this one); `ready` is called once with the ticket
     that others join with ("" without a pool), the node's address, account and node id; a provider's workers run in
-    `runner`."""
+    `runner`; `settings` take the place of those in the home's configuration."""
 
     roles: frozenset[str]
     ticket: Ticket | None = None
@@ -69,6 +69,7 @@ class Options:
     timing: Timing = field(default_factory=Timing)
     runner: Runner = field(default_factory=ProcessRunner)
     ready: Callable[[dict[str, str]], None] = lambda _about: None
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 class _Stderr(io.TextIOBase):
@@ -106,7 +107,7 @@ def quiet_logs(level: str) -> None:
 async def run_node(home: Path, options: Options) -> None:
     """Run until SIGINT or SIGTERM. Raises FallowError for a home, configuration or port that cannot be used."""
     prepare_home(home)
-    config = load_config(home)
+    config = load_config(home, options.settings)
     async with AsyncExitStack() as stack:
         stack.enter_context(lock_home(home))
         remote = Router()

@@ -3,8 +3,9 @@
 Who a caller is follows from its transport key: OpenAccount shows a certificate for that very node, the ledger keeps the
 binding, and every later request is done in the name of the bound account while the certificate holds.
 
-Defends against: callers acting for accounts that did not certify them, strangers, guessed invitations (128 bits; the
-books hold a hash only). Does not defend against: the bank's own key being stolen, or an operator who mints.
+Defends against: callers acting for accounts that did not certify them, strangers (who leave no trace in the books
+without an invitation), guessed invitations (128 bits; the books hold a hash only), newcomers who send their grants on.
+Does not defend against: the bank's own key being stolen, or an operator who mints.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from fallow.wire.ledger import (
     GetBalance,
     GetBooks,
     GetSettlement,
+    Grant,
     IssueToken,
     LedgerRefused,
     LedgerRequest,
@@ -44,7 +46,7 @@ MAX_KNOWN_NODES = 4096
 REMEMBER_MS = 60 * MS_PER_S
 TOKEN_BYTES = 16
 TOKEN_PREFIX = "fj_"  # noqa: S105 - a prefix, no secret
-DEFAULT_USES = 1_000
+DEFAULT_USES = 100
 YEAR_S = 365 * 24 * 3600
 
 
@@ -54,6 +56,7 @@ class BankPolicy:
     means the bank's own."""
 
     welcome_ucr: int = 0
+    invited_only: bool = True
     operator: bytes = b""
     unbonding_s: int = 24 * 3600
     grace_s: int = 30
@@ -68,6 +71,7 @@ class BankPolicy:
             bank=bank,
             operator=self.operator or bank,
             welcome_ucr=self.welcome_ucr,
+            invited_only=self.invited_only,
             unbonding_ms=self.unbonding_s * MS_PER_S,
             grace_ms=self.grace_s * MS_PER_S,
             hold_ms=self.hold_s * MS_PER_S,
@@ -107,6 +111,14 @@ class Bank:
         if isinstance(answer, LedgerRefused) and answer.reason != Refusal.OPERATION_REUSED:
             raise fail("E1303", f"The bank may not issue invitations: {answer.reason}.")
         return token
+
+    async def endow(self, amount_ucr: int) -> None:
+        """Give the bank's own account what a new pool begins with, once."""
+        if not amount_ucr:
+            return
+        operation = blake3(b"fallow founder's purse" + self._identity.account).digest()
+        request = Grant(operation, self._identity.account, amount_ucr)
+        await self._ledger.apply(request, self._identity.account, self._clock.now_ms())
 
     def _token(self, name: str) -> str:
         """HMAC of the name under the bank's key: unguessable, and nothing has to be stored to hand it out again."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import errno
 import tomllib
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -30,14 +31,16 @@ from fallow.wire.messages import NodeAddress
 TICKET_PREFIX = "fallow1"
 MAX_TICKET_BYTES = 2_000
 MAX_RELAY_CHARS = 200
+MAX_SETTING, MAX_PRICE_UCR = 1_000_000, 10**15
+"""Nothing of a machine is counted higher; no thousand units of work cost more."""
 LEAST_ROOM_BYTES = 1 << 20
 """Keys, logs and books of a node that has done nothing yet fit into this."""
 
 
 class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
     """All that a machine needs to join a pool: who keeps the books, who lists the offers, and a token that the bank
-    takes as an invitation. Whoever holds a ticket can open accounts with the pool's welcome grant: treat it as a
-    password."""
+    takes as an invitation. Whoever holds a ticket can open accounts with the pool's welcome grant, as many as it
+    has uses: treat it as a password."""
 
     bank: NodeAddress
     bank_account: Address
@@ -95,7 +98,14 @@ class Config:
     quota: str = "50G"
     gateway_host: str = "127.0.0.1"
     gateway_port: int = 8790
-    welcome: str = "1000"
+    welcome: str = "20"
+    """What a bank grants to a newcomer with a ticket, for work: it cannot be sent on."""
+    ticket_uses: int = 100
+    """How many accounts a bank's ticket opens."""
+    open_to_all: bool = False
+    """Whether a bank opens accounts, without a grant, to those who have no ticket."""
+    purse: str = "1000"
+    """What the founder of a pool has at first."""
     ledger: str = ""
     """Where a bank keeps its books: the URL of a PostgreSQL database; a SQLite file in the home when empty."""
     mdns: bool = True
@@ -117,17 +127,18 @@ def _build(kind: type[Any], table: dict[str, Any], where: str) -> Any:
         raise fail("E1001", f"{where}: {error}.") from error
 
 
-def load_config(home: Path) -> Config:
-    """Read HOME/config.toml, or the defaults when there is none. Raises UsageError E1001 for a file that is not TOML,
-    an unknown key or kind of work, a value of the wrong type, an amount or size that cannot be read, or a relay that is
-    no URL."""
+def load_config(home: Path, settings: Mapping[str, Any] | None = None) -> Config:
+    """Read HOME/config.toml, or the defaults when there is none; `settings` take the place of what it says. Raises
+    UsageError E1001 for a file that is not TOML, an unknown key or kind of work, a value of the wrong type, a number
+    that is negative, too large or none, an amount or size that cannot be read, or a relay that is no URL."""
     path = home / "config.toml"
     try:
         table = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        return Config()
+        table = dict[str, Any]()
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise fail("E1001", f"{path} cannot be read: {error}.") from error
+    table |= settings or {}
     if isinstance(provider := table.get("provider", {}), dict):
         _build(ProviderConfig, cast(dict[str, Any], provider), f"{path} [provider]")
     config: Config = _build(Config, table, str(path))
@@ -137,15 +148,29 @@ def load_config(home: Path) -> Config:
     try:
         for size in (config.quota, config.provider.disk, config.provider.ram):
             parse_size(size or "0")
-        for amount in (config.welcome, config.provider.stake):
+        for amount in (config.welcome, config.purse, config.provider.stake):
             parse_money(amount)
     except ValueError as error:
         raise fail("E1001", f"{path}: {error}.") from error
+    for name, value, most in _numbers(config):
+        if not 0 <= value <= most:  # which NaN is not either
+            raise fail("E1001", f"{path}: {name} is {value}.", cause=f"It must be from 0 to {most}.")
     wrong = relay_problem(config.relay)
     if wrong:
         cause = "A relay is named by its URL, as in https://relay.example.com."
         raise fail("E1001", f"{path}: relay {config.relay[:80]!r} {wrong}.", cause=cause)
     return config
+
+
+def _numbers(config: Config) -> Iterator[tuple[str, float, int]]:
+    """Every number of a configuration with the most that it may be."""
+    provider = config.provider
+    yield "gateway_port", config.gateway_port, 65_535
+    yield "ticket_uses", config.ticket_uses, MAX_SETTING
+    yield "provider.cpus", provider.cpus, MAX_SETTING
+    yield "provider.threads", provider.threads, MAX_SETTING
+    for kind, price in provider.prices.items():
+        yield f"provider.prices.{kind}", price, MAX_PRICE_UCR
 
 
 def relay_problem(url: str) -> str:

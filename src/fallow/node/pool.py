@@ -29,7 +29,9 @@ class Pool:
     def open_bank(self, router: Router) -> None:
         """Keep the books of a pool here. Raises UnavailableError E1305 or UsageError E1306 for books that cannot be
         used."""
-        books = self._books(BankPolicy(welcome_ucr=parse_money(self._s.config.welcome)))
+        config = self._s.config
+        policy = BankPolicy(welcome_ucr=parse_money(config.welcome), invited_only=not config.open_to_all)
+        books = self._books(policy)
         self._bank = Bank(books, self._s.identity, self._s.clock)
         self._bank.register(router)
 
@@ -44,12 +46,15 @@ class Pool:
         """Know the pool's bank and directories, and have an account there; waits for a bank that is not up yet. A node
         without a pool (a directory alone) does nothing. Raises RejectedError E1304 when the bank does not take it."""
         if self._bank is not None:
-            token = await self._bank.new_token()
+            token = await self._bank.new_token(uses=self._s.config.ticket_uses)
             me = self._s.identity
+            if self._s.ticket is None:
+                await self._bank.endow(parse_money(self._s.config.purse))
             self._s.ticket = Ticket(self._s.rpc.address(), me.account, self._directories, token)
             save_ticket(self._s.home, self._s.ticket)
         if self._s.ticket is None:
             return
         self._s.directories[:] = self._s.ticket.directories or self._directories
         certificate = self._s.identity.certificate(self._s.clock.now_ms())
-        await self._s.settlement(AS_LONG_AS_IT_TAKES).open_account(certificate, self._s.ticket.token)
+        token = "" if self._bank is not None else self._s.ticket.token  # a founder has its purse
+        await self._s.settlement(AS_LONG_AS_IT_TAKES).open_account(certificate, token)

@@ -28,8 +28,8 @@ class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_li
 
 
 class OpenAccount(Message, frozen=True):
-    """-> LedgerDone. Makes the account known and binds the node; with a valid join `token` it also gets the pool's
-    welcome grant, once per account."""
+    """-> LedgerDone. Makes the account known and binds the node; with a valid join `token`, which most pools ask of new
+    accounts, it also gets the pool's welcome grant, once per account."""
 
     operation: Word
     certificate: Signed
@@ -145,6 +145,8 @@ class Refusal(StrEnum):
     """The account named in the request is not known here."""
     BALANCE_TOO_SMALL = "balance_too_small"
     STAKE_TOO_SMALL = "stake_too_small"
+    GRANT_STAYS = "grant_stays"
+    """What would be sent is the pool's welcome grant, which is for work."""
     ZERO_AMOUNT = "zero_amount"
     TOO_MUCH_MONEY = "too_much_money"
     """More would be minted than the books can hold."""

@@ -8,12 +8,14 @@ from fallow.wire.messages import Message
 
 _CODES = {
     ledger.Refusal.BALANCE_TOO_SMALL: "E1301",
+    ledger.Refusal.GRANT_STAYS: "E1301",
     ledger.Refusal.STAKE_TOO_SMALL: "E1301",
     ledger.Refusal.ESCROW_CLOSED: "E1302",
     ledger.Refusal.NO_ACCOUNT: "E1304",
 }
 _NEXT = {
     ledger.Refusal.BAD_TOKEN: "Ask whoever runs the pool for a new ticket.",
+    ledger.Refusal.GRANT_STAYS: "Spend it on work; what you earn you can send.",
     ledger.Refusal.NOT_OPERATOR: "Ask whoever runs the pool.",
     ledger.Refusal.NO_SUCH_ACCOUNT: "Check the account: it must have joined this pool.",
     ledger.Refusal.TOO_EARLY: "Try again once the lease has ended.",

@@ -7,9 +7,9 @@ claim it has the answers. A claim costs both sides a signature and several write
 compute the answers, so a lane with few answers does not claim more often; one that is `pressed` claims four times a
 second, since what is not claimed is not paid.
 
-Bounded: unanswered tasks by the lane's window (one more breaks the stream) and by their bytes (`LaneRoom`: the next is not
-read before there is room), answers waiting to be claimed by MAX_UNCLAIMED, pieces of answers that the requester does
-not read by holding the worker back, unpaid work by the lease's credit. Defends against: numbers that repeat, which
+Bounded: unanswered tasks by the lane's window (one more breaks the stream) and by their bytes (`LaneRoom`: the next is
+not read before there is room), answers waiting to be claimed by MAX_UNCLAIMED, pieces of answers that the requester
+does not read by holding the worker back, unpaid work by the lease's credit. Defends against: numbers that repeat, which
 would let two answers stand under one number.
 """
 

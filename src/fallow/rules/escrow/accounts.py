@@ -29,7 +29,8 @@ from fallow.wire.ledger import Deposit, Grant, IssueToken, Refusal, Transfer, Un
 
 
 def open_account(draft: Draft, facts: AccountFacts, caller: bytes, now_ms: int, terms: PoolTerms) -> Refusal | None:
-    """Make the account known, bind the node, and with a token give the welcome grant, once."""
+    """Make the account known, bind the node, and with a token give the welcome grant, once. Where only the invited may
+    come, a new account needs a token that is good, and without one leaves no trace."""
     certificate = facts.certificate
     # Somebody else's certificate is public: showing it must not act for its account.
     if certificate.account != caller:
@@ -39,6 +40,8 @@ def open_account(draft: Draft, facts: AccountFacts, caller: bytes, now_ms: int, 
     row = draft.find(AccountRow, account_key(caller))
     if row is None:
         pool = draft.pool()
+        if terms.invited_only and caller != terms.operator and not _invited(draft, facts, now_ms):
+            return Refusal.BAD_TOKEN
         # Accounts are free to make, so a flood of them must end before the disk does.
         if pool.accounts >= terms.max_accounts:
             return Refusal.POOL_FULL
@@ -64,19 +67,25 @@ def _bind(draft: Draft, certificate: Certificate) -> Refusal | None:
     return None
 
 
+def _invited(draft: Draft, facts: AccountFacts, now_ms: int) -> TokenRow | None:
+    token = draft.find(TokenRow, token_key(facts.token)) if facts.token else None
+    return token if token is not None and token.uses_left > 0 and token.expires_ms > now_ms else None
+
+
 def _welcome(draft: Draft, facts: AccountFacts, caller: bytes, now_ms: int, terms: PoolTerms) -> Refusal | None:
     account = draft.account(caller)
     # Opening again (a restart, a second machine, a second token) must not mint again.
     if account.welcomed:
         return None
-    token = draft.find(TokenRow, token_key(facts.token))
-    if token is None or token.uses_left < 1 or token.expires_ms <= now_ms:
+    token = _invited(draft, facts, now_ms)
+    if token is None:
         return Refusal.BAD_TOKEN
     if draft.pool().minted_ucr > MAX_UCR - terms.welcome_ucr:
         return Refusal.TOO_MUCH_MONEY
     # Uses run down, so a leaked token cannot mint for an endless line of new accounts.
     draft.put(msgspec.structs.replace(token, uses_left=token.uses_left - 1))
-    draft.put(msgspec.structs.replace(account, welcomed=True))
+    # The grant is for trying work. Could it be sent, one ticket would be an income.
+    draft.put(msgspec.structs.replace(account, welcomed=True, tied_ucr=account.tied_ucr + terms.welcome_ucr))
     draft.move(MINT, Book(Place.AVAILABLE, caller), terms.welcome_ucr)
     return None
 
@@ -112,6 +121,9 @@ def transfer(draft: Draft, request: Transfer, caller: bytes) -> Refusal | None:
         return Refusal.SAME_ACCOUNT
     if draft.find(AccountRow, account_key(request.to)) is None:
         return Refusal.NO_SUCH_ACCOUNT
+    payer = draft.account(caller)
+    if request.amount_ucr <= payer.available_ucr and payer.owned_ucr - request.amount_ucr < payer.tied_ucr:
+        return Refusal.GRANT_STAYS
     return _shift(draft, Book(Place.AVAILABLE, caller), Book(Place.AVAILABLE, request.to), request.amount_ucr)
 
 

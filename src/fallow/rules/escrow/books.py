@@ -214,6 +214,8 @@ def _account_faults(
     name, found = row.account.hex()[:12], list[str]()
     if min(row.available_ucr, row.stake_ucr, row.unbonding_ucr, row.held_ucr, row.escrowed_ucr, row.bonded_ucr) < 0:
         found.append(f"account {name}: a negative amount")
+    if not 0 <= row.tied_ucr <= row.owned_ucr:
+        found.append(f"account {name}: more is tied than there is")
     if row.escrowed_ucr != escrowed.get(row.account, 0) or row.bonded_ucr != bonded.get(row.account, 0):
         found.append(f"account {name}: its leases hold something else")
     pending = rows.get(pending_key(row.account))

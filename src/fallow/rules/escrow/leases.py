@@ -92,6 +92,8 @@ def redeem(draft: Draft, facts: VoucherFacts) -> Refusal | None:
     draft.move(Book(Place.ESCROW, escrow.lease), Book(Place.AVAILABLE, escrow.provider), paid)
     provider = draft.account(escrow.provider)
     draft.put(msgspec.structs.replace(provider, earned_ucr=saturate(provider.earned_ucr + paid)))
+    requester = draft.account(escrow.requester)
+    draft.put(msgspec.structs.replace(requester, tied_ucr=max(requester.tied_ucr - paid, 0)))
     return None
 
 

@@ -194,6 +194,8 @@ def _order(draft: Draft, request: Message, caller: bytes, now_ms: int, terms: Po
 def _details(refusal: Refusal, rows: Mapping[RowKey, Row | None], caller: bytes) -> str:
     """The numbers behind a refusal over money, so that an error can say where the money is."""
     row = rows.get(account_key(caller))
+    if isinstance(row, AccountRow) and refusal is Refusal.GRANT_STAYS:
+        return f"{format_money(row.tied_ucr)} were granted for work, and cannot be sent"
     if not isinstance(row, AccountRow) or refusal not in (Refusal.BALANCE_TOO_SMALL, Refusal.STAKE_TOO_SMALL):
         return ""
     return f"available {format_money(row.available_ucr)}, free stake {format_money(row.stake_ucr)}"

@@ -29,6 +29,9 @@ class PoolTerms(msgspec.Struct, frozen=True):
     bank: bytes
     operator: bytes
     welcome_ucr: int = 0
+    """Granted to a new account that comes with an invitation, to spend on work: it cannot be sent to others."""
+    invited_only: bool = False
+    """Whether a new account needs an invitation that is good."""
     unbonding_ms: int = 24 * 3600 * MS_PER_S
     """How long stake stays slashable on its way out, and how long after a lease's end its provider can be charged."""
     grace_ms: int = 30 * MS_PER_S
@@ -72,7 +75,8 @@ class PoolRow(msgspec.Struct, frozen=True):
 class AccountRow(msgspec.Struct, frozen=True):
     """One account. `stake_ucr` is free stake. `escrowed_ucr` and `bonded_ucr` repeat what lies in its open escrows (as
     requester) and behind its open leases (as provider); `unbonding_ucr` and `held_ucr` what is in its PendingRow. The
-    totals earned and slashed stop at MAX_UCR."""
+    totals earned and slashed stop at MAX_UCR. So much of what it owns that `tied_ucr` is left cannot be sent to others:
+    the welcome grant, less what was spent on work or lost since."""
 
     account: bytes
     available_ucr: int = 0
@@ -85,6 +89,13 @@ class AccountRow(msgspec.Struct, frozen=True):
     slashed_ucr: int = 0
     welcomed: bool = False
     nodes: int = 0
+    tied_ucr: int = 0
+
+    @property
+    def owned_ucr(self) -> int:
+        """All its money, wherever it lies."""
+        free = self.available_ucr + self.stake_ucr + self.unbonding_ucr + self.held_ucr
+        return free + self.escrowed_ucr + self.bonded_ucr
 
 
 class NodeRow(msgspec.Struct, frozen=True):

@@ -132,4 +132,10 @@ def _record(draft: Draft, facts: VerdictFacts, slashed_ucr: int) -> None:
     assert escrow is not None, "an escrow vanished"
     draft.put(msgspec.structs.replace(escrow, slashed_ucr=escrow.slashed_ucr + slashed_ucr))
     account = draft.account(escrow.provider)
-    draft.put(msgspec.structs.replace(account, slashed_ucr=saturate(account.slashed_ucr + slashed_ucr)))
+    draft.put(
+        msgspec.structs.replace(
+            account,
+            slashed_ucr=saturate(account.slashed_ucr + slashed_ucr),
+            tied_ucr=min(account.tied_ucr, account.owned_ucr),
+        )
+    )
