@@ -47,6 +47,8 @@ REMEMBER_MS = 60 * MS_PER_S
 TOKEN_BYTES = 16
 TOKEN_PREFIX = "fj_"  # noqa: S105 - a prefix, no secret
 DEFAULT_USES = 100
+BURST, PER_S = 1_000, 20
+"""Requests that an account may make at once, and a second: the books remember most of them for ever."""
 YEAR_S = 365 * 24 * 3600
 
 
@@ -98,6 +100,7 @@ class Bank:
     def __init__(self, ledger: Ledger, identity: Identity, clock: Clock) -> None:
         self._ledger, self._identity, self._clock = ledger, identity, clock
         self._speakers: OrderedDict[bytes, tuple[bytes, int]] = OrderedDict()
+        self._paces: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
 
     async def new_token(self, name: str = "ticket", *, uses: int = DEFAULT_USES, lifetime_s: int = YEAR_S) -> str:
         """An invitation for `uses` accounts within `lifetime_s` from the first call. The same name gives the same text
@@ -161,7 +164,19 @@ class Bank:
             case GetBooks():
                 return await self._ledger.books()
             case _:
+                self._pace(account)
                 return await self._ledger.apply(request, account, now_ms)
+
+    def _pace(self, account: bytes) -> None:
+        """Raises UnavailableError E1803 for an account that asks too much."""
+        now_s = self._clock.monotonic_s()
+        left, at_s = self._paces.pop(account, (float(BURST), now_s))
+        left = min(left + (now_s - at_s) * PER_S, float(BURST))
+        self._paces[account] = (max(left - 1, 0.0), now_s)
+        while len(self._paces) > MAX_KNOWN_NODES:
+            self._paces.popitem(last=False)
+        if left < 1:
+            raise fail("E1803", f"This account asks more of the bank than {PER_S} things a second.")
 
     async def _account(self, caller: Caller, now_ms: int) -> bytes | None:
         """Whom the caller speaks for. Remembered for a minute at most, so that an expired certificate stops working."""
