@@ -116,6 +116,10 @@ class Kind(ABC):
         """The room that each provider of the job is asked for."""
         return 0
 
+    def output_bytes(self, work: Work) -> int:
+        """The most that the files of a task's output may take on the buyer's disk: what claims more is no answer."""
+        return GRAIN_BYTES
+
     def kept_bytes(self, task: TaskSpec) -> int:
         """The room that a task's commitments take on a provider's disk; 0 for parameters that cannot be read."""
         return 0

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from fallow.errors import FallowError, fail
 from fallow.kinds.chain import Chain, Recheck, is_state, room_bytes
-from fallow.kinds.kind import TENSORS, Kind
+from fallow.kinds.kind import GRAIN_BYTES, TENSORS, Kind
 from fallow.kinds.rounds import RoundManifest, RoundPart, Rounds, StateReport
 from fallow.kinds.train.replay import TrainReplay
 from fallow.kinds.train.sizes import train_bytes, train_s
@@ -27,6 +27,10 @@ from fallow.wire.tasks import MAX_PARAMS_BYTES, Part, Recipe, TaskOutput, TaskSp
 REFERENCE_PARAMETERS = 135_000_000
 """Speeds are told for a language model of this size."""
 FLOPS_A_PARAMETER = 6
+STATE_BYTES = 32
+"""The most that an update, a checkpoint and an optimiser's state take together for a number that is trained."""
+UNMEASURED_BYTES = 8 * GIB
+"""What they may take for a model whose size nobody said."""
 
 
 class TrainRounds(Rounds):
@@ -143,7 +147,14 @@ class Train(Kind):
     def disk_bytes(self, work: Work) -> int:
         if not isinstance(work, TrainJob):
             return 0
-        return work.data_bytes + (room_bytes(work.recipe.trace_bytes) if work.recipe.exact else 0)
+        return (
+            work.size.stored_bytes + work.data_bytes + (room_bytes(work.recipe.trace_bytes) if work.recipe.exact else 0)
+        )
+
+    def output_bytes(self, work: Work) -> int:
+        if not isinstance(work, TrainJob) or not work.size.trained:
+            return UNMEASURED_BYTES
+        return GRAIN_BYTES + 2 * work.size.stored_bytes + STATE_BYTES * work.size.trained
 
     def kept_bytes(self, task: TaskSpec) -> int:
         params = _read(task.params)

@@ -213,7 +213,7 @@ class Provider:
             return None
         if lease not in self._works:
             limits = WorkerLimits(entry.share.ram_bytes, self._bench.threads, cards=entry.share.cards)
-            self._works[lease] = LeaseWork(self._bench, lease, limits)
+            self._works[lease] = LeaseWork(self._bench, lease, limits, entry.share.disk_bytes)
         return self._works[lease]
 
 

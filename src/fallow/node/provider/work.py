@@ -2,6 +2,8 @@
 
 A task ends in exactly one event for the machine, or in none when the machine itself stopped it. Whatever goes wrong in
 between (a source that lies, a worker that dies, hangs or eats memory, a full disk) becomes a coded failure.
+
+Defends against: inputs and outputs that take more room than was ordered, whatever sizes their tasks declare.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import structlog
 from fallow.errors import FallowError, PeerFault, UnavailableError, fail
 from fallow.kinds.chain import MAX_TRACES_KEPT, is_state, too_many
 from fallow.kinds.kind import READ_BYTES_PER_S
-from fallow.node.folders import materialize
+from fallow.node.folders import materialize, with_files
 from fallow.node.groups import begin
 from fallow.node.provider.feed import Feeds
 from fallow.node.services import Services
@@ -49,6 +51,8 @@ CANCEL_S = 1.0
 DEFAULT_TIMEOUT_S = 24 * 3600
 LINES_PER_S = 50
 MAX_PREFETCHES = 64
+FREE_PART = 8
+"""Of the disk space that is for sale, what a lease may use although its order asked for none."""
 TellProvider = Callable[[ProviderEvent], Awaitable[object]]
 
 
@@ -86,8 +90,10 @@ class _Died(Exception):
 class LeaseWork:
     """One lease's worker and tasks."""
 
-    def __init__(self, bench: Bench, lease: bytes, limits: WorkerLimits) -> None:
+    def __init__(self, bench: Bench, lease: bytes, limits: WorkerLimits, disk_bytes: int = 0) -> None:
         self._b, self.lease, self._limits = bench, lease, limits
+        self._disk_bytes = max(disk_bytes, bench.disk_bytes // FREE_PART)
+        self._taken: dict[BlobId, int] = {}
         self.folder = bench.folder / lease.hex()[:32]
         self.owner = f"lease/{lease.hex()}"
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
@@ -216,6 +222,8 @@ class LeaseWork:
             paths[name] = Path(text).resolve()
             if not paths[name].is_relative_to(outdir.resolve()):
                 raise fail("E1704", "The worker offered a file from elsewhere as its output.")
+        if sum(path.stat().st_size for path in paths.values() if path.is_file()) > self._disk_bytes:
+            raise fail("E1604", "The task's output needs more disk space than was leased.")
         states = self._states_owner([path for name, path in paths.items() if is_state(name)])
         try:
             for name, path in paths.items():
@@ -248,9 +256,10 @@ class LeaseWork:
         """Fetch and lay out inputs: name -> path. The same blob under the same name keeps its path for the whole lease,
         so that a worker knows what it has loaded already."""
         found: dict[str, str] = {}
+        needed = {BlobId(part.blob) for part in parts}
         for part in parts:
-            folder = self.folder / "in" / part.blob.hex()[:32]
-            await self._fetch(part, sources)
+            folder = self._folder(part.blob)
+            await self._fetch(part, sources, needed)
             await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
             path = await asyncio.to_thread(materialize, self._b.services.blobs, part.name, BlobId(part.blob), folder)
             found[part.name] = str(path)
@@ -267,30 +276,52 @@ class LeaseWork:
 
     async def _prefetch(self, part: Part, sources: tuple[NodeAddress, ...]) -> None:
         """No task failed because of this; what is missing then is fetched then."""
-        limit = min(part.size_bytes, self._b.disk_bytes)
+        blob, limit = BlobId(part.blob), min(part.size_bytes, self._disk_bytes - sum(self._taken.values()))
+        if limit <= 0:
+            return
+        self._taken.setdefault(blob, limit)  # at once: many may be under way
         try:
-            await self._b.services.fetcher.fetch(BlobId(part.blob), sources, limit, owner=self.owner, timeout_s=FETCH_S)
+            await self._b.services.fetcher.fetch(blob, sources, limit, owner=self.owner, timeout_s=FETCH_S)
         except FallowError as error:
+            self._taken.pop(blob, None)
             log.info("not prefetched", lease=self.lease.hex()[:12], code=error.code, what=error.what)
 
     def _forget_states(self, parts: tuple[Part, ...]) -> None:
         """Another's states are of no use once they were checked, and a long job has many."""
         for part in parts:
             if is_state(part.name):
-                shutil.rmtree(self.folder / "in" / part.blob.hex()[:32], ignore_errors=True)
+                shutil.rmtree(self._folder(part.blob), ignore_errors=True)
+                self._taken.pop(BlobId(part.blob), None)
         self._b.services.blobs.unpin_all(checks_owner(self.lease))
 
-    async def _fetch(self, part: Part, sources: tuple[NodeAddress, ...]) -> None:
+    def _folder(self, blob: bytes) -> Path:
+        """Where an input lies for the worker."""
+        return self.folder / "in" / blob.hex()[:32]
+
+    def _make_room(self, needed: set[BlobId]) -> int:
+        """-> how much more room there is beside what is `needed` now. Inputs of former tasks are given up for that."""
+        used = sum(size for blob, size in self._taken.items() if blob in needed)
+        if sum(self._taken.values()) > self._disk_bytes:
+            blobs = self._b.services.blobs
+            for blob in self._taken.keys() - needed:
+                for one in with_files(blobs, blob) if blobs.has(blob) else ():
+                    blobs.unpin(one, self.owner)
+                shutil.rmtree(self._folder(blob), ignore_errors=True)
+                del self._taken[blob]
+        return self._disk_bytes - used
+
+    async def _fetch(self, part: Part, sources: tuple[NodeAddress, ...], needed: set[BlobId]) -> None:
         fetcher, blobs, blob = self._b.services.fetcher, self._b.services.blobs, BlobId(part.blob)
-        limit = self._b.disk_bytes
+        self._taken.pop(blob, None)
+        limit = await asyncio.to_thread(self._make_room, needed)
         owner = checks_owner(self.lease) if is_state(part.name) else self.owner
-        size_bytes = await fetcher.fetch(blob, sources, limit, owner=owner, timeout_s=FETCH_S)
+        size_bytes = self._taken[blob] = await fetcher.fetch(blob, sources, limit, owner=owner, timeout_s=FETCH_S)
         if size_bytes > MAX_TREE_BYTES:
             return
         raw = await asyncio.to_thread(blobs.read, blob, 0, size_bytes)
         if is_tree(raw):
             patience_s = FETCH_S + min(decode_tree(raw).size_bytes, limit) / READ_BYTES_PER_S
-            await fetcher.fetch_tree(blob, sources, limit, owner=self.owner, timeout_s=patience_s)
+            self._taken[blob] += await fetcher.fetch_tree(blob, sources, limit, owner=self.owner, timeout_s=patience_s)
 
     # the worker -----------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fallow.kinds.chain import is_state
 from fallow.kinds.registry import kind_named
 from fallow.rules.steward.state import Job, Run, Slot
 from fallow.wire.local import Work
@@ -20,5 +21,10 @@ def part_named(output: TaskOutput, name: str) -> Part | None:
 
 
 def well_formed(job: Job, slot: Slot, run: Run) -> bool:
-    """Whether a claim's output has what its kind must have."""
-    return run.output is not None and kind_named(job.kind).well_formed(slot.spec, run.output)
+    """Whether a claim's output has what its kind must have, and is no larger than it may be: it is to lie on our disk.
+    The states on the way do not."""
+    if run.output is None:
+        return False
+    kind = kind_named(job.kind)
+    size_bytes = sum(part.size_bytes for part in run.output.parts if not is_state(part.name))
+    return size_bytes <= kind.output_bytes(job.spec.work) and kind.well_formed(slot.spec, run.output)
