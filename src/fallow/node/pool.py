@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable
 
+from fallow.errors import FallowError
 from fallow.node.bank import Bank, BankPolicy
 from fallow.node.config import Ticket, save_ticket
 from fallow.node.directory import Directory
@@ -15,6 +17,8 @@ from fallow.units import parse_money
 from fallow.wire.messages import NodeAddress
 
 AS_LONG_AS_IT_TAKES = Patience(math.inf, 5.0, first_wait_s=0.5, most_wait_s=5.0)
+
+CONFIRM_S = 2.0
 
 
 class Pool:
@@ -37,10 +41,21 @@ class Pool:
 
     def open_directory(self, router: Router) -> None:
         """List offers here."""
-        Directory(self._s.clock).register(router)
+        Directory(self._s.clock, self._stake).register(router)
         here = self._s.rpc.address()
         if here.node not in [one.node for one in self._directories]:
             self._directories = (here, *self._directories)
+
+    async def _stake(self, account: bytes) -> int:
+        """What stands behind an offer, as the bank knows it; 0 when it does not say so in time."""
+        if self._s.ticket is None:
+            return 0
+        try:
+            async with asyncio.timeout(CONFIRM_S):
+                balance = await self._s.settlement().balance(account)
+        except (FallowError, TimeoutError):
+            return 0
+        return balance.staked_ucr - balance.unbonding_ucr
 
     async def join(self) -> None:
         """Know the pool's bank and directories, and have an account there; waits for a bank that is not up yet. A node

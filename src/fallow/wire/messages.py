@@ -108,11 +108,17 @@ class PublishOffer(Message, frozen=True):
 
 
 class SearchOffers(Message, frozen=True):
-    """To a directory; -> OffersFound. `kind` "" finds all kinds. `after` is the last node of the page before."""
+    """To a directory; -> OffersFound: those with the most stake first. `kind` "" finds all kinds. `after` is the last
+    node of the page before. Offers must have as much as `ram_bytes` and `disk_bytes`, settle at `bank` (b"": any) and
+    ask no more than `max_price_ucr` for the kind (0: any price)."""
 
     kind: Label
     after: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
     limit: Annotated[int, msgspec.Meta(ge=1, le=200)] = 100
+    bank: Annotated[bytes, msgspec.Meta(max_length=20)] = b""
+    ram_bytes: U64 = 0
+    disk_bytes: U64 = 0
+    max_price_ucr: U64 = 0
 
 
 class OffersFound(Message, frozen=True):

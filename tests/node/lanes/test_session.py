@@ -56,7 +56,7 @@ async def test_pieces_that_pile_up_cost_the_client_its_lane(tmp_path: Path, monk
 
     async def endless(_player: Player, task: LaneTask) -> AsyncIterator[Message]:
         while not flood.is_set():
-            yield LaneItem(task.number, b"x" * 20_000)
+            yield LaneItem(task.number, b"x" * 2_000)
         yield LaneResult(task.number, b"", 1)
 
     async with lane_stage(tmp_path) as s:

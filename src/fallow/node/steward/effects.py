@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import suppress
 
 import msgspec
 import structlog
@@ -30,6 +31,8 @@ log = structlog.get_logger()
 PEER_S = 10.0
 CLOSE_S = 15.0
 MAX_OFFERS = 1000
+STAKE_GOOD_MS, CONFIRMED_AT_ONCE = 60_000, 16
+"""How long what the bank says of an account's stake is good, and how many accounts it is asked about at once."""
 KEEP_TRIES, KEEP_PAUSE_S = 3, 0.5
 KEEP_S = 600.0
 MAX_SOURCES = 64
@@ -41,6 +44,7 @@ class Performer:
     def __init__(self, services: Services, records: Records) -> None:
         self._s = services
         self._records = records
+        self._stakes: dict[bytes, tuple[bool, int]] = {}
 
     def _now(self) -> int:
         return self._s.clock.now_ms()
@@ -83,8 +87,36 @@ class Performer:
     # market ---------------------------------------------------------------------------------------------------------
 
     async def _find(self, effect: t.FindOffers) -> t.StewardEvent:
-        offers = await find_offers(self._s.rpc, self._s.directories, effect.kind, self._now())
-        return t.OffersGathered(self._now(), effect.job, tuple(offers[:MAX_OFFERS]))
+        """Offers that fit, else whatever there is, so that people are told what it lacks."""
+        wanted = messages.SearchOffers(
+            effect.kind, bank=self._s.bank_account, ram_bytes=effect.ram_bytes, disk_bytes=effect.disk_bytes,
+            max_price_ucr=effect.max_price_ucr,
+        )  # fmt: skip
+        for search in (wanted, messages.SearchOffers(effect.kind)):
+            if offers := await find_offers(self._s.rpc, self._s.directories, search, self._now()):
+                break
+        offers = await self._backed(offers[:MAX_OFFERS])
+        return t.OffersGathered(self._now(), effect.job, tuple(offers))
+
+    async def _backed(self, offers: list[messages.Offer]) -> list[messages.Offer]:
+        """Without those that have nothing at stake, where others have: offers cost nothing to invent, and each that is
+        asked in vain costs time. What the bank does not say counts for them."""
+        now_ms, slots = self._now(), asyncio.Semaphore(CONFIRMED_AT_ONCE)
+        self._stakes = {account: known for account, known in self._stakes.items() if known[1] > now_ms}
+
+        async def confirm(account: bytes) -> None:
+            with suppress(FallowError):
+                async with slots:
+                    balance = await self._s.settlement().balance(account)
+                self._stakes[account] = (balance.staked_ucr > balance.unbonding_ucr, now_ms + STAKE_GOOD_MS)
+
+        async with asyncio.TaskGroup() as group:
+            for account in {offer.account for offer in offers} - self._stakes.keys():
+                group.create_task(confirm(account))
+        known = [self._stakes.get(offer.account, (None, 0))[0] for offer in offers]
+        if not any(known):
+            return offers
+        return [offer for offer, staked in zip(offers, known, strict=True) if staked is not False]
 
     async def _quote(self, effect: t.AskQuote) -> t.StewardEvent:
         order = self._s.identity.sign(effect.order, self._s.bank_account)

@@ -326,10 +326,14 @@ class StewardEffect(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields
 
 
 class FindOffers(StewardEffect, frozen=True):
-    """Search all directories for offers of `kind` (1000 at most). -> OffersGathered."""
+    """Search all directories for offers of `kind` (1000 at most), that have what the job needs if there are such.
+    -> OffersGathered."""
 
     job: Word
     kind: Label
+    ram_bytes: U64 = 0
+    disk_bytes: U64 = 0
+    max_price_ucr: U64 = 0
 
 
 class AskQuote(StewardEffect, frozen=True):

@@ -70,7 +70,13 @@ def recruit(turn: Turn, job: Job) -> None:
     if missing_seats(job) <= 0:
         return
     job.market.searching = True
-    turn.ask(FindOffers(job.id, job.kind))
+    turn.ask(find_offers(job))
+
+
+def find_offers(job: Job) -> FindOffers:
+    """The search for providers of a job."""
+    needs = market.needs_of(job.spec, b"")
+    return FindOffers(job.id, job.kind, needs.ram_bytes, needs.disk_bytes, needs.max_price_ucr)
 
 
 def offers_seen(turn: Turn, job: Job, event: OffersGathered) -> None:

@@ -13,7 +13,6 @@ from fallow.rules.steward.events import (
     AskQuote,
     Draw,
     EndLease,
-    FindOffers,
     KeepBlob,
     Pay,
     ProposeLease,
@@ -31,7 +30,7 @@ def outstanding(state: State) -> list[StewardEffect]:
     ]
     for job in state.jobs.values():
         if job.market.searching:
-            effects.append(FindOffers(job.id, job.kind))
+            effects.append(hiring.find_offers(job))
         for seat in job.present:
             effects.extend(_on_seat(job, seat))
         effects.extend(_blobs(job))
