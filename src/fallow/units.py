@@ -34,6 +34,8 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 MAX_UCR = (1 << 63) - 1
 
 _MONEY = re.compile(r"^\s*(\d{1,13})(?:\.(\d{1,6}))?\s*(?:cr)?\s*$")
+_HARMLESS = "\n\t\u00a0\u200c\u200d\u3000"
+"""Line ends, wide and fixed spaces, and what joins and parts letters in Persian, Indic scripts and emoji."""
 _SIZE = re.compile(r"^\s*(\d{1,15}(?:\.\d{1,15})?)\s*([kmgt]?)(i?)b?\s*$", re.IGNORECASE)
 _PREFIX = {"job": "j_", "lease": "l_", "task": "t_", "blob": "b_", "node": "n_", "receipt": "r_", "account": "0x"}
 
@@ -79,6 +81,14 @@ def format_size(size_bytes: int) -> str:
 def cost_ucr(units: int, price_ucr: int) -> Ucr:
     """What `units` of work cost at `price_ucr` per 1,000 units, rounded up so that work is never free by rounding."""
     return Ucr(-(-units * price_ucr // 1_000))
+
+
+def plain(text: str) -> str:
+    """Text from strangers as a terminal or a log may have it: what would steer a terminal or turn the order of letters
+    round (control and format characters, of which only the joiners of some scripts stay) becomes "?"."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() or letter in _HARMLESS else "?" for letter in text)
 
 
 def to_text(kind: str, value: bytes) -> str:

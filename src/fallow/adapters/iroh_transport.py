@@ -1,6 +1,7 @@
 """The Transport port over iroh: QUIC, dialled by public key.
 
-Defends against: somebody else answering for a node (the handshake proves the key), peers that open streams without end
+Defends against: somebody else answering for a node (the handshake proves the key), addresses that name a relay which is
+not our own, peers that open streams without end
 or stall in the handshake, peers that make us hold what we do not read (flow control windows). Does not defend against:
 whoever can flood the UDP port. Note that the binding also opens a second, random UDP port on all IPv6 interfaces; it
 answers nothing but the same handshake.
@@ -216,10 +217,10 @@ class IrohTransport:
 
     async def connect(self, address: NodeAddress, timeout_s: float) -> IrohConnection:
         who = f"Node {address.node.hex()[:12]}"
+        # Attack: an address whose "relay" has us open HTTP connections to whatever host its author likes.
+        relay = self._relay if self._relay and address.relay.rstrip("/") == self._relay.rstrip("/") else None
         try:
-            there = iroh.EndpointAddr(
-                iroh.EndpointId.from_bytes(address.node), address.relay or None, list(address.direct)
-            )
+            there = iroh.EndpointAddr(iroh.EndpointId.from_bytes(address.node), relay, list(address.direct))
             async with asyncio.timeout(timeout_s):
                 connection = await self._endpoint.connect(there, ALPN)
         except TimeoutError:

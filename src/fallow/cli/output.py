@@ -1,4 +1,5 @@
-"""How commands speak: data on stdout, talk on stderr, JSON when asked, colours and bars only on a terminal."""
+"""How commands speak: data on stdout, talk on stderr, JSON when asked, colours and bars only on a terminal. Names,
+texts and answers come from strangers: whatever is said here has been made `plain`, and JSON escapes such letters."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from fallow.errors import FallowError, fail
+from fallow.units import plain
 
 
 class Bar:
@@ -35,22 +37,21 @@ class Output:
 
     def data(self, value: Any, text: str) -> None:
         """The answer: `value` for programs, `text` for people."""
-        line = json.dumps(value, ensure_ascii=False) if self.as_json else text
-        print(line, flush=True)
+        print(_json(value) if self.as_json else plain(text), flush=True)
 
     def say(self, text: str) -> None:
         """Talk; never data."""
-        print(text, file=sys.stderr, flush=True)
+        print(plain(text), file=sys.stderr, flush=True)
 
     def piece(self, text: str) -> None:
         """A part of a streamed answer for people; nothing in JSON, where the whole comes at the end."""
         if not self.as_json:
-            print(text, end="", flush=True)
+            print(plain(text), end="", flush=True)
 
     def error(self, error: FallowError) -> None:
         """The five lines, or the same as JSON."""
         if self.as_json:
-            print(json.dumps({"error": error.details()}, ensure_ascii=False), flush=True)
+            print(_json({"error": error.details()}), flush=True)
         else:
             self.say(error.five_lines())
 
@@ -73,7 +74,7 @@ class Output:
             return
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise fail("E2006", f"{question} Nobody can be asked here.", cause="This is no terminal.")
-        print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+        print(plain(f"{question} [y/N] "), end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise fail("E2006", "You did not confirm.")
 
@@ -87,6 +88,14 @@ class Output:
                 yield bar
         else:
             yield _Lines(title)
+
+
+def _json(value: Any) -> str:
+    """One line, in which whatever steers a terminal is escaped: outside of strings JSON has no such letters."""
+    line = json.dumps(value, ensure_ascii=False)
+    if line.isprintable():
+        return line
+    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in line)
 
 
 class _Lines(Bar):
@@ -110,7 +119,7 @@ class _Lines(Bar):
             self.say(f"  {name} {done}/{total}  {text}")
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        print(plain(text), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -118,22 +127,23 @@ def _rich_bar(title: str) -> Generator[Bar]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True)) as bars:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    notes = TextColumn("{task.fields[note]}", markup=False)  # a provider's text must not be read as markup
+    with Progress(*columns, notes, console=Console(stderr=True)) as bars:
         task = bars.add_task(title, total=None, note="")
         parts: dict[str, TaskID] = {}
 
         class _Rich(Bar):
             def update(self, done: int, total: int, note: str = "") -> None:
-                bars.update(task, completed=done, total=total or None, note=note)
+                bars.update(task, completed=done, total=total or None, note=plain(note))
 
             def part(self, name: str, done: int, total: int, text: str) -> None:
                 if name not in parts:
-                    parts[name] = bars.add_task(f"  {name}", total=None, note="")
-                bars.update(parts[name], completed=done, total=total or None, note=text)
+                    parts[name] = bars.add_task(plain(f"  {name}"), total=None, note="")
+                bars.update(parts[name], completed=done, total=total or None, note=plain(text))
 
             def say(self, text: str) -> None:
-                bars.print(text, markup=False, highlight=False)
+                bars.print(plain(text), markup=False, highlight=False)
 
         yield _Rich()
 

@@ -46,7 +46,7 @@ from fallow.node.services import Services
 from fallow.ports import Ledger, Runner
 from fallow.rules.steward.events import Timing
 from fallow.sdk.home import socket_path
-from fallow.units import NodeId, to_text
+from fallow.units import NodeId, plain, to_text
 from fallow.wire.codec import encode
 from fallow.wire.messages import NodeAddress
 
@@ -73,13 +73,13 @@ class Options:
 
 
 class _Stderr(io.TextIOBase):
-    """Standard error as it is at the moment of writing. One that is closed, or a terminal that went away, costs a log
-    line and never a node."""
+    """Standard error as it is at the moment of writing, for text that may come from strangers. One that is closed, or a
+    terminal that went away, costs a log line and never a node."""
 
     def write(self, text: str) -> int:
         """Write what can be written."""
         with suppress(OSError, ValueError):
-            sys.stderr.write(text)
+            sys.stderr.write(plain(text))
         return len(text)
 
     def flush(self) -> None:
@@ -91,7 +91,7 @@ class _Stderr(io.TextIOBase):
 def quiet_logs(level: str) -> None:
     """Log to standard error, one line an event; libraries only from warnings on."""
     number = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
-    logging.basicConfig(stream=sys.stderr, level=max(number, logging.WARNING), format="%(message)s")
+    logging.basicConfig(stream=cast(TextIO, _Stderr()), level=max(number, logging.WARNING), format="%(message)s")
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

@@ -16,6 +16,7 @@ from typing import Any, Protocol, Union
 import msgspec
 
 from fallow.errors import CODES, FallowError, fail
+from fallow.units import plain
 from fallow.wire.codec import decode, encode
 from fallow.wire.frames import MAX_FRAME_BYTES, FrameKind, FrameReader, encode_frame, encode_header
 from fallow.wire.messages import Failure, Message
@@ -230,15 +231,11 @@ def read_failure(payload: bytes, *, trusted: bool) -> FallowError:
     """The error that the other side sent. What a stranger sends cannot pass for a bug of ours or steer a terminal."""
     failure = decode(Failure, payload)
     if failure.code not in CODES:
-        return fail("E1806", f"The other node failed with an unknown code ({_plain(failure.code)[:16]}).")
+        return fail("E1806", f"The other node failed with an unknown code ({plain(failure.code)[:16]}).")
     texts = {
-        "cause": _plain(failure.cause), "money": _plain(failure.money), "next_step": _plain(failure.next_step),
+        "cause": plain(failure.cause), "money": plain(failure.money), "next_step": plain(failure.next_step),
     }  # fmt: skip
     if not trusted:
         texts = {"money": texts["money"]} if failure.code == "E9001" else texts | {"next_step": ""}
     code = "E1806" if failure.code == "E9001" and not trusted else failure.code
-    return fail(code, _plain(failure.what), **texts)
-
-
-def _plain(text: str) -> str:
-    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
+    return fail(code, plain(failure.what), **texts)

@@ -2,8 +2,8 @@
 
 Trees come from strangers and are written to disk, so a path must be relative, inside the folder, and mean the same file
 on every system. Defends against: `../` and absolute paths, Windows drives, devices and alternate streams, two names
-that one file system takes for the same file, a file that is also a folder, and trees without end. Does not defend
-against what the files contain.
+that one file system takes for the same file, a file that is also a folder, letters that make a name look like another
+or steer a terminal, and trees without end. Does not defend against what the files contain.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ MAX_PATH_BYTES = 1024
 MAX_NAME_BYTES = 255
 
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
-_FORBIDDEN = set('\\:*?"<>|')
+_FORBIDDEN = set('\\:*?"<>|') | set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""What some systems do not allow, and what turns the order of letters round, so that gpj.exe reads as a picture."""
 
 
 class TreeEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):

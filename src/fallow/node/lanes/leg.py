@@ -19,6 +19,7 @@ from fallow.rules.steward.events import PrepareLane
 from fallow.rules.steward.shape import LaneTerms
 from fallow.rules.steward.shapes.registry import shape_of
 from fallow.sdk.calls import CallStream
+from fallow.units import plain
 from fallow.wire.claims import Accumulator, merkle_root
 from fallow.wire.documents import ClaimRoot
 from fallow.wire.messages import (
@@ -349,5 +350,5 @@ def _told(ask: Ask, result: LaneResult) -> tuple[str, str]:
     money is gone, that the owner cancelled) is not for it to say, and an unknown code would break whoever reads it."""
     code = result.code
     known = code in RETRY | WORKLOAD_CODES | GATEWAY_CODES or (code == "E1402" and ask.unwanted)
-    what = "".join(letter if letter.isprintable() else "?" for letter in result.what[:MAX_WHAT_CHARS])
+    what = plain(result.what[:MAX_WHAT_CHARS])
     return (code, what) if known else ("E1806", f"The provider failed: {what}")
