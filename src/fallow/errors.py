@@ -140,6 +140,12 @@ _declare(
     ("E1706", "training blew up", "Numbers became infinite: the learning rate is too high.", "Lower --learning-rate."),
     ("E1707", "task makes no sense", "Its parameters or inputs do not fit its kind.", "Update Fallow on both sides."),
     ("E1708", "a package is missing", "This kind of work needs an extra that is not installed.", "fallow doctor"),
+    (
+        "E1710",
+        "workload failed",
+        "Its program stumbled over the task's inputs.",
+        "Check the inputs; see fallow logs JOB.",
+    ),
     ("E1709", "model has no exact form", "Exact arithmetic knows models of Llama's form.", "Choose another model."),
     ("E1805", "cannot listen there", "It is not an address of this machine.", "Write 0.0.0.0:PORT or 127.0.0.1:PORT."),
     ("E1810", "home cannot be read", "It is damaged, or a newer Fallow wrote it.", "Update Fallow, or use --home."),

@@ -230,6 +230,9 @@ def raising(error: BaseException) -> WorkerFailed:
         (MemoryError(), "E1704", True),
         (OSError(28, "No space left on device"), "E1603", True),
         (ZeroDivisionError("bug"), "E9001", True),
+        (KeyError("weights of a stranger"), "E1710", False),
+        (RuntimeError("shapes do not fit"), "E1710", False),
+        (RecursionError(), "E1710", False),
         (FallowError("E9001", "bug"), "E9001", True),
     ],
 )

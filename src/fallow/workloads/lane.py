@@ -24,6 +24,16 @@ way to the reader, on the cores that the engine computes on, and nobody reads fa
 SendAnswers = Callable[[LaneAnswers], None]
 
 
+BY_INPUT = (ValueError, LookupError, TypeError, OverflowError, RuntimeError, EOFError)
+"""What libraries raise over data that is not what they expect; of a task it says that its inputs are at fault. Whether
+they are, another machine tells: it takes two that agree."""
+
+
+def code_of(error: Exception) -> str:
+    """The code of an error that a workload did not expect."""
+    return "E1710" if isinstance(error, BY_INPUT) else "E9001"
+
+
 class WorkerLane(Protocol):
     """Ready for tasks of one kind. `take` may answer later, and from other threads."""
 
@@ -163,7 +173,7 @@ class StreamLane:
         except MemoryError:
             return LaneResult(task.number, b"", 0, "E1704", "The worker ran out of memory.")
         except Exception as error:  # noqa: BLE001 - the task boundary: one request must not end the others
-            return LaneResult(task.number, b"", 0, "E9001", f"{type(error).__name__}: {error}"[:MAX_WHAT_CHARS])
+            return LaneResult(task.number, b"", 0, code_of(error), f"{type(error).__name__}: {error}"[:MAX_WHAT_CHARS])
 
 
 def refused(number: int, error: FallowError) -> LaneResult:

@@ -41,7 +41,7 @@ from fallow.wire.worker import (
     WorkerReady,
     worker_frame,
 )
-from fallow.workloads.lane import SendAnswers, WorkerLane, open_lane, refused
+from fallow.workloads.lane import SendAnswers, WorkerLane, code_of, open_lane, refused
 from fallow.workloads.memory import bound_memory, leased_ram_bytes, memory_is_out
 from fallow.workloads.task import TaskResult, TaskRun, program
 
@@ -150,7 +150,8 @@ def attempt(task_id: bytes, act: Callable[[], T]) -> WorkerFailed | T:
     except Exception as error:  # noqa: BLE001 - the task boundary: a bug in a workload must not take the worker along
         if memory_is_out(error):
             return WorkerFailed(task_id, "E1704", "The worker ran out of memory.", retryable=True)
-        return WorkerFailed(task_id, "E9001", f"{type(error).__name__}: {error}"[:4000], retryable=True)
+        code = code_of(error)
+        return WorkerFailed(task_id, code, f"{type(error).__name__}: {error}"[:4000], code in _MAYBE_ONLY_HERE)
 
 
 class Tasks(Protocol):

@@ -46,7 +46,7 @@ KEPT_BYTES = 32 << 20
 LOAD_RETRY_S = 1.0
 LEAVES_S = 10.0
 MAX_WHAT_CHARS = 1_000
-RETRY = frozenset({"E1502", "E1704", "E1801", "E1803", "E1806"})
+RETRY = frozenset({"E1502", "E1704", "E1710", "E1801", "E1803", "E1806"})
 """Codes after which the same task may succeed at another provider."""
 
 
