@@ -2,6 +2,9 @@
 
 Everything signed is checked here, before the machine hears of it: who signed, for which bank, and that the calling node
 holds a certificate of the account it speaks for. Whether that account may do what it asks is the machine's decision.
+
+Defends against: quotes for nothing. Keys are free and a quote sets a part of the machine aside, so it is only given to
+an account that has money at the bank.
 """
 
 from __future__ import annotations
@@ -52,6 +55,8 @@ D = TypeVar("D", bound=Document)
 
 OPEN_WAIT_S = 10.0
 CLOSE_WAIT_S = 12.0
+FUNDED_S, FUNDED_GOOD_MS, MAX_KNOWN = 2.0, 60_000, 4096
+"""How long the bank has to say whether an account has money, and how long that is good."""
 
 
 def serve_provider(router: Router, provider: Provider) -> None:
@@ -75,6 +80,7 @@ class ProviderHandlers:
     def __init__(self, provider: Provider) -> None:
         self._p, self._s = provider, provider.services
         self._lanes = ProviderLanes()
+        self._known: dict[bytes, int] = {}
 
     async def quote(self, caller: Caller, request: RequestQuote) -> Message:
         """-> Quoted or Declined."""
@@ -85,7 +91,26 @@ class ProviderHandlers:
         check = parse(order.verify)
         if isinstance(check, PolicyError):
             return Declined((Shortfall("verify", 0, 0, check.what[:200]),))
+        if not await self._funded(signer):
+            return Declined((Shortfall("balance_ucr", 1, 0, "the account has no money at this bank"),))
         return await self._reply(t.PeerOrdered(self._now(), caller.node, signer, order))
+
+    async def _funded(self, account: bytes) -> bool:
+        """Whether there is any money that could pay for work; a bank that does not say counts as yes."""
+        now_ms = self._now()
+        if self._known.get(account, 0) > now_ms:
+            return True
+        try:
+            async with asyncio.timeout(FUNDED_S):
+                balance = await self._s.settlement().balance(account)
+        except (FallowError, TimeoutError):
+            return True
+        if not balance.available_ucr:
+            return False
+        if len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+        self._known[account] = now_ms + FUNDED_GOOD_MS
+        return True
 
     async def sign(self, caller: Caller, request: SignLease) -> Message:
         """-> LeaseSigned or Declined."""
