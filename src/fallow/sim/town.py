@@ -95,7 +95,7 @@ class Town(World):
             self.referee.policies[digest("job", job.name)] = policy
 
     def _host(self, name: str, role: str, sold: ProviderConfig | None = None, ways: Ways | None = None) -> Host:
-        config = Config(quota="50G", mdns=False, provider=sold or ProviderConfig())
+        config = Config(quota="50G", mdns=False, purse="0", provider=sold or ProviderConfig())
         host = self.hosts[name] = Host(self, name, role, config, ways)
         return host
 
