@@ -23,7 +23,7 @@ TESTED_ELSEWHERE = {
     "cli/demo.py": "make demo",
     "sim/runner.py": "tests/contracts/test_runner.py",
 }
-TEST_ROOMS_OF_THEIR_OWN = ("contracts", "docs", "e2e", "integration", "crash", "benchmarks")
+TEST_ROOMS_OF_THEIR_OWN = ("contracts", "docs", "e2e", "integration", "crash", "benchmarks", "attacks")
 """Test folders that mirror no source folder."""
 OF_THE_WHOLE = (
     "test_tidy.py", "test_sockets.py", "test_layers.py", "test_fallow.py", "test_dependencies.py",

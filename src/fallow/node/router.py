@@ -19,7 +19,7 @@ import structlog
 
 from fallow.errors import FallowError, InternalError, fail
 from fallow.sdk.calls import NO_DEADLINE_MS
-from fallow.sdk.framed import ByteStream, FramedStream, Hold, read_message
+from fallow.sdk.framed import ByteStream, FramedStream, OnHeld, read_message
 from fallow.units import MS_PER_S, NodeId
 from fallow.wire.codec import decode, encode
 from fallow.wire.frames import MAX_FRAME_BYTES, FrameKind, encode_frame, split_call
@@ -118,7 +118,9 @@ class Router:
         return self._unary.get(kind), self._streaming.get(kind)
 
 
-async def answer(router: Router, caller: Caller, stream: ByteStream, limits: Limits, hold: Hold | None = None) -> None:
+async def answer(
+    router: Router, caller: Caller, stream: ByteStream, limits: Limits, hold: OnHeld | None = None
+) -> None:
     """Serve the one call on `stream`, to its end. Never raises, but for cancellation, which aborts the stream. `hold`
     counts what a stranger makes us hold for it."""
     call = _Call(router, caller, stream, limits, hold)
@@ -153,7 +155,7 @@ async def refuse(stream: ByteStream) -> None:
 class _Call:
     """One call while it is answered."""
 
-    def __init__(self, router: Router, caller: Caller, stream: ByteStream, limits: Limits, hold: Hold | None) -> None:
+    def __init__(self, router: Router, caller: Caller, stream: ByteStream, limits: Limits, hold: OnHeld | None) -> None:
         self._router, self._caller, self._stream = router, caller, stream
         self._limits, self._hold = limits, hold
         self._name = "call"

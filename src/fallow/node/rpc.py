@@ -24,7 +24,7 @@ from fallow.node.router import Caller, Limits, Router
 from fallow.node.server import Server, serve
 from fallow.ports import Connection, Transport
 from fallow.sdk.calls import NO_DEADLINE_MS, CallStream
-from fallow.sdk.framed import Hold
+from fallow.sdk.framed import OnHeld
 from fallow.units import MS_PER_S, NodeId
 from fallow.wire.messages import Message, NodeAddress
 
@@ -192,7 +192,7 @@ class Rpc:
             self._left(peer)
 
     async def _start(
-        self, peer: _Peer, address: NodeAddress, request: Message, timeout_s: float | None, hold: Hold
+        self, peer: _Peer, address: NodeAddress, request: Message, timeout_s: float | None, hold: OnHeld
     ) -> CallStream:
         timeout_ms = NO_DEADLINE_MS if timeout_s is None else int(timeout_s * MS_PER_S)
         for attempt in (1, 2):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from fallow.errors import FallowError, fail
-from fallow.sdk.framed import ByteStream, FramedStream, Hold, Spawn, read_failure, read_message
+from fallow.sdk.framed import ByteStream, FramedStream, OnHeld, Spawn, read_failure, read_message
 from fallow.wire.frames import MAX_TIMEOUT_MS, FrameKind, encode_call, encode_frame
 from fallow.wire.messages import Message
 
@@ -18,7 +18,7 @@ class CallStream:
     nonsense. `trusted` when the other side is a node of our own; `hold` counts what comes from one that is not."""
 
     def __init__(
-        self, stream: ByteStream, spawn: Spawn | None, *, trusted: bool = False, hold: Hold | None = None
+        self, stream: ByteStream, spawn: Spawn | None, *, trusted: bool = False, hold: OnHeld | None = None
     ) -> None:
         self._stream, self._trusted = stream, trusted
         self._framed = FramedStream(stream, spawn, hold=hold)

@@ -3,7 +3,7 @@
 Reads come in big pieces and are cut into frames; writes of small frames are collected while an earlier write is under
 way and go out as one. Both are bounded: a reader holds one piece and one incomplete frame, a writer waits once
 `HIGH_WATER_BYTES` are collected. The node uses this over iroh streams, the SDK over the owner's Unix socket. With
-strangers, what all readers together hold is bounded too (`Hold`), and so is the time that half a message is held.
+strangers, what all readers together hold is bounded too (`OnHeld`), and so is the time that half a message is held.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ HALF_S = 30.0
 
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 """Starts a task that somebody's TaskGroup keeps."""
-Hold = Callable[[int], None]
+OnHeld = Callable[[int], None]
 """Hears how many bytes a reader holds now; raises UnavailableError E1803 when they are too many."""
 
 
@@ -52,7 +52,7 @@ class FramedStream:
     what comes from a stranger: a frame until the next one is asked for."""
 
     def __init__(
-        self, stream: ByteStream, spawn: Spawn | None, max_bytes: int = MAX_FRAME_BYTES, hold: Hold | None = None
+        self, stream: ByteStream, spawn: Spawn | None, max_bytes: int = MAX_FRAME_BYTES, hold: OnHeld | None = None
     ) -> None:
         self._stream, self._spawn, self._hold = stream, spawn, hold
         self._half_s: float | None = None
@@ -96,7 +96,7 @@ class FramedStream:
                 self._nonsense = error
         return self._frames.popleft()
 
-    async def _held(self, hold: Hold) -> bytes:
+    async def _held(self, hold: OnHeld) -> bytes:
         """The next piece of a stranger's stream."""
         before = self._reader.held_bytes
         hold(before)
