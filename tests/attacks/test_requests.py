@@ -56,7 +56,7 @@ def made(kind: type[Message], count: int) -> list[Any]:
 
     @settings(
         max_examples=count, database=None, deadline=None, derandomize=True, phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
     )  # fmt: skip
     @given(structs(kind))
     def collect(value: Any) -> None:

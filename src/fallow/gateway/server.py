@@ -122,7 +122,8 @@ class _Visitor(H11Protocol):
 
     def handle_events(self) -> None:
         super().handle_events()
-        if self._admitted and self.cycle is not None and not self.cycle.response_complete:
+        cycle: Any = self.cycle  # None before the first request
+        if self._admitted and cycle is not None and not cycle.response_complete:
             self.visitors.heard(self)
 
     def on_response_complete(self) -> None:

@@ -197,7 +197,7 @@ class ServedLane:
                 sent.append(_leaf(task, answer))
                 out.append(answer)
                 self._out_bytes += len(answer.value)
-            elif answer.number in asked:
+            elif isinstance(answer, LaneItem) and answer.number in asked:
                 out.append(answer)
                 self._out_bytes += len(answer.data)
         self._news.set()
