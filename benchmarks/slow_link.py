@@ -260,7 +260,16 @@ async def start_network(network: Any, links: Links) -> Any:
     directory = network.start("directory", "up", "--roles", "directory", *bind, within=hub)
     await directory.wait_until_ready()
     bank = network.start(
-        "bank", "up", "--roles", "bank", "--directory", directory.announced["address"], *bind, within=hub
+        "bank",
+        "up",
+        "--roles",
+        "bank",
+        "--welcome",
+        "1000",
+        "--directory",
+        directory.announced["address"],
+        *bind,
+        within=hub,
     )
     await bank.wait_until_ready()
     ticket = bank.announced["ticket"]

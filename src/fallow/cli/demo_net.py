@@ -23,6 +23,8 @@ COMMAND = (sys.executable, "-c", "import sys; from fallow.cli.main import main; 
 CHEAT = (sys.executable, "-m", "fallow.sim.cheating_node")
 REIN = (sys.executable, "-I", "-S", leash.__file__)
 """Whatever happens to the demo, its processes end with it."""
+WELCOME = "1000"
+"""What a member has to spend: all of them are one person's, unlike the newcomers for whom the default is."""
 CHEATS_PRICE = 450
 """A cheat undercuts the honest, who ask for 500: it can afford to."""
 
@@ -127,7 +129,8 @@ class Network:
         local = ("--bind", "127.0.0.1:0")
         directory = self.start("directory", "up", "--roles", "directory", *local)
         await directory.wait_until_ready()
-        bank = self.start("bank", "up", "--roles", "bank", "--directory", directory.announced["address"], *local)
+        among_friends = ("--welcome", WELCOME, "--directory", directory.announced["address"])
+        bank = self.start("bank", "up", "--roles", "bank", *among_friends, *local)
         await bank.wait_until_ready()
         ticket = bank.announced["ticket"]
         steward = self.start("steward", "up", "--roles", "steward", "--ticket", ticket, *local)
