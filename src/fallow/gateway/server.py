@@ -14,7 +14,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from resource import RLIMIT_NOFILE, getrlimit
+from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
 from typing import Any
 
 import uvicorn
@@ -62,7 +62,8 @@ class _Visitors:
     """Everybody at one door."""
 
     def __init__(self) -> None:
-        self.most = min(MAX_CONNECTIONS, getrlimit(RLIMIT_NOFILE)[0] // FILES_PART)
+        files = getrlimit(RLIMIT_NOFILE)[0]
+        self.most = MAX_CONNECTIONS if files == RLIM_INFINITY else min(MAX_CONNECTIONS, files // FILES_PART)
         self.silent: OrderedDict[_Visitor, asyncio.TimerHandle] = OrderedDict()
         self._of: Counter[str] = Counter()
 
