@@ -185,6 +185,9 @@ async def test_a_name_is_served_once(tmp_path: Path) -> None:
 async def test_money_moves_as_told(tmp_path: Path) -> None:
     async with asyncio.timeout(60), office(tmp_path) as (desk, (seller,)):
         link = desk.link
+        grant = local.MoveMoney("transfer", 5 * UCR_PER_CR, seller.services.identity.account)
+        assert await code_of(link, grant) == "E1301"  # what came with the ticket is for work
+        await desk.pool.grant(desk.services.identity.account, 5 * UCR_PER_CR)
         for action in ("deposit", "transfer"):
             to = seller.services.identity.account if action == "transfer" else b""
             assert await link.call(local.MoveMoney(action, 5 * UCR_PER_CR, to)) == Ok()
@@ -192,7 +195,7 @@ async def test_money_moves_as_told(tmp_path: Path) -> None:
         wallet, books = await link.call(local.SeeWallet()), await link.call(local.SeeBooks())
         assert isinstance(wallet, local.Wallet)
         assert isinstance(books, local.PoolBooks)
-        assert wallet.available_ucr == 90 * UCR_PER_CR
+        assert wallet.available_ucr == 95 * UCR_PER_CR
         assert (wallet.staked_ucr, wallet.unbonding_ucr) == (5 * UCR_PER_CR, 2 * UCR_PER_CR)
         assert books.minted_ucr == books.sum_ucr
         assert await code_of(link, local.MoveMoney("deposit", 10**12)) == "E1301"

@@ -30,7 +30,7 @@ from fallow.units import GIB, UCR_PER_CR
 from fallow.wire.claims import task_id
 from fallow.wire.documents import Lease, Order, Signed, Voucher
 from fallow.wire.eip712 import hash_document, open_signed
-from fallow.wire.ledger import OpenEscrow
+from fallow.wire.ledger import Grant, LedgerDone, OpenEscrow
 from fallow.wire.messages import (
     AssignTask,
     Claimed,
@@ -68,6 +68,14 @@ class Pool:
     ticket: Ticket
     clock: SystemClock = field(default_factory=SystemClock)
     running: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
+
+    bank: Bank = field(init=False)
+
+    async def grant(self, account: bytes, amount_ucr: int) -> None:
+        """Money that may be sent, unlike what the ticket gives."""
+        operator = self.ticket.bank_account
+        request = Grant(SystemEntropy().draw(32), account, amount_ucr)
+        assert isinstance(await self.bank._ledger.apply(request, operator, self.clock.now_ms()), LedgerDone)
 
     def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = self.tasks.create_task(work)
@@ -112,6 +120,7 @@ async def open_pool(folder: Path, clock: Any = None) -> AsyncGenerator[Pool]:
         here = transport.address()
         ticket = Ticket(here, identity.account, (here,), await bank.new_token())
         pool = Pool(network, folder, stack, tasks, ticket, clock)
+        pool.bank = bank
         pool.spawn(rpc.server.run(transport, rpc))
         try:
             yield pool
