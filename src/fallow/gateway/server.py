@@ -121,6 +121,9 @@ class _Visitor(H11Protocol):
             self.visitors.gone(self)
         super().connection_lost(exc)
 
+    def _should_upgrade_to_ws(self) -> bool:
+        return False  # nothing here speaks it, and what does would count no connections
+
     def handle_events(self) -> None:
         super().handle_events()
         cycle: Any = self.cycle  # None before the first request
@@ -146,7 +149,7 @@ async def run_gateway(steward_socket: Path, listener: socket.socket) -> None:
     door = type("Door", (_Visitor,), {"visitors": _Visitors()})
     config = uvicorn.Config(
         create_app(NodeSocket(steward_socket), SystemClock(), SystemEntropy()),
-        log_level="warning", access_log=False, lifespan="on", http=door, ws="none",
+        log_level="warning", access_log=False, lifespan="on", http=door,
         timeout_graceful_shutdown=GRACE_S, server_header=False, proxy_headers=False,
     )  # fmt: skip
     server = _Server(config)
