@@ -7,7 +7,7 @@ import pytest
 from fallow.sim.bugs import BUGS, planted
 from fallow.sim.run import replay_command, simulate
 
-WITHIN = 60
+WITHIN = 100
 """Seeds in which a bug must be noticed. What takes longer is not worth planting."""
 
 

@@ -44,7 +44,7 @@ class Performer:
     def __init__(self, services: Services, records: Records) -> None:
         self._s = services
         self._records = records
-        self._stakes: dict[bytes, tuple[bool, int]] = {}
+        self._staked_until_ms: dict[bytes, int] = {}
 
     def _now(self) -> int:
         return self._s.clock.now_ms()
@@ -101,22 +101,23 @@ class Performer:
     async def _backed(self, offers: list[messages.Offer]) -> list[messages.Offer]:
         """Without those that have nothing at stake, where others have: offers cost nothing to invent, and each that is
         asked in vain costs time. What the bank does not say counts for them."""
-        now_ms, slots = self._now(), asyncio.Semaphore(CONFIRMED_AT_ONCE)
-        self._stakes = {account: known for account, known in self._stakes.items() if known[1] > now_ms}
+        now_ms, slots, bare = self._now(), asyncio.Semaphore(CONFIRMED_AT_ONCE), set[bytes]()
+        self._staked_until_ms = {one: until_ms for one, until_ms in self._staked_until_ms.items() if until_ms > now_ms}
 
         async def confirm(account: bytes) -> None:
             with suppress(FallowError):
                 async with slots:
                     balance = await self._s.settlement().balance(account)
-                self._stakes[account] = (balance.staked_ucr > balance.unbonding_ucr, now_ms + STAKE_GOOD_MS)
+                if balance.staked_ucr > balance.unbonding_ucr:
+                    self._staked_until_ms[account] = now_ms + STAKE_GOOD_MS
+                else:
+                    bare.add(account)
 
         async with asyncio.TaskGroup() as group:
-            for account in {offer.account for offer in offers} - self._stakes.keys():
+            for account in {offer.account for offer in offers} - self._staked_until_ms.keys():
                 group.create_task(confirm(account))
-        known = [self._stakes.get(offer.account, (None, 0))[0] for offer in offers]
-        if not any(known):
-            return offers
-        return [offer for offer, staked in zip(offers, known, strict=True) if staked is not False]
+        backed = [offer for offer in offers if offer.account not in bare]
+        return backed if any(offer.account in self._staked_until_ms for offer in backed) else offers
 
     async def _quote(self, effect: t.AskQuote) -> t.StewardEvent:
         order = self._s.identity.sign(effect.order, self._s.bank_account)
