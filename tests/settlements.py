@@ -6,9 +6,10 @@ from typing import Any
 
 from tests.ledger_world import BANK, NOW, Person
 
-from fallow.ports import Entropy, LeaseStanding, Ledger
-from fallow.wire.documents import Settlement, Signed
-from fallow.wire.eip712 import open_signed
+from fallow.ports import ClaimDraw, Entropy, LeaseStanding, Ledger
+from fallow.wire.codec import decode
+from fallow.wire.documents import AuditDraw, ClaimRoot, Settlement, Signed
+from fallow.wire.eip712 import hash_document, open_signed
 from fallow.wire.ledger import (
     CloseEscrow,
     Deposit,
@@ -62,8 +63,10 @@ class BooksAtHand:
     async def charge(self, request: Slash | SlashEquivocation) -> None:
         await self._ask(request)
 
-    async def draw(self, claim: Signed) -> bytes:
-        return (await self._ask(DrawAuditors(claim))).seed
+    async def draw(self, claim: Signed) -> ClaimDraw:
+        drawn = await self._ask(DrawAuditors(claim))
+        said = AuditDraw(hash_document(decode(ClaimRoot, claim.body), BANK.account), drawn.seed)
+        return ClaimDraw(said, BANK.sign(said))
 
     async def standing(self, lease: bytes) -> LeaseStanding | None:
         signed = await self.ledger.settlement(lease)

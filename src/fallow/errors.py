@@ -5,6 +5,7 @@ next, and a code that `fallow explain` explains offline, as its page under `docs
     ├─ UsageError         the caller's mistake: bad configuration, unknown model, unreadable file
     ├─ RejectedError      the protocol said no, as it may: no offers, budget too small, escrow closed
     ├─ PeerFault          another node misbehaved: bad signature, late or wrong result
+    ├─ UnprovenError      neither so nor not: what would show it is not there
     ├─ UnavailableError   try again later: timeout, unreachable, full
     └─ InternalError      our bug: please report it
 
@@ -79,6 +80,10 @@ class RejectedError(FallowError):
 
 class PeerFault(FallowError):
     """Another node misbehaved. It was not trusted, and what it sent was dropped."""
+
+
+class UnprovenError(FallowError):
+    """Nothing is wrong, and nothing shows that all is right."""
 
 
 class UnavailableError(FallowError):
@@ -189,6 +194,11 @@ _declare(
     ("E1504", "cannot be done again here", "Other machines would not give the same bits.", "fallow explain E1504"),
     ("E1604", "blob is too large", "It is larger than what was agreed or what there is room for.", "fallow doctor"),
     ("E1905", "API key's budget is spent", "The key has no credits left.", "fallow serve --top-up KEY"),
+)
+_declare(
+    UnprovenError,
+    ("E1505", "receipt is not anchored", "No bank was named that you know.", "fallow verify RECEIPT --bank 0xACCOUNT"),
+    ("E1506", "receipt lacks evidence", "It was made before, or while the bank was away.", "Ask for it again."),
 )
 _declare(
     PeerFault,

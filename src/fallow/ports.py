@@ -196,6 +196,13 @@ class LeaseStanding(NamedTuple):
     signed: Signed
 
 
+class ClaimDraw(NamedTuple):
+    """What the ledger drew for a claim: its words, and the same signed."""
+
+    said: documents.AuditDraw
+    signed: Signed
+
+
 @dataclass(frozen=True)
 class Patience:
     """How long to go on when nobody answers: tries begin until `total_s` have passed (none but the first when 0), one
@@ -253,8 +260,8 @@ class SettlementClient(Protocol):
         """Have a verdict carried out, or a contradiction punished."""
         ...
 
-    async def draw(self, claim: Signed) -> bytes:
-        """The randomness that belongs to a claim."""
+    async def draw(self, claim: Signed) -> ClaimDraw:
+        """The randomness that belongs to a claim, checked; drawn at the first asking."""
         ...
 
     async def standing(self, lease: bytes) -> LeaseStanding | None:

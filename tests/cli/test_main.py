@@ -121,7 +121,7 @@ def test_an_interrupt_says_what_still_runs(terminal: Terminal, monkeypatch: pyte
 
 def test_every_family_has_an_exit_code_of_its_own() -> None:
     families = {entry.family: exit_code(fail(code, "")) for code, entry in CODES.items()}
-    assert len(set(families.values())) == len(families) == 5
+    assert len(set(families.values())) == len(families) == 6
     assert all(families.values())
     assert exit_code(errors.UnavailableError("E1801", "")) == 5
 

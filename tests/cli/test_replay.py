@@ -44,7 +44,8 @@ def of_work(task: TaskSpec, output: TaskOutput, numerics: str = "") -> Receipt:
     claim, index, path = claim_of(made, task_leaf(task_id(task), output_hash(output), task.units), 25)
     found = receipt(made)
     return msgspec.structs.replace(
-        found, claim=claim, index=index, path=path, work=TaskWork(task, output), evidence=(), verdict="cleared"
+        found, claim=claim, index=index, path=path, work=TaskWork(task, output), evidence=(), verdict="cleared",
+        standings=(), draw=None, undrawn=(),
     )  # fmt: skip
 
 
@@ -72,62 +73,62 @@ def lines(text: str) -> list[dict[str, Any]]:
 # what cannot be done again --------------------------------------------------------------------------------------------
 
 
-def test_an_echo_holds_but_has_nothing_to_be_done_again(terminal: Terminal, tmp_path: Path) -> None:
+def test_an_echo_holds_but_has_nothing_to_be_done_again(member: Terminal, tmp_path: Path) -> None:
     file = written(tmp_path, "a.receipt", receipt())
-    said = terminal.fallow("verify", file, "--replay")
+    said = member.fallow("verify", file, "--replay")
     assert (said.code, said.error_code) == (3, "E1504")
     assert "The receipt holds" in said.out
     assert "Not done again" in said.out
     assert "Nothing was bought by this. The lease is settled" in said.err
-    shown, redone, error = lines(terminal.fallow("verify", file, "--replay", "--json").out)
+    shown, redone, error = lines(member.fallow("verify", file, "--replay", "--json").out)
     assert shown["ok"] is True
     assert redone["receipt"] == shown["receipt"]
     assert (redone["replay"]["agrees"], redone["replay"]["error"]["code"]) == (None, "E1504")
     assert error["error"]["code"] == "E1504"
 
 
-def test_fp32_says_what_to_do(terminal: Terminal, tmp_path: Path) -> None:
+def test_fp32_says_what_to_do(member: Terminal, tmp_path: Path) -> None:
     recipe = msgspec.structs.replace(EXACT, arithmetic="fp32")
-    said = terminal.fallow("verify", written(tmp_path, "a.receipt", a_round(recipe)), "--replay")
+    said = member.fallow("verify", written(tmp_path, "a.receipt", a_round(recipe)), "--replay")
     assert (said.code, said.error_code) == (3, "E1504")
     assert "--arithmetic exact" in said.err
 
 
 @pytest.mark.parametrize("steps", [0, 11, 1 << 63])
-def test_a_recipe_made_to_hurt(terminal: Terminal, tmp_path: Path, steps: int) -> None:
+def test_a_recipe_made_to_hurt(member: Terminal, tmp_path: Path, steps: int) -> None:
     made = a_round(msgspec.structs.replace(EXACT, inner_steps=steps))
-    said = terminal.fallow("verify", written(tmp_path, "a.receipt", made), "--replay")
+    said = member.fallow("verify", written(tmp_path, "a.receipt", made), "--replay")
     assert (said.code, said.error_code) == (2, "E1707")
 
 
-def test_without_a_node_what_is_missing_is_named(terminal: Terminal, tmp_path: Path) -> None:
-    terminal.home = tmp_path / "nobody"
+def test_without_a_node_what_is_missing_is_named(member: Terminal, tmp_path: Path) -> None:
+    member.home = tmp_path / "nobody"
     file = written(tmp_path, "a.receipt", an_answer(hardware.numerics(1)))
-    said = terminal.fallow("verify", file, "--replay")
+    said = member.fallow("verify", file, "--replay")
     assert (said.code, said.error_code) == (5, "E1602")
     assert "model (b_6d6d6d6d6d6d)" in said.err
     assert "fallow up   # or give --model" in said.err
 
 
-def test_another_class_of_machine(terminal: Terminal, tmp_path: Path) -> None:
-    said = terminal.fallow("verify", written(tmp_path, "a.receipt", an_answer("vax/t1")), "--replay")
+def test_another_class_of_machine(member: Terminal, tmp_path: Path) -> None:
+    said = member.fallow("verify", written(tmp_path, "a.receipt", an_answer("vax/t1")), "--replay")
     assert (said.code, said.error_code) == (3, "E1504")
 
 
-def test_a_receipt_that_does_not_hold_is_not_done_again(terminal: Terminal, tmp_path: Path) -> None:
+def test_a_receipt_that_does_not_hold_is_not_done_again(member: Terminal, tmp_path: Path) -> None:
     good, bad = written(tmp_path, "good.receipt", receipt()), tmp_path / "bad.receipt"
     bad.write_bytes(good.read_bytes()[:-1] + b"?")
-    said = terminal.fallow("verify", good, bad, "--replay", "--json")
+    said = member.fallow("verify", good, bad, "--replay", "--json")
     assert said.code == 3
     assert [next(iter(line)) for line in lines(said.out)] == ["receipt", "receipt", "receipt", "error"]
     assert lines(said.out)[-1]["error"]["code"] == "E1501"  # the worst of several
 
 
-def test_a_job_stands_for_its_receipts(terminal: Terminal) -> None:
-    terminal.node.receipt = sealed(receipt())
-    assert terminal.json("verify", "j_aaaa")["ok"] is True
-    assert terminal.node.requests(local.GetReceipt) == [local.GetReceipt(RECEIPT)]
-    assert terminal.fallow("verify", "j_ffff").error_code == "E2002"
+def test_a_job_stands_for_its_receipts(member: Terminal) -> None:
+    member.node.receipt = sealed(receipt())
+    assert member.json("verify", "j_aaaa")["ok"] is True
+    assert member.node.requests(local.GetReceipt) == [local.GetReceipt(RECEIPT)]
+    assert member.fallow("verify", "j_ffff").error_code == "E2002"
 
 
 @pytest.mark.parametrize(
@@ -135,9 +136,9 @@ def test_a_job_stands_for_its_receipts(terminal: Terminal) -> None:
     [["--links", "2"], ["--seed", "00"], ["--replay", "--links", "0"], ["--replay", "--links", "many"],
      ["--replay", "--seed", "xyz"], ["--replay", "--seed", "00" * 33], ["--replay", "--seed", ""]],
 )  # fmt: skip
-def test_options_that_do_not_fit(terminal: Terminal, tmp_path: Path, words: list[str]) -> None:
+def test_options_that_do_not_fit(member: Terminal, tmp_path: Path, words: list[str]) -> None:
     file = written(tmp_path, "a.receipt", receipt())
-    assert terminal.fallow("verify", file, *words).error_code == "E2001"
+    assert member.fallow("verify", file, *words).error_code == "E2001"
 
 
 # what is said of what was done ----------------------------------------------------------------------------------------

@@ -13,9 +13,9 @@ from tests.e2e.kill_any import books, prepare, settled, start_job
 
 from fallow.cli.demo_net import COMMAND, Network
 from fallow.errors import FallowError
+from fallow.rules.steward.proof import Anchor, prove
 from fallow.sdk.client import AsyncFallow
 from fallow.units import to_text
-from fallow.wire.receipt_checks import holds, verify
 
 TURNS = [{"role": "user", "content": "The old farmer"}]
 
@@ -84,13 +84,19 @@ async def check_serving(client: AsyncFallow, url: str, folder: Path) -> bytes:
     return data
 
 
-def check_verify_command(folder: Path, data: bytes) -> None:
-    """`fallow verify` needs nothing but the file."""
+def check_verify_command(folder: Path, data: bytes, bank: bytes) -> None:
+    """`fallow verify` needs nothing but the file and the bank's account; without that it is not anchored."""
     path = folder / "one.receipt"
     path.write_bytes(data)
-    assert subprocess.run([*COMMAND, "verify", str(path)], capture_output=True, check=False).returncode == 0
+
+    def verified(*words: str) -> int:
+        command = [*COMMAND, "verify", str(path), "--home", str(folder / "nobody"), *words]
+        return subprocess.run(command, capture_output=True, check=False).returncode
+
+    assert [verified("--bank", f"0x{bank.hex()}"), verified()] == [0, 6]
+    assert verified("--bank", f"0x{bytes(20).hex()}") == 3
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    assert subprocess.run([*COMMAND, "verify", str(path)], capture_output=True, check=False).returncode != 0
+    assert verified("--bank", f"0x{bank.hex()}") == 3
 
 
 async def test_strangers_train_and_serve_and_a_cheat_is_caught(tmp_path: Path) -> None:
@@ -101,11 +107,13 @@ async def test_strangers_train_and_serve_and_a_cheat_is_caught(tmp_path: Path) -
         receipts = await check_training(client, tmp_path, cheat)
         receipts.append(await check_serving(client, network.member("gateway").announced["base_url"], tmp_path))
         after = await books(client)
+    bank = bytes.fromhex(network.member("bank").announced["account"].removeprefix("0x"))
     assert after.minted_ucr == after.sum_ucr
     assert after.open_escrows == 0
     for data in receipts:
-        assert holds(verify(data)), verify(data)
-    check_verify_command(tmp_path, receipts[-1])
+        found = prove(data, Anchor(bank, "the bank"))
+        assert found.outcome == "holds", [check for check in found.checks if not check.ok]
+    check_verify_command(tmp_path, receipts[-1], bank)
 
 
 async def test_a_job_nobody_can_take_costs_nothing(tmp_path: Path) -> None:

@@ -158,7 +158,9 @@ async def test_answers_are_given_again(tmp_path: Path) -> None:
     with Network(tmp_path / "net") as network:
         client = await network.found(1, cheats=0)
         batch, _ = await check_answers(client, tmp_path)
-    code, (said,), _ = await fallow(tmp_path / "nobody", batch, "--model", tmp_path / "model")
-    assert (code, said["agrees"]) == (0, True)
+        bank = network.member("bank").announced["account"]
+    for named, expected in ((("--bank", bank), 0), ((), 6)):
+        code, (said,), _ = await fallow(tmp_path / "nobody", batch, "--model", tmp_path / "model", *named)
+        assert (code, said["agrees"]) == (expected, True)
     code, _, error = await fallow(tmp_path / "nobody", batch, "--model", tmp_path / "data.txt")
     assert (code, error["code"]) == (2, "E2001")

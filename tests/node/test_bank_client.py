@@ -7,14 +7,16 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-from tests.ledger_world import ALICE, BANK, Dice, claim, lease_of, voucher, word
+from tests.ledger_world import ALICE, BANK, PROVIDER, Dice, Person, claim, lease_of, voucher, word
 
 from fallow.errors import FallowError, PeerFault, UnavailableError, fail
 from fallow.node.bank_client import BankClient
 from fallow.ports import ONCE, Patience
-from fallow.wire.documents import Settlement
+from fallow.wire.codec import decode
+from fallow.wire.documents import AuditDraw, ClaimRoot, Settlement
+from fallow.wire.eip712 import hash_document
 from fallow.wire.ledger import (
-    Drawn,
+    DrawOf,
     LedgerDone,
     LedgerRefused,
     Refusal,
@@ -137,8 +139,19 @@ def test_an_answer_of_the_wrong_kind_is_the_banks_fault() -> None:
 
 
 def test_draws_come_back() -> None:
-    client, _ = client_of(lambda _, request: Drawn(word("seed")))
-    assert asyncio.run(client.draw(claim(LEASE))) == word("seed")
+    asked = claim(LEASE)
+    draw = AuditDraw(hash_document(decode(ClaimRoot, asked.body), BANK.account), word("seed"))
+    client, _ = client_of(lambda _, request: DrawOf(BANK.sign(draw)))
+    assert asyncio.run(client.draw(asked)).said == draw
+
+
+@pytest.mark.parametrize("signer", [BANK, PROVIDER])
+def test_a_draw_for_another_claim_or_by_somebody_else_is_none(signer: Person) -> None:
+    """What is kept for receipts must be what strangers will believe."""
+    of = word("another") if signer is BANK else hash_document(decode(ClaimRoot, claim(LEASE).body), BANK.account)
+    client, _ = client_of(lambda _, request: DrawOf(signer.sign(AuditDraw(of, word("seed")))))
+    with pytest.raises(PeerFault):
+        asyncio.run(client.draw(claim(LEASE)))
 
 
 def test_who_asks_once_hears_the_first_error_and_gives_a_try_its_time() -> None:

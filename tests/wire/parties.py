@@ -7,10 +7,23 @@ from typing import Any
 
 import msgspec
 
+from fallow.rules import trust
 from fallow.units import cost_ucr
 from fallow.wire.certificates import certify, node_of
 from fallow.wire.claims import MerkleTree, lane_leaf, output_hash, params_hash, task_id, task_leaf, value_hash
-from fallow.wire.documents import ClaimRoot, Document, Lease, Order, Quote, Settlement, Signed, Verdict, Voucher
+from fallow.wire.codec import decode
+from fallow.wire.documents import (
+    AuditDraw,
+    ClaimRoot,
+    Document,
+    Lease,
+    Order,
+    Quote,
+    Settlement,
+    Signed,
+    Verdict,
+    Voucher,
+)
 from fallow.wire.eip712 import account_of, hash_document, sign
 from fallow.wire.ledger import Evidence
 from fallow.wire.receipts import LaneWork, Receipt, TaskWork, seal
@@ -49,10 +62,16 @@ class Party:
 BANK, REQUESTER, PROVIDER = Party.named("b"), Party.named("r"), Party.named("p")
 AUDITORS = (Party.named("x"), Party.named("y"), Party.named("z"))
 
+POLICY = "audit:probation=1,rate=0.1,quorum=2"
+SEED = b"s" * 32
+"""What the bank drew for the claim of every receipt."""
+BYSTANDERS = tuple(bytes((n,)) * 20 for n in range(1, 30))
+"""Accounts that could have been drawn."""
+
 ORDER = Order(
     requester=REQUESTER.account, node=REQUESTER.node, job=b"j" * 32, kind="echo", numerics="", cpu_millis=1000,
     ram_bytes=1 << 30, disk_bytes=1 << 20, gpus=0, gpu_ram_bytes=0, units=1000, max_price_ucr=5_000,
-    min_stake_ucr=100, verify="audit", ends_ms=NOW_MS + HOUR_MS, bank=BANK.account, nonce=b"n" * 32,
+    min_stake_ucr=100, verify=POLICY, ends_ms=NOW_MS + HOUR_MS, bank=BANK.account, nonce=b"n" * 32,
 )  # fmt: skip
 TASK = TaskSpec("echo", b"hello", (Part("in", b"i" * 32, 5),), seed=7, units=10, timeout_s=60, ram_bytes=1 << 20)
 RIGHT, WRONG = TaskOutput(b"hello", (Part("out", b"o" * 32, 5),)), TaskOutput(b"olleh", ())
@@ -72,8 +91,9 @@ class Deal:
         return hash_document(self.lease, BANK.account)
 
 
-def deal(provider: Party, order: Order = ORDER, /, **changes: Any) -> Deal:
+def deal(provider: Party, order: Order | None = None, /, **changes: Any) -> Deal:
     """The deal that both would agree on, with `changes` to the lease."""
+    order = order or ORDER
     order_hash = hash_document(order, BANK.account)
     quote = Quote(order_hash, provider.account, provider.node, 2_000, 500, "", NOW_MS + 60_000)
     lease = Lease(
@@ -115,10 +135,27 @@ def receipt(made: Deal | None = None, output: TaskOutput = RIGHT) -> Receipt:
         quote=made.provider.sign(made.quote), lease=REQUESTER.sign(made.lease),
         provider_signature=made.provider.sign(made.lease), requester_certificate=REQUESTER.certificate(),
         provider_certificate=made.provider.certificate(), claim=claim, work=TaskWork(TASK, output), index=index,
-        path=path, policy="audit:probation=1,rate=0.1,quorum=2", verdict="accepted",
+        path=path, policy=made.order.verify, verdict="accepted",
         evidence=tuple(evidence(auditor, output_hash(RIGHT)) for auditor in AUDITORS[:2]), units_final=25,
         voucher=REQUESTER.sign(Voucher(made.lease_id, paid)), settlement=BANK.sign(settlement), notes=("fine",),
+        **drawn(claim, AUDITORS[:2]),
     )  # fmt: skip
+
+
+def standing(auditor: Party, signer: Party | None = None, slashed_ucr: int = 0) -> Signed:
+    """The bank's word on the lease that the auditor checks under."""
+    return (signer or BANK).sign(Settlement(deal(auditor).lease_id, 0, 0, slashed_ucr, 0))
+
+
+def draw(claim: Signed, signer: Party | None = None, seed: bytes = SEED) -> Signed:
+    """The bank's word on what it drew for a claim."""
+    return (signer or BANK).sign(AuditDraw(hash_document(decode(ClaimRoot, claim.body), BANK.account), seed))
+
+
+def drawn(claim: Signed, auditors: tuple[Party, ...]) -> dict[str, Any]:
+    """What a receipt holds of the draw of these."""
+    undrawn = trust.after(SEED, [one.account for one in auditors], BYSTANDERS)[:16]
+    return {"standings": tuple(map(standing, auditors)), "draw": draw(claim), "undrawn": undrawn}
 
 
 def cheats_receipt() -> Receipt:
@@ -133,6 +170,8 @@ def cheats_receipt() -> Receipt:
         voucher=None,
         charge=REQUESTER.sign(charge),
         settlement=BANK.sign(settlement),
+        draw=None,
+        undrawn=(),
     )
 
 
@@ -143,8 +182,9 @@ def lane_receipt() -> Receipt:
     leaf = lane_leaf(12, params_hash(work.params), work.seed, value_hash(work.value), work.units)
     claim, index, path = claim_of(made, leaf, 20)
     return changed(
-        receipt(made), claim=claim, index=index, path=path, work=work, verdict="cleared", evidence=(), settlement=None
-    )
+        receipt(made), claim=claim, index=index, path=path, work=work, verdict="cleared", evidence=(),
+        settlement=BANK.sign(Settlement(made.lease_id, 0, 0, 0, 0)), standings=(), draw=None, undrawn=(),
+    )  # fmt: skip
 
 
 def changed(original: Receipt, **changes: Any) -> Receipt:

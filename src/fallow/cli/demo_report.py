@@ -9,14 +9,14 @@ from typing import Any
 from fallow.cli.demo_net import Network
 from fallow.errors import FallowError, fail
 from fallow.kinds.train.tasks import TrainParams, TrainRound
-from fallow.node.config import load_config
+from fallow.node.config import load_config, load_ticket
+from fallow.rules.steward.proof import Anchor, prove
 from fallow.sdk.client import AsyncFallow
 from fallow.sdk.jobs import AsyncJob
 from fallow.units import to_text
 from fallow.wire.codec import decode
 from fallow.wire.documents import Lease
 from fallow.wire.local import JobView, PoolBooks, SeeBooks
-from fallow.wire.receipt_checks import holds, verify
 from fallow.wire.receipts import Receipt, TaskWork, read_receipt
 
 CHANCY = ("skip", "flip")
@@ -26,7 +26,10 @@ SIGN_TRIES = 100
 
 
 async def check_receipts(client: AsyncFallow, job: AsyncJob, chat_receipt: str, folder: Path) -> list[dict[str, Any]]:
-    """Write all receipts as files, check each from the file alone, and check that a changed byte is noticed."""
+    """Write all receipts as files, check each from the file and the account of the pool's bank alone, and check that a
+    changed byte is noticed."""
+    ticket = load_ticket(client.home)
+    anchor = Anchor(ticket.bank_account, "the demo's bank") if ticket is not None else None
     ids = [to_text("receipt", receipt) for receipt in await job.receipts()]
     found: list[dict[str, Any]] = []
     for name in [*ids, chat_receipt]:
@@ -35,8 +38,11 @@ async def check_receipts(client: AsyncFallow, job: AsyncJob, chat_receipt: str, 
         path.write_bytes(data)
         middle = len(data) // 2
         changed = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
-        good = holds(verify(path.read_bytes()))
-        found.append({"id": name, "file": str(path), "holds": good, "changed_byte_noticed": not holds(verify(changed))})
+        good, noticed = prove(path.read_bytes(), anchor), prove(changed, anchor).outcome == "fails"
+        found.append(
+            {"id": name, "file": str(path), "holds": good.outcome == "holds", "lacks": list(good.lacks),
+             "changed_byte_noticed": noticed}
+        )  # fmt: skip
     return found
 
 

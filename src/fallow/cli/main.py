@@ -47,7 +47,8 @@ GROUPS: dict[str, dict[str, str]] = {
 }
 COMMANDS: dict[str, str] = {name: line for group in GROUPS.values() for name, line in group.items()}
 
-EXIT_OK, EXIT_USAGE, EXIT_REJECTED, EXIT_PEER, EXIT_UNAVAILABLE, EXIT_BUG, EXIT_INTERRUPTED = 0, 2, 3, 4, 5, 70, 130
+EXIT_OK, EXIT_USAGE, EXIT_REJECTED, EXIT_PEER, EXIT_UNAVAILABLE, EXIT_UNPROVEN = 0, 2, 3, 4, 5, 6
+EXIT_BUG, EXIT_INTERRUPTED = 70, 130
 
 
 def help_text() -> str:
@@ -65,7 +66,7 @@ def help_text() -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line (`sys.argv` by default); -> the exit code: 0 done, 2 wrong usage, 3 refused by the rules, 4 a
-    peer misbehaved, 5 try again later, 70 our bug, 130 interrupted."""
+    peer misbehaved, 5 try again later, 6 not proven, 70 our bug, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
     front: list[str] = []
     while words and words[0].startswith("-"):
@@ -139,13 +140,14 @@ def _did_you_mean(name: str) -> str:
 
 def exit_code(error: Exception) -> int:
     """The exit code of an error's family."""
-    from fallow.errors import InternalError, PeerFault, RejectedError, UnavailableError, UsageError
+    from fallow.errors import InternalError, PeerFault, RejectedError, UnavailableError, UnprovenError, UsageError
 
     families = {
         UsageError: EXIT_USAGE,
         RejectedError: EXIT_REJECTED,
         PeerFault: EXIT_PEER,
         UnavailableError: EXIT_UNAVAILABLE,
+        UnprovenError: EXIT_UNPROVEN,
         InternalError: EXIT_BUG,
     }
     return next((code for family, code in families.items() if isinstance(error, family)), EXIT_BUG)

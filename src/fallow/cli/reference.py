@@ -16,9 +16,9 @@ Every command takes `--json` (data on stdout, one JSON value a line, keys that s
 else `~/.fallow`) and `--help`. Data goes to stdout, talk to stderr; off a terminal there are no colours or bars.
 Commands that spend show the price and ask; `--yes` answers, and is required where nobody can be asked.
 
-Exit codes: 0 done, 2 wrong usage, 3 refused by the rules, 4 a peer misbehaved, 5 try again later, 70 our bug, 130
-interrupted. With `--json` an error is `{"error": {...}}` with `code`, `what`, `cause`, `money`, `next`, `docs_page` and
-`retryable`.
+Exit codes: 0 done, 2 wrong usage, 3 refused by the rules, 4 a peer misbehaved, 5 try again later, 6 not proven,
+70 our bug, 130 interrupted. With `--json` an error is `{"error": {...}}` with `code`, `what`, `cause`, `money`, `next`,
+`docs_page` and `retryable`.
 """
 EVERYWHERE = {"help", "home", "json"}
 

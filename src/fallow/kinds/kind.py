@@ -142,6 +142,10 @@ class Kind(ABC):
         """How the claims of a job are chains of links, a few of which are done again; None where they are not."""
         return None
 
+    def claimed_chain(self, task: TaskSpec, output: TaskOutput) -> Chain | None:
+        """The same for somebody who has only a claim; None where it is no chain."""
+        return None
+
 
 def text_of(value: bytes) -> str:
     """A value that is plain text, or ""."""

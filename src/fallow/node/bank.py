@@ -27,8 +27,13 @@ from fallow.ports import Clock, Entropy, Ledger
 from fallow.rules.escrow import UNREAD, PoolTerms, token_hash
 from fallow.units import MS_PER_S
 from fallow.wire.certificates import read_certificate
-from fallow.wire.documents import Settlement, Signed
+from fallow.wire.codec import decode
+from fallow.wire.documents import AuditDraw, ClaimRoot, Settlement, Signed
+from fallow.wire.eip712 import hash_document
 from fallow.wire.ledger import (
+    DrawAuditors,
+    Drawn,
+    DrawOf,
     GetBalance,
     GetBooks,
     GetSettlement,
@@ -165,7 +170,10 @@ class Bank:
                 return await self._ledger.books()
             case _:
                 self._pace(account)
-                return await self._ledger.apply(request, account, now_ms)
+                answer = await self._ledger.apply(request, account, now_ms)
+                if isinstance(request, DrawAuditors) and isinstance(answer, Drawn):
+                    return self._signed(request.claim, answer.seed)
+                return answer
 
     def _pace(self, account: bytes) -> None:
         """Raises UnavailableError E1803 for an account that asks too much."""
@@ -177,6 +185,11 @@ class Bank:
             self._paces.popitem(last=False)
         if left < 1:
             raise fail("E1803", f"This account asks more of the bank than {PER_S} things a second.")
+
+    def _signed(self, claim: Signed, seed: bytes) -> DrawOf:
+        """The draw as those can check it who were not there."""
+        bank = self._identity.account
+        return DrawOf(self._identity.sign(AuditDraw(hash_document(decode(ClaimRoot, claim.body), bank), seed), bank))
 
     async def _account(self, caller: Caller, now_ms: int) -> bytes | None:
         """Whom the caller speaks for. Remembered for a minute at most, so that an expired certificate stops working."""

@@ -8,10 +8,11 @@ from typing import Protocol, TypeVar
 import structlog
 
 from fallow.errors import FallowError, UnavailableError, fail
-from fallow.ports import Clock, Entropy, LeaseStanding, Patience
+from fallow.ports import ClaimDraw, Clock, Entropy, LeaseStanding, Patience
 from fallow.wire import ledger
-from fallow.wire.documents import Settlement, Signed
-from fallow.wire.eip712 import open_signed
+from fallow.wire.codec import decode
+from fallow.wire.documents import AuditDraw, ClaimRoot, Settlement, Signed
+from fallow.wire.eip712 import hash_document, open_signed
 from fallow.wire.messages import Message, NodeAddress
 from fallow.wire.refusals import SettlementRefused
 
@@ -66,8 +67,12 @@ class BankClient:
     async def charge(self, request: ledger.Slash | ledger.SlashEquivocation) -> None:
         await self._do(request)
 
-    async def draw(self, claim: Signed) -> bytes:
-        return (await self._ask(ledger.DrawAuditors(claim), ledger.Drawn)).seed
+    async def draw(self, claim: Signed) -> ClaimDraw:
+        signed = (await self._ask(ledger.DrawAuditors(claim), ledger.DrawOf)).draw
+        said = open_signed(signed, AuditDraw, self._account, self._account)
+        if said.claim != hash_document(decode(ClaimRoot, claim.body), self._account):
+            raise fail("E1101", "the bank drew for another claim")
+        return ClaimDraw(said, signed)
 
     async def standing(self, lease: bytes) -> LeaseStanding | None:
         signed = (await self._ask(ledger.GetSettlement(lease), ledger.SettlementOf)).settlement

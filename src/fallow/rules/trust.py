@@ -151,6 +151,14 @@ def auditor_order(seed: bytes, accounts: Iterable[bytes]) -> list[bytes]:
     return sorted(set(accounts), key=lambda account: _hash(seed, b"auditor", account))
 
 
+def after(seed: bytes, drawn: Iterable[bytes], others: Iterable[bytes]) -> tuple[bytes, ...]:
+    """Those of `others` who come after all that were `drawn`, in order."""
+    first = set(drawn)
+    order = auditor_order(seed, first.union(others))
+    last = max((order.index(account) for account in first), default=-1)
+    return tuple(order[last + 1 :])
+
+
 def closing_pick(seeds: Mapping[bytes, bytes]) -> bytes:
     """Which of an account's unchecked claims (claim hash -> seed) is checked at the end. Depends on all seeds, so
     that the last one drawn decides, which nobody knew before its claim was made. `seeds` is not empty."""

@@ -146,6 +146,14 @@ class Settlement(Document, frozen=True):
     closed_ms: U64
 
 
+class AuditDraw(Document, frozen=True):
+    """The bank's statement that it was shown the claim with hash `claim`, then drew `seed` for it, and will never draw
+    another."""
+
+    claim: Word
+    seed: Word
+
+
 class ReceiptSeal(Document, frozen=True):
     """The steward's signature over a whole receipt: `body` is the BLAKE3 hash of its bytes."""
 
@@ -161,5 +169,6 @@ class Signed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
 
 
 AnyDocument = (
-    Certificate | Order | HostedOrder | Quote | Lease | Voucher | ClaimRoot | Verdict | Settlement | ReceiptSeal
-)
+    Certificate | Order | HostedOrder | Quote | Lease | Voucher | ClaimRoot | Verdict | Settlement | AuditDraw
+    | ReceiptSeal
+)  # fmt: skip

@@ -120,14 +120,22 @@ class IssueToken(Message, frozen=True):
 
 
 class DrawAuditors(Message, frozen=True):
-    """-> Drawn. Randomness for choosing who checks `claim`, fixed at the first time of asking and only after the claim
+    """-> DrawOf. Randomness for choosing who checks `claim`, fixed at the first time of asking and only after the claim
     exists, so that a provider cannot know its auditors and a steward cannot try again for others."""
 
     claim: Signed
 
 
 class Drawn(Message, frozen=True):
+    """What the books say, before the bank has signed it."""
+
     seed: Word
+
+
+class DrawOf(Message, frozen=True):
+    """An `AuditDraw` document signed by the bank's account."""
+
+    draw: Signed
 
 
 class LedgerDone(Message, frozen=True):

@@ -3,8 +3,9 @@
 Defends against: any change to the file; a receipt put together from parts that do not belong together; a payment, a
 stake or a price that does not follow from what both sides signed; auditors who are one and the same, or who are the
 parties themselves. Does not defend against: a requester that seals no receipt; two accounts that belong to one person;
-an answer that is wrong although everyone who computed it agrees. Whether the accounts are whom you dealt with is for
-the reader to compare: the file proves what these keys signed.
+an answer that is wrong although everyone who computed it agrees; keys that were invented for the occasion, the bank's
+among them. The file alone proves what these keys signed, and no more: `rules/steward/proof.py` holds it against a bank
+that the reader knows.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TypeVar
 
 from blake3 import blake3
 
-from fallow.errors import FallowError
+from fallow.errors import FallowError, fail
 from fallow.units import cost_ucr, format_money, to_text
 from fallow.wire.certificates import SKEW_MS, read_certificate
 from fallow.wire.claims import check_path, evidence_holds, task_id
@@ -32,13 +33,14 @@ from fallow.wire.documents import (
     Verdict,
     Voucher,
 )
-from fallow.wire.eip712 import hash_document, open_signed, recover
+from fallow.wire.eip712 import hash_document, open_signed
 from fallow.wire.ledger import Evidence
 from fallow.wire.receipts import (
     MAX_RECEIPT_BYTES,
     LaneWork,
     Receipt,
     SealedReceipt,
+    open_receipt,
     work_leaf,
     work_output,
     work_task,
@@ -56,11 +58,13 @@ CHECKS = (
 
 @dataclass(frozen=True, slots=True)
 class ReceiptCheck:
-    """One thing that was checked. `detail` says in words what holds, or what does not."""
+    """One thing that was checked. `detail` says in words what holds, or what does not. What is `missing` is not wrong:
+    the receipt does not hold what would show it."""
 
     name: str
     ok: bool
     detail: str
+    missing: bool = False
 
 
 class _WrongError(ValueError):
@@ -68,11 +72,11 @@ class _WrongError(ValueError):
 
 
 def verify(data: bytes) -> list[ReceiptCheck]:
-    """Check a receipt file: one ReceiptCheck for each of CHECKS, in order. The receipt verifies when there are all of
-    them and every one is ok (`holds`). Never raises, whatever the bytes. About 1 ms, and 0.2 ms for each auditor."""
+    """Check a receipt file: one ReceiptCheck for each of CHECKS, in order. The receipt is intact when there are all of
+    them and every one is ok. Never raises, whatever the bytes. About 1 ms, and 0.2 ms for each auditor."""
     try:
         sealed = decode(SealedReceipt, data, MAX_RECEIPT_BYTES)
-        receipt = decode(Receipt, sealed.body, MAX_RECEIPT_BYTES)
+        receipt = open_receipt(sealed)
         lease = decode(Lease, receipt.lease.body)
     except FallowError as error:
         return [
@@ -88,8 +92,8 @@ def verify(data: bytes) -> list[ReceiptCheck]:
     return found + [_run(name, step) for name, step in zip(CHECKS[2:], steps, strict=True)]
 
 
-def holds(checks: list[ReceiptCheck]) -> bool:
-    """Whether `verify` found nothing wrong."""
+def intact(checks: list[ReceiptCheck]) -> bool:
+    """Whether `verify` found nothing wrong: the file is what these keys signed, whosever they are."""
     return tuple(check.name for check in checks) == CHECKS and all(check.ok for check in checks)
 
 
@@ -124,8 +128,8 @@ class _Checks:
     def order(self) -> str:
         order = self._order()
         _require(order.job == self._receipt.job, "the order is for another job")
-        _require(_policy(order.verify) == _policy(self._receipt.policy), "checked by another policy than ordered")
-        return f"{order.units} units of {order.kind}, for {to_text('job', order.job)[:14]}"
+        _require(order.verify == self._receipt.policy, "the policy that is shown is not the one that was ordered")
+        return f"{order.units} units of {order.kind}, for {to_text('job', order.job)}"
 
     def quote(self) -> str:
         quote, order = self._quote(), self._order()
@@ -149,7 +153,7 @@ class _Checks:
         _require(lease.kind == order.kind, "the lease is for another kind of work")
         _require((lease.price_ucr, lease.stake_ucr) == (quote.price_ucr, quote.stake_ucr), "not the quoted terms")
         _require(lease.starts_ms < lease.ends_ms <= order.ends_ms, "the lease outlasts the order")
-        return f"{to_text('lease', self._lease_id)[:14]}, at most {format_money(lease.cap_ucr)}, signed by both"
+        return f"{to_text('lease', self._lease_id)}, at most {format_money(lease.cap_ucr)}, signed by both"
 
     def certificates(self) -> str:
         lease = self._agreed
@@ -183,9 +187,11 @@ class _Checks:
         receipt, units = self._receipt, work_units(self._receipt)
         claimed = (work_output(receipt), units)
         names = [self._auditor(evidence) for evidence in receipt.evidence]
-        parties = [self._agreed.requester, self._agreed.provider, *names]
+        sampled = [self._signer(receipt.sampled)[0]] if receipt.sampled is not None else []
+        parties = [self._agreed.requester, self._agreed.provider, *names, *sampled]
         _require(len(set(parties)) == len(parties), "an auditor that is a party, or counted twice")
         # A lane task is metered by whoever answers it, so the meter is part of the answer; an assigned task's is fixed.
+        _require(not sampled or receipt.verdict == "cleared", "a sample beside other evidence")
         answers = {(evidence.output, evidence.units if evidence.number else units) for evidence in receipt.evidence}
         _require(len(answers) <= 1, "the auditors do not agree")
         match receipt.verdict:
@@ -197,7 +203,9 @@ class _Checks:
                 return f"{len(names)} agree on another output: {', '.join(map(_account, names))}"
             case "cleared":
                 _require(answers <= {claimed}, "cleared, although somebody computed something else")
-                return "not drawn for a check" if not names else f"{len(names)} computed the same"
+                if sampled:
+                    return f"a sample of it was done again by {_account(sampled[0])}"
+                return "nobody else's word on it is here" if not names else f"{len(names)} computed the same"
             case "provisional":
                 _require(answers <= {claimed}, "not rejected yet, although somebody computed something else")
                 return "not final yet"
@@ -269,23 +277,27 @@ class _Checks:
 
     def _auditor(self, evidence: Evidence) -> bytes:
         """Check one auditor's commitment; -> its account."""
-        bank = self._agreed.bank
-        lease, signer = recover(evidence.lease, bank)
-        if not isinstance(lease, Lease):
-            raise _WrongError("an auditor without a lease")
-        _require(signer == lease.provider, "an auditor's lease that the auditor did not sign")
-        _require(lease.kind == self._agreed.kind, "an auditor for another kind of work")
-        claim = open_signed(evidence.claim, ClaimRoot, bank, signer)
-        _require(claim.lease == hash_document(lease, bank), "an auditor's claim under another lease")
+        signer, claim = self._signer(evidence)
         task = work_task(self._receipt, self._agreed.kind)
         _require(evidence_holds(evidence, task, claim.root, claim.count), "an auditor's claim does not hold the answer")
         return signer
 
+    def _signer(self, evidence: Evidence) -> tuple[bytes, ClaimRoot]:
+        lease, claim = read_evidence(evidence, self._agreed.bank)
+        _require(lease.kind == self._agreed.kind, "an auditor for another kind of work")
+        return lease.provider, claim
 
-def _policy(text: str) -> str:
-    """The rung of a policy: `"audit"` of `"audit:rate=0.1"`."""
-    return text.split(":", 1)[0].strip()
+
+def read_evidence(evidence: Evidence, bank: bytes) -> tuple[Lease, ClaimRoot]:
+    """An auditor's lease and claim, both signed by it. What the claim is about is not looked at. Raises PeerFault E1101
+    or E1102 otherwise."""
+    lease = decode(Lease, evidence.lease.body)
+    open_signed(evidence.lease, Lease, bank, lease.provider)
+    claim = open_signed(evidence.claim, ClaimRoot, bank, lease.provider)
+    if claim.lease != hash_document(lease, bank):
+        raise fail("E1101", "an auditor's claim under another lease")
+    return lease, claim
 
 
 def _account(account: bytes) -> str:
-    return f"0x{account.hex()[:10]}"
+    return f"0x{account.hex()}"

@@ -17,13 +17,14 @@ from fallow.units import Digest
 from fallow.wire.claims import lane_leaf, params_hash, task_id, task_leaf, value_hash
 from fallow.wire.claims import output_hash as hash_output
 from fallow.wire.codec import decode, encode
-from fallow.wire.documents import U64, Lease, ReceiptSeal, Signed, Word
+from fallow.wire.documents import U64, Address, Lease, ReceiptSeal, Signed, Word
 from fallow.wire.eip712 import sign
 from fallow.wire.ledger import Evidence
 from fallow.wire.messages import Text
 from fallow.wire.tasks import MAX_PARAMS_BYTES, MAX_VALUE_BYTES, TaskOutput, TaskSpec
 
 MAX_RECEIPT_BYTES = 1 << 22
+MAX_UNDRAWN = 16
 
 Verdicts = Literal["provisional", "accepted", "rejected", "cleared", "voided"]
 """What became of a claim. "provisional": nothing yet, a check may still come. "accepted": others computed the same.
@@ -51,13 +52,13 @@ class LaneWork(msgspec.Struct, frozen=True, tag="lane", forbid_unknown_fields=Tr
     checked_as: TaskSpec | None = None
 
 
-class Receipt(msgspec.Struct, frozen=True, tag="receipt 1", forbid_unknown_fields=True, array_like=True):
-    """Everything about one finished piece of work. `quote` and `provider_signature` are signed by the provider, `order`
-    and `lease` by the requester. `index` and `path` lead from the work's leaf to the root in `claim`. `evidence` holds
-    the auditors' claims about the same work. `voucher` is the last one under the lease, None when nothing was ever
-    owed; `units_final` the units that it pays for, over all final work under the lease, 0 when not known any more.
-    `charge` is the requester's Verdict document when it asked the bank to slash. `settlement` is the bank's word, as
-    far as it was known."""
+class FormerReceipt(msgspec.Struct, frozen=True, tag="receipt 1", forbid_unknown_fields=True, array_like=True):
+    """Everything about one finished piece of work, for somebody who was there. `quote` and `provider_signature` are
+    signed by the provider, `order` and `lease` by the requester. `index` and `path` lead from the work's leaf to the
+    root in `claim`. `evidence` holds the auditors' claims about the same work. `voucher` is the last one under the
+    lease, None when nothing was ever owed; `units_final` the units that it pays for, over all final work under the
+    lease, 0 when not known any more. `charge` is the requester's Verdict document when it asked the bank to slash.
+    `settlement` is the bank's word, as far as it was known."""
 
     made_ms: U64
     job: Word
@@ -86,20 +87,37 @@ class Receipt(msgspec.Struct, frozen=True, tag="receipt 1", forbid_unknown_field
         return self.verdict in ("accepted", "cleared")
 
 
+class Receipt(FormerReceipt, frozen=True, tag="receipt 2"):
+    """The same with the bank's word on those who checked, for readers who were not there. `sampled` is the claim of
+    whoever did a drawn part of the work again, where not all of it was. `standings` are the Settlements of the leases
+    of all auditors. `draw` is the AuditDraw of the claim that was checked, which is `drawn_for`, or the receipt's own
+    where that is None; `undrawn` are some of the accounts that could have been drawn too, and come after those that
+    were."""
+
+    sampled: Evidence | None = None
+    standings: Annotated[tuple[Signed, ...], msgspec.Meta(max_length=16)] = ()
+    draw: Signed | None = None
+    drawn_for: Evidence | None = None
+    undrawn: Annotated[tuple[Address, ...], msgspec.Meta(max_length=MAX_UNDRAWN)] = ()
+
+
+AnyReceipt = FormerReceipt | Receipt
+
+
 class SealedReceipt(msgspec.Struct, frozen=True, tag="sealed receipt", forbid_unknown_fields=True, array_like=True):
-    """The file: the canonical bytes of a Receipt and the requester's ReceiptSeal over them."""
+    """The file: the canonical bytes of an AnyReceipt and the requester's ReceiptSeal over them."""
 
     body: Annotated[bytes, msgspec.Meta(max_length=MAX_RECEIPT_BYTES)]
     seal: Signed
 
 
-def seal(receipt: Receipt, account_secret: bytes) -> bytes:
+def seal(receipt: FormerReceipt, account_secret: bytes) -> bytes:
     """The receipt as a file, sealed by the requester. Does not check what the receipt says. Raises ValueError for one
     that is too large or has no readable lease."""
     body = encode(receipt)
     try:
         lease = decode(Lease, receipt.lease.body)
-        decode(Receipt, body, MAX_RECEIPT_BYTES)
+        decode(AnyReceipt, body, MAX_RECEIPT_BYTES)
     except FallowError as error:
         raise ValueError(f"not a receipt: {error}") from None
     data = encode(SealedReceipt(body, sign(ReceiptSeal(blake3(body).digest()), account_secret, lease.bank)))
@@ -109,12 +127,18 @@ def seal(receipt: Receipt, account_secret: bytes) -> bytes:
 
 
 def read_receipt(data: bytes) -> Receipt:
-    """What a receipt file says, unchecked, to be shown beside the result of `verify`. Raises RejectedError E1501 when
-    it cannot be read at all."""
+    """What a receipt file says, unchecked, to be shown beside the result of `verify`; one of the form before lacks what
+    came with this one. Raises RejectedError E1501 when it cannot be read at all."""
     try:
-        return decode(Receipt, decode(SealedReceipt, data, MAX_RECEIPT_BYTES).body, MAX_RECEIPT_BYTES)
+        return open_receipt(decode(SealedReceipt, data, MAX_RECEIPT_BYTES))
     except FallowError as error:
         raise fail("E1501", "this is no receipt, or a damaged one", cause=error.what) from None
+
+
+def open_receipt(sealed: SealedReceipt) -> Receipt:
+    """Raises PeerFault E1102 for what is no receipt."""
+    found: AnyReceipt = decode(AnyReceipt, sealed.body, MAX_RECEIPT_BYTES)
+    return found if isinstance(found, Receipt) else Receipt(*msgspec.structs.astuple(found))
 
 
 def receipt_id(data: bytes) -> Digest:

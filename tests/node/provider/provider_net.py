@@ -17,7 +17,7 @@ from fallow.adapters.machine import ThisMachine
 from fallow.adapters.runners.process import ProcessRunner
 from fallow.node.bank import Bank, BankPolicy, open_books
 from fallow.node.blobs import Fetcher, serve_blobs
-from fallow.node.config import Config, ProviderConfig, Ticket
+from fallow.node.config import Config, ProviderConfig, Ticket, save_ticket
 from fallow.node.directory import Directory
 from fallow.node.provider.calls import serve_provider
 from fallow.node.provider.role import Provider
@@ -86,6 +86,7 @@ class Pool:
         """A node of that name, with an account; its log and home stay over restarts."""
         identity, home = seeded(name), self.folder / name
         home.mkdir(exist_ok=True)
+        save_ticket(home, self.ticket)
         transport: Transport = self.network.listen(identity.node)
         rpc = await self.stack.enter_async_context(Rpc(transport, router))
         log = SqliteEventLog(home / "log.db")

@@ -16,8 +16,9 @@ from fallow.node.lanes.journal import find_claim
 from fallow.node.provider import lane as provider_lane
 from fallow.node.steward.receipts import Receipts
 from fallow.rules.steward import events as t
+from fallow.rules.steward.proof import Anchor, Proof, prove
 from fallow.sdk.lanes import AsyncLane
-from fallow.wire.receipt_checks import holds, verify
+from fallow.wire.receipt_checks import intact, verify
 from fallow.wire.receipts import LaneWork, TaskWork, read_receipt
 
 JOB = b"j" * 32
@@ -27,13 +28,20 @@ def receipts(desk: Desk) -> Receipts:
     return Receipts(desk.services, desk.steward.records, desk.steward.state)
 
 
-def assert_it_holds_and_no_byte_may_change(data: bytes) -> None:
-    assert holds(verify(data)), [check for check in verify(data) if not check.ok]
+def assert_it_holds(data: bytes, desk: Desk) -> Proof:
+    found = prove(data, Anchor(desk.services.bank_account, "the bank of the test"))
+    assert found.outcome == "holds", [check for check in found.checks if not check.ok]
+    assert prove(data, None).outcome == "not anchored"
+    return found
+
+
+def assert_it_holds_and_no_byte_may_change(data: bytes, desk: Desk) -> None:
+    assert_it_holds(data, desk)
     chance = random.Random(7)
     for at in chance.sample(range(len(data)), 40):
         changed = bytearray(data)
         changed[at] ^= 1 << chance.randrange(8)
-        assert not holds(verify(bytes(changed))), at
+        assert not intact(verify(bytes(changed))), at
 
 
 async def test_receipts_of_checked_tasks_hold_and_name_their_witnesses(tmp_path: Path) -> None:
@@ -47,8 +55,10 @@ async def test_receipts_of_checked_tasks_hold_and_name_their_witnesses(tmp_path:
         assert len(found) >= 2
         bodies = [await made.sealed(identifier) for identifier in found]
         for data in bodies:
-            assert holds(verify(data)), [check for check in verify(data) if not check.ok]
-        assert_it_holds_and_no_byte_may_change(bodies[0])
+            found_of = assert_it_holds(data, desk)
+            if read_receipt(data).verdict == "accepted":
+                assert "computed again by 1 other account with the same result" in found_of.proven
+        assert_it_holds_and_no_byte_may_change(bodies[0], desk)
         read = [read_receipt(data) for data in bodies]
         assert {one.work.output.value for one in read if isinstance(one.work, TaskWork)} == {b"a", b"b"}
         assert all(one.settlement is not None and one.voucher is not None for one in read)
@@ -82,7 +92,7 @@ async def test_a_lane_receipt_is_had_once_its_answer_is_signed_for(
                 while find_claim(desk.services.log, lease, 4) is None:
                     await asyncio.sleep(0.1)
         data = await made.sealed(answers[3].receipt)
-        assert_it_holds_and_no_byte_may_change(data)
+        assert_it_holds_and_no_byte_may_change(data, desk)
         work = read_receipt(data).work
         assert isinstance(work, LaneWork)
         assert (work.params, work.value, work.units) == (b"3", b"3", 1)
@@ -123,7 +133,7 @@ async def test_a_claim_that_the_brain_has_not_heard_of_is_no_receipt_yet(tmp_pat
                     break
                 except FallowError:
                     await asyncio.sleep(0.05)
-        assert_it_holds_and_no_byte_may_change(data)
+        assert_it_holds_and_no_byte_may_change(data, desk)
 
 
 async def test_what_was_dropped_unchecked_is_voided_and_says_so(tmp_path: Path) -> None:
@@ -143,4 +153,4 @@ async def test_what_was_dropped_unchecked_is_voided_and_says_so(tmp_path: Path) 
         data = await receipts(desk).sealed(answer.receipt)
         made = read_receipt(data)
         assert (made.verdict, made.voucher, made.units_final) == ("voided", None, 0)
-        assert_it_holds_and_no_byte_may_change(data)
+        assert_it_holds_and_no_byte_may_change(data, desk)

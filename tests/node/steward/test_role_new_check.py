@@ -118,5 +118,5 @@ async def test_a_receipt_of_a_check_that_this_fallow_does_not_know_says_so(
             assert await fallow(desk, "results", f"j_{JOB.hex()}", "--out", str(tmp_path / "out"), "--receipts") == 0
     (file,) = (tmp_path / "out" / "receipts").iterdir()
     capsys.readouterr()
-    assert await asyncio.to_thread(main, ["verify", str(file), "--home", str(tmp_path)]) == 0
+    assert await asyncio.to_thread(main, ["verify", str(file), "--home", str(desk.services.home)]) == 6
     assert "unknown way to verify 'toy'" in capsys.readouterr().out

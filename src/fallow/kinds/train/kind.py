@@ -180,6 +180,9 @@ class Train(Kind):
     def chain(self, work: Work) -> Chain | None:
         return CHAIN if self.exact(work) else None
 
+    def claimed_chain(self, task: TaskSpec, output: TaskOutput) -> Chain | None:
+        return CHAIN if CHAIN.links(task, output) else None
+
 
 def _read(params: bytes) -> TrainRound | TrainFinish | TrainAudit | None:
     try:

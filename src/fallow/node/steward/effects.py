@@ -218,10 +218,10 @@ class Performer:
 
     async def _draw(self, effect: t.Draw) -> t.StewardEvent:
         try:
-            seed = await self._s.settlement().draw(effect.claim)
+            drawn = await self._s.settlement().draw(effect.claim)
         except SettlementRefused as no:
             return t.LedgerRefusedDraw(self._now(), effect.claim_hash, no.refusal)
-        return t.AuditorsDrawn(self._now(), effect.claim_hash, seed)
+        return t.AuditorsDrawn(self._now(), effect.claim_hash, drawn.said.seed)
 
     def _voucher(self, lease: bytes, cumulative_ucr: int) -> Signed:
         return self._s.identity.sign(Voucher(lease, cumulative_ucr), self._s.bank_account)

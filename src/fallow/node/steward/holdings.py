@@ -26,7 +26,7 @@ from fallow.wire import local
 from fallow.wire.codec import decode
 from fallow.wire.documents import Lease
 from fallow.wire.messages import NodeAddress
-from fallow.wire.receipt_checks import holds, verify
+from fallow.wire.receipt_checks import intact, verify
 from fallow.wire.receipts import LaneWork, Receipt, read_receipt, receipt_id
 from fallow.wire.tasks import Part
 from fallow.wire.trees import MAX_TREE_BYTES, is_tree
@@ -73,7 +73,7 @@ class Holdings:
 
     def _own(self, data: bytes) -> Receipt:
         checks = verify(data)
-        if not holds(checks):
+        if not intact(checks):
             bad = next(check for check in checks if not check.ok)
             raise fail("E1501", f"The receipt does not verify: {bad.name}: {bad.detail}.")
         receipt = read_receipt(data)

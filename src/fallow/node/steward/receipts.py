@@ -17,7 +17,8 @@ from fallow.rules.steward.snapshot import Papers, papers_of, refuted_output
 from fallow.rules.steward.state import Stage, State
 from fallow.wire.claims import MerkleTree, output_hash
 from fallow.wire.codec import decode
-from fallow.wire.documents import Lease, Order, Signed, Voucher
+from fallow.wire.documents import AuditDraw, ClaimRoot, Lease, Order, Signed, Voucher
+from fallow.wire.eip712 import hash_document
 from fallow.wire.ledger import Evidence
 from fallow.wire.receipts import LaneWork, Receipt, TaskWork, Verdicts, seal
 
@@ -53,11 +54,16 @@ class Receipts:
         for one in kept.agreeing:
             if one.account not in parties:
                 agreeing.setdefault(one.account, Evidence(one.lease, one.claim, digest, kept.units, 0, ()))
-        evidence = tuple(agreeing.values())[:8]
+        evidence, sampled = tuple(agreeing.values())[:8], None
+        if kept.check == "sampled" and evidence:
+            evidence, sampled = (), evidence[0]
         verdict: Verdicts = "accepted" if evidence else "cleared"
         work = TaskWork(kept.spec, kept.output)
         receipt = await self._assemble(kept.lease, self._papers(kept.lease), kept.claim, work, 0, ())
-        return msgspec.structs.replace(receipt, verdict=verdict, evidence=evidence, notes=(kept.reason,))
+        receipt = msgspec.structs.replace(
+            receipt, verdict=verdict, evidence=evidence, sampled=sampled, notes=(kept.reason,)
+        )  # fmt: skip
+        return await self._with_draw(await self._with_standings(receipt), kept)
 
     def of_job(self, job: bytes) -> tuple[bytes, ...]:
         """The ids of a job's receipts, those of caught cheats last."""
@@ -79,7 +85,7 @@ class Receipts:
         receipt = msgspec.structs.replace(
             receipt, verdict="rejected", evidence=charge.others, notes=words, charge=verdict
         )  # fmt: skip
-        return seal(receipt, self._s.identity.account_secret)
+        return seal(await self._with_standings(receipt), self._s.identity.account_secret)
 
     def _claimed_work(self, charge: Charge) -> ReceiptWork | None:
         """What the accused answered; None when it is no longer at hand."""
@@ -157,6 +163,35 @@ class Receipts:
             policy=decode(Order, order.body).verify, verdict="cleared", units_final=papers.final_units, voucher=voucher,
             settlement=await self._settlement(lease),
         )  # fmt: skip
+
+    async def _with_standings(self, receipt: Receipt) -> Receipt:
+        """With the bank's word on the leases of those who checked."""
+        others = (*receipt.evidence, *([receipt.sampled] if receipt.sampled is not None else []))
+        leases = [hash_document(decode(Lease, one.lease.body), self._s.bank_account) for one in others]
+        found = [await self._settlement(lease) for lease in leases]
+        return msgspec.structs.replace(receipt, standings=tuple(one for one in found if one is not None))
+
+    async def _with_draw(self, receipt: Receipt, kept: KeepReceipt) -> Receipt:
+        """With the bank's word on the randomness by which these were drawn."""
+        if not kept.seed or not receipt.standings:
+            return receipt
+        draw = await self._draw(kept.claim if kept.drawn_for is None else kept.drawn_for.claim)
+        if draw is None or decode(AuditDraw, draw.body).seed != kept.seed:
+            return receipt  # the bank had refused to draw, and the steward went by the claim's own hash
+        return msgspec.structs.replace(receipt, draw=draw, drawn_for=kept.drawn_for, undrawn=kept.undrawn)
+
+    async def _draw(self, claim: Signed) -> Signed | None:
+        """What the bank drew for a claim; it gives the same answer for ever, which is kept in case it does not last as
+        long."""
+        digest = hash_document(decode(ClaimRoot, claim.body), self._s.bank_account)
+        if (kept := self._records.draw(digest)) is not None:
+            return kept
+        try:
+            drawn = await self._s.settlement().draw(claim)
+        except FallowError:
+            return None
+        self._records.keep_draw(digest, drawn.signed)
+        return drawn.signed
 
     async def _settlement(self, lease: bytes) -> Signed | None:
         """The bank's latest word, or the last one that we have when it does not answer."""

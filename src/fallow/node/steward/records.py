@@ -161,6 +161,13 @@ class Records:
         raw = self._log.get(f"settlement/{lease.hex()}")
         return None if raw is None else recall(Signed, raw)
 
+    def keep_draw(self, claim: bytes, draw: Signed) -> None:
+        self._log.put(f"draw/{claim.hex()}", encode(draw))
+
+    def draw(self, claim: bytes) -> Signed | None:
+        raw = self._log.get(f"draw/{claim.hex()}")
+        return None if raw is None else recall(Signed, raw)
+
     def keep_verdict(self, charge: Charge, verdict: Signed) -> None:
         lease = charge.lease.hex()
         self._log.put_all({f"verdict/{lease}": encode(verdict), f"charge/{lease}": encode(charge)})

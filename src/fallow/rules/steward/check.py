@@ -45,7 +45,9 @@ from fallow.rules import market
 from fallow.rules.steward import claims
 from fallow.rules.steward.events import KeepBlob, StewardEvent
 from fallow.rules.steward.state import Claim, Job, Run, Seat, Slot, State, Turn
+from fallow.wire.ledger import Evidence
 from fallow.wire.local import JobSpec
+from fallow.wire.tasks import TaskOutput, TaskSpec
 
 ONCE_PPM = 1_000_000
 """Each task is done once."""
@@ -55,6 +57,31 @@ class PolicyError(NamedTuple):
     """Why a text that says how to verify was refused."""
 
     what: str
+
+
+class Exhibit(NamedTuple):
+    """What a receipt shows to a check, every word of it signed by whoever said it. The accounts `others` gave the
+    `output` of the `provider` (None for an answer on a lane), or `sampled` is the claim of `sampled_by`, who did a part
+    again. The bank drew `seed` for a claim of `drawn_for`; `undrawn` could have been drawn too, as the requester
+    says."""
+
+    kind: str
+    task: TaskSpec
+    output: TaskOutput | None
+    provider: bytes
+    others: tuple[bytes, ...]
+    sampled: Evidence | None
+    sampled_by: bytes
+    seed: bytes
+    drawn_for: bytes
+    undrawn: tuple[bytes, ...]
+
+
+class Shown(NamedTuple):
+    """In words, what was shown; or what is `wrong` with it."""
+
+    words: str
+    wrong: str = ""
 
 
 class Check(ABC):
@@ -105,6 +132,10 @@ class Check(ABC):
     def builds_on(self, job: Job, slot: Slot) -> bool:
         """Whether later work may build on the slot's answer now."""
         return slot.usable
+
+    def shown(self, seen: Exhibit) -> Shown:
+        """Whether the evidence of others in a receipt is what this check asks for."""
+        return Shown(f"{len(seen.others)} other accounts gave the same output")
 
     # while a job is under way -----------------------------------------------------------------------------------------
 

@@ -19,11 +19,15 @@ MAX_OTHERS = 8
 
 
 class Finding(NamedTuple):
-    """Why a claim is final, as its receipt says it: in a word, in a sentence, and the equal claims of others."""
+    """Why a claim is final, as its receipt says it: in a word, in a sentence, the equal claims of others, and how these
+    others were drawn, as KeepReceipt says."""
 
     check: str
     reason: str
     agreeing: tuple[Agreeing, ...] = ()
+    seed: bytes = b""
+    drawn_for: Evidence | None = None
+    undrawn: tuple[bytes, ...] = ()
 
 
 def admit(turn: Turn, seat: Seat, claim: Claim) -> None:
@@ -80,6 +84,9 @@ def _owe(turn: Turn, job: Job, seat: Seat, claim: Claim, run: Run | None, findin
             check=finding.check,
             reason=finding.reason,
             agreeing=finding.agreeing,
+            seed=finding.seed,
+            drawn_for=finding.drawn_for,
+            undrawn=finding.undrawn,
         )
     )
 

@@ -30,6 +30,7 @@ from fallow.wire.documents import U64, Address, Label, Lease, Order, Quote, Sign
 from fallow.wire.ledger import Evidence, Refusal
 from fallow.wire.local import JobSpec, Work
 from fallow.wire.messages import NodeAddress, Offer, Shortfall, Text
+from fallow.wire.receipts import MAX_UNDRAWN
 from fallow.wire.tasks import Part, TaskOutput, TaskSpec
 
 MAX_OFFERS_SEEN = 1000
@@ -507,8 +508,10 @@ class Agreeing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_li
 
 class KeepReceipt(StewardEffect, frozen=True):
     """A claim became final; make a receipt of it. Key: (`lease`, `claim_hash`). `check` is "checked", "cleared",
-    "unchecked" or "none" and `reason` says it in words; `agreeing` are the equal claims of others. `task`, `spec` and
-    `output` are None for a lane batch. `paid_ucr` is this claim's own share."""
+    "unchecked" or "none" and `reason` says it in words; `agreeing` are the equal claims of others, or of the one who
+    did a sample again. These were drawn by `seed`, the randomness of the claim `drawn_for` (None: of this one);
+    `undrawn` would have been next. `spec` and `output` are None for a lane batch. `paid_ucr` is this claim's own
+    share."""
 
     job: Word
     lease: Word
@@ -525,6 +528,9 @@ class KeepReceipt(StewardEffect, frozen=True):
     check: Label
     reason: Label
     agreeing: Annotated[tuple[Agreeing, ...], msgspec.Meta(max_length=16)]
+    seed: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
+    drawn_for: Evidence | None = None
+    undrawn: Annotated[tuple[Address, ...], msgspec.Meta(max_length=MAX_UNDRAWN)] = ()
 
 
 class JobEnded(StewardEffect, frozen=True):

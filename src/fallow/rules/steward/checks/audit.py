@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from fallow.rules import market, trust
-from fallow.rules.steward.check import Check, PolicyError
-from fallow.rules.steward.checks import ballot, batches, sample, standing
+from fallow.rules.steward.check import Check, Exhibit, PolicyError, Shown
+from fallow.rules.steward.checks import ballot, batches, evidence, sample, standing
 from fallow.rules.steward.checks.look import Closing, look_at, seen_of
 from fallow.rules.steward.events import KeepBlob, LaneAudited, LaneCaught, LaneUnchecked, StewardEvent
 from fallow.rules.steward.shape import shape_of
@@ -61,6 +61,9 @@ class Audit(standing.ByPolicy):
                 batches.unchecked(turn, job, seat, event)
             case _:
                 pass
+
+    def shown(self, seen: Exhibit) -> Shown:
+        return evidence.shown(self.policy, seen)
 
     def doubt(self, turn: Turn, job: Job, slot: Slot, text: str) -> bool:
         return ballot.doubt(turn, job, slot, text)

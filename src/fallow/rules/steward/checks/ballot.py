@@ -33,6 +33,7 @@ from fallow.rules.steward.slots import (
 from fallow.rules.steward.state import Claim, Job, Mark, Run, Seat, Slot, Stage, Step, Turn
 from fallow.rules.steward.terms import same_everywhere
 from fallow.rules.trust import Reason
+from fallow.wire.receipts import MAX_UNDRAWN
 
 MAX_SOURCES = 16
 MAX_AGREEING = 16
@@ -42,7 +43,8 @@ OPTIMISTIC = frozenset({Reason.SAMPLED, Reason.CLOSING})
 
 def begin(turn: Turn, job: Job, slot: Slot, seat: Seat, claim: Claim) -> None:
     """A slot in KEEPING whose claim is drawn and whose outputs are here: check it, or let it stand for now."""
-    policy, look_at(slot).seed = policy_of(job), claim.seed
+    policy, look = policy_of(job), look_at(slot)
+    look.seed, look.drawn = claim.seed, claim.hash
     standing = turn.state.standing(seat.account)
     if not probing(job, seat.account) < policy.probation - standing.passed:
         standing = standing._replace(passed=policy.probation)
@@ -184,7 +186,8 @@ def _called(turn: Turn, job: Job, slot: Slot, more: int) -> tuple[bytes, ...]:
     if len(look.called) != more or not all(_seats_for(turn, job, slot, account) for account in look.called):
         accounts = {seat.account for seat in job.usable}
         eligible = [account for account in accounts if _seats_for(turn, job, slot, account)]
-        look.called = tuple(trust.auditor_order(look.seed, eligible)[:more])
+        order = tuple(trust.auditor_order(look.seed, eligible))
+        look.called, look.undrawn = order[:more], order[more : more + MAX_UNDRAWN]
     return look.called
 
 
@@ -215,9 +218,17 @@ def _settle(turn: Turn, job: Job, slot: Slot, answer: bytes, right: tuple[bytes,
     agree = [run for run in runs if run.answer == answer]
     text = f"{len(agree)} equal answers of {len(runs)}"
     end_runs(turn, job, slot)
+    look = seen_of(slot)
+    first = next((run for run in slot.runs if run.claim_hash == look.drawn), runs[0])
+    undrawn = trust.after(look.seed, (run.account for run in agree if run is not first), look.undrawn)
     for run in agree:
         job.seats[run.seat].strikes = 0
-        _finalise(turn, job, run, Finding("checked", text, _agreeing(job, slot, run)))
+        finding = Finding("checked", text)
+        # who does a check again was drawn for the claim that it looked at, which is about other work
+        if look.drawn:
+            drawn_for = None if run is first else evidence(job, first)
+            finding = Finding("checked", text, _agreeing(job, slot, run), look.seed, drawn_for, undrawn)
+        _finalise(turn, job, run, finding)
     set_step(job, slot, Step.KEEPING)
     for account in right:
         passed(turn, account)
@@ -267,7 +278,8 @@ def audited(turn: Turn, job: Job, audit: Slot, run: Run) -> None:
             set_step(job, audit, Step.FINAL)
         passed(turn, run.account)
         if there:
-            _stands(turn, job, slot, sample.words(job, audit, run))
+            words, checked_by = sample.words(job, audit, run), _signed(job, run)
+            _stands(turn, job, slot, Finding("sampled", words, checked_by, found.seed, None, found.undrawn))
         else:
             advance(turn, job, slot, recruit=job.ending is None)
         return
@@ -285,11 +297,11 @@ def audited(turn: Turn, job: Job, audit: Slot, run: Run) -> None:
     advance(turn, job, slot, recruit=job.ending is None)
 
 
-def _stands(turn: Turn, job: Job, slot: Slot, text: str) -> None:
+def _stands(turn: Turn, job: Job, slot: Slot, finding: Finding) -> None:
     """The check by sample found what was claimed."""
     for claimed in slot.live():
         job.seats[claimed.seat].strikes = 0
-        _finalise(turn, job, claimed, Finding("sampled", text))
+        _finalise(turn, job, claimed, finding)
         passed(turn, claimed.account)
     set_step(job, slot, Step.KEEPING)
     decide(turn, job, slot)
@@ -368,12 +380,13 @@ def _finalise(turn: Turn, job: Job, run: Run, finding: Finding) -> None:
 
 
 def _agreeing(job: Job, slot: Slot, run: Run) -> tuple[Agreeing, ...]:
-    found: list[Agreeing] = []
-    for other in slot.live():
-        theirs = job.seats[other.seat].theirs
-        if other is not run and other.answer == run.answer and other.root is not None and theirs is not None:
-            found.append(Agreeing(other.account, theirs, other.root))
-    return tuple(found[:MAX_AGREEING])
+    others = (other for other in slot.live() if other is not run and other.answer == run.answer)
+    return tuple(one for other in others for one in _signed(job, other))[:MAX_AGREEING]
+
+
+def _signed(job: Job, run: Run) -> tuple[Agreeing, ...]:
+    theirs = job.seats[run.seat].theirs
+    return (Agreeing(run.account, theirs, run.root),) if theirs is not None and run.root is not None else ()
 
 
 def _claims(job: Job, slot: Slot) -> list[Claim]:

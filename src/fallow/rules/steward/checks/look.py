@@ -10,7 +10,8 @@ from fallow.rules.trust import Reason
 
 class Look(CheckState, msgspec.Struct, array_like=True, tag="audit-look"):
     """Of a slot whose claim is looked at: why, since when, by which randomness, and whether others answered something
-    else. `called` are auditors that were drawn but are busy. `sample` is the key of the slot in which some links of the
+    else. `called` are auditors that were drawn but are busy, `undrawn` the next in the order of the draw for the claim
+    whose hash is `drawn`. `sample` is the key of the slot in which some links of the
     claim are done again, `dissent` that of one that found something else, while it is decided who is right.
 
     Of such a slot: `expected` is the answer that agrees with the claim, whose hash is `accused`."""
@@ -24,6 +25,8 @@ class Look(CheckState, msgspec.Struct, array_like=True, tag="audit-look"):
     dissent: int | None = None
     expected: bytes = b""
     accused: bytes = b""
+    drawn: bytes = b""
+    undrawn: tuple[bytes, ...] = ()
 
     def begun(self) -> tuple[int, ...]:
         return () if self.sample is None else (self.sample,)
@@ -38,7 +41,8 @@ class Look(CheckState, msgspec.Struct, array_like=True, tag="audit-look"):
         self.sample = None
 
     def forget(self) -> None:
-        self.reason, self.seed, self.disputed, self.called, self.dissent = None, b"", False, (), None
+        self.reason, self.disputed, self.called, self.dissent = None, False, (), None
+        self.seed = self.drawn = b""
 
 
 class Closing(CheckState, msgspec.Struct, array_like=True, tag="audit-closing"):

@@ -18,7 +18,11 @@ from fallow.rules.steward.slots import add_slot, begun, retire, serves
 from fallow.rules.steward.state import Job, Run, Seat, Slot, Step, Turn
 from fallow.wire.claims import output_hash
 from fallow.wire.messages import NodeAddress
+from fallow.wire.receipts import MAX_UNDRAWN
 from fallow.wire.tasks import Part
+
+MAX_NAMED = 16
+"""Links that a receipt's words name: they have 200 characters."""
 
 
 def begin(job: Job, slot: Slot) -> None:
@@ -64,8 +68,10 @@ def place(turn: Turn, job: Job, audit: Slot, free: list[Seat]) -> Seat | None:
         return None
     if not _states_kept(turn, job, audit):
         return None
-    for account in auditors(job, audit)[:1]:
+    order = auditors(job, audit)
+    for account in order[:1]:
         seats = [seat for seat in free if seat.account == account and seat.room_units() >= audit.spec.units]
+        seen_of(audit).undrawn = tuple(order[1 : 1 + MAX_UNDRAWN])
         return min(seats, key=lambda seat: (len(seat.running), seat.number), default=None)
     return None
 
@@ -119,5 +125,7 @@ def _chain(job: Job) -> Chain:
 
 def words(job: Job, audit: Slot, run: Run) -> str:
     """What a receipt says of a claim that stood the check."""
-    links = ", ".join(map(str, _chain(job).drawn(audit.spec)))
-    return f"links {links} of it, done again by 0x{run.account.hex()[:10]}, gave the same"
+    drawn = _chain(job).drawn(audit.spec)
+    more = f" and {len(drawn) - MAX_NAMED} more" if len(drawn) > MAX_NAMED else ""
+    links = ", ".join(map(str, drawn[:MAX_NAMED]))
+    return f"links {links}{more} of it, done again by 0x{run.account.hex()}, gave the same"
