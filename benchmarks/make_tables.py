@@ -24,6 +24,7 @@ KILLS = "kill_any.jsonl"
 WAYS = "exact_equality_"
 MACHINES = "two_machines.jsonl"
 WORLDS = "simulated_worlds.jsonl"
+FUZZ = "wire_fuzz.jsonl"
 
 Row = dict[str, Any]
 
@@ -53,6 +54,8 @@ def made(name: str) -> str:
         return machines(read(name))
     if name == WORLDS:
         return worlds(read(name))
+    if name == FUZZ:
+        return fuzz(read(name))
     return kills(read(name)) if name == KILLS else record(read(name))
 
 
@@ -182,6 +185,15 @@ def worlds(rows: list[Row]) -> str:
         ["run", "commit", "seeds", "failed", "why"],
         [[f"`{row['command']}`", row["commit"], str(row["seeds"]), ", ".join(map(str, row["failed"])) or "none",
           row.get("why", "")] for row in rows],
+    )  # fmt: skip
+
+
+def fuzz(rows: list[Row]) -> str:
+    """How many spoilt inputs were read at the doors for strangers' bytes, and what was not foreseen."""
+    return table(
+        ["inputs", "seed", "readings", "unexpected", "slowest", "peak memory"],
+        [[f"{row['inputs']:,}", str(row["seed"]), f"{row['calls']:,}", str(len(row["unexpected"])),
+          f"{row['slowest_s'] * 1e3:.0f} ms", f"{row['peak_rss_mib']} MiB"] for row in rows],
     )  # fmt: skip
 
 

@@ -232,6 +232,7 @@ _declare(
     ("E1803", "too many requests", "A queue is full.", "Try again later."),
     ("E1305", "bank cannot keep its books", "Its disk is full, slow, or locked by another program.", "fallow doctor"),
     ("E1804", "port is taken", "Another program listens on it.", "Choose another with --port."),
+    ("E1809", "workers cannot be shut in", "The system does not let a user build a sandbox.", "fallow doctor"),
     ("E1906", "no provider is serving", "Every provider of this model went away.", "fallow serve MODEL"),
 )
 _declare(

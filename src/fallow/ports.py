@@ -314,12 +314,19 @@ OnLine = Callable[[str], None]
 @dataclass(frozen=True)
 class WorkerLimits:
     """What a worker may use. `ram_bytes` bounds what it holds for itself (files that it maps can be dropped at any time
-    and do not count); 0 means no bound. `cards` are the GPUs that it sees; none unless named."""
+    and do not count), `disk_bytes` what it has written and not removed; 0 means no bound. `cards` are the GPUs that it
+    sees; none unless named. `reads` are files and folders outside its home that it may read."""
 
     ram_bytes: int = 0
     threads: int = 1
     nice: int = 10
     cards: tuple[str, ...] = ()
+    disk_bytes: int = 0
+    reads: tuple[Path, ...] = ()
+
+
+WORK, READ = "work", "in"
+"""In a worker's home: where it starts, keeps its files and is told to leave its outputs; and what it may only read."""
 
 
 class Worker(Protocol):
@@ -369,12 +376,19 @@ class Worker(Protocol):
 
 
 class Runner(Protocol):
-    """Where workers run: processes, containers, other machines."""
+    """Where workers run: processes, containers, other machines. A worker can do nothing but use its limits, its home's
+    `in` and `work`, and the way it speaks: whatever runs as it reaches no other file, process or network."""
+
+    def guard(self) -> str:
+        """By what workers are kept in, in words for people. Raises UnavailableError E1809 where nothing can do it here,
+        and the owner did not ask to go without. Blocks, a tenth of a second the first time."""
+        ...
 
     def open(
         self, folder: Path, limits: WorkerLimits, on_messages: OnMessages, on_line: OnLine
     ) -> AbstractAsyncContextManager[Worker]:
-        """A worker with `folder` as its home, for as long as the context lasts. What it says comes in lists, as many as
+        """A worker with `folder` as its home, for as long as the context lasts; `work` and `in` in it are made where
+        they are missing. What it says comes in lists, as many as
         there were at once, through `on_messages`, and what it prints through `on_line`, line by line; neither may block
         or raise, and neither is called from within `send`. Raises OSError when none can be started."""
         ...

@@ -62,6 +62,11 @@ def test_truncated_weights(model: Path, cut: int) -> None:
         json.dumps({"a": {"dtype": "F32", "shape": [1 << 60], "data_offsets": [0, 4]}}).encode(),
         json.dumps({"a": {"dtype": "?", "shape": [1], "data_offsets": [0, 4]}}).encode(),
         json.dumps({"a": 1}).encode(),
+        b'{"a": {"dtype": "F32", "shape": [Infinity], "data_offsets": [0, 4]}}',
+        b'{"a": {"dtype": "F32", "shape": [1e308], "data_offsets": [0, 4]}}',
+        json.dumps({"a": {"dtype": "F32", "shape": [10**308] * 60_000, "data_offsets": [0, 4]}}).encode(),
+        json.dumps({"a": {"dtype": "F32", "shape": [True], "data_offsets": [0, 4]}}).encode(),
+        json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0]}}).encode(),
         b"\xff\xfe",
     ],
 )

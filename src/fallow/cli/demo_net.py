@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from fallow.adapters.runners import leash
+from fallow.adapters.runners import boxing, leash
 from fallow.errors import FallowError, fail
 from fallow.sdk.client import AsyncFallow
 
@@ -88,7 +88,9 @@ class Network:
 
     def provide(self, number: int, ticket: str, threads: int = 1, cheat: str = "") -> Member:
         """Start a provider with `threads` threads a task, one that cheats if `cheat` says how."""
-        config, words = f"[provider]\nthreads = {threads}\n", (ticket, "--bind", "127.0.0.1:0")
+        # the demo's work is its owner's own, so it is done where no box can be had, too
+        unboxed = str(not boxing.strength()[0]).lower()
+        config, words = f"[provider]\nthreads = {threads}\nunboxed = {unboxed}\n", (ticket, "--bind", "127.0.0.1:0")
         if cheat:
             config += f"[provider.prices]\ntrain = {CHEATS_PRICE}\n"
             member = self._start(f"provider-{number}", (*CHEAT, cheat, *words), config)
@@ -164,7 +166,7 @@ def _spawn(home: Path, command: tuple[str, ...]) -> subprocess.Popen[str]:
     environment = os.environ | {"FALLOW_HOME": str(home), "TOKENIZERS_PARALLELISM": "false"}
     with (home / "log.txt").open("a", encoding="utf-8") as log:
         return subprocess.Popen(
-            [*REIN, str(os.getpid()), "0", "0", *command, "--log", "info"],
+            [*REIN, str(os.getpid()), "0", "0", "", *command, "--log", "info"],
             stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL, text=True, env=environment,
             start_new_session=True,
         )  # fmt: skip

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from fallow.adapters.exactness import exactness
 from fallow.adapters.hardware import gpus
+from fallow.adapters.runners.process import ProcessRunner
 from fallow.cli.output import Output
 from fallow.errors import FallowError, fail
 from fallow.kinds.registry import KINDS
@@ -80,6 +81,7 @@ def examine(home: Path) -> Iterator[Diagnosis]:
     yield from _home(home)
     yield _config(home)
     yield _disk(home)
+    yield _sandbox()
     yield _exactness()
     yield _network()
     yield _gpus()
@@ -133,6 +135,14 @@ def _disk(home: Path) -> Diagnosis:
     return Diagnosis(
         "disk", "note" if few else "ok", f"{format_size(free)} free{', which is little for models' if few else ''}"
     )
+
+
+def _sandbox() -> Diagnosis:
+    """Whether workers can be shut in, without which no work of strangers is taken. A tenth of a second."""
+    try:
+        return Diagnosis("sandbox", "ok", f"workers are kept in by {ProcessRunner().guard()}")
+    except FallowError as error:
+        return Diagnosis("sandbox", "note", f"no stranger's work can be taken: {error.cause}")
 
 
 def _exactness() -> Diagnosis:

@@ -58,8 +58,9 @@ class Options:
     """How a node is started. `ticket` joins a pool (otherwise the one remembered in the home, or a new one when the
     node is a bank); `directories` are put into the ticket of a new pool; `beside` runs along with the node and gets the
     path of its local socket (a gateway, which is a room above this one); `ready` is called once with the ticket
-    that others join with ("" without a pool), the node's address, account and node id; a provider's workers run in
-    `runner`; `settings` take the place of those in the home's configuration."""
+    that others join with ("" without a pool), the node's address, account and node id; `runner` opens what a provider's
+    workers run in, which is told whether they are to be `boxed`; `settings` take the place of those in the home's
+    configuration."""
 
     roles: frozenset[str]
     ticket: Ticket | None = None
@@ -67,7 +68,7 @@ class Options:
     bind: str = ""
     beside: Callable[[Path], Coroutine[None, None, None]] | None = None
     timing: Timing = field(default_factory=Timing)
-    runner: Runner = field(default_factory=ProcessRunner)
+    runner: Callable[..., Runner] = ProcessRunner
     ready: Callable[[dict[str, str]], None] = lambda _about: None
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
@@ -148,7 +149,7 @@ async def _open(stack: AsyncExitStack, home: Path, config: Config, options: Opti
         save_ticket(home, options.ticket)
     return Services(
         home, config, identity, clock, entropy, transport, rpc, events, blobs, Fetcher(rpc, blobs, _bad_source),
-        options.runner, ThisMachine(clock), ticket,
+        options.runner(boxed=not config.provider.unboxed), ThisMachine(clock), ticket,
         list(options.directories or (ticket.directories if ticket is not None else ())),
     )  # fmt: skip
 

@@ -77,7 +77,8 @@ def read_address(text: str) -> NodeAddress:
 @dataclass(frozen=True)
 class ProviderConfig:
     """What the owner sells and when. `prices` is ucr per 1,000 units by kind of work; `idle` the rule for when the
-    machine counts as idle ("always", or see docs/how-to/share-your-machine.md); limits of 0 mean all there is."""
+    machine counts as idle ("always", or see docs/how-to/share-your-machine.md); limits of 0 mean all there is.
+    `unboxed` lets strangers' work run with all the rights of this user."""
 
     prices: dict[str, int] = field(default_factory=lambda: {kind.name: kind.price_ucr for kind in KINDS.values()})
     idle: str = "always"
@@ -86,6 +87,7 @@ class ProviderConfig:
     disk: str = "20G"
     threads: int = 0
     stake: str = "10"
+    unboxed: bool = False
 
 
 @dataclass(frozen=True)

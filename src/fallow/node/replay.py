@@ -24,7 +24,7 @@ from fallow.errors import CODES, FallowError, fail
 from fallow.kinds.registry import KINDS
 from fallow.kinds.replay import Difference, Piece, ReplayPlan
 from fallow.node.folders import stored_bytes, tree_id
-from fallow.ports import Machine, Runner, Worker, WorkerLimits
+from fallow.ports import READ, WORK, Machine, Runner, Worker, WorkerLimits
 from fallow.rules.replay import differences, replay_of, served_with
 from fallow.sdk.client import LONG_CALL_S, AsyncFallow
 from fallow.units import GIB
@@ -76,7 +76,7 @@ class ReplayBench:
 
     async def __aenter__(self) -> Self:
         self._folder = self._stack.enter_context(_workspace(self._client.home))
-        (self._folder / "in").mkdir()
+        (self._folder / READ).mkdir()
         return self
 
     async def __aexit__(
@@ -93,8 +93,8 @@ class ReplayBench:
         given folder that is not the one; and what the workload says of the task."""
         threads = await asyncio.to_thread(threads_for, plan.numerics, self._machine, self._folder)
         self._count += 1
-        folder, inputs = self._folder / str(self._count), self._folder / "in"
-        folder.mkdir()
+        folder, inputs = self._folder / WORK / str(self._count), self._folder / READ
+        folder.mkdir(parents=True)
         try:
             paths, parts, context_tokens = await _gather(self._client, receipt, plan, given, inputs, tell)
             plan = served_with(plan, context_tokens)
@@ -115,7 +115,8 @@ class ReplayBench:
             async with asyncio.timeout(timeout_s):
                 model_bytes = await asyncio.to_thread(stored_bytes, Path(paths["model"])) if "model" in paths else 0
                 here = await asyncio.to_thread(self._machine.measure, self._folder, threads)
-                desk = await self._ready(_limits(plan, threads, model_bytes, here.ram_bytes))
+                owners = tuple(Path(path) for path in paths.values() if not Path(path).is_relative_to(self._folder))
+                desk = await self._ready(_limits(plan, threads, model_bytes, here.ram_bytes, owners))
                 for number, piece in enumerate(plan.pieces):
                     told = _of_all(tell, plan, number) if piece.links else tell
                     outputs.append(await desk.do(piece, paths, parts, folder / f"out-{number}", threads, told))
@@ -134,8 +135,7 @@ class ReplayBench:
         if self._desk is not None and self._limits == limits:
             return self._desk
         await self._let_go()
-        home = self._folder / "worker"
-        home.mkdir(exist_ok=True)
+        await asyncio.to_thread(self._runner.guard)
         heard: asyncio.Queue[FromWorker] = asyncio.Queue()
 
         def take(messages: list[FromWorker]) -> None:
@@ -143,7 +143,7 @@ class ReplayBench:
                 heard.put_nowait(message)
 
         self._life = AsyncExitStack()
-        worker = await self._life.enter_async_context(self._runner.open(home, limits, take, lambda _line: None))
+        worker = await self._life.enter_async_context(self._runner.open(self._folder, limits, take, lambda _line: None))
         self._desk, self._limits = _Desk(worker, heard), limits
         await self._desk.ready()
         return self._desk
@@ -291,13 +291,15 @@ def _only_file(path: Path) -> Path:
 # the worker -----------------------------------------------------------------------------------------------------------
 
 
-def _limits(plan: ReplayPlan, threads: int, model_bytes: int, here_bytes: int) -> WorkerLimits:
+def _limits(
+    plan: ReplayPlan, threads: int, model_bytes: int, here_bytes: int, reads: tuple[Path, ...] = ()
+) -> WorkerLimits:
     """What a provider's worker gets for such a task; never more than this machine has, which is `here_bytes`."""
     usual = [piece.task.ram_bytes for piece in plan.pieces]
     usual += [KINDS[piece.task.kind].usual_ram_bytes for piece in plan.pieces if piece.task.kind in KINDS]
     sides = (replay_of(piece.task.kind) for piece in plan.pieces)
     usual += [side.ram_bytes(model_bytes) for side in sides if side is not None]
-    return WorkerLimits(min(max(usual), max(here_bytes - GIB, here_bytes // 2)), threads)
+    return WorkerLimits(min(max(usual), max(here_bytes - GIB, here_bytes // 2)), threads, reads=reads)
 
 
 def _of_all(tell: OnStep, plan: ReplayPlan, number: int) -> OnStep:

@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import structlog
+
 from fallow.errors import fail
 from fallow.node import api
 from fallow.node.api_keys import ApiKeys, serve_api_keys
@@ -23,6 +25,9 @@ from fallow.rules.steward.shapes.registry import shape_of
 
 if TYPE_CHECKING:
     from fallow.node.provider.role import Provider
+
+
+log = structlog.get_logger()
 
 
 @dataclass
@@ -53,6 +58,8 @@ async def take_up(roles: Roles, services: Services, pool: Pool, group: asyncio.T
     if "steward" in roles.names:
         await _steward(roles, services, group)
     if "provider" in roles.names:
+        guard = await asyncio.to_thread(services.runner.guard)
+        log.info("workers are kept in", by=guard)
         _provider(roles, services, group)
     roles.ticket = write_ticket(services.ticket) if services.ticket is not None else ""
     shown = tuple(sorted(roles.names))

@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import json
 import sys
+from functools import partial
 
 from fallow.adapters.runners.process import ProcessRunner
 from fallow.node.app import Options, quiet_logs, run_node
@@ -24,7 +25,7 @@ def main(words: list[str]) -> None:
     parser.add_argument("--log", default="info")
     args = parser.parse_args(words)
     quiet_logs(args.log)
-    runner = ProcessRunner((sys.executable, "-m", "fallow.sim.cheating_worker", args.way))
+    runner = partial(ProcessRunner, (sys.executable, "-m", "fallow.sim.cheating_worker", args.way))
 
     def ready(about: dict[str, str]) -> None:
         sys.stdout.write(json.dumps(about) + "\n")

@@ -140,6 +140,9 @@ class SimRunner:
         self._pids = itertools.count(1)
         self.living: dict[int, tuple[Path, SimWorker]] = {}
 
+    def guard(self) -> str:
+        return "a simulation, in which nothing of a stranger's runs"
+
     @asynccontextmanager
     async def open(
         self, folder: Path, limits: WorkerLimits, on_messages: OnMessages, on_line: OnLine

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from blake3 import blake3
 
 from fallow.errors import fail
+from fallow.workloads.chat_template import TemplateError, render
 from fallow.workloads.corpus import Chat, CorpusItem, documents
 
 Tokens = npt.NDArray[np.int64]
@@ -85,9 +86,9 @@ def _encode(tokenizer: Any, item: CorpusItem) -> list[int]:
         if not tokenizer.chat_template:
             raise fail("E1702", "The data holds chats, and this base model has no chat template.")
         try:
-            text = cast(str, tokenizer.apply_chat_template(turns, tokenize=False))
-        except Exception as error:  # a model's own template may raise anything
-            raise fail("E1702", f"The model's chat template refuses a chat: {str(error)[:200]}.") from error
+            text = render(tokenizer, turns, answer_next=False)
+        except TemplateError as error:
+            raise fail("E1702", f"The model's chat template refuses a chat: {error}.") from error
         return cast(list[int], tokenizer(text, add_special_tokens=False)["input_ids"])
     tokens = [t for piece in _pieces(item) for t in tokenizer(piece, add_special_tokens=False)["input_ids"]]
     end = tokenizer.eos_token_id

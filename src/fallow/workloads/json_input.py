@@ -1,5 +1,6 @@
 """JSON from files of strangers. Python's parser recurses in C: with the recursion limit raised, as some libraries do
-when they are imported, deep nesting ends the process. So the depth is looked at first."""
+when they are imported, deep nesting ends the process. So the depth is looked at first. And it takes words for numbers
+that JSON has not (`NaN`, `Infinity`)."""
 
 from __future__ import annotations
 
@@ -21,4 +22,8 @@ def parse_json(data: str | bytes) -> Any:
             depth += 1 if found.group() in "[{" else -1
             if depth > MAX_DEPTH:
                 raise ValueError(f"it is nested deeper than {MAX_DEPTH}")
-    return json.loads(text)
+    return json.loads(text, parse_constant=_no_number)
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no number")

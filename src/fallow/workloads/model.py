@@ -1,7 +1,7 @@
 """Models in memory: loading a Hugging Face folder in fp32 for reproducible work, and converting GGUF to one.
 
-Loading never runs code of the model's author: no remote code, no pickles, and chat templates run in transformers'
-sandbox.
+Loading never runs code of the model's author: no remote code, no pickles, nothing but known settings (`hf_folder.py`),
+and chat templates run in transformers' sandbox.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import importlib
 import itertools
-import json
 import logging
 import shutil
 import warnings
@@ -21,12 +20,14 @@ from typing import Any, cast
 import torch
 import transformers
 from huggingface_hub.utils import disable_progress_bars
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM as _AutoModelForCausalLM
 from transformers import AutoTokenizer as _AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from fallow.errors import FallowError, fail
-from fallow.workloads.model_files import ModelFacts, draft_of, inspect_model, not_a_model
+from fallow.workloads.hf_folder import end_tokens, network_class, read_config, read_tokenizer
+from fallow.workloads.model_files import ModelFacts, draft_of, inspect_model, json_object, not_a_model
 
 AutoModelForCausalLM: Any = _AutoModelForCausalLM
 AutoTokenizer: Any = _AutoTokenizer
@@ -62,20 +63,14 @@ def load_model(path: Path) -> LoadedModel:
     facts = inspect_model(path)
     if facts.layout != "hf":
         raise fail("E1701", f"{path.name} is a GGUF file, which must be converted before training.")
-    if not facts.has_tokenizer:
-        raise fail("E1701", f"The model in {path.name} has no tokenizer.")
     be_quiet()
     try:
-        network, report = AutoModelForCausalLM.from_pretrained(
-            facts.folder,
-            dtype=torch.float32,
-            attn_implementation="sdpa",
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
+        tokenizer, config = read_tokenizer(facts.folder), read_config(facts.folder)
+        # Without a folder's name, transformers opens no file: no adapter's settings either, which name another model.
+        network, report = network_class(config).from_pretrained(
+            None, config=config, state_dict=_weights(facts), dtype=torch.float32, attn_implementation="sdpa",
             output_loading_info=True,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(facts.folder, local_files_only=True, trust_remote_code=False)
+        )  # fmt: skip
     except Exception as error:  # the libraries raise anything for a folder that somebody tampered with
         raise _blame(path, error) from error
     # transformers fills in what is missing with random numbers and a warning, which nobody could reproduce.
@@ -85,7 +80,18 @@ def load_model(path: Path) -> LoadedModel:
     network.eval()
     network.requires_grad_(False)
     limit = int(getattr(network.config, "max_position_embeddings", 0) or 0)
-    return LoadedModel(network, tokenizer, facts, limit or 2048, _end_tokens(network, tokenizer))
+    return LoadedModel(network, tokenizer, facts, limit or 2048, _end_tokens(network, tokenizer, facts.folder))
+
+
+def _weights(facts: ModelFacts) -> dict[str, torch.Tensor]:
+    """All tensors of a folder, mapped rather than read."""
+    found: dict[str, torch.Tensor] = {}
+    for file in facts.weights:
+        for name, tensor in load_file(file).items():
+            if name in found:
+                raise not_a_model(facts.folder.name, f"two files hold {name[:80]!r}")
+            found[name] = tensor
+    return found
 
 
 def _blame(path: Path, error: Exception) -> Exception:
@@ -94,9 +100,9 @@ def _blame(path: Path, error: Exception) -> Exception:
     return error if machine else not_a_model(path.name, str(error))
 
 
-def _end_tokens(network: Any, tokenizer: Any) -> frozenset[int]:
-    found: set[int] = set()
-    for source in (network.generation_config, network.config, tokenizer):
+def _end_tokens(network: Any, tokenizer: Any, folder: Path) -> frozenset[int]:
+    found = end_tokens(folder)
+    for source in (network.config, tokenizer):
         value = getattr(source, "eos_token_id", None)
         several = cast(list[Any], value) if isinstance(value, list) else [value]
         found.update(one for one in several if isinstance(one, int))
@@ -176,7 +182,7 @@ def _forget_gguf() -> None:
 def base_name(facts: ModelFacts, content: bytes) -> str:
     """What an adapter calls the model that it was made for: the name in config.json, else the hash of its content.
     Never a path, which would differ between machines."""
-    config = cast(dict[str, Any], json.loads((facts.folder / "config.json").read_text(encoding="utf-8")))
+    config = json_object(facts.folder / "config.json")
     for key in ("_name_or_path", "_model_name_or_path"):
         name = config.get(key)
         if isinstance(name, str) and name and not name.startswith(("/", ".", "~")):

@@ -19,6 +19,7 @@ from fallow.workloads.json_input import parse_json
 
 MAX_HEADER_BYTES = 64 << 20
 MAX_JSON_BYTES = 64 << 20
+MAX_DIMENSIONS = 8
 _WIDTH_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
     "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "U32": 4, "U64": 8,
@@ -51,7 +52,7 @@ def inspect_model(path: Path) -> ModelFacts:
     folder = path if path.is_dir() else path.parent
     if not (folder / "config.json").is_file():
         raise fail("E1701", f"{path.name} is not a model: it has no config.json and is no GGUF file.")
-    config = _json_object(folder / "config.json")
+    config = json_object(folder / "config.json")
     weights = _weight_files(folder)
     parameters = sum(_count_parameters(file) for file in weights)
     context = config.get("max_position_embeddings")
@@ -64,7 +65,7 @@ def inspect_model(path: Path) -> ModelFacts:
         parameters=parameters,
         context_tokens=context if isinstance(context, int) and context > 0 else 0,
         architecture=str(cast(list[Any], names)[0]) if isinstance(names, list) and names else "",
-        has_tokenizer=any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")),
+        has_tokenizer=(folder / "tokenizer.json").is_file(),
     )
 
 
@@ -90,7 +91,7 @@ def find_gguf(path: Path) -> Path | None:
 def _weight_files(folder: Path) -> tuple[Path, ...]:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        table = _json_object(index).get("weight_map")
+        table = json_object(index).get("weight_map")
         if not isinstance(table, dict):
             raise fail("E1701", "The model's index of weight files cannot be read.")
         names = sorted({str(value) for value in cast(dict[str, Any], table).values()})
@@ -117,9 +118,11 @@ def _count_parameters(file: Path) -> int:
         header.pop("__metadata__", None)
         parameters, end = 0, 0
         for entry in header.values():
-            count = math.prod(int(n) for n in entry["shape"])
-            start, stop = (int(n) for n in entry["data_offsets"])
-            if count < 0 or stop - start != count * _WIDTH_BYTES[entry["dtype"]]:
+            shape, (start, stop) = entry["shape"], entry["data_offsets"]
+            if not _sizes(shape, size_bytes) or not _sizes([start, stop], size_bytes):
+                raise ValueError("a tensor's shape or place is none")
+            count = math.prod(shape)
+            if stop - start != count * _WIDTH_BYTES[entry["dtype"]]:
                 raise ValueError("a tensor's size does not fit its shape")
             parameters, end = parameters + count, max(end, stop)
         if 8 + length + end != size_bytes:
@@ -129,7 +132,18 @@ def _count_parameters(file: Path) -> int:
     return parameters
 
 
-def _json_object(file: Path) -> dict[str, Any]:
+def _sizes(found: Any, most: int) -> bool:
+    """Whether these are a few whole numbers, none of which is larger than a whole file. Attack: `Infinity`, and shapes
+    whose product takes hours."""
+    return (
+        isinstance(found, list)
+        and len(cast(list[Any], found)) <= MAX_DIMENSIONS
+        and all(type(n) is int and 0 <= n <= most for n in cast(list[Any], found))
+    )
+
+
+def json_object(file: Path) -> dict[str, Any]:
+    """The JSON object in a model's `file`. Errors: E1701 when it is none, or too large."""
     try:
         if file.stat().st_size > MAX_JSON_BYTES:
             raise ValueError("it is too large")

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from fallow.errors import fail
 from fallow.kinds.generate.tasks import CANCELLED, Generate, GenerateValue
+from fallow.workloads.chat_template import TemplateError, render
 from fallow.workloads.engines import Emit, StopWatch, split_opening
 
 
@@ -21,9 +22,9 @@ def encode_prompt(tokenizer: Any, request: Generate) -> list[int]:
     turns, opening = split_opening(request)
     messages = [{"role": turn.role, "content": turn.content} for turn in turns]
     try:
-        text = cast(str, tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-    except Exception as error:  # a model's own template may raise anything
-        raise fail("E1904", f"The model's chat template refuses the messages: {str(error)[:200]}.") from error
+        text = render(tokenizer, messages, answer_next=True)
+    except TemplateError as error:
+        raise fail("E1904", f"The model's chat template refuses the messages: {error}.") from error
     return cast(list[int], tokenizer(text + opening, add_special_tokens=False)["input_ids"])
 
 

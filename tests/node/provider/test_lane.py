@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.node.provider.provider_net import market
 
 from fallow.errors import FallowError
-from fallow.node.provider.lane import CALM_S, PRESSED_ANSWERS, STARVED_S, ServedLane
+from fallow.node.provider.lane import CALM_S, PRESSED_ANSWERS, SILENT_S, STARVED_S, ServedLane
 from fallow.wire.claims import lane_leaf, merkle_root, params_hash, value_hash
 from fallow.wire.documents import ClaimRoot
 from fallow.wire.eip712 import open_signed
@@ -117,6 +117,7 @@ class Desk:
         self.sent: list[Any] = []
         self.claims: list[tuple[int, int, int, bytes]] = []
         self.paused = False
+        self.killed = ""
         self.now_s = 1.0
         self.allowance = allowance
         self.lane = ServedLane(window, self, self, lambda: self.allowance, self.claim)  # type: ignore[arg-type]
@@ -135,6 +136,9 @@ class Desk:
 
     def resume_reading(self) -> None:
         self.paused = False
+
+    def kill(self, why: str) -> None:
+        self.killed = why
 
     def monotonic_s(self) -> float:
         return self.now_s
@@ -246,6 +250,22 @@ async def test_tasks_that_wait_too_long_for_money_are_handed_back() -> None:
     desk.now_s += STARVED_S
     desk.lane._hand_back()
     assert [(item.number, item.code) for item in await desk.out(2)] == [(1, "E1803"), (2, "E1803")]
+
+
+async def test_a_worker_that_computes_for_ever_is_ended() -> None:
+    """A template may hold on to the processor where nothing in the worker can interrupt it."""
+    desk = Desk()
+    desk.now_s += SILENT_S  # nobody asked for anything
+    desk.lane._end_the_stuck()
+    await desk.ask(1, 2)
+    desk.now_s += SILENT_S - 1
+    desk.answer(1)
+    desk.now_s += SILENT_S - 1
+    desk.lane._end_the_stuck()
+    assert not desk.killed
+    desk.now_s += 1
+    desk.lane._end_the_stuck()
+    assert desk.killed.startswith("it said nothing")
 
 
 async def test_a_requester_that_does_not_read_holds_back_the_worker() -> None:

@@ -127,6 +127,25 @@ async def test_the_same_input_keeps_its_path_so_that_workers_can_remember_it(tmp
         assert first.task != second.task
 
 
+async def test_a_disk_that_fails_while_a_task_is_stopped_tells_nobody(tmp_path: Path, monkeypatch: Any) -> None:
+    """A node that shuts down on a failing disk must end: the machine that would be told is gone by then."""
+    async with rig(tmp_path) as r:
+        r.start("hang")
+        async with asyncio.timeout(30):
+            while r.work._answer is None:
+                await asyncio.sleep(0.01)
+
+        def fails(_parts: object) -> None:
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(r.work, "_forget_states", fails)
+        (running,) = r.work._tasks.values()
+        r.work.stop_task(next(iter(r.work._tasks)))
+        async with asyncio.timeout(30):
+            await asyncio.wait({running})
+        assert r.told.empty()
+
+
 async def test_a_missing_input_may_be_found_elsewhere(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
         failed = await r.do("work", Part("model", b"\x07" * 32, 5))

@@ -1,12 +1,14 @@
-"""Runs another program on a leash: it dies with its parent, yields to everything else, and cannot dump core.
+"""Runs another program on a leash: it dies with its parent, yields to everything else, and cannot dump core; and in a
+box, where one is asked for.
 
-Started as a file, `python -I -S leash.py PARENT NICE DATA_BYTES PROGRAM ARGS...`, so it imports the standard library
-only and replaces itself by the program. A small program of its own, because the alternative (`preexec_fn`) runs Python
-between fork and exec, which may deadlock in a process with threads.
+Started as a file, `python -I -S leash.py PARENT NICE DATA_BYTES VIEW PROGRAM ARGS...`, so it imports the standard
+library only and replaces itself by the program. A small program of its own, because the alternative (`preexec_fn`) runs
+Python between fork and exec, which may deadlock in a process with threads.
 
 Defends against: workers that outlive a killed provider, starve their owner's programs, or allocate faster than the
 memory watchdog looks (DATA_BYTES bounds private memory; 0 means no bound). Not an address space limit: torch and CUDA
-reserve far more of that than they use. Does not defend against programs that try to escape: that is the sandbox's task.
+reserve far more of that than they use. Programs that try to escape are the box's task: VIEW is its `View` in words, and
+empty for our own programs.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import signal
 import struct
 import sys
 import time
@@ -24,15 +25,14 @@ SHORT_TURN_NS = 100_000
 """The shortest turn on a processor that Linux gives."""
 GROUP_TRIES, GROUP_PAUSE_S = 20, 0.05
 _SET_ATTRIBUTES = {"x86_64": 314, "aarch64": 274}
-_PR_SET_PDEATHSIG = 1
 
 
 def leash(parent: int, nice: int, data_bytes: int) -> None:
     """Put this process on the leash; what it executes stays on it. Exits at once when `parent` is gone already."""
     if sys.platform == "linux":
-        import ctypes
+        from fallow.adapters.runners import kernel
 
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        kernel.die_with_parent()
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
     if os.getppid() != parent:
@@ -80,6 +80,20 @@ def ask_for_turns(turn_ns: int) -> bool:
     return ctypes.CDLL(None, use_errno=True).syscall(number, 0, wanted, 0) == 0
 
 
+def enter_box(view: str) -> None:
+    """Shut this process in, or end it with a word on why not: nothing of a stranger's runs outside."""
+    from fallow.adapters.runners import box
+
+    try:
+        box.enter(box.read_view(view))
+    except OSError as error:
+        print(f"the box could not be built: {error}", flush=True)  # noqa: T201 - the worker's log is read by its node
+        os._exit(box.FAILED)
+
+
 if __name__ == "__main__":
+    sys.path.append(str(Path(__file__).resolve().parents[3]))
     leash(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
-    os.execv(sys.argv[4], sys.argv[4:])  # noqa: S606 - the point of this program
+    if sys.argv[4]:
+        enter_box(sys.argv[4])
+    os.execv(sys.argv[5], sys.argv[5:])  # noqa: S606 - the point of this program

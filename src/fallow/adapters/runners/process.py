@@ -1,14 +1,14 @@
 """Worker processes: `python -m fallow.workloads.worker`, started in a process group of its own with a scrubbed
-environment, watched, and stopped in under two seconds.
+environment, shut in a box, watched, and stopped in under two seconds.
 
-Defends against: workers that eat memory, hang, flood the log, ignore requests to stop, or outlive this process. Does
-not defend against code that means to escape: typed workloads run our own code on foreign data, foreign code needs a
-sandbox.
+Defends against: workers that eat memory or disk, hang, flood the log, ignore requests to stop, outlive this process, or
+do what the code of a stranger would do in their place (`box.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -20,13 +20,20 @@ from pathlib import Path
 import psutil
 
 import fallow
-from fallow.adapters.runners import leash
-from fallow.ports import OnLine, OnMessages, WorkerLimits
+from fallow.adapters.runners import boxing, leash
+from fallow.adapters.runners.held import held_bytes, stored
+from fallow.errors import fail
+from fallow.ports import READ, WORK, OnLine, OnMessages, WorkerLimits
 from fallow.units import GIB, MIB, format_size
 from fallow.wire.worker import FromWorker, ToWorker, WorkerFrames, worker_frame
 
 COMMAND = (sys.executable, "-m", "fallow.workloads.worker")
 WATCH_EVERY_S = 0.25
+LOOK_AT_DISK_EVERY = 4
+"""Memory is looked at so many times for each look at the disk, which costs more."""
+MAX_FILES = 100_000
+LEAST_FREE_BYTES = 256 * MIB
+"""A worker that has written is ended before its disk is as full as this, whatever it was promised."""
 STOP_GRACE_S = 0.7
 MAX_LINE_BYTES = 2_000
 READ_PAUSE_BYTES = 4 * MIB
@@ -35,11 +42,12 @@ KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "
 
 def worker_environment(folder: Path, limits: WorkerLimits) -> dict[str, str]:
     """All that a worker learns from its environment: no secrets of the owner's, no way to a model hub, its threads and
-    cards, and `folder` as its home and for temporary files."""
+    cards, and `folder` as its home and for temporary files; and where compiled kernels may lie."""
     threads = str(max(limits.threads, 1))
     kept = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
     return kept | {
         "HOME": str(folder), "TMPDIR": str(folder), "XDG_CACHE_HOME": str(folder), "HF_HOME": str(folder),
+        "USER": "worker", "LOGNAME": "worker", boxing.KERNELS_VARIABLE: str(boxing.kernels_folder()),
         "PYTHONPATH": str(Path(fallow.__file__).resolve().parent.parent), "PYTHONHASHSEED": "0",
         "PYTHONUNBUFFERED": "1",
         "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1",
@@ -83,14 +91,31 @@ class ProcessWorker:
             self.why, self.condemned = self.why or why, self.condemned or not self.why
             _signal_group(self.pid, signal.SIGKILL)
 
-    async def watch(self) -> None:
-        """Until it ends: kill it when it holds more memory than it may."""
+    async def watch(self, work: Path) -> None:
+        """Until it ends: kill it when it holds more memory than it may, or has written more into `work`."""
+        look = 0
         while not self.ended.is_set():
             held = held_bytes(self.pid)
             if self._limits.ram_bytes and held > self._limits.ram_bytes:
                 self.kill(f"out of memory: it held {format_size(held)} of {format_size(self._limits.ram_bytes)}")
+            look = (look + 1) % LOOK_AT_DISK_EVERY
+            if look == 0 and (too_much := await asyncio.to_thread(self._too_much_on_disk, work)):
+                self.kill(too_much)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.ended.wait(), WATCH_EVERY_S)
+
+    def _too_much_on_disk(self, work: Path) -> str:
+        """Why the worker must go; empty when it need not. What others write meanwhile is not its fault unless the disk
+        is full."""
+        found = stored(work, self.pid, MAX_FILES)
+        limit = self._limits.disk_bytes
+        if limit and found.size_bytes > limit:
+            return f"out of disk: it has written {format_size(found.size_bytes)} of {format_size(limit)}"
+        if found.files >= MAX_FILES:
+            return f"out of disk: it has written {MAX_FILES:,} files"
+        if found.size_bytes > LEAST_FREE_BYTES and found.free_bytes < LEAST_FREE_BYTES:
+            return f"out of disk: {format_size(found.free_bytes)} are left of all"
+        return ""
 
     async def wait(self) -> None:
         """Until the process is gone, whoever ended it."""
@@ -120,21 +145,32 @@ class ProcessWorker:
 
 
 class ProcessRunner:
-    """Starts workers as processes of this machine; `command` gets the number of a socket, as `--fd N`."""
+    """Starts workers as processes of this machine; `command` gets the number of a socket, as `--fd N`. `boxed` is for
+    strangers' work; without, whatever runs as a worker can do all that this user can."""
 
-    def __init__(self, command: tuple[str, ...] = COMMAND) -> None:
-        self._command = command
+    def __init__(self, command: tuple[str, ...] = COMMAND, *, boxed: bool = True) -> None:
+        self._command, self._boxed = command, boxed
+
+    def guard(self) -> str:
+        """As the port says. Tried once a process, by starting a program in a box."""
+        if not self._boxed:
+            return "nothing: the owner asked for that"
+        layers, why = boxing.strength()
+        if not layers:
+            raise fail("E1809", "Workers cannot be shut in on this machine, so no stranger's work is done.", cause=why)
+        return boxing.LAYERS[layers]
 
     @asynccontextmanager
     async def open(
         self, folder: Path, limits: WorkerLimits, on_messages: OnMessages, on_line: OnLine
     ) -> AsyncGenerator[ProcessWorker]:
         """While the worker runs, a note in the folder above says so, for `kill_orphans`."""
+        view = await asyncio.to_thread(self._view, folder, limits)
         ours, theirs = socket.socketpair()
         try:
             with theirs:
                 command = (*self._command, "--fd", str(theirs.fileno()))
-                process = await _spawn(command, folder, limits, theirs.fileno())
+                process = await _spawn(command, view, folder / WORK, limits, theirs.fileno())
         except BaseException:  # a cancelled start, too, must not leave the socket to the garbage collector
             ours.close()
             raise
@@ -148,7 +184,7 @@ class ProcessRunner:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(worker.wait(), name="worker wait")
-                group.create_task(worker.watch(), name="worker watch")
+                group.create_task(worker.watch(folder / WORK), name="worker watch")
                 group.create_task(worker.read_log(on_line), name="worker log")
                 try:
                     yield worker
@@ -156,6 +192,17 @@ class ProcessRunner:
                     await _finish(worker)
         finally:
             note.unlink(missing_ok=True)
+
+    def _view(self, folder: Path, limits: WorkerLimits) -> str:
+        """What the worker may see, in words for the leash; raises OSError where no box can be had."""
+        for name in (WORK, READ):
+            (folder / name).mkdir(exist_ok=True)
+        if not self._boxed:
+            return ""
+        layers, why = boxing.strength()
+        if not layers:
+            raise OSError(errno.ENOTSUP, f"no box can be had for it: {why}")
+        return boxing.view(folder, limits, layers).words()
 
     def kill_orphans(self, folder: Path) -> int:
         """A process counts as the worker of a note only if it was born when the note says, since process numbers are
@@ -180,9 +227,11 @@ async def _finish(worker: ProcessWorker) -> None:
         raise
 
 
-async def _spawn(command: tuple[str, ...], folder: Path, limits: WorkerLimits, fd: int) -> asyncio.subprocess.Process:
+async def _spawn(
+    command: tuple[str, ...], view: str, folder: Path, limits: WorkerLimits, fd: int
+) -> asyncio.subprocess.Process:
     bound = 2 * limits.ram_bytes + 2 * GIB if limits.ram_bytes and not limits.cards else 0
-    rein = (sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), str(limits.nice), str(bound))
+    rein = (sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), str(limits.nice), str(bound), view)
     return await asyncio.create_subprocess_exec(
         *rein, *command, cwd=folder, env=worker_environment(folder, limits), pass_fds=(fd,), start_new_session=True,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
@@ -240,53 +289,6 @@ class _Link(asyncio.Protocol):
     def close(self) -> None:
         if self._transport is not None:
             self._transport.abort()
-
-
-def held_bytes(pid: int) -> int:
-    """The memory that a process and those it started hold for themselves; 0 when it is gone."""
-    return sum(_private_bytes(one) for one in _family(pid))
-
-
-def _family(pid: int) -> list[int]:
-    """A process and all that it started. The kernel keeps the list; where it does not, psutil asks every process on the
-    machine for its parent, which takes milliseconds, several times a second."""
-    found, threads = [pid], f"/proc/{pid}/task"
-    try:
-        for thread in os.listdir(threads):  # by pathlib this was a fifth of what a serving provider computed
-            for child in _said(f"{threads}/{thread}/children").split():
-                found += _family(int(child))
-    except FileNotFoundError:
-        if os.path.exists(threads) and not os.path.exists(f"{threads}/{pid}/children"):
-            return _family_by_psutil(pid)
-    except (NotADirectoryError, ProcessLookupError, PermissionError):
-        pass
-    return found if sys.platform == "linux" else _family_by_psutil(pid)
-
-
-def _said(file: str) -> bytes:
-    """What a file of /proc says now."""
-    with open(file, "rb", buffering=0) as opened:
-        return opened.read()
-
-
-def _family_by_psutil(pid: int) -> list[int]:
-    try:
-        process = psutil.Process(pid)
-        return [one.pid for one in (process, *process.children(recursive=True))]
-    except psutil.Error:
-        return []
-
-
-def _private_bytes(pid: int) -> int:
-    """Without the pages of mapped files, which the kernel can drop: a mapped model is no one's memory."""
-    try:
-        status = _said(f"/proc/{pid}/status").decode("ascii", "replace")
-    except OSError:
-        with suppress(psutil.Error):
-            return psutil.Process(pid).memory_info().rss
-        return 0
-    rows = dict(line.split(":", 1) for line in status.splitlines() if line.startswith(("RssAnon", "RssShmem")))
-    return sum(int(value.split()[0]) * 1024 for value in rows.values())
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

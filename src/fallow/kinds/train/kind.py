@@ -9,7 +9,7 @@ from fallow.kinds.chain import Chain, Recheck, is_state, room_bytes
 from fallow.kinds.kind import GRAIN_BYTES, TENSORS, Kind
 from fallow.kinds.rounds import RoundManifest, RoundPart, Rounds, StateReport
 from fallow.kinds.train.replay import TrainReplay
-from fallow.kinds.train.sizes import train_bytes, train_s
+from fallow.kinds.train.sizes import WRITTEN_BYTES, train_bytes, train_s
 from fallow.kinds.train.tasks import TrainAudit, TrainFinish, TrainParams, TrainRound, TrainValue
 from fallow.kinds.train.trace import (
     MAX_LINKS_DRAWN,
@@ -147,9 +147,8 @@ class Train(Kind):
     def disk_bytes(self, work: Work) -> int:
         if not isinstance(work, TrainJob):
             return 0
-        return (
-            work.size.stored_bytes + work.data_bytes + (room_bytes(work.recipe.trace_bytes) if work.recipe.exact else 0)
-        )
+        traces = room_bytes(work.recipe.trace_bytes) if work.recipe.exact else 0
+        return work.size.stored_bytes + work.data_bytes + traces + WRITTEN_BYTES * work.size.trained
 
     def output_bytes(self, work: Work) -> int:
         if not isinstance(work, TrainJob) or not work.size.trained:

@@ -14,6 +14,8 @@ from fallow.units import MIB
 from fallow.wire.local import ModelSize
 from fallow.wire.tasks import Recipe
 
+WRITTEN_BYTES = 16
+"""For each trained number, to disk: an update, a checkpoint, and the drafts of both."""
 EXACT_BASE_BYTES = 192 * MIB
 """What exact arithmetic takes beyond that, whatever the model: room to put numbers on grids and to sum products in."""
 INT64 = 8

@@ -10,7 +10,7 @@ second, since what is not claimed is not paid.
 Bounded: unanswered tasks by the lane's window (one more breaks the stream) and by their bytes (`LaneRoom`: the next is
 not read before there is room), answers waiting to be claimed by MAX_UNCLAIMED, pieces of answers that the requester
 does not read by holding the worker back, unpaid work by the lease's credit. Defends against: numbers that repeat, which
-would let two answers stand under one number.
+would let two answers stand under one number; a worker that computes for ever on what a stranger sent.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ LANE_BYTES, ALL_LANES_BYTES = 16 * MIB, 128 * MIB
 MAX_BATCH_BYTES = 4 * MIB
 STARVED_S = 30.0
 """How long tasks wait for money under a lease before they are handed back."""
+SILENT_S = 600.0
+"""How long a worker with tasks may say nothing before it counts as stuck: longer than the longest prompt takes to read.
+"""
 
 RecordClaim = Callable[[int, int, int, bytes], "asyncio.Future[Any]"]
 """first, count, units, root -> done when the claim counts against the allowance."""
@@ -120,7 +123,7 @@ class ServedLane:
         self._ripe: dict[int, _Leaf] = {}
         self._next = 0
         self._unclaimed_units = 0
-        self._looked_s = clock.monotonic_s()
+        self._looked_s = self._heard_s = clock.monotonic_s()
 
     # from the requester ---------------------------------------------------------------------------------------------
 
@@ -173,6 +176,8 @@ class ServedLane:
                 break
             batch.append(task)
         del self._held[: len(batch)]
+        if not self._flying:
+            self._heard_s = self._clock.monotonic_s()
         self._flying += len(batch)
         self._worker.send(LaneBatch(tuple(batch)))
 
@@ -183,6 +188,7 @@ class ServedLane:
         if not isinstance(message, LaneAnswers) or self._closed:
             return
         asked, sent, out = self._asked, self._sent, self._out
+        self._heard_s = self._clock.monotonic_s()
         for answer in message.answers:
             if type(answer) is LaneResult:
                 task = self._done(answer.number)
@@ -243,6 +249,11 @@ class ServedLane:
                 self._flush()
             if self._starved_s is not None and self._clock.monotonic_s() - self._starved_s >= STARVED_S:
                 self._hand_back()
+            self._end_the_stuck()
+
+    def _end_the_stuck(self) -> None:
+        if self._flying and self._clock.monotonic_s() - self._heard_s >= SILENT_S:
+            self._worker.kill(f"it said nothing for {SILENT_S:.0f} s")
 
     def _pressed(self) -> bool:
         """Whether claims are needed soon: for money, or before too many answers wait for them."""

@@ -24,6 +24,7 @@ from fallow.ports import Runner, WorkerLimits
 from fallow.rules.provider import events as t
 from fallow.rules.provider.machine import outstanding, recover, transition
 from fallow.rules.provider.state import ProviderState
+from fallow.units import GIB
 from fallow.wire.codec import recall
 from fallow.wire.messages import EXACT
 
@@ -34,6 +35,8 @@ SNAPSHOT_EVERY = 1_000
 QUEUE = 4_096
 BATCH = 256
 TICK_S = 1.0
+SCRATCH_BYTES = GIB
+"""What every worker may write for its answers, beside the room that was ordered."""
 
 _encoder = msgspec.msgpack.Encoder()
 _SAVED = tuple[int, ProviderState]
@@ -212,8 +215,10 @@ class Provider:
         if entry is None or entry.phase != "open" or self._bench is None:
             return None
         if lease not in self._works:
-            limits = WorkerLimits(entry.share.ram_bytes, self._bench.threads, cards=entry.share.cards)
-            self._works[lease] = LeaseWork(self._bench, lease, limits, entry.share.disk_bytes)
+            share = entry.share
+            disk_bytes = SCRATCH_BYTES + share.disk_bytes
+            limits = WorkerLimits(share.ram_bytes, self._bench.threads, cards=share.cards, disk_bytes=disk_bytes)
+            self._works[lease] = LeaseWork(self._bench, lease, limits, share.disk_bytes)
         return self._works[lease]
 
 

@@ -24,7 +24,7 @@ from fallow.node.folders import materialize, with_files
 from fallow.node.groups import begin
 from fallow.node.provider.feed import Feeds
 from fallow.node.services import Services
-from fallow.ports import Worker, WorkerLimits
+from fallow.ports import READ, WORK, Worker, WorkerLimits
 from fallow.rules.provider.events import ProviderEvent, StartTask, WorkerFailedTask, WorkerFinished
 from fallow.units import BlobId
 from fallow.wire.messages import LogLine, NodeAddress, Progress
@@ -158,13 +158,15 @@ class LeaseWork:
         except Exception as error:  # the task boundary: our bug fails this task only
             log.error("task failed", lease=lease.hex()[:12], exc_info=error)
             event = WorkerFailedTask(now_ms(), lease, task, "E9001", "The provider had an error of its own.", True)
+        if (here := asyncio.current_task()) is not None and here.cancelling():
+            return  # stopped without a word, whatever else went wrong on the way out
         self._tasks.pop(task, None)  # the machine may want it started again at once
         await self._b.tell(event)
 
     async def _output(self, effect: StartTask) -> tuple[TaskOutput, dict[str, int]]:
         spec = effect.spec
         inputs = await self.inputs(spec.inputs, effect.sources)
-        outdir = self.folder / f"out-{effect.task.hex()[:32]}"
+        outdir = self.folder / WORK / f"out-{effect.task.hex()[:32]}"
         async with self._one_at_a_time:
             worker = await self._living_worker()
             await asyncio.to_thread(_fresh, outdir)
@@ -296,7 +298,7 @@ class LeaseWork:
 
     def _folder(self, blob: bytes) -> Path:
         """Where an input lies for the worker."""
-        return self.folder / "in" / blob.hex()[:32]
+        return self.folder / READ / blob.hex()[:32]
 
     def _make_room(self, needed: set[BlobId]) -> int:
         """-> how much more room there is beside what is `needed` now. Inputs of former tasks are given up for that."""

@@ -33,6 +33,9 @@ ISAS = ("portable", "avx2", "avx512bw", "avx512vnni")
 FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-ffp-contract=off", "-fno-fast-math", "-fno-math-errno", "-fvisibility=default")
 BUILD_TIMEOUT_S = 300
 
+_NOBODY = 65_534
+"""Linux's user for all who have no number here."""
+
 _state = threading.Lock()
 _kernels: Kernels | None = None
 _reason = ""
@@ -150,13 +153,16 @@ def _key(version: bytes, options: Sequence[str]) -> str:
 def _folders() -> list[Path]:
     """Where a library may lie: the best place first."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return [Path(__file__).resolve().parent / "__pycache__", Path(cache) / "fallow" / "exact"]
+    own = os.environ.get("FALLOW_EXACT_CACHE") or Path(cache) / "fallow" / "exact"
+    return [Path(__file__).resolve().parent / "__pycache__", Path(own)]
 
 
 def _ours(path: Path) -> bool:
-    """Whether nobody but this user and root can have written it."""
+    """Whether nobody but this user and root can have written it. Who is root cannot be seen from among a user's own
+    processes; there, what is mounted for reading alone was chosen by whoever shut us in."""
+    owners = {os.getuid(), 0} | ({_NOBODY} if os.statvfs(path).f_flag & os.ST_RDONLY else set())
     return all(
-        found.st_uid in (os.getuid(), 0) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        found.st_uid in owners and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
         for found in (path.stat(), path.parent.stat())
     )
 

@@ -1,0 +1,79 @@
+"""Chats through a model's own template. A template is a program of whoever made the model: it runs in Jinja's sandbox,
+for so long and no longer, and what it writes is bounded.
+
+Defends against: templates that loop, or that write without end. Does not defend against: one that computes inside a
+single operation (a number with a million digits), which cannot be interrupted: the provider ends a worker that is
+silent for too long.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+LIMIT_S = 10.0
+AGAIN_S = 0.05
+MAX_CHARS = 1 << 20
+CHARS_PER_CHAR = 16
+"""A template may write so much for each character of the chat, beside MAX_CHARS."""
+T = TypeVar("T")
+
+
+class TemplateError(Exception):
+    """The template does not give a text for this chat; the text says why, in one line."""
+
+
+class _Late(BaseException):
+    """Raised inside whatever takes too long, again and again: there is code that swallows what is raised in it."""
+
+
+def render(tokenizer: Any, turns: list[dict[str, str]], *, answer_next: bool) -> str:
+    """`turns` (role, content) as the text that the model was trained on; with `answer_next` the beginning of the
+    answer's turn as well. Raises TemplateError."""
+    try:
+        text = _limited(
+            lambda: tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer_next), LIMIT_S
+        )
+    except MemoryError:
+        raise
+    except _Late:
+        raise TemplateError(f"it took longer than {LIMIT_S:g} s") from None
+    except Exception as error:  # a model's own template may raise anything
+        raise TemplateError(" ".join(str(error).split())[:200]) from error
+    if len(text) > MAX_CHARS + CHARS_PER_CHAR * sum(len(turn["content"]) for turn in turns):
+        raise TemplateError(f"it wrote {len(text):,} characters")
+    return cast(str, text)
+
+
+def _limited(act: Callable[[], T], seconds: float) -> T:
+    """Do `act`; raises _Late in it once it has taken that long."""
+    lock, thread, over = threading.Lock(), threading.get_ident(), threading.Event()
+
+    def interrupt() -> None:
+        pause_s = seconds
+        while not over.wait(pause_s):
+            with lock:
+                if not over.is_set():
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_Late))
+            pause_s = AGAIN_S
+
+    threading.Thread(target=interrupt, name="template limit", daemon=True).start()
+    try:
+        return act()
+    finally:
+        _end(over, lock)
+
+
+def _end(over: threading.Event, lock: threading.Lock) -> None:
+    """No more interruptions; one that was on its way is raised in here, and goes no further."""
+    while True:
+        try:
+            over.set()
+            with lock:
+                pass
+            over.is_set()  # a call: where an interruption that is still pending is raised
+        except _Late:
+            continue
+        return
