@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,25 @@ print(json.dumps([os.getcwd(), open("../in/model").read(), os.listdir("."), open
 def test_status_and_death_are_those_of_the_worker(view: View) -> None:
     assert run(view, "raise SystemExit(7)").returncode == 7
     assert run(view, "import os; os.abort()").returncode in (-6, -11)  # process 1 takes no SIGABRT
+
+
+def test_a_node_with_few_open_files_builds_boxes_too(view: View) -> None:
+    rein = [
+        sys.executable,
+        "-I",
+        "-S",
+        leash.__file__,
+        "$$",
+        "0",
+        "0",
+        view.words(),
+        sys.executable,
+        "-c",
+        "print(5)",
+    ]
+    words = " ".join(word if word == "$$" else shlex.quote(word) for word in rein)
+    done = subprocess.run(["/bin/sh", "-c", f"ulimit -n 256; {words}"], capture_output=True, text=True, check=False)
+    assert done.stdout == "5\n", done.stdout + done.stderr
 
 
 def test_a_home_behind_a_link_is_where_it_is_said_to_be(tmp_path: Path) -> None:

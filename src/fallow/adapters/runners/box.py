@@ -83,11 +83,18 @@ def enter(view: View) -> None:
         kernel.landlock(_rules(view))
     elif view.layers == LANDLOCK:
         raise OSError("the kernel has no Landlock")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN_FILES, MAX_OPEN_FILES))
+    _bound(resource.RLIMIT_NOFILE, MAX_OPEN_FILES)
     if view.file_bytes:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (view.file_bytes, view.file_bytes))
+        _bound(resource.RLIMIT_FSIZE, view.file_bytes)
     os.chdir(view.work)
     calls.forbid()
+
+
+def _bound(what: int, most: int) -> None:
+    """At most so many, or what we may have ourselves where that is less."""
+    hard = resource.getrlimit(what)[1]
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(what, (most, most))
 
 
 def _visible(view: View) -> list[str]:
@@ -125,7 +132,7 @@ def _namespaces(view: View) -> None:
         _wait_for(child)
     kernel.die_with_parent()
     _own_root(view)
-    resource.setrlimit(resource.RLIMIT_NPROC, (MAX_THREADS, MAX_THREADS))
+    _bound(resource.RLIMIT_NPROC, MAX_THREADS)
 
 
 def _wait_for(child: int) -> NoReturn:
