@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -62,6 +63,10 @@ class User:
                 await handler(Caller(OWNER), request)
         except (FallowError, TimeoutError):
             return False
+        except sqlite3.ProgrammingError:  # the disk went from under the call, as its machine died
+            if self._handler(type(request), 0) == handler:
+                raise
+            return False
         return True
 
     async def _use_lane(self, job: JobPlan) -> None:
@@ -75,6 +80,9 @@ class User:
                         await self._ask(job, handler, answers)
                 except (FallowError, TimeoutError) as error:
                     self._steward.town.note(f"lane of {job.name}: {error}")
+                except sqlite3.ProgrammingError:
+                    if self._handler(OpenJobLane, 1) == handler:
+                        raise
             await asyncio.sleep(AGAIN_S)
 
     async def _ask(self, job: JobPlan, handler: Any, answers: dict[int, LaneResult]) -> None:
