@@ -114,7 +114,7 @@ class Performer:
                     bare.add(account)
 
         async with asyncio.TaskGroup() as group:
-            for account in {offer.account for offer in offers} - self._staked_until_ms.keys():
+            for account in sorted({offer.account for offer in offers} - self._staked_until_ms.keys()):
                 group.create_task(confirm(account))
         backed = [offer for offer in offers if offer.account not in bare]
         return backed if any(offer.account in self._staked_until_ms for offer in backed) else offers
