@@ -44,7 +44,7 @@ async def test_a_toy_kind_runs_a_whole_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(KINDS, "shout", toy_kind.Shout())
-    monkeypatch.setattr(provider_net, "ProcessRunner", lambda: ProcessRunner(COMMAND))
+    monkeypatch.setattr(provider_net, "ProcessRunner", lambda: ProcessRunner(COMMAND, boxed=False))  # sees tests
     config = Config(provider=ProviderConfig(cpus=2, ram="2G", disk="1G", stake="10"))
     async with open_pool(tmp_path) as pool:
         for name in ("pat0", "pat1"):
