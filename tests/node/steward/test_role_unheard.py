@@ -63,7 +63,7 @@ async def test_it_ends_with_a_code_and_its_money_comes_back(
     registry, name, member, spec = SOCKETS["form" if what == "unreadable form" else what]
     monkeypatch.setitem(registry, name, member)
     monkeypatch.setattr(role, "COMPACT_BYTES", compact_bytes)
-    monkeypatch.setattr(provider_net, "ProcessRunner", lambda: ProcessRunner(COMMAND))
+    monkeypatch.setattr(provider_net, "ProcessRunner", lambda: ProcessRunner(COMMAND, boxed=False))
     sells = ProviderConfig(cpus=2, ram="2G", disk="1G", stake="10")
     async with asyncio.timeout(90), office(tmp_path, config=Config(provider=sells)) as (desk, _):
         await desk.steward.submit(JOB, spec)
