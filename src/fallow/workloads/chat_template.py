@@ -9,12 +9,14 @@ silent for too long.
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 LIMIT_S = 10.0
 AGAIN_S = 0.05
+MAX_DEPTH = 1_000
 MAX_CHARS = 1 << 20
 CHARS_PER_CHAR = 16
 """A template may write so much for each character of the chat, beside MAX_CHARS."""
@@ -32,7 +34,9 @@ class _Late(BaseException):
 def render(tokenizer: Any, turns: list[dict[str, str]], *, answer_next: bool) -> str:
     """`turns` (role, content) as the text that the model was trained on; with `answer_next` the beginning of the
     answer's turn as well. Raises TemplateError."""
+    depth = sys.getrecursionlimit()
     try:
+        sys.setrecursionlimit(min(depth, MAX_DEPTH))  # libraries raise it so far that the stack ends first
         text = _limited(
             lambda: tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer_next), LIMIT_S
         )
@@ -42,6 +46,8 @@ def render(tokenizer: Any, turns: list[dict[str, str]], *, answer_next: bool) ->
         raise TemplateError(f"it took longer than {LIMIT_S:g} s") from None
     except Exception as error:  # a model's own template may raise anything
         raise TemplateError(" ".join(str(error).split())[:200]) from error
+    finally:
+        sys.setrecursionlimit(depth)
     if len(text) > MAX_CHARS + CHARS_PER_CHAR * sum(len(turn["content"]) for turn in turns):
         raise TemplateError(f"it wrote {len(text):,} characters")
     return cast(str, text)

@@ -31,6 +31,8 @@ COMMAND = (sys.executable, "-m", "fallow.workloads.worker")
 WATCH_EVERY_S = 0.25
 LOOK_AT_DISK_EVERY = 4
 """Memory is looked at so many times for each look at the disk, which costs more."""
+BOX_BYTES = 64 * MIB
+"""What the program that built the box may hold beside the worker, and what comes and goes between two looks."""
 MAX_FILES = 100_000
 LEAST_FREE_BYTES = 256 * MIB
 """A worker that has written is ended before its disk is as full as this, whatever it was promised."""
@@ -96,7 +98,7 @@ class ProcessWorker:
         look = 0
         while not self.ended.is_set():
             held = held_bytes(self.pid)
-            if self._limits.ram_bytes and held > self._limits.ram_bytes:
+            if self._limits.ram_bytes and held > self._limits.ram_bytes + BOX_BYTES:
                 self.kill(f"out of memory: it held {format_size(held)} of {format_size(self._limits.ram_bytes)}")
             look = (look + 1) % LOOK_AT_DISK_EVERY
             if look == 0 and (too_much := await asyncio.to_thread(self._too_much_on_disk, work)):

@@ -20,7 +20,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -32,6 +32,8 @@ SOURCES = Path(__file__).resolve().parent / "csrc"
 ISAS = ("portable", "avx2", "avx512bw", "avx512vnni")
 FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-ffp-contract=off", "-fno-fast-math", "-fno-math-errno", "-fvisibility=default")
 BUILD_TIMEOUT_S = 300
+COMPILER = "exact-compiler.txt"
+"""Beside a library: what its compiler said of itself."""
 
 _NOBODY = 65_534
 """Linux's user for all who have no number here."""
@@ -95,7 +97,7 @@ def _find() -> tuple[Kernels | None, str]:
         return None, "no C compiler"
     try:
         found = Kernels(_built(compiler))
-    except (OSError, subprocess.SubprocessError) as problem:
+    except (OSError, StopIteration, subprocess.SubprocessError) as problem:
         return None, f"no library could be built: {problem}"
     wrong = [name for index, name in enumerate(ISAS) if not agrees(found, index)]
     return (None, f"wrong results: {wrong}") if wrong else (found, "")
@@ -127,7 +129,7 @@ def agrees(kernels: Kernels, cap: int) -> bool:
 def _built(compiler: str) -> ctypes.CDLL:
     """The library, built unless it is there. With OpenMP, in torch's own pool of threads, where torch has one to share;
     else for one thread."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=BUILD_TIMEOUT_S).stdout
+    version = _version(compiler)
     problem: OSError | subprocess.SubprocessError | None = None
     for options in (("-fopenmp",), ()):
         name = f"exact-{_key(version, options)}.so"
@@ -135,11 +137,29 @@ def _built(compiler: str) -> ctypes.CDLL:
             for folder in _folders():
                 path = folder / name
                 if path.exists() and _ours(path):
-                    return ctypes.CDLL(str(path))
-            return ctypes.CDLL(str(_build(compiler, options, name)))
+                    return _noted(path, version)
+            return _noted(_build(compiler, options, name), version)
         except (OSError, subprocess.SubprocessError) as found:
             problem = found
     raise problem or OSError("nothing was tried")
+
+
+def _noted(path: Path, version: bytes) -> ctypes.CDLL:
+    """The library; beside it, for those who cannot ask, who compiled it."""
+    note = path.parent / COMPILER
+    with suppress(OSError):
+        if not note.exists() or note.read_bytes() != version:
+            note.write_bytes(version)
+    return ctypes.CDLL(str(path))
+
+
+def _version(compiler: str) -> bytes:
+    """What the compiler says it is; where nothing can be started, as in a box, what it was when it built here."""
+    try:
+        return subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=BUILD_TIMEOUT_S).stdout
+    except OSError:
+        notes = [folder / COMPILER for folder in _folders()]
+        return next(note.read_bytes() for note in notes if note.exists() and _ours(note))
 
 
 def _key(version: bytes, options: Sequence[str]) -> str:
