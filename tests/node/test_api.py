@@ -145,7 +145,7 @@ async def test_what_nobody_registered_or_nobody_can_mean_is_refused_by_name(tmp_
         assert desk.steward.jobs() == []
 
 
-class Pair(msgspec.Struct, frozen=True, array_like=True, tag="pair"):
+class Quartet(msgspec.Struct, frozen=True, array_like=True, tag="quartet"):
     """A form of jobs that this process cannot read: it is no `Work` here."""
 
     workload: str
@@ -159,7 +159,7 @@ class Loose(local.Work, msgspec.Struct, frozen=True, array_like=True, tag="loose
 
 async def test_unknown_forms_are_refused_by_name(tmp_path: Path) -> None:
     async with asyncio.timeout(60), office(tmp_path, 0) as (desk, _):
-        for work, code, named in ((Pair("echo"), "E1102", "'pair'"), (Loose("echo"), "E2001", "'Loose'")):
+        for work, code, named in ((Quartet("echo"), "E1102", "'quartet'"), (Loose("echo"), "E2001", "'Loose'")):
             spec = msgspec.structs.replace(batch(b"x"), work=work)
             for request in (local.SubmitJob(JOB, spec), local.EstimateJob(spec)):
                 with pytest.raises(FallowError) as refused:
