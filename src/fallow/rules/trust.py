@@ -151,6 +151,12 @@ def auditor_order(seed: bytes, accounts: Iterable[bytes]) -> list[bytes]:
     return sorted(set(accounts), key=lambda account: _hash(seed, b"auditor", account))
 
 
+def drawn_order(seed: bytes, drawn: Sequence[bytes], accounts: Iterable[bytes]) -> list[bytes]:
+    """The order in which those of `accounts` are asked: as the bank has `drawn` them, then whom it did not draw."""
+    places = {account: place for place, account in enumerate(drawn)}
+    return sorted(auditor_order(seed, accounts), key=lambda account: places.get(account, len(places)))
+
+
 def closing_pick(seeds: Mapping[bytes, bytes]) -> bytes:
     """Which of an account's unchecked claims (claim hash -> seed) is checked at the end. Depends on all seeds, so
     that the last one drawn decides, which nobody knew before its claim was made. `seeds` is not empty."""

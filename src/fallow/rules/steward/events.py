@@ -209,10 +209,11 @@ class BlobMissing(StewardEvent, frozen=True):
 
 
 class AuditorsDrawn(StewardEvent, frozen=True):
-    """Answers Draw."""
+    """Answers Draw. `drawn` are the accounts that can bear witness against the claim, first drawn first."""
 
     claim_hash: Word
     seed: Word
+    drawn: Annotated[tuple[Address, ...], msgspec.Meta(max_length=256)] = ()
 
 
 class LedgerRefusedDraw(StewardEvent, frozen=True):

@@ -9,8 +9,8 @@ from fallow.rules.trust import Reason
 
 
 class Look(CheckState, msgspec.Struct, array_like=True, tag="audit-look"):
-    """Of a slot whose claim is looked at: why, since when, by which randomness, and whether others answered something
-    else. `called` are auditors that were drawn but are busy. `sample` is the key of the slot in which some links of the
+    """Of a slot whose claim is looked at: why, since when, by which randomness, whom the bank has `drawn` for it, and
+    whether others answered something else. `called` are auditors that were drawn but are busy. `sample` is the key of the slot in which some links of the
     claim are done again, `dissent` that of one that found something else, while it is decided who is right.
 
     Of such a slot: `expected` is the answer that agrees with the claim, whose hash is `accused`."""
@@ -24,6 +24,7 @@ class Look(CheckState, msgspec.Struct, array_like=True, tag="audit-look"):
     dissent: int | None = None
     expected: bytes = b""
     accused: bytes = b""
+    drawn: tuple[bytes, ...] = ()
 
     def begun(self) -> tuple[int, ...]:
         return () if self.sample is None else (self.sample,)
@@ -39,6 +40,7 @@ class Look(CheckState, msgspec.Struct, array_like=True, tag="audit-look"):
 
     def forget(self) -> None:
         self.reason, self.seed, self.disputed, self.called, self.dissent = None, b"", False, (), None
+        self.drawn = ()
 
 
 class Paying(CheckState, msgspec.Struct, array_like=True, tag="audit-paying"):
