@@ -10,8 +10,9 @@ from fallow.rules.trust import Reason
 
 class Look(CheckState, msgspec.Struct, array_like=True, tag="audit-look"):
     """Of a slot whose claim is looked at: why, since when, by which randomness, whom the bank has `drawn` for it, and
-    whether others answered something else. `called` are auditors that were drawn but are busy. `sample` is the key of the slot in which some links of the
-    claim are done again, `dissent` that of one that found something else, while it is decided who is right.
+    whether others answered something else. `called` are auditors that were drawn but are busy. `sample` is the key of
+    the slot in which some links of the claim are done again, `dissent` that of one that found something else, while it
+    is decided who is right.
 
     Of such a slot: `expected` is the answer that agrees with the claim, whose hash is `accused`."""
 
