@@ -22,6 +22,7 @@ from fallow.adapters.runners import boxing
 from fallow.adapters.runners.box import LANDLOCK, NAMESPACES
 from fallow.adapters.runners.process import ProcessRunner, ProcessWorker
 from fallow.errors import FallowError
+from fallow.node.folders import remove
 from fallow.ports import WorkerLimits
 from fallow.units import MIB
 
@@ -267,6 +268,30 @@ while True:
 async def test_a_disk_cannot_be_filled(home: Path, layers: str, script: str) -> None:
     async with hostile(home, script, disk_bytes=24 * MIB) as (worker, _):
         assert (await _end(worker)).startswith("out of disk: it has written")
+
+
+async def test_files_cannot_be_hidden_in_the_deep(home: Path, layers: str) -> None:
+    """Folders in folders, until no name is long enough for what lies in the last."""
+    script = """
+while True:
+    os.mkdir("d" * 200); os.chdir("d" * 200)
+"""
+    async with hostile(home, script) as (worker, _):
+        assert (await _end(worker)).startswith("out of disk: it has written")
+    remove(home / "work" / "mine")
+    assert not (home / "work" / "mine").exists()
+
+
+async def test_threads_are_bounded(home: Path, layers: str) -> None:
+    script = """
+from threading import Event, Thread, stack_size
+stack_size(32768)
+never = Event()
+while True: Thread(target=never.wait, daemon=True).start()
+"""
+    async with hostile(home, script) as (worker, heard):
+        why = await _end(worker)
+    assert why.startswith("too many threads") or any("can't start new thread" in line for line in heard.lines), why
 
 
 async def test_one_file_gets_no_larger_than_the_disk_that_was_leased(home: Path, layers: str) -> None:

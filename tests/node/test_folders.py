@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fallow.adapters.blobs_disk import DiskBlobs
 from fallow.errors import FallowError, PeerFault, UnavailableError, UsageError
 from fallow.node import folders
-from fallow.node.folders import export_tree, import_path, materialize
+from fallow.node.folders import export_tree, import_path, materialize, remove
 from fallow.units import MIB, BlobId
 from fallow.wire.codec import encode
 from fallow.wire.trees import Tree, TreeEntry, decode_tree
@@ -311,3 +311,20 @@ def test_a_missing_blob_or_folder_is_a_coded_error(blobs: DiskBlobs, tmp_path: P
     with pytest.raises(UsageError) as usage:
         materialize(blobs, "part", blobs.put(b"x"), tmp_path / "missing")
     assert usage.value.code == "E1607"
+
+
+def test_what_lies_deeper_than_python_goes_is_removed(tmp_path: Path) -> None:
+    """And what cannot be removed at all ends nobody."""
+    remove(tmp_path / "none")
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(1_500):
+        os.mkdir("d", dir_fd=here)
+        inner = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(here)
+    (tmp_path / "d" / "locked").mkdir(mode=0o300)
+    remove(tmp_path / "d")
+    assert list(tmp_path.iterdir()) == []
+    remove(Path("/proc/self/fdinfo"))
+    assert Path("/proc/self/fdinfo").exists()

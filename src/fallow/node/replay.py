@@ -23,7 +23,7 @@ from fallow.adapters.blobs_files import measure
 from fallow.errors import CODES, FallowError, fail
 from fallow.kinds.registry import KINDS
 from fallow.kinds.replay import Difference, Piece, ReplayPlan
-from fallow.node.folders import stored_bytes, tree_id
+from fallow.node.folders import remove, stored_bytes, tree_id
 from fallow.ports import READ, WORK, Machine, Runner, Worker, WorkerLimits
 from fallow.rules.replay import differences, replay_of, served_with
 from fallow.sdk.client import LONG_CALL_S, AsyncFallow
@@ -102,7 +102,7 @@ class ReplayBench:
             rows = tuple(row for piece, one in zip(plan.pieces, found, strict=True) for row in differences(piece, one))
             kept = await asyncio.to_thread(_keep, inputs, parts, self._count) if rows else None
         finally:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            await asyncio.to_thread(remove, folder)
         return Done(plan, rows, parts, kept)
 
     async def _run(
@@ -191,7 +191,7 @@ def _workspace(home: Path) -> Generator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
 
 
 def _keep(inputs: Path, parts: tuple[Part, ...], number: int) -> Path:

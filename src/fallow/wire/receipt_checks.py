@@ -67,8 +67,12 @@ class ReceiptCheck:
     missing: bool = False
 
 
-class _WrongError(ValueError):
+class WrongError(ValueError):
     """What makes a check fail, in words."""
+
+
+class MissingError(WrongError):
+    """What a check would have needed and the receipt does not hold, in words."""
 
 
 def verify(data: bytes) -> list[ReceiptCheck]:
@@ -84,12 +88,15 @@ def verify(data: bytes) -> list[ReceiptCheck]:
             *(ReceiptCheck(n, False, "cannot be read") for n in CHECKS[1:]),
         ]
     checks = _Checks(receipt, lease)
-    found = [ReceiptCheck("encoding", True, f"{len(data)} bytes, canonical"), _run("seal", lambda: checks.seal(sealed))]
+    found = [
+        ReceiptCheck("encoding", True, f"{len(data)} bytes, canonical"),
+        run_check("seal", lambda: checks.seal(sealed)),
+    ]
     steps = (
         checks.order, checks.quote, checks.lease, checks.certificates, checks.claim, checks.work, checks.auditors,
         checks.payment, checks.charge, checks.settlement,
     )  # fmt: skip
-    return found + [_run(name, step) for name, step in zip(CHECKS[2:], steps, strict=True)]
+    return found + [run_check(name, step) for name, step in zip(CHECKS[2:], steps, strict=True)]
 
 
 def intact(checks: list[ReceiptCheck]) -> bool:
@@ -97,18 +104,21 @@ def intact(checks: list[ReceiptCheck]) -> bool:
     return tuple(check.name for check in checks) == CHECKS and all(check.ok for check in checks)
 
 
-def _run(name: str, step: Callable[[], str]) -> ReceiptCheck:
+def run_check(name: str, step: Callable[[], str]) -> ReceiptCheck:
+    """What came of `step`, which returns what it found, or raises WrongError or FallowError."""
     try:
         return ReceiptCheck(name, True, step())
     except FallowError as error:
         return ReceiptCheck(name, False, error.what)
-    except _WrongError as wrong:
+    except MissingError as missing:
+        return ReceiptCheck(name, False, f"it lacks {missing}", missing=True)
+    except WrongError as wrong:
         return ReceiptCheck(name, False, str(wrong))
 
 
 def _require(condition: bool, otherwise: str) -> None:
     if not condition:
-        raise _WrongError(otherwise)
+        raise WrongError(otherwise)
 
 
 class _Checks:

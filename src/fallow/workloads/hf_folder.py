@@ -14,7 +14,10 @@ from typing import Any, cast
 
 from transformers import PreTrainedTokenizerFast
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+)
 
 from fallow.errors import fail
 from fallow.workloads.model_files import json_object, not_a_model
@@ -27,7 +30,6 @@ MAX_NESTED = 3
 _OLD_NAMES = ("rope_theta", "rope_scaling", "partial_rotary_factor")
 _NOT_OURS = ("architectures", "dtype", "transformers_version", "id2label", "label2id", "problem_type")
 _TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-_NAMES_OF_ENDS = "eos_token_id"
 
 
 def read_config(folder: Path) -> Any:
@@ -50,8 +52,6 @@ def read_config(folder: Path) -> Any:
 
 def network_class(config: Any) -> Any:
     """The class of the network that a configuration of `read_config` describes."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
-
     return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
 
 
@@ -72,7 +72,7 @@ def _plain(value: object, nested: int) -> bool:
 def end_tokens(folder: Path) -> set[int]:
     """The ids that `generation_config.json` says end an answer; none when there is no such file."""
     file = folder / "generation_config.json"
-    value: Any = json_object(file).get(_NAMES_OF_ENDS) if file.is_file() else None
+    value: Any = json_object(file).get("eos_token_id") if file.is_file() else None
     several = cast(list[Any], value) if isinstance(value, list) else [value]
     return {one for one in several if isinstance(one, int)}
 

@@ -4,7 +4,9 @@ import mmap
 import os
 from pathlib import Path
 
-from fallow.adapters.runners.held import held_bytes, stored
+import pytest
+
+from fallow.adapters.runners.held import LONGEST_PATH, held_bytes, stored, threads
 from fallow.units import MIB
 
 
@@ -42,3 +44,28 @@ def test_holes_take_no_room_and_counting_ends(tmp_path: Path) -> None:
     assert stored(tmp_path, os.getpid(), 10).files == 10
     assert stored(tmp_path, os.getpid(), 100).size_bytes < MIB
     assert stored(tmp_path / "nowhere", os.getpid(), 10) == (0, 0, 0)
+
+
+def test_what_cannot_be_looked_at_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").mkdir()
+    assert not stored(tmp_path, os.getpid(), 10).hidden
+    scan = os.scandir
+
+    def locked(path: str) -> object:
+        if path.endswith("/a"):
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    assert stored(tmp_path, os.getpid(), 10).hidden
+    monkeypatch.undo()
+    deep = tmp_path
+    while len(str(deep)) <= LONGEST_PATH:
+        deep = deep / ("d" * 200)
+        deep.mkdir()
+    assert stored(tmp_path, os.getpid(), 100).hidden
+
+
+def test_threads_are_counted() -> None:
+    assert threads(os.getpid()) >= 1
+    assert threads(1 << 30) == 0

@@ -60,6 +60,8 @@ while data := link.recv(1 << 20):
             (out / "t").write_bytes(act.encode() + bytes(int(act.split()[-1])))
         if act == "steal":
             files["stolen"] = "/etc/passwd"
+        if act == "mumble":
+            files["unheard"] = "a\\0b"
         where = ",".join(sorted(order.inputs.values())).encode()
         link.sendall(worker_frame(WorkerDone(order.task_id, where, files, {"ms": 3})))
 """
@@ -196,6 +198,7 @@ async def test_a_stopped_task_says_nothing_and_the_next_one_runs(tmp_path: Path)
 async def test_files_from_elsewhere_are_no_output(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
         assert (await r.do("steal")).code == "E1704"
+        assert (await r.do("mumble")).code == "E1704"
 
 
 async def test_the_states_of_the_last_rounds_are_kept_and_older_ones_go_when_room_is_needed(tmp_path: Path) -> None:

@@ -12,31 +12,49 @@ from typing import NamedTuple
 
 import psutil
 
+LONGEST_PATH = 3_000
+"""Well below what the system takes as a name: of deeper folders nobody can ask what is in them."""
+
 
 class Stored(NamedTuple):
-    """What lies in a folder, and how much room is left on its disk."""
+    """What lies in a folder, how much room is left on its disk, and whether there is more that cannot be looked at."""
 
     files: int
     size_bytes: int
     free_bytes: int
+    hidden: bool = False
 
 
 def stored(folder: Path, pid: int, most: int) -> Stored:
     """What a worker has written into `folder` and not removed, counting at most `most` files; files that have lost
     their names count for as long as process `pid`, or one that it started, has them open or mapped. Blocks."""
-    files, size_bytes, folders = 0, 0, [folder]
+    files, size_bytes, folders, hidden = 0, 0, [str(folder)], False
     while folders and files < most:
-        with suppress(OSError), os.scandir(folders.pop()) as found:
-            for entry in found:
-                files += 1
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(Path(entry.path))
-                with suppress(OSError):
-                    size_bytes += 512 * entry.stat(follow_symlinks=False).st_blocks
-                if files >= most:
-                    break
+        try:
+            with os.scandir(folders.pop()) as found:
+                for entry in found:
+                    files += 1
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                        hidden = hidden or len(entry.path) > LONGEST_PATH
+                    with suppress(FileNotFoundError):
+                        size_bytes += 512 * entry.stat(follow_symlinks=False).st_blocks
+                    if files >= most:
+                        break
+        except FileNotFoundError:  # removed meanwhile
+            continue
+        except OSError:  # locked against us, or too deep
+            hidden = True
     size_bytes += sum(_nameless(pid, folder).values())
-    return Stored(files, size_bytes, shutil.disk_usage(folder).free if folder.exists() else 0)
+    return Stored(files, size_bytes, shutil.disk_usage(folder).free if folder.exists() else 0, hidden)
+
+
+def threads(pid: int) -> int:
+    """How many threads a process has; 0 when it is gone."""
+    try:
+        return len(os.listdir(f"/proc/{pid}/task"))
+    except OSError:
+        return 0
 
 
 def _nameless(pid: int, folder: Path) -> dict[tuple[int, int], int]:

@@ -21,7 +21,8 @@ import psutil
 
 import fallow
 from fallow.adapters.runners import boxing, leash
-from fallow.adapters.runners.held import held_bytes, stored
+from fallow.adapters.runners.box import MAX_THREADS
+from fallow.adapters.runners.held import held_bytes, stored, threads
 from fallow.errors import fail
 from fallow.ports import READ, WORK, OnLine, OnMessages, WorkerLimits
 from fallow.units import GIB, MIB, format_size
@@ -97,6 +98,9 @@ class ProcessWorker:
         """Until it ends: kill it when it holds more memory than it may, or has written more into `work`."""
         look = 0
         while not self.ended.is_set():
+            if threads(self.pid) > MAX_THREADS:  # first: what is counted next is counted for each of them
+                self.kill(f"too many threads: more than {MAX_THREADS:,}")
+                break
             held = held_bytes(self.pid)
             if self._limits.ram_bytes and held > self._limits.ram_bytes + BOX_BYTES:
                 self.kill(f"out of memory: it held {format_size(held)} of {format_size(self._limits.ram_bytes)}")
@@ -113,6 +117,8 @@ class ProcessWorker:
         limit = self._limits.disk_bytes
         if limit and found.size_bytes > limit:
             return f"out of disk: it has written {format_size(found.size_bytes)} of {format_size(limit)}"
+        if found.hidden:
+            return "out of disk: it has written what cannot be looked at"
         if found.files >= MAX_FILES:
             return f"out of disk: it has written {MAX_FILES:,} files"
         if found.size_bytes > LEAST_FREE_BYTES and found.free_bytes < LEAST_FREE_BYTES:

@@ -5,7 +5,6 @@ back."""
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ import msgspec
 import structlog
 
 from fallow.kinds.registry import kind_named
+from fallow.node.folders import remove
 from fallow.node.groups import begin
 from fallow.node.provider.bank import Teller
 from fallow.node.provider.feed import Feeds
@@ -227,6 +227,6 @@ def _clear(runner: Runner, folder: Path) -> None:
     folder.mkdir(mode=0o700, exist_ok=True)
     killed = runner.kill_orphans(folder)
     for path in folder.iterdir():
-        shutil.rmtree(path, ignore_errors=True)
+        remove(path)
     if killed:
         log.warning("killed workers that an earlier process left", count=killed)

@@ -20,7 +20,7 @@ import structlog
 from fallow.errors import FallowError, PeerFault, UnavailableError, fail
 from fallow.kinds.chain import MAX_TRACES_KEPT, is_state, too_many
 from fallow.kinds.kind import READ_BYTES_PER_S
-from fallow.node.folders import materialize, with_files
+from fallow.node.folders import materialize, remove, with_files
 from fallow.node.groups import begin
 from fallow.node.provider.feed import Feeds
 from fallow.node.services import Services
@@ -139,7 +139,7 @@ class LeaseWork:
             await self._worker.stop()
         if self._keeper is not None:
             await asyncio.wait({self._keeper})
-        await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+        await asyncio.to_thread(remove, self.folder)
 
     async def _run(self, effect: StartTask) -> None:
         now_ms, lease, task = self._b.services.clock.now_ms, self.lease, effect.task
@@ -174,7 +174,7 @@ class LeaseWork:
                 done = await self._ask(worker, RunTask(effect.task, spec, inputs, str(outdir), self._b.threads))
                 parts = await asyncio.to_thread(self._take_in, done, outdir)
             finally:
-                await asyncio.to_thread(shutil.rmtree, outdir, ignore_errors=True)
+                await asyncio.to_thread(remove, outdir)
                 await asyncio.to_thread(self._forget_states, spec.inputs)
         return TaskOutput(done.value, parts), done.metrics
 
@@ -221,7 +221,10 @@ class LeaseWork:
         """The output files as blobs, kept until the lease is forgotten. Blocks."""
         blobs, parts, paths = self._b.services.blobs, list[Part](), dict[str, Path]()
         for name, text in sorted(done.files.items()):
-            paths[name] = Path(text).resolve()
+            try:
+                paths[name] = Path(text).resolve()
+            except (OSError, ValueError):  # no name that a file can have
+                paths[name] = Path()
             if not paths[name].is_relative_to(outdir.resolve()):
                 raise fail("E1704", "The worker offered a file from elsewhere as its output.")
         if sum(path.stat().st_size for path in paths.values() if path.is_file()) > self._disk_bytes:
@@ -415,5 +418,5 @@ class _SaidNo(Exception):
 
 
 def _fresh(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+    remove(folder)
     folder.mkdir(parents=True)

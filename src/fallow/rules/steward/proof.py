@@ -11,10 +11,8 @@ requester that leased from friends alone. What is left open is said with every r
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from fallow.errors import FallowError
 from fallow.kinds.registry import KINDS
 from fallow.rules.steward.check import Check, Exhibit
 from fallow.rules.steward.checks.registry import PolicyError, parse
@@ -24,7 +22,15 @@ from fallow.wire.codec import decode
 from fallow.wire.documents import AuditDraw, ClaimRoot, Lease, Settlement
 from fallow.wire.eip712 import hash_document, open_signed
 from fallow.wire.ledger import Evidence
-from fallow.wire.receipt_checks import ReceiptCheck, intact, read_evidence, verify
+from fallow.wire.receipt_checks import (
+    MissingError,
+    ReceiptCheck,
+    WrongError,
+    intact,
+    read_evidence,
+    run_check,
+    verify,
+)
 from fallow.wire.receipts import Receipt, TaskWork, read_receipt, work_task
 
 ANCHORED = ("anchor", "bank", "stake", "draw")
@@ -86,14 +92,6 @@ def prove(data: bytes, anchor: Anchor | None) -> Proof:
     return witness.proof(outcome, (*intacts, *rows))
 
 
-class _WrongError(ValueError):
-    """What contradicts the receipt, in words."""
-
-
-class _MissingError(ValueError):
-    """What the receipt does not hold, in words."""
-
-
 class _Witness:
     """An intact receipt, read as its reader would."""
 
@@ -114,24 +112,24 @@ class _Witness:
             rest = [ReceiptCheck(name, False, "not looked at", missing=True) for name in ANCHORED[1:]]
             return [ReceiptCheck(ANCHORED[0], False, what, missing=True), *rest]
         steps = (lambda: self._anchor(anchor), self._settled, self._staked, self._drawn)
-        return [_run(name, step) for name, step in zip(ANCHORED, steps, strict=True)]
+        return [run_check(name, step) for name, step in zip(ANCHORED, steps, strict=True)]
 
     def _anchor(self, anchor: Anchor) -> str:
         if self._bank != anchor.bank:
-            raise _WrongError(f"of the bank 0x{self._bank.hex()}; {anchor.source} is 0x{anchor.bank.hex()}")
+            raise WrongError(f"of the bank 0x{self._bank.hex()}; {anchor.source} is 0x{anchor.bank.hex()}")
         return f"the bank 0x{self._bank.hex()}, {anchor.source}"
 
     def _settled(self) -> str:
         """The bank's own word on the lease: that it was opened, and how it stands."""
         receipt = self._receipt
         if receipt.settlement is None:
-            raise _MissingError("the bank's word that this lease was opened")
+            raise MissingError("the bank's word that this lease was opened")
         said = decode(Settlement, receipt.settlement.body)
         if receipt.verdict == "rejected" and (receipt.charge is None or not said.slashed_ucr):
-            raise _MissingError("the bank's word that it found the provider guilty")
+            raise MissingError("the bank's word that it found the provider guilty")
         taken = f"it took {format_money(said.slashed_ucr)} of the provider's stake"
         if said.slashed_ucr and receipt.owed and not self._checkers:
-            raise _MissingError(f"anybody else's word on the work, although {taken} under this lease")
+            raise MissingError(f"anybody else's word on the work, although {taken} under this lease")
         return f"the lease is in its books, and {taken}" if said.slashed_ucr else "the lease is in its books"
 
     def _staked(self) -> str:
@@ -141,13 +139,13 @@ class _Witness:
         by_lease = {one.lease: one for one in said}
         wanted = {bytes(hash_document(lease, self._bank)): lease for lease in self._leases}
         if len(by_lease) != len(stated) or not by_lease.keys() <= wanted.keys():
-            raise _WrongError("the bank's word on a lease of nobody who checked, or twice on one")
+            raise WrongError("the bank's word on a lease of nobody who checked, or twice on one")
         for digest, lease in wanted.items():
             who = f"0x{lease.provider.hex()}"
             if digest not in by_lease:
-                raise _MissingError(f"the bank's word that {who}, who checked, had a lease and a stake")
+                raise MissingError(f"the bank's word that {who}, who checked, had a lease and a stake")
             if not lease.stake_ucr:
-                raise _MissingError(f"a stake of {who}, who checked and had nothing to lose")
+                raise MissingError(f"a stake of {who}, who checked and had nothing to lose")
             if by_lease[digest].slashed_ucr:
                 self._liars.append(lease.provider)
         if not wanted:
@@ -161,7 +159,7 @@ class _Witness:
         """That those who checked are those whom the bank's randomness names, and did what they were drawn for."""
         policy = self._policy
         if isinstance(policy, str):
-            raise _MissingError(policy)
+            raise MissingError(policy)
         if self._receipt.verdict == "rejected":
             return "the bank looked at the evidence itself"
         if not self._checkers:
@@ -169,11 +167,11 @@ class _Witness:
         if not policy.draws:
             return self._shown(policy, b"", b"")
         if self._receipt.draw is None:
-            raise _MissingError("the bank's word on the draw of those who checked")
+            raise MissingError("the bank's word on the draw of those who checked")
         said = open_signed(self._receipt.draw, AuditDraw, self._bank, self._bank)
         claim, owner = self._drawn_for(self._receipt.drawn_for)
         if said.claim != hash_document(claim, self._bank):
-            raise _WrongError("the bank's draw is for another claim")
+            raise WrongError("the bank's draw is for another claim")
         return self._shown(policy, said.seed, owner)
 
     def _drawn_for(self, other: Evidence | None) -> tuple[ClaimRoot, bytes]:
@@ -183,9 +181,9 @@ class _Witness:
             return own, self._lease.provider
         lease, claim = read_evidence(other, self._bank)
         if not evidence_holds(other, work_task(self._receipt, self._lease.kind), claim.root, claim.count):
-            raise _WrongError("the draw was for a claim about other work")
+            raise WrongError("the draw was for a claim about other work")
         if lease.provider == self._lease.provider and claim != own:
-            raise _WrongError("the draw was for another claim of the provider")
+            raise WrongError("the draw was for another claim of the provider")
         return claim, lease.provider
 
     def _shown(self, policy: Check, seed: bytes, drawn_for: bytes) -> str:
@@ -199,7 +197,7 @@ class _Witness:
         )  # fmt: skip
         shown = policy.shown(seen)
         if shown.wrong:
-            raise _WrongError(shown.wrong)
+            raise WrongError(shown.wrong)
         return shown.words
 
     def _read_policy(self) -> Check | str:
@@ -258,14 +256,3 @@ class _Witness:
             if policy.draws and self._checkers:
                 open_ends.append("that nobody else could have been drawn: the requester chose whom to lease from")
         return "; ".join(open_ends) + "."
-
-
-def _run(name: str, step: Callable[[], str]) -> ReceiptCheck:
-    try:
-        return ReceiptCheck(name, True, step())
-    except FallowError as error:
-        return ReceiptCheck(name, False, error.what)
-    except _WrongError as wrong:
-        return ReceiptCheck(name, False, str(wrong))
-    except _MissingError as missing:
-        return ReceiptCheck(name, False, f"it lacks {missing}", missing=True)
