@@ -43,7 +43,7 @@ def test_holes_take_no_room_and_counting_ends(tmp_path: Path) -> None:
         (tmp_path / f"{number}").touch()
     assert stored(tmp_path, os.getpid(), 10).files == 10
     assert stored(tmp_path, os.getpid(), 100).size_bytes < MIB
-    assert stored(tmp_path / "nowhere", os.getpid(), 10) == (0, 0, 0)
+    assert stored(tmp_path / "nowhere", os.getpid(), 10) == (0, 0, 0, False)
 
 
 def test_what_cannot_be_looked_at_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
