@@ -265,6 +265,9 @@ async def test_a_worker_that_computes_for_ever_is_ended() -> None:
     assert not desk.killed
     desk.now_s += 1
     desk.lane._end_the_stuck()
+    assert not desk.killed  # the answer has not been read yet
+    await desk.out(1)
+    desk.lane._end_the_stuck()
     assert desk.killed.startswith("it said nothing")
 
 

@@ -41,8 +41,7 @@ MAX_BATCH_BYTES = 4 * MIB
 STARVED_S = 30.0
 """How long tasks wait for money under a lease before they are handed back."""
 SILENT_S = 600.0
-"""How long a worker with tasks may say nothing before it counts as stuck: longer than the longest prompt takes to read.
-"""
+"""How long a worker with tasks may say nothing before it counts as stuck: longer than any prompt takes to read."""
 
 RecordClaim = Callable[[int, int, int, bytes], "asyncio.Future[Any]"]
 """first, count, units, root -> done when the claim counts against the allowance."""
@@ -252,7 +251,8 @@ class ServedLane:
             self._end_the_stuck()
 
     def _end_the_stuck(self) -> None:
-        if self._flying and self._clock.monotonic_s() - self._heard_s >= SILENT_S:
+        """A worker that is held back because nobody reads its answers is not stuck."""
+        if self._flying and not self._out and self._clock.monotonic_s() - self._heard_s >= SILENT_S:
             self._worker.kill(f"it said nothing for {SILENT_S:.0f} s")
 
     def _pressed(self) -> bool:
