@@ -20,7 +20,7 @@ from torch.nn import functional
 from fallow.errors import fail
 from fallow.kinds.rounds import RoundManifest
 from fallow.kinds.train.tasks import TrainAudit, TrainChecked, TrainFinish, TrainParams, TrainRound, TrainValue
-from fallow.kinds.train.trace import MAX_UNITS, UNREADABLE, Cut, moments_name, theta_name
+from fallow.kinds.train.trace import UNREADABLE, Cut, moments_name, theta_name
 from fallow.numerics import layout
 from fallow.numerics.aggregate import MeanUpdate, SharedState
 from fallow.numerics.compress import Floats, pack, read_update, write_update
@@ -154,8 +154,7 @@ def _audit(
     """Do some links of a claimed round again, and its beginning and its end. The answer holds no verdict, only
     hashes."""
     steps, cut = params.round.recipe.inner_steps, Cut(params.units, params.every)
-    sound = 1 <= cut.units <= MAX_UNITS and cut.every >= 1 and 1 in cut
-    if not sound or not all(index < cut.links(steps) for index in params.links):
+    if not cut.sound(steps, params.links):
         raise fail("E1707", "There are no such links in the round.")
     assert trainee.replica is not None
     theta = _own_start(work, trainee.replica)

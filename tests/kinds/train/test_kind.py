@@ -9,9 +9,9 @@ from tests.kinds.train.test_trace import claimed, recipe, round_spec, word
 from fallow.errors import FallowError
 from fallow.kinds.registry import kind_named
 from fallow.kinds.rounds import RoundManifest, RoundPart
-from fallow.kinds.train.tasks import TrainFinish, TrainParams, TrainRound
+from fallow.kinds.train.tasks import TrainAudit, TrainFinish, TrainParams, TrainRound
 from fallow.kinds.train.trace import Cut
-from fallow.wire.codec import decode
+from fallow.wire.codec import decode, encode
 from fallow.wire.local import TrainJob
 from fallow.wire.tasks import Recipe, TaskOutput, TaskSpec
 
@@ -56,6 +56,23 @@ def test_a_check_costs_what_it_does_again() -> None:
     assert all(part in output.parts for part in chain.states(drawn.task))
     assert KIND.well_formed(drawn.task, drawn.expected)
     assert 0 < chain.check_ppm(WORK, 2) <= 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("units", "every", "links", "steps"),
+    [
+        (1, 0, (0,), 4), (0, 1, (0,), 4), (2, 2, (0,), 4), (9, 1, (0,), 4), (1, 1, (4,), 4), (1, 1, (), 0),
+        (1, 1, (0,), (1 << 63) - 1), (1, 1, (1 << 62,), 1 << 62), (1, 4, (0,), 1 << 40),
+    ],
+)  # fmt: skip
+def test_an_audit_of_what_nobody_can_have_cut_is_refused_at_once(
+    units: int, every: int, links: tuple[int, ...], steps: int
+) -> None:
+    """Whoever holds a lease may send one; a provider reckons what it is worth before anything is done."""
+    round_ = TrainRound(recipe(steps), 0, 0, 1, (), evaluate=False, checkpoint=False)
+    with pytest.raises(FallowError) as refused:
+        KIND.units(encode(TrainAudit(round_, units, every, links)))
+    assert refused.value.code == "E1707"
 
 
 def test_what_is_no_round_has_no_links() -> None:

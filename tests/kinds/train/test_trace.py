@@ -159,6 +159,13 @@ def test_a_commitment_to_another_number_of_steps_is_none(steps: int) -> None:
     assert read_trace(recipe(steps), claimed(6, Cut(2, 1))) is None
 
 
+@pytest.mark.parametrize("steps", [1 << 40, (1 << 63) - 1])
+@pytest.mark.parametrize("cut", [Cut(1, 1), Cut(1, 2), Cut(2, 1)])
+def test_a_claim_of_more_steps_than_anybody_goes_through_is_none(steps: int, cut: Cut) -> None:
+    """A stranger's receipt has such a recipe; whoever reads it must not go through the steps."""
+    assert read_trace(recipe(steps), claimed(4, cut)) is None
+
+
 def test_more_units_than_sequences_are_none() -> None:
     assert read_trace(recipe(4, 2), claimed(4, Cut(4, 1))) is None
 

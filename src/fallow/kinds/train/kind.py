@@ -129,7 +129,10 @@ class Train(Kind):
                 return finish_units(found.recipe)
             case _:
                 assert isinstance(found, TrainAudit), "there are three"
-                return audit_units(found.round.recipe, Cut(found.units, found.every), found.links)
+                recipe, cut = found.round.recipe, Cut(found.units, found.every)
+                if not cut.sound(recipe.inner_steps, found.links):
+                    raise fail("E1707", "The audit is of a round that nobody can have cut that way.")
+                return audit_units(recipe, cut, found.links)
 
     def speed(self, flops: int) -> int:
         return max(flops // (FLOPS_A_PARAMETER * REFERENCE_PARAMETERS), 1)

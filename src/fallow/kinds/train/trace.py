@@ -21,7 +21,6 @@ was leased is refused (`rules/provider/machine.py`), and none has more than MAX_
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -50,6 +49,14 @@ class Cut(NamedTuple):
 
     units: int
     every: int
+
+    def sound(self, steps: int, links: tuple[int, ...]) -> bool:
+        """Whether a stranger's word on how a round of `steps` was cut, and which of its links are meant, makes sense.
+        One that does takes no time and no memory to speak of."""
+        if not (1 <= self.units <= MAX_UNITS and self.every >= 1 and 1 in self and steps >= 1):
+            return False
+        count = -(-steps // self.every)
+        return count <= MAX_FILES and all(index < count * self.units for index in links)
 
     def states(self, steps: int) -> list[int]:
         """The steps before which a state is kept, and the end."""
@@ -196,8 +203,10 @@ def read_trace(recipe: Recipe, output: TaskOutput) -> Trace | None:
     kept = sum(name.startswith(f"{PREFIX}theta/") for name in found)
     if not 1 <= units <= min(MAX_UNITS, recipe.batch_sequences) or kept < 2:
         return None
-    cut = Cut(units, math.ceil(steps / (kept - 1)))
-    if (units > 1 and cut.every > 1) or found != sorted(part_names(steps, cut)):
+    cut = Cut(units, -(-steps // (kept - 1)))
+    # counted first: a recipe of a stranger may have more steps than anybody can go through
+    count = 2 * -(-steps // cut.every) + 1 + steps * (units - 1)
+    if (units > 1 and cut.every > 1) or count != len(found) or found != sorted(part_names(steps, cut)):
         return None
     return Trace(steps, cut, parts, value)
 
@@ -206,7 +215,8 @@ def part_names(steps: int, cut: Cut) -> list[str]:
     """The parts that a round writes beside its update and what is carried on."""
     states = cut.states(steps)
     names = [theta_name(step) for step in states] + [moments_name(step, steps) for step in states[:-1]]
-    return names + [sum_name(step, unit) for step in range(steps) for unit in range(cut.units - 1)]
+    summed = range(steps) if cut.units > 1 else ()
+    return names + [sum_name(step, unit) for step in summed for unit in range(cut.units - 1)]
 
 
 def audit_task(spec: TaskSpec, round_: TrainRound, trace: Trace, drawn: tuple[int, ...], units: int) -> TaskSpec:
