@@ -67,6 +67,26 @@ def test_what_a_long_chat_needs_is_not_too_much(tokenizer: Any, monkeypatch: pyt
     assert len(render(tokenizer, turns, answer_next=True)) > 10_000
 
 
+def test_an_interruption_that_falls_where_objects_are_cleared_away_is_followed_by_another() -> None:
+    """The interpreter swallows what is raised there (here: in `__del__`) and would print it as a mistake of ours."""
+    cleared = []
+
+    class Slow:
+        def __del__(self) -> None:
+            cleared.append(True)
+            while True:
+                pass
+
+    def clear_and_go_on() -> None:
+        Slow()
+        while True:
+            pass
+
+    with pytest.raises(chat_template._Late):
+        chat_template._limited(clear_and_go_on, 0.05)
+    assert cleared
+
+
 @pytest.mark.parametrize("word", ["late"])
 def test_an_interruption_hits_nobody_else(word: str) -> None:
     """It comes in the thread that it is meant for, and never after the work was done."""

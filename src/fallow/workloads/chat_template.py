@@ -65,11 +65,19 @@ def _limited(act: Callable[[], T], seconds: float) -> T:
                     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_Late))
             pause_s = AGAIN_S
 
+    told, sys.unraisablehook = sys.unraisablehook, _unless_late(sys.unraisablehook)
     threading.Thread(target=interrupt, name="template limit", daemon=True).start()
     try:
         return act()
     finally:
         _end(over, lock)
+        sys.unraisablehook = told
+
+
+def _unless_late(tell: Callable[[sys.UnraisableHookArgs], Any]) -> Callable[[sys.UnraisableHookArgs], Any]:
+    """What is raised while an object is cleared away goes no further than the interpreter's note of it; an interruption
+    that fell there is nobody's mistake, and the next one follows."""
+    return lambda unraisable: None if unraisable.exc_type is _Late else tell(unraisable)
 
 
 def _end(over: threading.Event, lock: threading.Lock) -> None:
