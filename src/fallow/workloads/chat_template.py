@@ -54,40 +54,36 @@ def render(tokenizer: Any, turns: list[dict[str, str]], *, answer_next: bool) ->
 
 
 def _limited(act: Callable[[], T], seconds: float) -> T:
-    """Do `act`; raises _Late in it once it has taken that long."""
-    lock, thread, over = threading.Lock(), threading.get_ident(), threading.Event()
+    """Do `act` in a thread of its own; raises _Late in there once it has taken that long, and then out of here. Whoever
+    calls is never interrupted, so nothing of ours can be hit where it is not caught."""
+    given: list[T] = []
+    failed: list[BaseException] = []
 
-    def interrupt() -> None:
-        pause_s = seconds
-        while not over.wait(pause_s):
-            with lock:
-                if not over.is_set():
-                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_Late))
-            pause_s = AGAIN_S
+    def run() -> None:
+        try:
+            try:
+                given.append(act())
+            except BaseException as error:  # noqa: BLE001  (raised again where the result is waited for)
+                failed.append(error)
+        except _Late:  # one more, while the last was being noted
+            pass
 
     told, sys.unraisablehook = sys.unraisablehook, _unless_late(sys.unraisablehook)
-    threading.Thread(target=interrupt, name="template limit", daemon=True).start()
     try:
-        return act()
+        thread = threading.Thread(target=run, name="template", daemon=True)
+        thread.start()
+        thread.join(seconds)
+        while thread.is_alive():
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_Late))
+            thread.join(AGAIN_S)
     finally:
-        _end(over, lock)
         sys.unraisablehook = told
+    if given:
+        return given[0]
+    raise failed[0] if failed else _Late
 
 
 def _unless_late(tell: Callable[[sys.UnraisableHookArgs], Any]) -> Callable[[sys.UnraisableHookArgs], Any]:
     """What is raised while an object is cleared away goes no further than the interpreter's note of it; an interruption
     that fell there is nobody's mistake, and the next one follows."""
     return lambda unraisable: None if unraisable.exc_type is _Late else tell(unraisable)
-
-
-def _end(over: threading.Event, lock: threading.Lock) -> None:
-    """No more interruptions; one that was on its way is raised in here, and goes no further."""
-    while True:
-        try:
-            over.set()
-            with lock:
-                pass
-            over.is_set()  # a call: where an interruption that is still pending is raised
-        except _Late:
-            continue
-        return
