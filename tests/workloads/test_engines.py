@@ -24,6 +24,8 @@ USER = ChatTurn("user", "Hi")
         Generate((), "x", 5, top_p="1.1"),
         Generate((), "x", 5, stop=("",)),
         Generate((), "x", 5, stop=("s" * 5000,)),
+        Generate((), "x", 5, guide='{"json": true}'),
+        Generate((ChatTurn("tool", "3"),), "", 5),
     ],
 )
 def test_settings_out_of_bounds(request_: Generate) -> None:

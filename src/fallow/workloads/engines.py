@@ -47,7 +47,20 @@ def read_sampling(request: Generate) -> SamplingSettings:
     top_p = _number("top_p", request.top_p, 0.0, 1.0)
     if any(not 0 < len(stop) <= MAX_STOP_CHARS for stop in request.stop):
         raise fail("E1904", f"A stop string must have 1 to {MAX_STOP_CHARS} characters.")
+    _refuse_unhonoured(request)
     return SamplingSettings(temperature, top_p)
+
+
+def _refuse_unhonoured(request: Generate) -> None:
+    asked = {
+        "tools": request.tools or any(turn.more or turn.role == "tool" for turn in request.turns),
+        "guide": request.guide,
+        "frequency_penalty": float(request.frequency_penalty),
+        "presence_penalty": float(request.presence_penalty),
+        "bias": request.bias,
+    }
+    if names := [name for name, value in asked.items() if value]:
+        raise fail("E1904", f"This engine does not give {', '.join(names)}.")
 
 
 def _number(name: str, text: str, low: float, high: float) -> float:
