@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from tests.cli.terminal import Terminal
 
+from fallow.adapters.runners import cgroup
 from fallow.cli.doctor import Diagnosis, examine
 from fallow.kinds.kind import Extra
 from fallow.kinds.registry import KINDS, kind_named
@@ -58,3 +59,13 @@ def test_missing_extras_are_noted_with_the_remedy(tmp_path: Path, monkeypatch: p
 
 def test_the_extras_of_every_kind_are_looked_at(tmp_path: Path) -> None:
     assert {extra.name for kind in KINDS.values() for extra in kind.extras} <= found(tmp_path).keys()
+
+
+def test_what_bounds_a_worker_s_memory_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroup, "look", lambda _pid: (tmp_path, ""))
+    assert found(tmp_path)["limits"].state == "ok"
+    monkeypatch.setattr(cgroup, "look", lambda _pid: (None, "other programs are in its cgroup"))
+    finding = found(tmp_path)["limits"]
+    assert finding.state == "note"
+    assert "other programs are in its cgroup" in finding.text
+    assert "Delegate=yes" in finding.text

@@ -166,7 +166,7 @@ def _spawn(home: Path, command: tuple[str, ...]) -> subprocess.Popen[str]:
     environment = os.environ | {"FALLOW_HOME": str(home), "TOKENIZERS_PARALLELISM": "false"}
     with (home / "log.txt").open("a", encoding="utf-8") as log:
         return subprocess.Popen(
-            [*REIN, str(os.getpid()), "0", "0", "", *command, "--log", "info"],
+            [*REIN, str(os.getpid()), "0", "0", "", "", *command, "--log", "info"],
             stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL, text=True, env=environment,
             start_new_session=True,
         )  # fmt: skip

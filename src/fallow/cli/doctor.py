@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from fallow.adapters.exactness import exactness
 from fallow.adapters.hardware import gpus
+from fallow.adapters.runners import cgroup
 from fallow.adapters.runners.process import ProcessRunner
 from fallow.cli.output import Output
 from fallow.errors import FallowError, fail
@@ -42,6 +43,7 @@ CORE = (
     "rich",
 )
 SMALL_DISK_BYTES = 5 * GIB
+DELEGATED = "systemd-run --user --scope -p Delegate=yes fallow up"
 
 
 class Diagnosis(NamedTuple):
@@ -85,7 +87,9 @@ def examine(home: Path) -> Iterator[Diagnosis]:
     yield _exactness()
     yield _network()
     yield _gpus()
-    yield asyncio.run(_node(home))
+    node, pid = asyncio.run(_node(home))
+    yield _limits(pid)
+    yield node
 
 
 def _packages(title: str, names: tuple[str, ...], *, required: bool) -> Diagnosis:
@@ -168,9 +172,21 @@ def _gpus() -> Diagnosis:
     return Diagnosis("gpu", "ok" if names else "note", names or "none found; the CPU is used")
 
 
-async def _node(home: Path) -> Diagnosis:
+def _limits(pid: int) -> Diagnosis:
+    """Whether the kernel bounds each worker's memory, for the node that runs, else for one started as this was."""
+    place, why = cgroup.look(pid)
+    if place is not None:
+        return Diagnosis("limits", "ok", "each worker gets a cgroup of its own, which bounds its memory and processes")
+    text = (
+        f"each worker's memory is looked at four times a second, and no cgroup bounds it: {why}; {DELEGATED} gives one"
+    )
+    return Diagnosis("limits", "note", text)
+
+
+async def _node(home: Path) -> tuple[Diagnosis, int]:
+    """And its process, 0 for none."""
     try:
         node = await AsyncFallow(home).node()
     except FallowError as error:
-        return Diagnosis("node", "note", error.what)
-    return Diagnosis("node", "ok", f"running, pid {node.pid}, {', '.join(node.roles)}")
+        return Diagnosis("node", "note", error.what), 0
+    return Diagnosis("node", "ok", f"running, pid {node.pid}, {', '.join(node.roles)}"), node.pid

@@ -19,7 +19,7 @@ LAYERS = [layers for layers in (NAMESPACES, LANDLOCK) if not boxing._try(layers)
 
 
 def run(view: View, program: str) -> subprocess.CompletedProcess[str]:
-    rein = [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), "0", "0", view.words()]
+    rein = [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), "0", "0", "", view.words()]
     return subprocess.run(
         [*rein, sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False
     )
@@ -63,6 +63,7 @@ def test_a_node_with_few_open_files_builds_boxes_too(view: View) -> None:
         "$$",
         "0",
         "0",
+        "",
         view.words(),
         sys.executable,
         "-c",

@@ -13,7 +13,7 @@ TELL = "import os, resource; print(os.nice(0), *resource.getrlimit(resource.RLIM
 
 
 def run(parent: int, nice: int, data_bytes: int, program: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-I", "-S", leash.__file__, str(parent), str(nice), str(data_bytes), ""]
+    command = [sys.executable, "-I", "-S", leash.__file__, str(parent), str(nice), str(data_bytes), "", ""]
     return subprocess.run(
         [*command, sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=False
     )
@@ -53,7 +53,7 @@ def group_of(command: list[str], *, own_session: bool) -> str:
 
 def test_a_session_of_its_own_gives_way_as_a_whole_and_nobody_elses_does() -> None:
     def on_leash(nice: int) -> list[str]:
-        return [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), str(nice), "0", "", *ALONE]
+        return [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), str(nice), "0", "", "", *ALONE]
 
     ours = group_of(ALONE, own_session=False)
     assert group_of(on_leash(7), own_session=False) == ours
@@ -86,7 +86,7 @@ def test_short_turns_are_for_who_asks_and_not_for_its_workers() -> None:
     leashed = [sys.executable, "-I", "-S", leash.__file__]
     program = (
         f"import os, subprocess; from fallow.adapters.runners import leash; {ask};"
-        f"subprocess.run([*{leashed!r}, str(os.getpid()), '0', '0', '', *{bare!r}], check=True)"
+        f"subprocess.run([*{leashed!r}, str(os.getpid()), '0', '0', '', '', *{bare!r}], check=True)"
     )
     worker = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True)
     assert worker.stdout.strip() == usual

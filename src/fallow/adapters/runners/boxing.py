@@ -45,7 +45,7 @@ def _try(layers: str) -> str:
         (Path(name) / WORK).mkdir()
         program = (sys.executable, "-I", "-S", "-c", "pass")
         words = view(Path(name), WorkerLimits(), layers).words()
-        rein = (sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), "0", "0", words)
+        rein = (sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), "0", "0", "", words)
         try:
             done = subprocess.run(
                 [*rein, *program],

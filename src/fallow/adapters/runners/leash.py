@@ -1,14 +1,14 @@
 """Runs another program on a leash: it dies with its parent, yields to everything else, and cannot dump core; and in a
 box, where one is asked for.
 
-Started as a file, `python -I -S leash.py PARENT NICE DATA_BYTES VIEW PROGRAM ARGS...`, so it imports the standard
-library only and replaces itself by the program. A small program of its own, because the alternative (`preexec_fn`) runs
-Python between fork and exec, which may deadlock in a process with threads.
+Started as a file, `python -I -S leash.py PARENT NICE DATA_BYTES MEMBERS VIEW PROGRAM ARGS...`, so it imports the
+standard library only and replaces itself by the program. A small program of its own, because the alternative
+(`preexec_fn`) runs Python between fork and exec, which may deadlock in a process with threads.
 
 Defends against: workers that outlive a killed provider, starve their owner's programs, or allocate faster than the
 memory watchdog looks (DATA_BYTES bounds private memory; 0 means no bound). Not an address space limit: torch and CUDA
-reserve far more of that than they use. Programs that try to escape are the box's task: VIEW is its `View` in words, and
-empty for our own programs.
+reserve far more of that than they use. MEMBERS is the file by which one enters a cgroup, empty for none. Programs that
+try to escape are the box's task: VIEW is its `View` in words, and empty for our own programs.
 """
 
 from __future__ import annotations
@@ -95,5 +95,7 @@ if __name__ == "__main__":
     sys.path.append(str(Path(__file__).resolve().parents[3]))
     leash(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
     if sys.argv[4]:
-        enter_box(sys.argv[4])
-    os.execv(sys.argv[5], sys.argv[5:])  # noqa: S606 - the point of this program
+        Path(sys.argv[4]).write_text("0", "ascii")
+    if sys.argv[5]:
+        enter_box(sys.argv[5])
+    os.execv(sys.argv[6], sys.argv[6:])  # noqa: S606 - the point of this program

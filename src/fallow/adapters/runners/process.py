@@ -20,8 +20,9 @@ from pathlib import Path
 import psutil
 
 import fallow
-from fallow.adapters.runners import boxing, leash
+from fallow.adapters.runners import boxing, cgroup, leash
 from fallow.adapters.runners.box import MAX_THREADS
+from fallow.adapters.runners.cgroup import Cgroup
 from fallow.adapters.runners.held import held_bytes, stored, threads
 from fallow.errors import fail
 from fallow.ports import READ, WORK, OnLine, OnMessages, WorkerLimits
@@ -34,6 +35,8 @@ LOOK_AT_DISK_EVERY = 4
 """Memory is looked at so many times for each look at the disk, which costs more."""
 BOX_BYTES = 64 * MIB
 """What the program that built the box may hold beside the worker, and what comes and goes between two looks."""
+BOX_PROCESSES = 8
+"""What comes on top of a worker's threads where the kernel counts both."""
 MAX_FILES = 100_000
 LEAST_FREE_BYTES = 256 * MIB
 """A worker that has written is ended before its disk is as full as this, whatever it was promised."""
@@ -67,8 +70,10 @@ def worker_environment(folder: Path, limits: WorkerLimits) -> dict[str, str]:
 class ProcessWorker:
     """One running worker process. Its messages come as many at once as one read of the socket held."""
 
-    def __init__(self, process: asyncio.subprocess.Process, link: _Link, limits: WorkerLimits) -> None:
-        self._process, self._link, self._limits = process, link, limits
+    def __init__(
+        self, process: asyncio.subprocess.Process, link: _Link, limits: WorkerLimits, group: Cgroup | None
+    ) -> None:
+        self._process, self._link, self._limits, self._group = process, link, limits, group
         self.ended = asyncio.Event()
         self.why, self.condemned = "", False
 
@@ -91,8 +96,16 @@ class ProcessWorker:
 
     def kill(self, why: str) -> None:
         if not self.ended.is_set():
-            self.why, self.condemned = self.why or why, self.condemned or not self.why
-            _signal_group(self.pid, signal.SIGKILL)
+            self._condemn(why)
+            self._kill_all()
+
+    def _condemn(self, why: str) -> None:
+        self.why, self.condemned = self.why or why, self.condemned or not self.why
+
+    def _kill_all(self) -> None:
+        if self._group is not None:
+            self._group.kill()
+        _signal_group(self.pid, signal.SIGKILL)
 
     async def watch(self, work: Path) -> None:
         """Until it ends: kill it when it holds more memory than it may, or has written more into `work`."""
@@ -128,8 +141,10 @@ class ProcessWorker:
     async def wait(self) -> None:
         """Until the process is gone, whoever ended it."""
         code = await self._process.wait()
+        if self._group is not None and self._group.starved():
+            self._condemn(f"out of memory: it wanted more than {format_size(self._limits.ram_bytes)}")
         self.why = self.why or (f"killed by signal {-code}" if code < 0 else f"exited with status {code}")
-        _signal_group(self.pid, signal.SIGKILL)  # whatever it started goes with it
+        self._kill_all()  # whatever it started goes with it
         self._link.close()
         self.ended.set()
 
@@ -174,32 +189,38 @@ class ProcessRunner:
     ) -> AsyncGenerator[ProcessWorker]:
         """While the worker runs, a note in the folder above says so, for `kill_orphans`."""
         view = await asyncio.to_thread(self._view, folder, limits)
+        async with _own_cgroup(limits) as group:
+            process, ours = await self._start(folder / WORK, view, limits, group)
+            note = folder.parent / f"{process.pid}.worker"
+            with suppress(psutil.Error, OSError):
+                note.write_text(str(psutil.Process(process.pid).create_time()), "ascii")
+            _, link = await asyncio.get_running_loop().create_connection(lambda: _Link(on_messages), sock=ours)
+            worker = ProcessWorker(process, link, limits, group)
+            link.broken = worker.kill
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(worker.wait(), name="worker wait")
+                    tasks.create_task(worker.watch(folder / WORK), name="worker watch")
+                    tasks.create_task(worker.read_log(on_line), name="worker log")
+                    try:
+                        yield worker
+                    finally:
+                        await _finish(worker)
+            finally:
+                note.unlink(missing_ok=True)
+
+    async def _start(
+        self, work: Path, view: str, limits: WorkerLimits, group: Cgroup | None
+    ) -> tuple[asyncio.subprocess.Process, socket.socket]:
+        """The process, and our end of its socket."""
         ours, theirs = socket.socketpair()
         try:
             with theirs:
                 command = (*self._command, "--fd", str(theirs.fileno()))
-                process = await _spawn(command, view, folder / WORK, limits, theirs.fileno())
+                return await _spawn(command, view, work, limits, theirs.fileno(), group), ours
         except BaseException:  # a cancelled start, too, must not leave the socket to the garbage collector
             ours.close()
             raise
-        note = folder.parent / f"{process.pid}.worker"
-        with suppress(psutil.Error, OSError):
-            note.write_text(str(psutil.Process(process.pid).create_time()), "ascii")
-        loop = asyncio.get_running_loop()
-        _, link = await loop.create_connection(lambda: _Link(on_messages), sock=ours)
-        worker = ProcessWorker(process, link, limits)
-        link.broken = worker.kill
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(worker.wait(), name="worker wait")
-                group.create_task(worker.watch(folder / WORK), name="worker watch")
-                group.create_task(worker.read_log(on_line), name="worker log")
-                try:
-                    yield worker
-                finally:
-                    await _finish(worker)
-        finally:
-            note.unlink(missing_ok=True)
 
     def _view(self, folder: Path, limits: WorkerLimits) -> str:
         """What the worker may see, in words for the leash; raises OSError where no box can be had."""
@@ -235,11 +256,24 @@ async def _finish(worker: ProcessWorker) -> None:
         raise
 
 
+@asynccontextmanager
+async def _own_cgroup(limits: WorkerLimits) -> AsyncGenerator[Cgroup | None]:
+    """For one worker, where there can be one. Drivers of cards hold memory that the kernel counts, too."""
+    spare = GIB if limits.cards else BOX_BYTES
+    group = cgroup.make(limits.ram_bytes and limits.ram_bytes + spare, MAX_THREADS + BOX_PROCESSES)
+    try:
+        yield group
+    finally:
+        if group is not None:
+            await asyncio.to_thread(group.remove)
+
+
 async def _spawn(
-    command: tuple[str, ...], view: str, folder: Path, limits: WorkerLimits, fd: int
+    command: tuple[str, ...], view: str, folder: Path, limits: WorkerLimits, fd: int, group: Cgroup | None
 ) -> asyncio.subprocess.Process:
     bound = 2 * limits.ram_bytes + 2 * GIB if limits.ram_bytes and not limits.cards else 0
-    rein = (sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), str(limits.nice), str(bound), view)
+    members = group.members if group is not None else ""
+    rein = (sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), str(limits.nice), str(bound), members, view)
     return await asyncio.create_subprocess_exec(
         *rein, *command, cwd=folder, env=worker_environment(folder, limits), pass_fds=(fd,), start_new_session=True,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
