@@ -1,6 +1,6 @@
 """Runs tests on a machine whose system gives its users a part of its tree of cgroups, which not every machine has: a
-small virtual one with a kernel of Debian's, cgroups of version 2 and nothing else, and this machine's files, of which it
-can change none. There the tests run as a user like any other, in a cgroup such as `systemd-run --user --scope -p
+small virtual one with a kernel of Debian's, cgroups of version 2 and nothing else, and this machine's files, of which
+it can change none. There the tests run as a user like any other, in a cgroup such as `systemd-run --user --scope -p
 Delegate=yes` gives.
 
     apt-get install --no-install-recommends qemu-system-x86 busybox-static cpio
