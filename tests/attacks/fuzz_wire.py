@@ -27,6 +27,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 from tests.wire.making import declared, structs, union
 
+from fallow.data.json_input import parse_json
 from fallow.errors import FallowError
 from fallow.node.config import read_address, read_ticket
 from fallow.wire.codec import decode, encode
@@ -37,7 +38,6 @@ from fallow.wire.messages import Message
 from fallow.wire.receipts import read_receipt
 from fallow.wire.trees import decode_tree
 from fallow.wire.worker import WorkerFrames, WorkerMessage, worker_frame
-from fallow.workloads.json_input import parse_json
 
 SAMPLES = 6
 SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]

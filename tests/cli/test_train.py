@@ -68,7 +68,7 @@ def test_a_dry_run_spends_nothing(terminal: Terminal, words: list[str | Path]) -
 
 @pytest.mark.parametrize(
     ("content", "code"),
-    [(b"", "E1703"), (b"\n\n  \n", "E1703"), (b"\xff\xfe\x00bad", "E1702"), (b'{"messages": 3}\n{"x": 1}\n', "E1702")],
+    [(b"", "E1703"), (b"\n\n  \n", "E1703"), (b"\xff\xfd\x00bad", "E1702"), (b'{"messages": 3}\n{"x": 1}\n', "E1702")],
 )
 def test_bad_data_is_refused_before_the_node_hears_of_it(
     terminal: Terminal, words: list[str | Path], content: bytes, code: str

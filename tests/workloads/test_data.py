@@ -8,8 +8,8 @@ import pytest
 from tests.workloads.tiny import TEXT, make_model
 from transformers import AutoTokenizer
 
+from fallow.data.formats import plain
 from fallow.errors import FallowError
-from fallow.workloads import data
 from fallow.workloads.data import BatchPosition, Dataset, batch, load_dataset
 
 
@@ -59,12 +59,12 @@ def test_a_template_that_is_missing_or_refuses(tmp_path: Path, tokenizer, templa
             load_dataset(write(tmp_path, line, "a.jsonl"), tokenizer, 8, 1)
     finally:
         tokenizer.chat_template = kept
-    assert caught.value.code == "E1702"
+    assert caught.value.code == ("E1702" if template else "E1712")
 
 
 def test_long_texts_are_cut_at_line_ends(tmp_path: Path, tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = load_dataset(write(tmp_path, TEXT), tokenizer, 16, 4)
-    monkeypatch.setattr(data, "PIECE_CHARS", 100)
+    monkeypatch.setattr(plain, "PART_CHARS", 100)
     pieces = load_dataset(write(tmp_path, TEXT), tokenizer, 16, 4)
     assert (whole.train == pieces.train).all()
 

@@ -17,10 +17,10 @@ from fallow.cli.models import trainable
 from fallow.cli.options import add_job_terms, existing_path, positive
 from fallow.cli.output import Output
 from fallow.cli.spending import dry_run, end_of, submit, terms_of
+from fallow.data.read import inspect_data
 from fallow.errors import fail
 from fallow.sdk.client import AsyncFallow
 from fallow.wire.tasks import Recipe
-from fallow.workloads.corpus import inspect_data
 
 DEFAULTS = Recipe(method="lora")
 
@@ -74,11 +74,13 @@ def run(args: argparse.Namespace, out: Output) -> int:
         )
     if args.out is not None and args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise fail("E2001", f"{args.out} is there already and not empty.", next_step="Choose another --out.")
-    facts = inspect_data(args.data)
-    if facts.form == "text" and facts.size_bytes < (least := 2 * args.length - 1):  # a token has at least one byte
-        what = f"{facts.file.name} has {facts.size_bytes} bytes; {args.length} tokens a sequence need at least {least}."
+    reading = inspect_data(args.data)
+    least = 2 * args.length - 1  # a token of a text has at least one byte
+    if set(reading.formats) == {"text"} and reading.size_bytes < least:
+        what = (
+            f"{args.data.name} has {reading.size_bytes} bytes; {args.length} tokens a sequence need at least {least}."
+        )
         raise fail("E1703", what, next_step="Give a longer file, or a smaller --length.")
-    args.data = facts.file
     client = AsyncFallow(args.home)
     asyncio.run(client.node())  # else a conversion is waited for only to learn that none runs
     args.model = trainable(args.model, client.home, out)

@@ -7,7 +7,6 @@ be made again by an auditor on another machine, and no position need be stored w
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
+from fallow.data.formats.plain import parts_of
+from fallow.data.read import rows_of
+from fallow.data.rows import Chat, Completion, Example
 from fallow.errors import fail
 from fallow.workloads.chat_template import TemplateError, render
-from fallow.workloads.corpus import Chat, CorpusItem, documents
 
 Tokens = npt.NDArray[np.int64]
-PIECE_CHARS = 1 << 16
 MAX_SEQUENCES = 1 << 22
 
 
@@ -47,7 +47,7 @@ def load_dataset(path: Path, tokenizer: Any, sequence_tokens: int, holdout_seque
     """Cut the data at `path` into sequences of `sequence_tokens`; what is left over at the end is dropped. The held-out
     ones are spread evenly over the data, and at most a fifth of it. Errors: UsageError E1702 for data that is no text
     or that the model's chat template refuses, E1703 when there are not two sequences of it."""
-    pieces = [np.asarray(_encode(tokenizer, item), dtype=np.int64) for item in documents(path)]
+    pieces = [np.asarray(_encode(tokenizer, row), dtype=np.int64) for row in rows_of(path)]
     stream = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int64)
     count = min(stream.size // sequence_tokens, MAX_SEQUENCES)
     if count < 2:
@@ -80,27 +80,16 @@ def _order(seed: int, shard: int, shards: int, lap: int, count: int) -> npt.NDAr
     return cast(npt.NDArray[np.int64], np.argsort(draws, kind="stable"))
 
 
-def _encode(tokenizer: Any, item: CorpusItem) -> list[int]:
-    if isinstance(item, Chat):
-        turns = [{"role": role, "content": content} for role, content in item.turns]
+def _encode(tokenizer: Any, row: Example) -> list[int]:
+    if isinstance(row, Chat):
         if not tokenizer.chat_template:
-            raise fail("E1702", "The data holds chats, and this base model has no chat template.")
+            raise fail("E1712", f"{row.place} is a chat, and this model has no chat template.")
         try:
-            text = render(tokenizer, turns, answer_next=False)
+            text = render(tokenizer, list(row.messages), answer_next=False)
         except TemplateError as error:
-            raise fail("E1702", f"The model's chat template refuses a chat: {error}.") from error
+            raise fail("E1702", f"{row.place}: the model's chat template refuses the chat: {error}.") from error
         return cast(list[int], tokenizer(text, add_special_tokens=False)["input_ids"])
-    tokens = [t for piece in _pieces(item) for t in tokenizer(piece, add_special_tokens=False)["input_ids"]]
-    end = tokenizer.eos_token_id
-    return [*tokens, end] if isinstance(end, int) else tokens
-
-
-def _pieces(text: str) -> Iterator[str]:
-    """Cut a long text at line ends, since tokenizers slow down on long inputs. Always the same cuts."""
-    start = 0
-    while start < len(text):
-        end = start + PIECE_CHARS
-        cut = text.rfind("\n", start, end) + 1 if end < len(text) else len(text)
-        stop = cut if cut > start else end
-        yield text[start:stop]
-        start = stop
+    text = row.prompt + row.completion if isinstance(row, Completion) else row.text
+    tokens = [t for part in parts_of(text) for t in tokenizer(part, add_special_tokens=False)["input_ids"]]
+    ends = isinstance(row, Completion) or not row.continues
+    return [*tokens, tokenizer.eos_token_id] if ends and isinstance(tokenizer.eos_token_id, int) else tokens

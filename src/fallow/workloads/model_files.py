@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from fallow.data.json_input import parse_json
 from fallow.errors import FallowError, fail
 from fallow.sdk.model_size import GGUF_MAGIC
-from fallow.workloads.json_input import parse_json
 
 MAX_HEADER_BYTES = 64 << 20
 MAX_JSON_BYTES = 64 << 20
