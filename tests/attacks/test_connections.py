@@ -14,7 +14,7 @@ from tests.gateway.steward_stub import door
 from fallow.adapters import iroh_transport
 from fallow.adapters.iroh_transport import IrohTransport
 from fallow.errors import FallowError
-from fallow.gateway import app as app_module
+from fallow.gateway import bodies as bodies_module
 from fallow.gateway import server as server_module
 from fallow.node import held
 from fallow.wire.messages import SearchOffers
@@ -93,14 +93,14 @@ async def test_one_address_has_its_share_of_the_door(tmp_path: Path, monkeypatch
 async def test_slow_bodies_end_and_large_ones_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bodies that never end, and more of them than an address may have at once. Gained: BODY_S, and its share of bytes:
     E1904 and E1803, which is 429."""
-    monkeypatch.setattr(app_module, "BODY_S", 0.1)
+    monkeypatch.setattr(bodies_module, "BODY_S", 0.1)
     head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer k\r\ncontent-length: %d\r\n\r\n"
     async with door(tmp_path) as (_, url, _key):
         reader, writer = await connect(url, head % 1000 + b"{")
         async with asyncio.timeout(20):
             assert b"E1904" in await reader.readuntil(b"}}}")
         writer.transport.abort()
-    monkeypatch.setattr(app_module, "BODY_S", 30)
+    monkeypatch.setattr(bodies_module, "BODY_S", 30)
     monkeypatch.setattr(held.Held.__init__, "__defaults__", (100_000, 200_000))
     (tmp_path / "two").mkdir()
     async with door(tmp_path / "two") as (_, url, _key):

@@ -33,7 +33,7 @@ RECIPE = Recipe(
     method="lora", lora_rank=4, sequence_tokens=32, batch_sequences=2, inner_steps=4, rounds=2, learning_rate="0.01",
     warmup_steps=1, holdout_sequences=4,
 )  # fmt: skip
-JOB_S = 150.0
+JOB_S = 600.0
 SETTLE_S = 60.0
 LATEST_KILL_S = 8.0
 PROVIDERS = 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -26,18 +26,21 @@ WORDS = [f"{n} " for n in range(9, -1, -1)]
 
 
 class Steward:
-    """What the door sees of a node. `fail_with` makes every answer an error; `break_after` ends the lane once, after so
-    many pieces, as a steward that is killed would; `stopped` collects numbers that nobody waits for any more."""
+    """What the door sees of a node. `words` is what it says; `fail_with` makes every answer an error; `break_after`
+    ends the lane once, after so many pieces, as a steward that is killed would; `stopped` collects numbers that nobody
+    waits for any more."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self.log = SqliteEventLog(home / "log.db")
         self.keys = ApiKeys(self.log, SystemClock(), SystemEntropy())
         self.fail_with = ""
+        self.words = WORDS
         self.break_after = -1
         self.go_on = asyncio.Event()
         self.go_on.set()
         self.asked: list[Generate] = []
+        self.seeds: list[int] = []
         self.stopped: list[int] = []
 
     @property
@@ -86,11 +89,12 @@ class Steward:
     async def _answer(self, task: LaneTask) -> AsyncIterator[Message]:
         asked = decode(Generate, task.params)
         self.asked.append(asked)
+        self.seeds.append(task.seed)
         if self.fail_with:
             yield LaneResult(task.number, b"", 0, self.fail_with, "as asked by the test")
             return
         said = len(asked.resume.split())
-        words = WORDS[said:][: asked.max_tokens]
+        words = self.words[said:][: asked.max_tokens]
         for word in words:
             if self.break_after == 0:
                 self.break_after = -1
@@ -98,7 +102,7 @@ class Steward:
             self.break_after -= 1 if self.break_after > 0 else 0
             yield LaneItem(task.number, word.encode())
             await self.go_on.wait()
-        finish = "length" if asked.max_tokens < len(WORDS) - said else "stop"
+        finish = "length" if asked.max_tokens < len(self.words) - said else "stop"
         # as engines do: what was resumed was read, and the commitment is to the logits of what was made here
         value = GenerateValue("".join(words), finish, 7 + said, len(words), b"l" * 32)
         yield LaneResult(task.number, encode(value), 7 + said + len(words))
@@ -106,14 +110,14 @@ class Steward:
 
 
 @asynccontextmanager
-async def door(tmp_path: Path) -> AsyncGenerator[tuple[Steward, str, str]]:
+async def door(tmp_path: Path, origins: Sequence[str] = ()) -> AsyncGenerator[tuple[Steward, str, str]]:
     """A running gateway in front of the stub; -> the stub, the base URL, and an API key with 1,000 credits."""
     steward = Steward(tmp_path)
     listener = claim_port("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
     try:
         async with local_socket(tmp_path, steward.router()), asyncio.TaskGroup() as group:
-            server = group.create_task(run_gateway(socket_path(tmp_path), listener))
+            server = group.create_task(run_gateway(socket_path(tmp_path), listener, origins))
             yield steward, url, steward.keys.make("test", 1_000_000_000)
             steward.go_on.set()
             server.cancel()

@@ -81,7 +81,7 @@ async def test_errors_are_the_ones_that_clients_know(tmp_path: Path) -> None:
             await api.completions.create(model="countdown", prompt="x" * (2 << 20))
         assert long.value.code == "context_length_exceeded"
         with pytest.raises(openai.BadRequestError):
-            await api.chat.completions.create(model="countdown", messages=TURNS, n=2)  # type: ignore[arg-type]
+            await api.chat.completions.create(model="countdown", messages=TURNS, n=99)  # type: ignore[arg-type]
         with pytest.raises(openai.NotFoundError) as unknown:
             await api.embeddings.create(model="countdown", input="x")
         assert "is not answered here" in unknown.value.message
@@ -134,6 +134,19 @@ async def test_nobody_works_for_a_client_that_goes_away(tmp_path: Path) -> None:
         assert steward.stopped == [1]
 
 
+async def test_nobody_works_for_a_client_that_leaves_without_having_asked_for_a_stream(tmp_path: Path) -> None:
+    async with door(tmp_path) as (steward, url, key), client(url, key) as api:
+        steward.go_on.clear()
+        with pytest.raises(openai.APITimeoutError):
+            await api.chat.completions.create(model="countdown", messages=TURNS, n=2, timeout=0.5)  # type: ignore[arg-type]
+        steward.go_on.set()
+        for _ in range(500):
+            if len(steward.stopped) == 2:
+                break
+            await asyncio.sleep(0.01)
+        assert sorted(steward.stopped) == [1, 2]
+
+
 async def test_bodies_that_are_no_requests_are_refused(tmp_path: Path) -> None:
     async with door(tmp_path) as (_, url, key), httpx.AsyncClient(timeout=20) as http:
         headers = {"authorization": f"Bearer {key}"}
@@ -143,3 +156,12 @@ async def test_bodies_that_are_no_requests_are_refused(tmp_path: Path) -> None:
             assert reply.json()["error"]["type"] == "invalid_request_error"
         reply = await http.post(f"{url}/chat/completions", content=b"{}")
         assert reply.status_code == 401
+
+
+async def test_pages_that_the_owner_names_may_ask_from_a_browser(tmp_path: Path) -> None:
+    asks = {"origin": "https://chat.example", "access-control-request-method": "POST"}
+    async with door(tmp_path, ("https://chat.example",)) as (_, url, _key), httpx.AsyncClient(timeout=20) as http:
+        allowed = await http.options(f"{url}/chat/completions", headers=asks)
+        assert allowed.headers["access-control-allow-origin"] == "https://chat.example"
+        other = await http.options(f"{url}/chat/completions", headers=asks | {"origin": "https://evil.example"})
+        assert "access-control-allow-origin" not in other.headers

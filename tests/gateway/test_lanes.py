@@ -13,7 +13,7 @@ from tests.gateway.steward_stub import WORDS, Steward
 
 from fallow.errors import FallowError, fail
 from fallow.gateway import lanes
-from fallow.gateway.lanes import ModelLane, PaidAnswer
+from fallow.gateway.lanes import AnswerPart, ModelLane, PaidAnswer
 from fallow.kinds.generate.tasks import Generate, GenerateValue
 from fallow.node.local_socket import local_socket
 from fallow.sdk.home import socket_path
@@ -42,12 +42,19 @@ async def lane(tmp_path: Path) -> AsyncIterator[tuple[Steward, ModelLane]]:
         steward.log.close()
 
 
+async def hear(answer: PaidAnswer) -> AnswerPart:
+    while (item := answer.take()) is None:
+        answer.news.clear()
+        await answer.news.wait()
+    return item
+
+
 async def read(answer: PaidAnswer) -> tuple[list[str], GenerateValue, bytes]:
     pieces: list[str] = []
-    while isinstance(item := await answer.next(), str):
+    while isinstance(item := await hear(answer), str):
         pieces.append(item)
     assert isinstance(item, GenerateValue)
-    receipt = await answer.next()
+    receipt = await hear(answer)
     assert isinstance(receipt, bytes)
     return pieces, item, receipt
 
@@ -85,9 +92,9 @@ async def test_a_client_that_does_not_read_loses_its_answer_and_not_the_lane(
         async with made.ask(slow):
             while not steward.stopped:
                 await asyncio.sleep(0.01)
-            assert [await slow.next() for _ in range(4)] == WORDS[:4]
+            assert [await hear(slow) for _ in range(4)] == WORDS[:4]
             with pytest.raises(FallowError) as lost:
-                await slow.next()
+                await hear(slow)
             assert lost.value.code == "E1803"
         async with made.ask(quick):
             assert (await read(quick))[0] == WORDS[:2]
@@ -100,7 +107,7 @@ async def test_a_failed_answer_fails_alone_whatever_its_code(tmp_path: Path, cod
         answer = count()
         async with made.ask(answer):
             with pytest.raises(FallowError) as failed:
-                await answer.next()
+                await hear(answer)
         assert failed.value.code == heard
         steward.fail_with = ""
         again = count(1)
@@ -117,7 +124,7 @@ async def test_a_steward_that_is_away_for_a_while_is_waited_for(tmp_path: Path) 
         steward.go_on.clear()
         async with made.ask(answer):
             async with local_socket(tmp_path, steward.router()):
-                assert await answer.next() == "9 "
+                assert await hear(answer) == "9 "
             steward.go_on.set()
             await asyncio.sleep(0.4)  # nobody listens now
             async with local_socket(tmp_path, steward.router()):
@@ -136,7 +143,7 @@ async def test_a_steward_that_stays_away_ends_the_lane(tmp_path: Path, monkeypat
         running = group.create_task(made.run())
         async with made.ask(answer):
             with pytest.raises(FallowError) as gone:
-                await answer.next()
+                await hear(answer)
         await running
     assert gone.value.code == "E2004"
     with pytest.raises(FallowError):
@@ -159,7 +166,7 @@ async def test_the_end_of_the_job_ends_the_lane(tmp_path: Path) -> None:
         group.create_task(made.run())
         async with made.ask(answer):
             with pytest.raises(FallowError) as ended:
-                await answer.next()
+                await hear(answer)
         assert ended.value.code == "E1402"
     steward.log.close()
 
@@ -169,7 +176,7 @@ async def test_leaving_early_stops_the_work(tmp_path: Path) -> None:
         steward.go_on.clear()
         answer = count()
         async with made.ask(answer):
-            assert await answer.next() == "9 "
+            assert await hear(answer) == "9 "
         steward.go_on.set()
         while not steward.stopped:
             await asyncio.sleep(0.01)

@@ -197,7 +197,7 @@ def _door(home: Path, config: Config, args: argparse.Namespace, stack: ExitStack
     (home / DOOR).write_text(url + "\n", "utf-8")
 
     async def beside(steward_socket: Path) -> None:
-        await run_gateway(steward_socket, listener)
+        await run_gateway(steward_socket, listener, config.gateway_origins)
 
     return beside, url
 

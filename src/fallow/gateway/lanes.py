@@ -38,8 +38,9 @@ AnswerPart = str | GenerateValue | bytes
 @dataclass
 class PaidAnswer:
     """One request in flight, paid by the key with `secret`: at most `amount_ucr`, at `price_ucr` for 1,000 units.
-    `sent` is the text that came for it so far, in `pieces` of at least a token each; `next` gives text, then the value,
-    then the receipt's id. Bounded: an answer whose client does not read ends with E1803 after what was kept for it."""
+    `sent` is the text that came for it so far, in `pieces` of at least a token each; `take` gives text, then the value,
+    then the receipt's id, and `news` says when to ask it again. Bounded: an answer whose client does not read ends with
+    E1803 after what was kept for it."""
 
     task: Generate
     seed: int
@@ -49,9 +50,9 @@ class PaidAnswer:
     sent: str = ""
     pieces: int = 0
     value: GenerateValue | None = None
+    news: asyncio.Event = field(default_factory=asyncio.Event)
     _inbox: deque[AnswerPart] = field(default_factory=deque[AnswerPart])
     _error: FallowError | None = None
-    _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def request(self, number: int) -> PaidTask:
         """What to ask for now: the rest, when some of it came already. What came is booked by itself then, if it is
@@ -76,22 +77,21 @@ class PaidAnswer:
             logits = item.logits if text == item.text else b""
             self.value = item = msgspec.structs.replace(item, text=text, logits=logits)
         self._inbox.append(item)
-        self._news.set()
+        self.news.set()
         return True
 
     def fail(self, error: FallowError) -> None:
         """Nothing more will come; what came already can still be read."""
         self._error = self._error or error
-        self._news.set()
+        self.news.set()
 
-    async def next(self) -> AnswerPart:
-        """Raises the error that ended the answer."""
-        while not self._inbox:
-            if self._error is not None:
-                raise self._error
-            self._news.clear()
-            await self._news.wait()
-        return self._inbox.popleft()
+    def take(self) -> AnswerPart | None:
+        """What came next; None while nothing has. Raises the error that ended the answer."""
+        if self._inbox:
+            return self._inbox.popleft()
+        if self._error is not None:
+            raise self._error
+        return None
 
 
 class ModelLane:

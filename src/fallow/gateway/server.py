@@ -11,7 +11,7 @@ import asyncio
 import errno
 import socket
 from collections import Counter, OrderedDict
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
@@ -144,11 +144,11 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def run_gateway(steward_socket: Path, listener: socket.socket) -> None:
-    """Serve until cancelled; then answers in flight get a second to end."""
+async def run_gateway(steward_socket: Path, listener: socket.socket, origins: Sequence[str] = ()) -> None:
+    """Serve until cancelled; then answers in flight get a second to end. `origins`: see `create_app`."""
     door = type("Door", (_Visitor,), {"visitors": _Visitors()})
     config = uvicorn.Config(
-        create_app(NodeSocket(steward_socket), SystemClock(), SystemEntropy()),
+        create_app(NodeSocket(steward_socket), SystemClock(), SystemEntropy(), origins),
         log_level="warning", access_log=False, lifespan="on", http=door,
         timeout_graceful_shutdown=GRACE_S, server_header=False, proxy_headers=False,
     )  # fmt: skip

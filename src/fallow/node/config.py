@@ -100,6 +100,8 @@ class Config:
     quota: str = "50G"
     gateway_host: str = "127.0.0.1"
     gateway_port: int = 8790
+    gateway_origins: tuple[str, ...] = ()
+    """Web pages whose scripts may ask the gateway, as browsers name them ("https://chat.example.com"); "*" for all."""
     welcome: str = "20"
     """What a bank grants to a newcomer with a ticket, for work: it cannot be sent on."""
     ticket_uses: int = 100

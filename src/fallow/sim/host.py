@@ -120,7 +120,7 @@ def craft(ways: Ways, units_per_s: int) -> Craft:
     return Craft(lambda _kind: run, lane, seconds)
 
 
-class Door(Router):
+class HostRouter(Router):
     """What peers are answered: by the node, unless its ways are others. The town hears of all that is asked."""
 
     def __init__(self, host: Host) -> None:
@@ -266,7 +266,7 @@ class Host:
                 self.town.fell_over(self.name, error)
 
     async def _work(self) -> None:
-        town, door = self.town, Door(self)
+        town, door = self.town, HostRouter(self)
         transport = town.network.listen(self.identity.node, self.name)
         async with Rpc(transport, door) as rpc:
             store = SimBlobs(QUOTA_BYTES, self.disk)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from starlette.routing import Route
-from tests.attacks.openapi import described
 
 from fallow.adapters.clock import SystemClock, SystemEntropy
 from fallow.gateway.app import create_app
+from fallow.gateway.openapi import described
 from fallow.sdk.link import NodeSocket
 
 
 def test_every_route_is_described(tmp_path: Path) -> None:
     app = create_app(NodeSocket(tmp_path / "api.sock"), SystemClock(), SystemEntropy())
     routes = {
-        (route.path, method.lower())
+        (route.path_format, method.lower())
         for route in app.routes
         if isinstance(route, Route)
         for method in route.methods or ()
