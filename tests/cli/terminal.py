@@ -46,7 +46,7 @@ class Terminal:
 
     def fallow(self, *words: str | Path) -> Said:
         self.capture.readouterr()
-        code = main([*map(str, words), "--home", str(self.home)])
+        code = main(["--home", str(self.home), *map(str, words)])
         said = self.capture.readouterr()
         return Said(code, said.out, said.err)
 

@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
     if not words and not front:
         print(help_text(), file=sys.stderr)
         return EXIT_USAGE
-    return _dispatch(words[0] if words else "", [*words[1:], *front])
+    return _dispatch(words[0] if words else "", [*front, *words[1:]])
 
 
 def _version() -> str:
@@ -96,7 +96,7 @@ def _dispatch(name: str, words: list[str]) -> int:
     from fallow.cli.output import Output
     from fallow.errors import FallowError
 
-    out = Output(as_json="--json" in words)
+    out = Output(as_json="--json" in _own(words))
     try:
         return _run(name, words, out)
     except FallowError as error:
@@ -124,11 +124,21 @@ def _run(name: str, words: list[str], out: Output) -> int:
     module = importlib.import_module(f"fallow.cli.{name}")
     parser = parser_of(name, COMMANDS[name], module.__doc__ or "")
     module.options(parser)
-    if "-h" in words or "--help" in words:
+    if any(word in ("-h", "--help") for word in _own(words)):
         print(parser.format_help().rstrip())
         return EXIT_OK
-    answer = module.run(parser.parse_args(words), out)
+    if getattr(module, "TAKES_REST", False):  # what follows -- is for somebody else's program
+        args = parser.parse_args(_own(words))
+        args.rest = words[len(_own(words)) + 1 :]
+    else:
+        args = parser.parse_args(words)
+    answer = module.run(args, out)
     return int((asyncio.run(answer) if asyncio.iscoroutine(answer) else answer) or EXIT_OK)
+
+
+def _own(words: list[str]) -> list[str]:
+    """The words before a lone --."""
+    return words[: words.index("--")] if "--" in words else words
 
 
 def _did_you_mean(name: str) -> str:

@@ -1,7 +1,8 @@
 """Fetch what a job made: the outputs of its tasks, or the result folder of a training job.
 
 With --out DIR files are written there: a training job's model or adapter, or the files that each task wrote under
-DIR/0, DIR/1 and so on. Without it the small values are printed.
+DIR/0, DIR/1 and so on, or under the names of their inputs for programs of yours. Without it the small values are
+printed.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ async def run(args: argparse.Namespace, out: Output) -> None:
             "receipts": [to_text("receipt", receipt) for receipt in receipts],
         }
         if args.out is not None:
-            await _write(client, results, args.out)
+            await write(client, results, view.workload, args.out)
             answer["saved"] = str(args.out)
         out.data(answer, _text(answer, results))
 
@@ -62,13 +63,25 @@ async def _results(job: AsyncJob, args: argparse.Namespace, out: Output) -> JobR
         return JobResults(())
 
 
-async def _write(client: AsyncFallow, results: JobResults, folder: Path) -> None:
+async def write(client: AsyncFallow, results: JobResults, kind: str, folder: Path) -> None:
+    """Write all files of the results into `folder`, those of each task in one of its own."""
     if results.tree:
         await client.export(results.tree, folder)
         return
-    for number, output in enumerate(results.outputs):
+    for name, output in zip(names_of(results.outputs, kind), results.outputs, strict=True):
         for part in output.parts:
-            await client.export(part.blob, folder / str(number), part.name)
+            await client.export(part.blob, folder / name, part.name)
+        if (guest := kind_named(kind).guest) is not None:
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            for file, data in guest.files_of(output.value).items():
+                (folder / name / file).write_bytes(data)
+
+
+def names_of(outputs: tuple[TaskOutput, ...], kind: str) -> list[str]:
+    """What the folder of each task's files is called: as its kind says, where no two have that name, or its number."""
+    guest = kind_named(kind).guest
+    names = [guest.name_of(output.value) if guest is not None else "" for output in outputs]
+    return [name if name and names.count(name) == 1 else str(number) for number, name in enumerate(names)]
 
 
 async def _write_receipts(client: AsyncFallow, receipts: tuple[bytes, ...], folder: Path) -> None:
@@ -79,11 +92,15 @@ async def _write_receipts(client: AsyncFallow, receipts: tuple[bytes, ...], fold
 
 def output_data(output: TaskOutput, kind: str) -> dict[str, Any]:
     """One task's output: `text` where the value is text, `value` in base64 always, and the files it wrote."""
-    return {
+    data = {
         "text": output_text(output.value, kind),
         "value": base64.b64encode(output.value).decode(),
         "parts": [data_of(part) for part in output.parts],
     }
+    if (guest := kind_named(kind).guest) is not None:
+        ending = guest.ending(output.value)
+        data |= {"name": guest.name_of(output.value), "ended_well": ending.well, "ending": ending.how}
+    return data
 
 
 def output_text(value: bytes, kind: str) -> str:

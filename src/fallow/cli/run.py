@@ -1,10 +1,11 @@
-"""Run a typed workload on many inputs, spread over the network.
+"""Run a typed workload, or a program of your own, on many inputs, spread over the network.
 
   fallow run echo hello world --budget 1             give each input back: the smallest job there is
   fallow run spin 1000000 2000000 --budget 1         burn a known amount of CPU
   fallow run generate --model PATH --from prompts.txt --budget 1     one answer per line
+  fallow run wasm prog.wasm --input data/*.csv --budget 1     your own program, once for each file
 
-Each input is one task, checked and paid for by itself.
+Each input is one task, checked and paid for by itself. What follows -- are the arguments of your program.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import asyncio
 import sys
 from pathlib import Path
 
+from fallow.cli import programs
 from fallow.cli.models import NO_AUDIT
 from fallow.cli.options import add_job_terms, existing_path, positive
 from fallow.cli.output import Output
@@ -30,6 +32,8 @@ from fallow.wire.tasks import Part
 from fallow.workloads.model_files import inspect_model
 
 MAX_INPUTS = 100_000
+TAKES_REST = True
+"""What follows a lone -- are inputs, or the arguments of a program."""
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -47,19 +51,24 @@ def options(parser: argparse.ArgumentParser) -> None:
         for setting in kind.settings:
             text = f"{setting.help} (default {setting.default})"
             group.add_argument(_option(setting.name), metavar="N", type=positive, help=text)
+    programs.options(parser)
+    parser.set_defaults(rest=[])
     add_job_terms(parser)
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Check the inputs, then the market, then ask, then run."""
-    texts = [*args.inputs, *_lines(args.source)]
+    kind, _ = kind_named(args.workload), shape_named(args.form)
+    _refuse_others(kind, args)
+    settings = {one.name: getattr(args, one.name) or one.default for one in kind.settings}
+    if kind.guest is not None:
+        return asyncio.run(programs.run(args, kind, settings, _lines(args.source), out))
+    programs.refuse(kind, args)
+    texts = [*args.inputs, *args.rest, *_lines(args.source)]
     if not texts:
         raise fail("E2001", "There is no input.", next_step="Give some, or --from FILE.")
     if len(texts) > MAX_INPUTS:
         raise fail("E2001", f"{len(texts)} inputs; a job takes at most {MAX_INPUTS}.")
-    kind, _ = kind_named(args.workload), shape_named(args.form)
-    _refuse_others(kind, args)
-    settings = {one.name: getattr(args, one.name) or one.default for one in kind.settings}
     params = tuple(kind.read(text, settings) for text in texts)
     if "model" in inputs_of(kind, args):
         inspect_model(args.model)

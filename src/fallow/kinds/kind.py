@@ -3,7 +3,7 @@
 A kind is one object: a name, some facts, and pure answers about its parameters and values. Its program runs in a worker
 process and is named by `program`; nothing else in the tree names a kind (`tests/test_sockets.py`). What few kinds have
 is an answer of its own: lanes (`kinds/lane.py`), chains of links (`kinds/chain.py`), rounds (`kinds/rounds.py`),
-work that a receipt's owner does again (`kinds/replay.py`).
+work that a receipt's owner does again (`kinds/replay.py`), programs of the buyer's own (`kinds/guest.py`).
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 from fallow.kinds.chain import Chain
+from fallow.kinds.guest import Guest
 from fallow.kinds.lane import LaneSide
 from fallow.kinds.replay import Replay
 from fallow.kinds.rounds import Rounds
 from fallow.units import MIB
 from fallow.wire.local import Work
-from fallow.wire.tasks import TaskOutput, TaskSpec
+from fallow.wire.tasks import Part, TaskOutput, TaskSpec
 
 READ_BYTES_PER_S = 1_000_000
 """At which a model is reckoned to be fetched: a home's line of 8 Mbit/s."""
@@ -79,6 +80,7 @@ class Kind(ABC):
     lane: ClassVar[LaneSide | None] = None
     rounds: ClassVar[Rounds | None] = None
     replay: ClassVar[Replay | None] = None
+    guest: ClassVar[Guest | None] = None
 
     # what is asked ------------------------------------------------------------------------------------------------
 
@@ -92,6 +94,11 @@ class Kind(ABC):
         """What a task with these parameters is metered at, at least 1; whoever pays and whoever works reckon it alike.
         Raises PeerFault E1102 or UsageError E1707 for what are no parameters of this kind: so does whoever is handed
         them."""
+
+    def parts(self, params: bytes) -> tuple[Part, ...]:
+        """The blobs that the parameters themselves name: inputs of that task, beside what all tasks of its job get.
+        Raises as `units` does."""
+        return ()
 
     # what it takes ------------------------------------------------------------------------------------------------
 
@@ -125,6 +132,11 @@ class Kind(ABC):
         return 0
 
     # what comes out -----------------------------------------------------------------------------------------------
+
+    def metered(self, task: TaskSpec, output: TaskOutput) -> int:
+        """What the finished task costs in units, where its output tells how much was done: that is checked like the
+        rest of the output. Never more than `task.units`, which is what it may cost at most. Raises nothing."""
+        return task.units
 
     @abstractmethod
     def well_formed(self, task: TaskSpec, output: TaskOutput) -> bool:

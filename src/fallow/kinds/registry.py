@@ -9,8 +9,10 @@ from fallow.kinds.kind import Kind
 from fallow.kinds.lane import LaneSide
 from fallow.kinds.spin import Spin
 from fallow.kinds.train.kind import Train
+from fallow.kinds.wasm.kind import Wasm
+from fallow.wire.tasks import TaskOutput, TaskSpec
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (Echo(), Spin(), Train(), GenerateKind())}
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (Echo(), Spin(), Train(), GenerateKind(), Wasm())}
 
 
 def kind_named(name: str) -> Kind:
@@ -19,6 +21,13 @@ def kind_named(name: str) -> Kind:
     if found is None:
         raise fail("E2001", f"No kind of work is called {name[:40]!r}.", cause=f"Known: {', '.join(KINDS)}.")
     return found
+
+
+def metered(task: TaskSpec, output: TaskOutput) -> int:
+    """What a finished task costs in units; at most what it was metered at. Raises nothing, whatever its provider
+    wrote."""
+    kind = KINDS.get(task.kind)
+    return task.units if kind is None else min(kind.metered(task, output), task.units)
 
 
 def lane_side(name: str) -> LaneSide:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from fallow.wire.tasks import TaskOutput, TaskSpec
 
+ANYWHERE = ""
+"""The class of machines that gives the same bits, where any machine does."""
 LinkDraw = Callable[[int], tuple[int, ...]]
 """Which of so many links of a chain are done again."""
 
@@ -67,9 +69,9 @@ class Shortened(NamedTuple):
 
 
 class ReplayPlan(NamedTuple):
-    """What is done again. `numerics` is EXACT, or the class of machines that can; `tokens` are read or made on the way;
-    `links` are those of the chain of which some are drawn, 0 where there is none. `names_inputs` is false for a lane's
-    answer: its receipt does not say of which model it is."""
+    """What is done again. `numerics` is EXACT, ANYWHERE, or the class of machines that can; `tokens` are read or made
+    on the way; `links` are those of the chain of which some are drawn, 0 where there is none. `names_inputs` is false
+    for a lane's answer: its receipt does not say of which model it is."""
 
     pieces: tuple[Piece, ...]
     numerics: str

@@ -22,7 +22,7 @@ from typing import NamedTuple, Self
 from fallow.adapters.blobs_files import measure
 from fallow.errors import CODES, FallowError, fail
 from fallow.kinds.registry import KINDS
-from fallow.kinds.replay import Difference, Piece, ReplayPlan
+from fallow.kinds.replay import ANYWHERE, Difference, Piece, ReplayPlan
 from fallow.node.folders import remove, stored_bytes, tree_id
 from fallow.ports import READ, WORK, Machine, Runner, Worker, WorkerLimits
 from fallow.rules.replay import differences, replay_of, served_with
@@ -165,6 +165,8 @@ def threads_for(numerics: str, machine: Machine, folder: Path) -> int:
             what = "This machine does not compute exactly, so a difference would say nothing."
             raise fail("E1504", what, cause=f"It was tried: {why}.", next_step="fallow doctor")
         return threads
+    if numerics == ANYWHERE:
+        return 1
     found = _THREADS.search(numerics)
     threads = int(found[1]) if found else 1
     ours = machine.measure(folder, threads).numerics

@@ -220,6 +220,8 @@ class Fallow(_Shell[AsyncFallow]):
     train = _blocking_job(AsyncFallow.train)
     plan_train = _blocking(AsyncFallow.plan_train)
     run = _blocking_job(AsyncFallow.run)
+    run_program = _blocking_job(AsyncFallow.run_program)
+    plan_program = _blocking(AsyncFallow.plan_program)
     serve = _blocking_job(AsyncFallow.serve)
     plan_serve = _blocking(AsyncFallow.plan_serve)
     open_lane_job = _blocking_job(AsyncFallow.open_lane_job)

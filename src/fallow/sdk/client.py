@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
@@ -18,6 +19,7 @@ from fallow.sdk.jobs import AsyncJob
 from fallow.sdk.lanes import AsyncLane
 from fallow.sdk.link import NodeSocket
 from fallow.sdk.model_size import measure
+from fallow.sdk.programs import RunPlan, guest_of, runs_of, settings_of
 from fallow.sdk.recipes import Arithmetic, arithmetic_for, settled
 from fallow.sdk.terms import Terms, capped, checked_by, money, spec_of
 from fallow.units import from_text
@@ -142,6 +144,31 @@ class AsyncFallow:
         units = max((kind_named(workload).units(one) for one in params), default=1)
         work = local.BatchJob(workload, tuple(params), inputs, units_each or units)
         return await self.submit(await self.price(spec_of(work, terms)))
+
+    async def run_program(
+        self,
+        workload: str,
+        program: str | os.PathLike[str],
+        plan: RunPlan | None = None,
+        settings: Mapping[str, int] | None = None,
+        **terms: Unpack[Terms],
+    ) -> AsyncJob:
+        """A program of one's own, once for each of the plan's inputs; `settings` are the kind's. Raises UsageError
+        E1721, with the remedy, for a program that could not run."""
+        return await self.submit(await self.price(await self.plan_program(workload, program, plan, settings, **terms)))
+
+    async def plan_program(
+        self,
+        workload: str,
+        program: str | os.PathLike[str],
+        plan: RunPlan | None = None,
+        settings: Mapping[str, int] | None = None,
+        **terms: Unpack[Terms],
+    ) -> local.JobSpec:
+        """What `run_program` would submit; imports the files, spends nothing."""
+        chosen = settings_of(guest_of(workload)[0], settings or {})
+        runs = await runs_of(self, workload, program, plan or RunPlan(), chosen)
+        return spec_of(local.BatchJob(workload, *runs), terms)
 
     async def serve(
         self,

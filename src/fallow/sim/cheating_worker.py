@@ -2,8 +2,9 @@
 network that never met a cheat has proved nothing. Nothing here helps a real cheat, who would change the code.
 
 `lazy` does less work than it claims, in ways that give well-formed answers: one inner step instead of all of them, one
-token instead of the answer, nothing instead of the echo. `skip` and `flip` are lies in exact training: a tenth of the
-steps left out, one element of one gradient altered. Checks are done honestly, since they betray at once who is not.
+token instead of the answer, nothing instead of the echo, a program without its input. `skip` and `flip` are lies in
+exact training: a tenth of the steps left out, one element of one gradient altered. Checks are done honestly, since they
+betray at once who is not.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import msgspec
 from fallow.errors import FallowError, fail
 from fallow.kinds.generate.tasks import Generate
 from fallow.kinds.train.tasks import TrainParams, TrainRound
+from fallow.kinds.wasm.tasks import WasmTask
 from fallow.wire.codec import decode, encode
 from fallow.wire.messages import LaneTask
 from fallow.wire.tasks import MAX_PARAMS_BYTES, Recipe
@@ -45,6 +47,9 @@ def less_work(kind: str, params: bytes) -> bytes:
         if kind == "generate":
             asked = decode(Generate, params, MAX_PARAMS_BYTES)
             return encode(msgspec.structs.replace(asked, max_tokens=min(asked.max_tokens, 1)))
+        if kind == "wasm":
+            run = decode(WasmTask, params, MAX_PARAMS_BYTES)
+            return encode(msgspec.structs.replace(run, args=(), stdin=""))
     except FallowError:
         return params
     return b"1" if kind == "spin" else b""

@@ -40,6 +40,7 @@ from fallow.wire.receipts import (
     LaneWork,
     Receipt,
     SealedReceipt,
+    TaskWork,
     open_receipt,
     work_leaf,
     work_output,
@@ -188,6 +189,8 @@ class _Checks:
         found = check_path(claim.root, claim.count, receipt.index, work_leaf(receipt), receipt.path)
         _require(found, "the provider's claim does not hold this task with this output")
         _require(work_units(receipt) <= claim.units, "the task has more units than the whole claim")
+        if isinstance(receipt.work, TaskWork):
+            _require(work_units(receipt) <= receipt.work.task.units, "the task cost more than it was metered at")
         if isinstance(receipt.work, LaneWork) and (task := receipt.work.checked_as) is not None:
             same = (task.params, task.seed) == (receipt.work.params, receipt.work.seed)
             _require(same, "the auditors were given other work")
@@ -200,9 +203,10 @@ class _Checks:
         sampled = [self._signer(receipt.sampled)[0]] if receipt.sampled is not None else []
         parties = [self._agreed.requester, self._agreed.provider, *names, *sampled]
         _require(len(set(parties)) == len(parties), "an auditor that is a party, or counted twice")
-        # A lane task is metered by whoever answers it, so the meter is part of the answer; an assigned task's is fixed.
         _require(not sampled or receipt.verdict == "cleared", "a sample beside other evidence")
-        answers = {(evidence.output, evidence.units if evidence.number else units) for evidence in receipt.evidence}
+        # The meter is part of the answer, but where auditors were given a task in the place of a lane's answer.
+        own = isinstance(receipt.work, TaskWork)
+        answers = {(one.output, one.units if one.number or own else units) for one in receipt.evidence}
         _require(len(answers) <= 1, "the auditors do not agree")
         match receipt.verdict:
             case "accepted":

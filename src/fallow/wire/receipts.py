@@ -17,7 +17,7 @@ from fallow.units import Digest
 from fallow.wire.claims import lane_leaf, params_hash, task_id, task_leaf, value_hash
 from fallow.wire.claims import output_hash as hash_output
 from fallow.wire.codec import decode, encode
-from fallow.wire.documents import U64, Address, Lease, ReceiptSeal, Signed, Word
+from fallow.wire.documents import U64, Address, ClaimRoot, Lease, ReceiptSeal, Signed, Word
 from fallow.wire.eip712 import sign
 from fallow.wire.ledger import Evidence
 from fallow.wire.messages import Text
@@ -147,8 +147,12 @@ def receipt_id(data: bytes) -> Digest:
 
 
 def work_units(receipt: Receipt) -> int:
-    """What the work was metered at."""
-    return receipt.work.task.units if isinstance(receipt.work, TaskWork) else receipt.work.units
+    """What the work costs: a task what its claim comes to, and at most what it was metered at where that claim is about
+    others too. Raises PeerFault E1102 for what is no claim."""
+    if not isinstance(receipt.work, TaskWork):
+        return receipt.work.units
+    claim = decode(ClaimRoot, receipt.claim.body)
+    return claim.units if claim.count == 1 else receipt.work.task.units
 
 
 def work_output(receipt: Receipt) -> Digest:
@@ -159,10 +163,10 @@ def work_output(receipt: Receipt) -> Digest:
 
 
 def work_leaf(receipt: Receipt) -> Digest:
-    """The leaf that the provider's claim root must hold for the receipt's work."""
+    """The leaf that the provider's claim root must hold for the receipt's work. Raises as `work_units` does."""
     work, output = receipt.work, work_output(receipt)
     if isinstance(work, TaskWork):
-        return task_leaf(task_id(work.task), output, work.task.units)
+        return task_leaf(task_id(work.task), output, work_units(receipt))
     return lane_leaf(work.number, params_hash(work.params), work.seed, output, work.units)
 
 

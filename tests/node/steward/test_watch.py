@@ -70,7 +70,7 @@ class Stage:
         rita, records = self.rita.services.identity, Records(self.us)
 
         def facts(_lease: bytes) -> WatchedLease:
-            return WatchedLease(JOB, rita.account, rita.node, lambda _: UNITS, away=self.away)
+            return WatchedLease(JOB, rita.account, rita.node, lambda _task, _output: UNITS, away=self.away)
 
         async def tell(event: t.StewardEvent) -> None:
             if isinstance(event, t.PeerObserved | t.PeerUnobserved):

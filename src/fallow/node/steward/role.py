@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 import structlog
 
 from fallow.errors import FallowError, UnavailableError, fail
+from fallow.kinds.registry import metered
 from fallow.node.lanes.lane import Lanes
 from fallow.node.services import Services
 from fallow.node.steward.blobs import IMPORTED, forget, keep_results
@@ -27,6 +28,7 @@ from fallow.rules.steward.state import Stage
 from fallow.wire.codec import UnheardError, encode, recall
 from fallow.wire.documents import Signed
 from fallow.wire.local import JobSpec, JobView
+from fallow.wire.tasks import TaskOutput
 
 log = structlog.get_logger()
 
@@ -131,9 +133,9 @@ class Steward:
             return None
         job, seat = found
 
-        def units(task: bytes) -> int:
+        def units(task: bytes, output: TaskOutput) -> int:
             slot = job.tasks.get(task)
-            return 0 if slot is None else job.slots[slot].spec.units
+            return 0 if slot is None else metered(job.slots[slot].spec, output)
 
         away = seat.node in self.state.roll.since
         return WatchedLease(job.id, seat.account, seat.node, units, seat.stage is Stage.OPEN, away)

@@ -20,6 +20,7 @@ from fallow.wire.claims import MerkleTree, output_hash, task_leaf
 from fallow.wire.documents import ClaimRoot, Signed
 from fallow.wire.eip712 import hash_document, open_signed
 from fallow.wire.local import JobNote
+from fallow.wire.tasks import TaskOutput
 
 log = structlog.get_logger()
 
@@ -32,14 +33,14 @@ GONE = frozenset({"E1204", "E1302"})
 
 
 class WatchedLease(msgspec.Struct, frozen=True):
-    """What following a lease takes: its job, the provider's account and node, and how many units a task of it costs (0
-    for one that was never asked for). `open` while the brain counts on it; `away` while it believes that the node
-    cannot be observed."""
+    """What following a lease takes: its job, the provider's account and node, and how many units a task of it costs
+    with its output (0 for one that was never asked for). `open` while the brain counts on it; `away` while it believes
+    that the node cannot be observed."""
 
     job: bytes
     provider: bytes
     node: bytes
-    units: Callable[[bytes], int]
+    metered: Callable[[bytes, TaskOutput], int]
     open: bool = True
     away: bool = False
 
@@ -140,7 +141,7 @@ class Watches:
         try:
             root, claim_hash = self._open_claim(body.claim, lease, facts)
             digest = output_hash(body.output)
-            units = facts.units(body.task)
+            units = facts.metered(body.task, body.output)
             tree = MerkleTree([task_leaf(body.task, digest, units)])
             if (root.root, root.count, root.units) != (tree.root, 1, units):
                 raise fail("E1101", "a claim that does not commit to what it came with")

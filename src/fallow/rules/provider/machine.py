@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from fallow.kinds.chain import ALWAYS_KEPT_BYTES, room_bytes
-from fallow.kinds.registry import KINDS
+from fallow.kinds.registry import KINDS, metered
 from fallow.rules.provider import events as t
 from fallow.rules.provider.money import bank_work, covered, may_start, on_paid, settling, unpaid_ucr
 from fallow.rules.provider.quotes import on_ordered, on_proposed
@@ -175,6 +175,9 @@ def _on_finished(state: ProviderState, lease: LeaseEntry, event: t.WorkerFinishe
     entry = lease.tasks.get(event.task)
     if entry is None or lease.running != event.task:
         return []
+    assert entry.spec is not None, "a running task keeps its spec"
+    unused = entry.units - metered(entry.spec, event.output)
+    entry.units, lease.promised_units = entry.units - unused, lease.promised_units - unused
     entry.phase, entry.spec, entry.sources, lease.running = "claimed", None, (), b""
     root = merkle_root([task_leaf(event.task, output_hash(event.output), entry.units)])
     claim = _next_claim(state, event.lease, lease, root, (1, entry.units))

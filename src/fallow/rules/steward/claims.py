@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from fallow.kinds.registry import metered
 from fallow.rules.jobs import Attempt, Blame
 from fallow.rules.steward.events import Agreeing, Charge, KeepReceipt
 from fallow.rules.steward.slots import end_runs, reslot, set_step, stop_seat
@@ -139,7 +140,8 @@ def evidence(job: Job, run: Run) -> Evidence:
     theirs = job.seats[run.seat].theirs
     assert theirs is not None, "a claim comes under a lease"
     assert run.root is not None, "only claims are evidence"
-    return Evidence(theirs, run.root, run.answer, run.spec.units, 0, ())
+    assert run.output is not None, "a claim came with its output"
+    return Evidence(theirs, run.root, run.answer, metered(run.spec, run.output), 0, ())
 
 
 class Refuted(NamedTuple):

@@ -3,6 +3,7 @@ consist of."""
 
 from __future__ import annotations
 
+from fallow.kinds.registry import metered
 from fallow.rules import jobs
 from fallow.rules.jobs import FreeSeat, blame, choose_place, deadline_ms
 from fallow.rules.membership import Presence
@@ -95,7 +96,9 @@ def claimed(turn: Turn, job: Job, seat: Seat, event: PeerClaimed) -> None:
     seat.running.pop(event.task)
     run.fate, run.answer, run.output, run.root = Fate.CLAIMED, event.digest, event.output, event.claim
     run.claim_hash, run.holders = event.claim_hash, event.holders
-    admit(turn, seat, Claim(event.claim_hash, event.claim, run.spec.units, slot.key))
+    units = metered(run.spec, event.output)
+    seat.money.held_units -= run.spec.units - units
+    admit(turn, seat, Claim(event.claim_hash, event.claim, units, slot.key))
     if not well_formed(job, slot, run):
         blame_run(turn, job, slot, run, "E1102")
         void_run(turn, job, run)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from fallow.kinds.registry import KINDS
+from fallow.kinds.registry import KINDS, metered
 from fallow.rules.steward.check import Check, Exhibit
 from fallow.rules.steward.checks.registry import PolicyError, parse
 from fallow.units import format_money
@@ -31,7 +31,7 @@ from fallow.wire.receipt_checks import (
     run_check,
     verify,
 )
-from fallow.wire.receipts import Receipt, TaskWork, read_receipt, work_task
+from fallow.wire.receipts import Receipt, TaskWork, read_receipt, work_task, work_units
 
 ANCHORED = ("anchor", "bank", "stake", "draw")
 """The names of what is looked at beside `receipt_checks.CHECKS`, in order."""
@@ -191,6 +191,8 @@ class _Witness:
         names = self.accounts.auditors
         others, sampled_by = (names[:-1], names[-1]) if receipt.sampled is not None else (names, b"")
         output = receipt.work.output if isinstance(receipt.work, TaskWork) else None
+        if output is not None and metered(task, output) != work_units(receipt):
+            raise WrongError("the work does not cost what its output comes to")
         seen = Exhibit(
             self._lease.kind, task, output, self._lease.provider, others, receipt.sampled, sampled_by, seed, drawn_for,
             receipt.undrawn,

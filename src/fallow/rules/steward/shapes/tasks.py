@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fallow.kinds.registry import kind_named
 from fallow.rules import market
 from fallow.rules.steward.shape import Shape
 from fallow.rules.steward.slots import add_slot
@@ -26,7 +27,8 @@ class TasksShape(Shape):
         return _batch(work).params
 
     def inputs(self, work: Work) -> list[bytes]:
-        return [part.blob for part in _batch(work).inputs]
+        work, kind = _batch(work), kind_named(work.workload)
+        return [part.blob for parts in (work.inputs, *map(kind.parts, work.params)) for part in parts]
 
     def volume(self, spec: JobSpec) -> market.Volume:
         work = _batch(spec.work)
@@ -40,7 +42,9 @@ class TasksShape(Shape):
 
 def task_of(work: BatchJob, index: int) -> TaskSpec:
     """Task `index` of a batch. The seed is the index: equal params at two places are two tasks."""
-    return task_spec(work, work.params[index], work.inputs, seed=index, units=work.units_each)
+    params = work.params[index]
+    inputs = (*work.inputs, *kind_named(work.workload).parts(params))
+    return task_spec(work, params, inputs, seed=index, units=work.units_each)
 
 
 def _batch(work: Work) -> BatchJob:
