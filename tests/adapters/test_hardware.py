@@ -130,7 +130,7 @@ def test_speeds_are_measured_once_for_a_class(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_machine_does_not_offer_what_it_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert all(hardware.can_do(kind) for kind in ("echo", "spin", "train", "generate"))
+    assert all(hardware.can_do(kind) for kind in ("echo", "spin", "train", "generate", "wasm"))
     monkeypatch.setattr(hardware, "find_spec", lambda name: None if name == "torch" else object())
     assert not hardware.can_do("train")
     assert hardware.can_do("generate")

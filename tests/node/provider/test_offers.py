@@ -36,7 +36,7 @@ async def test_offers_tell_what_is_free_now(tmp_path: Path) -> None:
         offer = await offer_when(buyer, lambda offer: offer.stake_ucr > 0)
         assert (offer.hardware.cpu_millis, offer.hardware.ram_bytes) == (2_000, 2 * GIB)
         assert offer.account == buyer.seller.services.identity.account
-        assert {rate.kind for rate in offer.rates} == {"echo", "spin", "train", "generate"}
+        assert {rate.kind for rate in offer.rates} == {"echo", "spin", "train", "generate", "wasm"}
         assert all(rate.units_per_s > 0 for rate in offer.rates)
         await buyer.open()
         await offer_when(buyer, lambda offer: offer.hardware.cpu_millis == 1_000)
