@@ -45,7 +45,7 @@ from fallow.wire import codec
 from fallow.wire.blob_id import blob_id_of
 from fallow.wire.tasks import Part, Recipe, TaskOutput, TaskSpec
 from fallow.workloads import exact, lora, state_files, train
-from fallow.workloads.data import load_dataset
+from fallow.workloads.data import Rendering, load_dataset
 from fallow.workloads.model import load_model
 from fallow.workloads.task import TaskResult, TaskRun
 
@@ -158,9 +158,9 @@ class Bench:
         """The same step in torch's fp32."""
         network = load_model(self.model).network
         parameters = [p.requires_grad_(True) for p in trained(self.model, self.recipe, network).values()]
-        dataset = load_dataset(TEXT, load_model(self.model).tokenizer, self.recipe.sequence_tokens, 16)
+        dataset = load_dataset(TEXT, load_model(self.model).tokenizer, Rendering(self.recipe.sequence_tokens), 16)
         rows = dataset.train[: self.recipe.batch_sequences]
-        step = plain_step(network, parameters, torch.from_numpy(rows.copy()))
+        step = plain_step(network, parameters, rows.sequences().tokens)
         step()
         return step
 

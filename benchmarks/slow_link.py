@@ -159,7 +159,7 @@ class DdpWorker:
         from transformers import AutoTokenizer, LlamaForCausalLM
 
         from fallow.numerics.exact.optimizers import ExactSchedule
-        from fallow.workloads.data import load_dataset
+        from fallow.workloads.data import Rendering, load_dataset
 
         torch.set_num_threads(1)
         dist.init_process_group("gloo", rank=rank, world_size=WORKERS)
@@ -167,7 +167,7 @@ class DdpWorker:
         loaded: Any = LlamaForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
         self._model: Any = torch.nn.parallel.DistributedDataParallel(loaded)
         tokenizer = AutoTokenizer.from_pretrained(folder / "model")
-        self._data = load_dataset(folder / "data.txt", tokenizer, LENGTH, HOLDOUT)
+        self._data = load_dataset(folder / "data.txt", tokenizer, Rendering(LENGTH), HOLDOUT)
         self._schedule = ExactSchedule(float(LEARNING_RATE), WARM_UP, total)
         self._optimiser = torch.optim.AdamW(self._model.parameters(), betas=(0.9, 0.95), weight_decay=float(DECAY))
 
@@ -180,9 +180,8 @@ class DdpWorker:
 
         spent: list[float] = []
         for _ in range(count):
-            tokens = torch.from_numpy(
-                batch(self._data, BatchPosition(self._rank, self._rank, WORKERS, self._at), BATCH)
-            )
+            place = BatchPosition(self._rank, self._rank, WORKERS, self._at)
+            tokens = batch(self._data, place, BATCH).sequences().tokens
             model = self._model if synced else self._model.module
             began = time.perf_counter()
             for group in self._optimiser.param_groups:
@@ -201,7 +200,7 @@ class DdpWorker:
         import torch
         from torch.nn.functional import cross_entropy
 
-        tokens = torch.from_numpy(self._data.holdout)
+        tokens = self._data.holdout.sequences().tokens
         with torch.no_grad():
             logits = self._model.module(input_ids=tokens[:, :-1]).logits
             return float(cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()))

@@ -18,9 +18,10 @@ from tests.workloads.tiny import TEXT, make_model
 
 import fallow
 from fallow.cli.demo_net import COMMAND, Network
-from fallow.errors import CODES
+from fallow.errors import CODES, FallowError
 from fallow.sdk.client import AsyncFallow
 from fallow.wire.local import Wallet
+from fallow.wire.tasks import Recipe
 
 ENDS_S = 60
 SOURCES = Path(fallow.__file__).parents[1]
@@ -121,14 +122,25 @@ def test_it_is_refused_and_no_money_moves(pool: Pool, code: str, words: tuple[st
 
 
 def test_data_that_turns_out_too_short_costs_nothing(pool: Pool) -> None:
-    """Only a tokenizer can tell, so a provider finds out; it is not paid for that."""
+    """Only a tokenizer can tell. The command line asks it before it asks anybody else; of a program's job a provider
+    finds out, and is not paid for that."""
     (pool.folder / "scant.txt").write_text("apples and " * 30, "utf-8")
+    said = pool.refused("E1703", *TRAIN, "--model", "model", "--data", "scant.txt", "--length", "150")
+    assert "needs at least 300" in said
     before = pool.wallet()
-    done = pool.run(*TRAIN, "--model", "model", "--data", "scant.txt", "--length", "150")
-    check(done, "E1403")
-    assert "training needs at least 300" in done.stderr
-    assert "0.00 cr was paid" in done.stderr
+    with pytest.raises(FallowError) as caught:
+        asyncio.run(trained(pool))
+    assert caught.value.code == "E1403"
+    assert "needs at least 300" in f"{caught.value.what} {caught.value.cause}"
+    assert "0.00 cr was paid" in caught.value.money
     assert pool.wallet() == before
+
+
+async def trained(pool: Pool) -> None:
+    async with AsyncFallow(pool.home) as client:
+        recipe = Recipe(method="lora", sequence_tokens=150)
+        job = await client.train(pool.folder / "model", pool.folder / "scant.txt", recipe, budget="2")
+        await job.wait()
 
 
 def test_two_nodes_want_one_home_or_one_port(pool: Pool, tmp_path: Path) -> None:

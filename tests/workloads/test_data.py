@@ -10,7 +10,8 @@ from transformers import AutoTokenizer
 
 from fallow.data.formats import plain
 from fallow.errors import FallowError
-from fallow.workloads.data import BatchPosition, Dataset, batch, load_dataset
+from fallow.workloads.data import BatchPosition, Dataset, Rendering, batch, load_dataset
+from fallow.workloads.packing import TokenRows
 
 
 @pytest.fixture(scope="module")
@@ -24,29 +25,29 @@ def write(folder: Path, text: str, name: str = "a.txt") -> Path:
 
 
 def test_every_token_is_in_one_place(tmp_path: Path, tokenizer) -> None:
-    found = load_dataset(write(tmp_path, TEXT), tokenizer, 16, 10)
-    assert found.holdout.shape == (10, 16)
-    rows = sorted([*found.train.tolist(), *found.holdout.tolist()])
+    found = load_dataset(write(tmp_path, TEXT), tokenizer, Rendering(16), 10)
+    assert found.holdout.tokens.shape == (10, 16)
+    rows = sorted([*found.train.tokens.tolist(), *found.holdout.tokens.tolist()])
     stream = [*tokenizer(TEXT)["input_ids"], tokenizer.eos_token_id]
     assert rows == sorted(stream[at : at + 16] for at in range(0, len(stream) - 15, 16))
 
 
 def test_a_small_text_keeps_most_for_training(tmp_path: Path, tokenizer) -> None:
-    found = load_dataset(write(tmp_path, TEXT[:600]), tokenizer, 16, 1000)
+    found = load_dataset(write(tmp_path, TEXT[:600]), tokenizer, Rendering(16), 1000)
     assert len(found.holdout) <= len(found.train) / 4
     assert len(found.holdout) >= 1
 
 
 def test_too_little_is_said_in_tokens(tmp_path: Path, tokenizer) -> None:
     with pytest.raises(FallowError, match="at least 64") as caught:
-        load_dataset(write(tmp_path, "Too short."), tokenizer, 32, 4)
+        load_dataset(write(tmp_path, "Too short."), tokenizer, Rendering(32), 4)
     assert caught.value.code == "E1703"
 
 
 def test_chats_go_through_the_models_template(tmp_path: Path, tokenizer) -> None:
     line = json.dumps({"messages": [{"role": "user", "content": "Where?"}, {"role": "assistant", "content": "Home."}]})
-    found = load_dataset(write(tmp_path, f"{line}\n" * 20, "a.jsonl"), tokenizer, 8, 1)
-    text = tokenizer.decode(np.concatenate([found.train.reshape(-1)]))
+    found = load_dataset(write(tmp_path, f"{line}\n" * 20, "a.jsonl"), tokenizer, Rendering(40), 1)
+    text = tokenizer.decode(found.train.tokens.reshape(-1))
     assert "<|user|>Where?<end><|assistant|>Home.<end>" in text
 
 
@@ -56,24 +57,30 @@ def test_a_template_that_is_missing_or_refuses(tmp_path: Path, tokenizer, templa
     kept, tokenizer.chat_template = tokenizer.chat_template, template
     try:
         with pytest.raises(FallowError) as caught:
-            load_dataset(write(tmp_path, line, "a.jsonl"), tokenizer, 8, 1)
+            load_dataset(write(tmp_path, line, "a.jsonl"), tokenizer, Rendering(8), 1)
     finally:
         tokenizer.chat_template = kept
     assert caught.value.code == ("E1702" if template else "E1712")
 
 
 def test_long_texts_are_cut_at_line_ends(tmp_path: Path, tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = load_dataset(write(tmp_path, TEXT), tokenizer, 16, 4)
+    whole = load_dataset(write(tmp_path, TEXT), tokenizer, Rendering(16), 4)
     monkeypatch.setattr(plain, "PART_CHARS", 100)
-    pieces = load_dataset(write(tmp_path, TEXT), tokenizer, 16, 4)
-    assert (whole.train == pieces.train).all()
+    pieces = load_dataset(write(tmp_path, TEXT), tokenizer, Rendering(16), 4)
+    assert (whole.train.tokens == pieces.train.tokens).all()
 
 
-TABLE = Dataset(np.arange(23, dtype=np.int64)[:, None], np.zeros((1, 1), dtype=np.int64))
+def rows_of_one(count: int) -> TokenRows:
+    tokens = np.arange(count, dtype=np.int32)[:, None]
+    return TokenRows(tokens, np.ones_like(tokens, dtype=np.bool_), np.zeros_like(tokens))
+
+
+TABLE = Dataset(rows_of_one(23), rows_of_one(1))
 
 
 def taken(shard: int, shards: int, steps: int, seed: int = 7) -> list[int]:
-    return [int(x) for step in range(steps) for x in batch(TABLE, BatchPosition(seed, shard, shards, step), 2)[:, 0]]
+    places = (BatchPosition(seed, shard, shards, step) for step in range(steps))
+    return [int(x) for place in places for x in batch(TABLE, place, 2).tokens[:, 0]]
 
 
 def test_shards_share_the_data_out_and_go_around() -> None:
@@ -87,7 +94,7 @@ def test_shards_share_the_data_out_and_go_around() -> None:
 def test_a_batch_is_a_function_of_its_place() -> None:
     assert taken(1, 4, 3) == taken(1, 4, 3)
     assert taken(1, 4, 3) != taken(1, 4, 3, seed=8)
-    alone = batch(TABLE, BatchPosition(7, 1, 4, 2), 2)[:, 0]
+    alone = batch(TABLE, BatchPosition(7, 1, 4, 2), 2).tokens[:, 0]
     assert alone.tolist() == taken(1, 4, 3)[4:]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,19 @@ def _forget() -> Iterator[None]:
     train._last.clear()
     yield
     train._last.clear()
+
+
+@pytest.fixture(scope="module")
+def chats(base: dict[str, Path]) -> dict[str, Path]:
+    """Short chats, several of which lie in a row, and some that end in the midst of one."""
+    lines = [line for line in TEXT.splitlines() if line]
+    rows = [
+        {"messages": [{"role": "user", "content": line[: n % 40]}, {"role": "assistant", "content": line[n % 40 :]}]}
+        for n, line in enumerate(lines)
+    ]
+    path = base["data"].with_name("chats.jsonl")
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return base | {"data": path}
 
 
 class Pool:
@@ -225,17 +239,33 @@ def test_a_loss_that_is_not_finite_ends_the_round(base: dict[str, Path], tmp_pat
     assert caught.value.code == "E1706"
 
 
-def test_exact_and_fp32_learn_the_same(base: dict[str, Path], tmp_path: Path) -> None:
-    pool = Pool(base, tmp_path)
+@pytest.mark.parametrize("data", ["base", "chats"])
+def test_exact_and_fp32_learn_the_same(data: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    pool = Pool(request.getfixturevalue(data), tmp_path)
     losses: dict[str, float] = {}
     for arithmetic in ("exact", "fp32"):
-        recipe = msgspec.structs.replace(LORA, arithmetic=arithmetic, inner_steps=8)
+        recipe = msgspec.structs.replace(LORA, arithmetic=arithmetic, inner_steps=8, sequence_tokens=64)
         _, first = pool.run(pool.spec(a_round(recipe)))
         manifest = RoundManifest(0, (blob_id_of(first.files["update"].read_bytes()),))
         finish = TrainFinish(recipe, (manifest,))
         done, _ = pool.run(pool.spec(finish, **{f"update__{manifest.updates[0].hex()}": first.files["update"]}))
         losses[arithmetic] = float(codec.decode(TrainValue, done.value).loss)
     assert losses["exact"] == pytest.approx(losses["fp32"], abs=0.01)
+
+
+def test_rounds_on_chats_are_audited_too(chats: dict[str, Path], tmp_path: Path) -> None:
+    pool = Pool(chats, tmp_path)
+    recipe = msgspec.structs.replace(LORA, sequence_tokens=64)
+    spec = pool.spec(params := a_round(recipe))
+    output, _ = pool.run(spec)
+    dataset = train._last[0].dataset
+    assert dataset is not None
+    assert dataset.train.first.any()
+    assert 0 < dataset.train.counted < dataset.train.learned.size
+    train._last.clear()
+    assert false_links(pool, spec, params, output) == []
+    other, _ = pool.run(pool.spec(a_round(msgspec.structs.replace(recipe, loss="all"))))
+    assert other.parts != output.parts
 
 
 def test_params_of_all_kinds_are_told_apart() -> None:

@@ -114,19 +114,27 @@ async def follow(job: AsyncJob, out: Output, title: str) -> JobView:
     return ended_well(await job.settled())
 
 
-def dry_run(spec: JobSpec, estimate: Estimate, out: Output) -> None:
-    """Show what `--dry-run` found: who would take it, and the price. Raises what `submit` would."""
+def dry_run(spec: JobSpec, estimate: Estimate, out: Output, more: dict[str, Any] | None = None) -> None:
+    """Show what `--dry-run` found: who would take it, and the price, and `more` for programs. Raises what `submit`
+    would."""
     capped(spec, estimate)
-    out.data(estimate_data(estimate), f"{estimate_text(estimate)}\n\n{price_line(spec, estimate)}\nNothing was spent.")
+    out.data(
+        estimate_data(estimate) | (more or {}),
+        f"{estimate_text(estimate)}\n\n{price_line(spec, estimate)}\nNothing was spent.",
+    )
 
 
-async def end_of(job: AsyncJob, args: argparse.Namespace, out: Output, title: str, save: Path | None = None) -> int:
-    """Follow a submitted job, save its result folder, and print the final view; or, with `--detach`, its id."""
+async def end_of(
+    job: AsyncJob, args: argparse.Namespace, out: Output, title: str, save: Path | None = None,
+    more: dict[str, Any] | None = None,
+) -> int:  # fmt: skip
+    """Follow a submitted job, save its result folder, and print the final view; or, with `--detach`, its id. `more` is
+    for programs."""
     if args.detach:
-        out.data({"id": job.text, "phase": "starting"}, job.text)
+        out.data({"id": job.text, "phase": "starting"} | (more or {}), job.text)
         return 0
     view = await follow(job, out, title)
-    answer: dict[str, Any] = job_data(view)
+    answer: dict[str, Any] = job_data(view) | (more or {})
     text = job_text(view)
     if save is not None:
         await job.save(save)

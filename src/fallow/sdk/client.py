@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
+from fallow.data.carry import portable
 from fallow.errors import fail
 from fallow.kinds.registry import kind_named, lane_side
 from fallow.sdk.home import resolve_home, socket_path
@@ -113,7 +114,7 @@ class AsyncFallow:
         arithmetic: Arithmetic = "auto",
         **terms: Unpack[Terms],
     ) -> AsyncJob:
-        """Fine-tune the model folder `model` on the text or chat JSONL in `data`, in exact `arithmetic` where the model
+        """Fine-tune the model folder `model` on `data` (docs/reference/data.md), in exact `arithmetic` where the model
         has an exact form (`sdk/recipes.py`). Returns once the job is on disk."""
         return await self.submit(await self.price(await self.plan_train(model, data, recipe, arithmetic, **terms)))
 
@@ -125,8 +126,10 @@ class AsyncFallow:
         arithmetic: Arithmetic = "auto",
         **terms: Unpack[Terms],
     ) -> local.JobSpec:
-        """What `train` would submit; imports the files, spends nothing."""
-        weights, text = await self.import_path(model), await self.import_path(data)
+        """What `train` would submit; checks the data, imports the files, spends nothing. Errors: as
+        `data.read.rows_of`."""
+        ready = await asyncio.to_thread(portable, Path(data).expanduser(), self.home / "data")
+        weights, text = await self.import_path(model), await self.import_path(ready)
         recipe, size = await asyncio.to_thread(settled, recipe, model, arithmetic)
         return spec_of(local.TrainJob(weights.tree, text.tree, recipe, text.size_bytes, size), terms)
 

@@ -60,7 +60,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
     update while the others' are still on their way (`rules/rounds.py`). `arithmetic` is "exact" (the same bits on every
     machine, and a commitment to every step) or "fp32" (the same bits on like machines only). `trace_bytes` is the most
     that the states of one exact round may take on a worker's disk; it decides how finely the round is cut
-    (`kinds/train/trace.py`)."""
+    (`kinds/train/trace.py`). `loss` is "assistant" (of chats what assistants say is learned, of a prompt and its
+    completion the completion; texts whole) or "all"."""
 
     method: Name
     lora_rank: U64 = 8
@@ -80,6 +81,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
     ahead: Annotated[int, msgspec.Meta(ge=0, le=1)] = 0
     arithmetic: Name = "fp32"
     trace_bytes: U64 = DEFAULT_TRACE_BYTES
+    loss: Name = "assistant"
 
     @property
     def exact(self) -> bool:

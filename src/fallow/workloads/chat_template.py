@@ -34,23 +34,33 @@ class _Late(BaseException):
 def render(tokenizer: Any, turns: list[dict[str, str]], *, answer_next: bool) -> str:
     """`turns` (role, content) as the text that the model was trained on; with `answer_next` the beginning of the
     answer's turn as well. Raises TemplateError."""
-    depth = sys.getrecursionlimit()
+    text = limited(
+        lambda: cast(str, tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer_next))
+    )
+    return bounded(text, sum(len(turn["content"]) for turn in turns))
+
+
+def limited(act: Callable[[], T], pieces: int = 1) -> T:
+    """Do `act`, in which a template writes `pieces` texts. Raises TemplateError, whatever is raised in there."""
+    depth, seconds = sys.getrecursionlimit(), LIMIT_S + AGAIN_S * (pieces - 1)
     try:
         sys.setrecursionlimit(min(depth, MAX_DEPTH))  # libraries raise it so far that the stack ends first
-        text = _limited(
-            lambda: tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer_next), LIMIT_S
-        )
-    except MemoryError:
+        return _limited(act, seconds)
+    except (MemoryError, TemplateError):
         raise
     except _Late:
-        raise TemplateError(f"it took longer than {LIMIT_S:g} s") from None
+        raise TemplateError(f"it took longer than {seconds:g} s") from None
     except Exception as error:  # a model's own template may raise anything
         raise TemplateError(" ".join(str(error).split())[:200]) from error
     finally:
         sys.setrecursionlimit(depth)
-    if len(text) > MAX_CHARS + CHARS_PER_CHAR * sum(len(turn["content"]) for turn in turns):
+
+
+def bounded(text: str, chars: int) -> str:
+    """A text that a template wrote for a chat of so many characters. Raises TemplateError when it is too long."""
+    if len(text) > MAX_CHARS + CHARS_PER_CHAR * chars:
         raise TemplateError(f"it wrote {len(text):,} characters")
-    return cast(str, text)
+    return text
 
 
 def _limited(act: Callable[[], T], seconds: float) -> T:

@@ -15,22 +15,21 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
-from fallow.data.formats.plain import parts_of
-from fallow.data.read import rows_of
-from fallow.data.rows import Chat, Completion, Example
+from fallow.data.read import DataFacts, rows_of
 from fallow.errors import fail
-from fallow.workloads.chat_template import TemplateError, render
+from fallow.workloads.packing import Packing, TokenRows, fitting_length, pack, table
+from fallow.workloads.rendering import ASSISTANT, Heard, Renderer
 
-Tokens = npt.NDArray[np.int64]
 MAX_SEQUENCES = 1 << 22
+MAX_LENGTH = 1 << 20
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Token sequences of one length: `train` and `holdout`, both (sequences, tokens) int64."""
+    """Rows of one length: those to train on, and those that are held out."""
 
-    train: Tokens
-    holdout: Tokens
+    train: TokenRows
+    holdout: TokenRows
 
 
 @dataclass(frozen=True)
@@ -43,24 +42,70 @@ class BatchPosition:
     global_step: int
 
 
-def load_dataset(path: Path, tokenizer: Any, sequence_tokens: int, holdout_sequences: int) -> Dataset:
-    """Cut the data at `path` into sequences of `sequence_tokens`; what is left over at the end is dropped. The held-out
-    ones are spread evenly over the data, and at most a fifth of it. Errors: UsageError E1702 for data that is no text
-    or that the model's chat template refuses, E1703 when there are not two sequences of it."""
-    pieces = [np.asarray(_encode(tokenizer, row), dtype=np.int64) for row in rows_of(path)]
-    stream = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int64)
-    count = min(stream.size // sequence_tokens, MAX_SEQUENCES)
-    if count < 2:
-        raise fail("E1703", f"The data holds {stream.size} tokens; training needs at least {2 * sequence_tokens}.")
-    table = stream[: count * sequence_tokens].reshape(count, sequence_tokens)
+@dataclass(frozen=True)
+class Rendering:
+    """How rows of data become rows of `length` tokens. `loss`: see `rendering.Renderer`. `apart`: no two documents in
+    one row, for models that would let them see each other."""
+
+    length: int
+    loss: str = ASSISTANT
+    apart: bool = False
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data as a model will see it, and what was found on the way."""
+
+    facts: DataFacts
+    heard: Heard
+    packed: Packing
+    length: int
+    tokens: int
+    learned: int
+
+
+def prepare(path: Path, tokenizer: Any, how: Rendering, lengths: tuple[int, int] = (2, MAX_LENGTH)) -> Prepared:
+    """Read, render and pack the data at `path`: the one way, on the machine of whoever asks for the training and on
+    those that do it. Where `how` names no length, one of `lengths` is chosen. Errors: UsageError E1702 for data that is
+    none, or that the model's chat template refuses; E1703 when there are not two rows of it, or nothing in it is
+    learned; E1711, E1712, E1708 and E2003 as `rows_of` and `Renderer.pieces`."""
+    facts, renderer = DataFacts(), Renderer(tokenizer, how.loss)
+    pieces = list(renderer.pieces(rows_of(path, facts)))
+    length = how.length or fitting_length(pieces, *lengths)
+    packed = pack(pieces, length, apart=how.apart)
+    if len(packed.rows) < 2 <= sum(len(row) for row in packed.rows):
+        packed = pack(pieces, length, apart=True)
+    tokens = sum(len(piece.tokens) for piece in pieces)
+    if not packed.rows and packed.unlearned:
+        what = f"None of the {len(pieces)} rows of {path.name} has anything to learn: no assistant says anything there."
+        raise fail("E1703", what, next_step="Add answers, or learn everything: --loss all")
+    if len(packed.rows) < 2:
+        what = f"The data holds {tokens} tokens; training on sequences of {length} needs at least {2 * length}."
+        raise fail("E1703", what, next_step="Give more data, or a smaller --length.")
+    learned = sum(int(piece.learned[1:].sum()) for row in packed.rows for piece in row)
+    return Prepared(facts, renderer.heard, packed, length, tokens, learned)
+
+
+def load_dataset(path: Path, tokenizer: Any, how: Rendering, holdout_sequences: int) -> Dataset:
+    """The data at `path` as rows of tokens. The held-out ones are spread evenly over the data, and at most a fifth of
+    it. Errors: as `prepare`."""
+    rows = prepare(path, tokenizer, how).packed.rows[:MAX_SEQUENCES]
+    count = len(rows)
+    whole = table(rows, how.length, _pad(tokenizer))
     wanted = max(1, min(holdout_sequences, count // 5))
     places = np.arange(count, dtype=np.int64)
     held = (places + 1) * wanted // count > places * wanted // count
-    return Dataset(table[~held], table[held])
+    return Dataset(whole[~held], whole[held])
 
 
-def batch(dataset: Dataset, place: BatchPosition, sequences: int) -> Tokens:
-    """The `sequences` that the worker of a shard trains on at one inner step, (sequences, tokens). A shard owns every
+def _pad(tokenizer: Any) -> int:
+    """What fills rows up; which token it is makes no difference, since nobody sees it and nobody learns it."""
+    found = (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    return next((one for one in found if isinstance(one, int)), 0)
+
+
+def batch(dataset: Dataset, place: BatchPosition, sequences: int) -> TokenRows:
+    """The `sequences` that the worker of a shard trains on at one inner step. A shard owns every
     `shards`-th sequence and goes through its own in a new order each time around."""
     count = len(dataset.train)
     own = np.arange(place.shard % count, count, place.shards, dtype=np.int64)
@@ -78,18 +123,3 @@ def _order(seed: int, shard: int, shards: int, lap: int, count: int) -> npt.NDAr
     key = blake3(f"fallow order 1|{seed}|{shard}|{shards}|{lap}".encode())
     draws = np.frombuffer(key.digest(length=8 * count), dtype="<u8")
     return cast(npt.NDArray[np.int64], np.argsort(draws, kind="stable"))
-
-
-def _encode(tokenizer: Any, row: Example) -> list[int]:
-    if isinstance(row, Chat):
-        if not tokenizer.chat_template:
-            raise fail("E1712", f"{row.place} is a chat, and this model has no chat template.")
-        try:
-            text = render(tokenizer, list(row.messages), answer_next=False)
-        except TemplateError as error:
-            raise fail("E1702", f"{row.place}: the model's chat template refuses the chat: {error}.") from error
-        return cast(list[int], tokenizer(text, add_special_tokens=False)["input_ids"])
-    text = row.prompt + row.completion if isinstance(row, Completion) else row.text
-    tokens = [t for part in parts_of(text) for t in tokenizer(part, add_special_tokens=False)["input_ids"]]
-    ends = isinstance(row, Completion) or not row.continues
-    return [*tokens, tokenizer.eos_token_id] if ends and isinstance(tokenizer.eos_token_id, int) else tokens

@@ -21,10 +21,11 @@ from fallow.numerics.exact.gradients import Gradients
 from fallow.numerics.exact.llama import ExactLlama
 from fallow.numerics.exact.losses import LOSS_BITS, total_loss
 from fallow.numerics.exact.optimizers import ExactAdamW, ExactSchedule
+from fallow.numerics.exact.sequences import Sequences
 from fallow.numerics.exact.training import Rules, Trainer
 from fallow.numerics.layout import Array, Layout, TensorShape
 from fallow.wire.tasks import Recipe
-from fallow.workloads.data import BatchPosition, Dataset, Tokens, batch
+from fallow.workloads.data import BatchPosition, Dataset, batch
 from fallow.workloads.state_files import StateFiles, identity
 from fallow.workloads.task import TaskRun
 
@@ -63,11 +64,11 @@ class ExactRound:
         self.loss = self.trainer.apply(self.sums)
         self.sums = Gradients()
 
-    def _rows(self, step: int, cut: Cut, unit: int) -> torch.Tensor:
+    def _rows(self, step: int, cut: Cut, unit: int) -> Sequences:
         params, recipe = self._params, self._params.recipe
         place = BatchPosition(self._seed, params.shard, params.shards, params.round * recipe.inner_steps + step)
         rows = unit_rows(recipe.batch_sequences, cut.units, unit)
-        return torch.from_numpy(batch(self._dataset, place, recipe.batch_sequences)[rows.start : rows.stop])
+        return batch(self._dataset, place, recipe.batch_sequences)[rows.start : rows.stop].sequences()
 
     # states as files --------------------------------------------------------------------------------------------------
 
@@ -191,9 +192,9 @@ def update_identity(chain: ExactRound, before: Mapping[str, Floats]) -> bytes:
     return identity(update_layout(chain.shapes), tensors, torch.get_num_threads())
 
 
-def total_of(model: ExactLlama, rows: Tokens) -> int:
+def total_of(model: ExactLlama, batch: Sequences) -> int:
     """The sum of the token losses of sequences, in counts of 2^-32: sums of parts are the sum of the whole."""
-    return int(total_loss(model.losses(torch.from_numpy(rows))))
+    return int(total_loss(model.losses(batch)))
 
 
 def mean_text(total: int, count: int) -> str:

@@ -10,12 +10,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from fallow.errors import fail
 from fallow.kinds.rounds import RoundManifest
@@ -32,8 +30,10 @@ from fallow.numerics.fingerprint import state_hash
 from fallow.wire import codec
 from fallow.wire.tasks import Recipe
 from fallow.workloads import exact, lora
-from fallow.workloads.data import BatchPosition, Dataset, Tokens, batch, load_dataset
+from fallow.workloads.boundaries import keeps_apart, losses_of
+from fallow.workloads.data import BatchPosition, Dataset, Rendering, batch, load_dataset
 from fallow.workloads.model import LoadedModel, base_name, be_quiet, be_reproducible, load_model
+from fallow.workloads.rendering import LOSSES
 from fallow.workloads.shared import Outer, Replica, read_checkpoint, write_checkpoint
 from fallow.workloads.task import TaskResult, TaskRun
 
@@ -199,10 +199,8 @@ def _inner_steps(work: TaskRun, params: TrainRound, trainee: Trainee, dataset: D
     try:
         for step in range(steps):
             at = params.round * steps + step
-            tokens = batch(
-                dataset, BatchPosition(work.task.seed, params.shard, params.shards, at), recipe.batch_sequences
-            )
-            loss = _loss(trainee.model.network, tokens, "mean")
+            place = BatchPosition(work.task.seed, params.shard, params.shards, at)
+            loss = losses_of(trainee.model.network, batch(dataset, place, recipe.batch_sequences).sequences(), "mean")
             loss.backward()
             gradients = {name: p.grad for name, p in trainee.parameters.items() if p.grad is not None}
             clip(gradients, limit)
@@ -237,28 +235,20 @@ def _finish(
     return TaskResult(codec.encode(TrainValue(state_hash(state), loss, 0)), files, metrics)
 
 
-def _loss(network: Any, tokens: Tokens, reduction: str) -> torch.Tensor:
-    """Next-token cross entropy of `tokens` (sequences, tokens), nats."""
-    inputs = torch.from_numpy(tokens)
-    logits = network(input_ids=inputs, use_cache=False).logits  # (sequences, tokens, vocabulary), fp32
-    wide = logits[:, :-1].reshape(-1, logits.shape[-1])
-    return functional.cross_entropy(wide, inputs[:, 1:].reshape(-1), reduction=reduction)
-
-
 def _evaluate(work: TaskRun, trainee: Trainee, dataset: Dataset, recipe: Recipe, metrics: dict[str, int]) -> str:
     """Held-out loss per predicted token at the parameters as they are, as decimal text with six places."""
     began, count = time.perf_counter(), len(dataset.holdout)
     total: float = 0  # in exact arithmetic a whole number
     with torch.no_grad():
         for start in range(0, count, recipe.batch_sequences):
-            rows = dataset.holdout[start : start + recipe.batch_sequences]
+            some = dataset.holdout[start : start + recipe.batch_sequences]
             if recipe.exact:
-                total += exact.total_of(_exact_model(trainee), rows)
+                total += exact.total_of(_exact_model(trainee), some.sequences())
             else:
-                total += float(_loss(trainee.model.network, rows, "sum"))
-            work.progress(0, recipe.inner_steps, f"held-out {min(start + len(rows), count)}/{count}")
+                total += float(losses_of(trainee.model.network, some.sequences(), "sum"))
+            work.progress(0, recipe.inner_steps, f"held-out {min(start + len(some), count)}/{count}")
     metrics["evaluate_ms"] = int((time.perf_counter() - began) * 1e3)
-    tokens = count * (recipe.sequence_tokens - 1)
+    tokens = dataset.holdout.counted
     return exact.mean_text(int(total), tokens) if recipe.exact else f"{total / tokens:.6f}"
 
 
@@ -286,11 +276,10 @@ def _trainee(work: TaskRun, recipe: Recipe) -> Trainee:
 
 
 def _dataset(work: TaskRun, trainee: Trainee, recipe: Recipe) -> Dataset:
-    key = (work.content("data") or object(), recipe.sequence_tokens, recipe.holdout_sequences)
+    key = (work.content("data") or object(), recipe.sequence_tokens, recipe.holdout_sequences, recipe.loss)
     if trainee.dataset is None or trainee.data_key != key:
-        trainee.dataset = load_dataset(
-            work.input("data"), trainee.model.tokenizer, recipe.sequence_tokens, recipe.holdout_sequences
-        )
+        rendering = Rendering(recipe.sequence_tokens, recipe.loss, apart=not keeps_apart(trainee.model.network))
+        trainee.dataset = load_dataset(work.input("data"), trainee.model.tokenizer, rendering, recipe.holdout_sequences)
         trainee.data_key = key
     return trainee.dataset
 
@@ -333,6 +322,8 @@ def check_recipe(recipe: Recipe, context_tokens: int) -> None:
     for name, (low, high) in bounds.items():
         if not low <= getattr(recipe, name) <= high:
             raise fail("E1707", f"{name} is {getattr(recipe, name)}; it must lie between {low} and {high}.")
+    if recipe.loss not in LOSSES:
+        raise fail("E1707", f"No loss is called {recipe.loss!r}.")
     for name in ("learning_rate", "weight_decay", "clip_norm", "outer_learning_rate", "outer_momentum"):
         text = getattr(recipe, name)
         try:

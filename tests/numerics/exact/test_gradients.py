@@ -37,10 +37,10 @@ def test_rows_and_entries_are_summed_as_integers() -> None:
 
 def test_losses_are_counted_exactly_and_a_nan_poisons() -> None:
     gradients = Gradients()
-    gradients.add_losses(torch.tensor([1.5, 2.25]))
-    gradients.add_losses(torch.tensor([4.25]))
+    gradients.add_losses(torch.tensor([1.5, 2.25]), 2)
+    gradients.add_losses(torch.tensor([4.25]), 1)
     assert (gradients.mean_loss(), gradients.tokens) == (8.0 / 3, 3)
-    gradients.add_losses(torch.tensor([math.nan]))
+    gradients.add_losses(torch.tensor([math.nan]), 1)
     assert gradients.poisoned
     assert math.isnan(gradients.mean_loss())
     assert math.isnan(Gradients().mean_loss())

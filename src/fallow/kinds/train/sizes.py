@@ -19,6 +19,8 @@ WRITTEN_BYTES = 16
 EXACT_BASE_BYTES = 192 * MIB
 """What exact arithmetic takes beyond that, whatever the model: room to put numbers on grids and to sum products in."""
 INT64 = 8
+TOKEN_BYTES = 16
+"""What a token of the data takes while it is laid out in rows; a token has at least a byte."""
 MOST_STEPS_CUT = 512
 """How a longer round is cut takes too long to find out here."""
 START_S = 900
@@ -43,7 +45,7 @@ def train_bytes(recipe: Recipe, size: ModelSize, data_bytes: int) -> int:
     step = _sequences_at_once(recipe, size) * recipe.sequence_tokens * _token_bytes(recipe, size)
     # the head's matrix is there once more while its products are summed
     exact = EXACT_BASE_BYTES + INT64 * size.vocabulary * size.width if recipe.exact else 0
-    return grains(BASE_BYTES + weights + exact + size.trained * _state_width(recipe) + step + INT64 * data_bytes)
+    return grains(BASE_BYTES + weights + exact + size.trained * _state_width(recipe) + step + TOKEN_BYTES * data_bytes)
 
 
 def _sequences_at_once(recipe: Recipe, size: ModelSize) -> int:

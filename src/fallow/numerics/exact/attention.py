@@ -49,10 +49,14 @@ class Seen:
     span: Span
 
 
-def span(heads: Heads, tokens: int, past: int, device: torch.device) -> Span:
-    """Which keys each query of `tokens` tokens may see that follow `past` others, in the order of `by_key_head`."""
+def span(heads: Heads, tokens: int, past: int, device: torch.device, starts: Tensor | None = None) -> Span:
+    """Which keys each query of `tokens` tokens may see that follow `past` others, in the order of `by_key_head`. With
+    `starts`, (sequences, tokens), none before the place that it says."""
     one = causal(tokens, past, window=heads.window, device=device)
-    return Span(one.start.repeat(heads.group), one.stop.repeat(heads.group))
+    if starts is None:
+        return Span(one.start.repeat(heads.group), one.stop.repeat(heads.group))
+    start = torch.maximum(one.start, starts).repeat(1, heads.group)
+    return Span(start[:, None], one.stop.repeat(heads.group))
 
 
 def by_key_head(heads: Heads, x: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from fallow.numerics.exact.rotary import rotate, rotate_back
 from fallow.numerics.exact.softmax import Span
 
 Angles = tuple[Tensor, Tensor]
-"""Cosines and sines of each token's rotary angles, (tokens, size / 2) fp32 both."""
+"""Cosines and sines of each token's rotary angles, (tokens, size / 2) or (sequences, tokens, size / 2) fp32 both."""
 
 
 @dataclass

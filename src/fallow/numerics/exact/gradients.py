@@ -57,12 +57,12 @@ class Gradients:
             formats.accumulate(before, entries)
             total[touched] = before
 
-    def add_losses(self, losses: Tensor) -> None:
-        """Count token losses, fp32."""
+    def add_losses(self, losses: Tensor, counted: int) -> None:
+        """Add token losses, fp32, of which `counted` are of predicted tokens and the others 0."""
         total = int(total_loss(losses))
         self.poisoned = self.poisoned or total == formats.POISON
         self.loss += 0 if total == formats.POISON else total
-        self.tokens += losses.numel()
+        self.tokens += counted
 
     def add(self, other: Gradients) -> None:
         """Take in another part of the same batch."""

@@ -20,8 +20,9 @@ from fallow.numerics.exact.cache import Cache
 from fallow.numerics.exact.format import quantise
 from fallow.numerics.exact.gradients import Gradients
 from fallow.numerics.exact.linear import Affine, Weight, answers
-from fallow.numerics.exact.losses import cross_entropy, token_losses
+from fallow.numerics.exact.losses import IGNORED, cross_entropy, token_losses
 from fallow.numerics.exact.rotary import tables
+from fallow.numerics.exact.sequences import Sequences, positions, sequences_of
 
 Observer = Callable[[str, Tensor], None]
 """Told of each layer's result by name, in order: what commitments to a step's operators are made of."""
@@ -58,15 +59,16 @@ class ExactLlama:
     # training ---------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def add_gradients(self, tokens: Tensor, gradients: Gradients, observe: Observer | None = None) -> None:
-        """Add what `tokens`, (sequences, tokens) int64, give: the losses of predicting each but the first from those
-        before it, and the gradients of their sum. How sequences are grouped and ordered changes nothing."""
-        tell = observe or _nobody
-        tokens, targets = tokens[:, :-1], tokens[:, 1:]
-        tape = self._forward(tokens, tell, keep=True)
-        dx = self._loss(tape.last, targets, gradients)
+    def add_gradients(self, batch: Sequences | Tensor, gradients: Gradients, observe: Observer | None = None) -> None:
+        """Add what sequences, or whole ones (sequences, tokens) int64, give: the losses of predicting each learned
+        token from those before it in its document, and the gradients of their sum. How sequences are grouped and
+        ordered changes nothing."""
+        tell, batch = observe or _nobody, sequences_of(batch)
+        tokens = batch.inputs
+        tape = self._forward(batch, tell, keep=True)
+        dx = self._loss(tape.last, batch.targets, gradients)
         tell("d_norm", dx)
-        angles = self._angles(torch.arange(tokens.shape[1], device=tokens.device))
+        angles = self._angles(positions(batch.starts, tokens.shape[1], tokens.device))
         for at in range(len(self.blocks) - 1, -1, -1):
             block, (attention_tape, gated_tape) = self.blocks[at], tape.layers.pop()
             dx = block.gated.backward(dx, gated_tape, gradients)
@@ -80,16 +82,18 @@ class ExactLlama:
             gradients.add_rows(self.embedding.name, self.embedding.parameter, tokens, dx)
 
     @torch.no_grad()
-    def losses(self, tokens: Tensor) -> Tensor:
-        """The losses of predicting each token but the first: (sequences, tokens - 1) fp32, nats."""
-        x = self._forward(tokens[:, :-1], _nobody, keep=False).last
+    def losses(self, batch: Sequences | Tensor) -> Tensor:
+        """The losses of predicting each token but the first, +0 for those that are not learned: (sequences,
+        tokens - 1) fp32, nats."""
+        batch = sequences_of(batch)
+        x = self._forward(batch, _nobody, keep=False).last
         rows = self.norm.forward(x)[0].flatten(0, 1)
-        wanted = tokens[:, 1:].flatten()
+        wanted = batch.targets.flatten()
         found = [
             token_losses(self.head.forward(quantise(part))[0], targets)
             for part, targets in zip(rows.split(LOGIT_ROWS), wanted.split(LOGIT_ROWS), strict=True)
         ]
-        return torch.cat(found).view(tokens.shape[0], -1)
+        return torch.cat(found).view(batch.tokens.shape[0], -1)
 
     # generation -------------------------------------------------------------------------------------------------------
 
@@ -139,11 +143,12 @@ class ExactLlama:
     def _angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         return tables(positions, self.frequencies)
 
-    def _forward(self, tokens: Tensor, tell: Observer, *, keep: bool) -> _Tape:
+    def _forward(self, batch: Sequences, tell: Observer, *, keep: bool) -> _Tape:
+        tokens, starts = batch.inputs, batch.starts
         length = tokens.shape[1]
-        angles = self._angles(torch.arange(length, device=tokens.device))
+        angles = self._angles(positions(starts, length, tokens.device))
         kinds = {block.attention.heads for block in self.blocks}
-        spans = {heads: attention.span(heads, length, 0, tokens.device) for heads in kinds}
+        spans = {heads: attention.span(heads, length, 0, tokens.device, starts) for heads in kinds}
         x = self._embed(tokens)
         layers: list[tuple[AttentionTape, GatedTape]] = []
         for at, block in enumerate(self.blocks):
@@ -170,7 +175,7 @@ class ExactLlama:
         grid = quantise(rows)
         logits, middle = self.head.forward(grid)
         losses, d_logits = cross_entropy(logits, targets, overwrite=True)
-        gradients.add_losses(losses)
+        gradients.add_losses(losses, int((targets != IGNORED).sum()))
         # A row of d_logits is a few large entries and tens of thousands of small ones, which one grid would round to
         # nothing although their sum is most of the gradient: what the first grid leaves over goes onto a second.
         return self.head.backward(d_logits, grid, middle, gradients, twice=True)

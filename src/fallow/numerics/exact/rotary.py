@@ -61,7 +61,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the pairs (x_i, x_{i+h}) of (..., T, heads, 2h) by the angles of (..., T, h), float32: each product, sum and
     difference is one rounded binary32 operation."""
     if _fits(x, cos, sin):
-        return kernels.rotate(x, cos, sin, 1.0)
+        return kernels.rotate(x, cos.flatten(0, -2), sin.flatten(0, -2), 1.0)
     first, second = x.chunk(2, -1)
     cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
@@ -69,10 +69,12 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def rotate_back(dy: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """The gradient of x through `rotate`: the opposite turn."""
-    return kernels.rotate(dy, cos, sin, -1.0) if _fits(dy, cos, sin) else rotate(dy, cos, -sin)
+    if _fits(dy, cos, sin):
+        return kernels.rotate(dy, cos.flatten(0, -2), sin.flatten(0, -2), -1.0)
+    return rotate(dy, cos, -sin)
 
 
 def _fits(x: Tensor, cos: Tensor, sin: Tensor) -> bool:
-    """Whether the compiled kernel takes these: one table for all sequences."""
-    one_table = cos.dim() == 2 and cos.shape == sin.shape == (x.shape[-3], x.shape[-1] // 2)
-    return one_table and kernels.serve(x, cos, sin)
+    """Whether the compiled kernel takes these: one table for all sequences, or one for each."""
+    tables = cos.shape == sin.shape and cos.shape[:-1] in (x.shape[-3:-2], x.shape[:-2])
+    return tables and cos.shape[-1] == x.shape[-1] // 2 and kernels.serve(x, cos, sin)

@@ -14,6 +14,7 @@ from torch import Tensor
 from fallow.numerics.exact.gradients import Gradients
 from fallow.numerics.exact.llama import ExactLlama, Observer
 from fallow.numerics.exact.optimizers import ExactAdamW, ExactSchedule, clip
+from fallow.numerics.exact.sequences import Sequences
 from fallow.numerics.fingerprint import tensors_hash
 from fallow.numerics.layout import Array
 from fallow.units import Digest
@@ -28,10 +29,10 @@ class Rules:
     clip_norm: float = 1.0
 
 
-def gradients_of(model: ExactLlama, tokens: Tensor, observe: Observer | None = None) -> Gradients:
-    """The gradients of one micro-batch, (sequences, tokens) int64: the unit of audit."""
+def gradients_of(model: ExactLlama, batch: Sequences | Tensor, observe: Observer | None = None) -> Gradients:
+    """The gradients of one micro-batch: the unit of audit."""
     gradients = Gradients()
-    model.add_gradients(tokens, gradients, observe)
+    model.add_gradients(batch, gradients, observe)
     return gradients
 
 
@@ -42,11 +43,11 @@ class Trainer:
         self.model, self.rules, self.step = model, rules, 0
         self.optimizer = optimizer or ExactAdamW(model.trainable)
 
-    def train(self, micro_batches: Iterable[Tensor]) -> float:
+    def train(self, micro_batches: Iterable[Sequences | Tensor]) -> float:
         """One step on a batch given in parts. -> its mean loss, nats, NaN when something was not finite."""
         gradients = Gradients()
-        for tokens in micro_batches:
-            self.model.add_gradients(tokens, gradients)
+        for batch in micro_batches:
+            self.model.add_gradients(batch, gradients)
         return self.apply(gradients)
 
     def apply(self, gradients: Gradients) -> float:
