@@ -29,5 +29,11 @@ def test_the_rest_is_written_as_json_lines_with_the_same_rows(tmp_path: Path, mo
     assert read(path)[0] == CHATS
     monkeypatch.setattr(plain, "PART_CHARS", 7)
     text = portable(put(tmp_path, "text.gz", gzip.compress(b"One.\nTwo, three.\n")), tmp_path / "kept")
-    assert [row.text for row in read(text)[0]] == ["One.\nTwo, three.\n"]
+    assert text.read_bytes() == b"One.\nTwo, three.\n"
+    two = tmp_path / "two"
+    two.mkdir()
+    for name in ("a", "b"):
+        put(two, f"{name}.gz", gzip.compress(f"One {name}.\nTwo.\n".encode()))
+    monkeypatch.undo()
+    assert [row.text for row in read(portable(two, tmp_path / "kept"))[0]] == ["One a.\nTwo.\n", "One b.\nTwo.\n"]
     assert not list((tmp_path / "kept").glob("*.part"))

@@ -57,6 +57,21 @@ def test_a_data_set_as_the_hub_lays_it_out(tmp_path: Path) -> None:
     assert (rows, reading.files, reading.left_out) == (CHATS, 2, 1)
 
 
+def test_a_file_that_is_not_there_after_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put(tmp_path, "data", "text")
+    monkeypatch.setattr(Path, "open", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    error = failure(path)
+    assert (error.code, error.what) == ("E2003", "data cannot be read: Permission denied.")
+
+
+def test_splits_of_texts(tmp_path: Path) -> None:
+    for name in ("README.md", "train.txt", "test.txt", "train-on-dev-machines.txt"):
+        put(tmp_path, name, name)
+    rows, facts = read(tmp_path)
+    assert [row.text for row in rows] == ["train-on-dev-machines.txt", "train.txt"]
+    assert facts.left_out == 1
+
+
 def test_a_folder_of_texts(tmp_path: Path) -> None:
     assert failure(tmp_path / "nowhere").code == "E2003"
     assert failure(tmp_path).code == "E1702"

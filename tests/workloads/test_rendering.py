@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.workloads.templates import (
     CLOSED,
     ENDLESS,
@@ -16,8 +19,10 @@ from tests.workloads.templates import (
     TEXTUAL,
     THINKING,
     TWOFOLD,
+    as_read,
     tokenizer,
 )
+from transformers import AutoTokenizer
 
 from fallow.data.formats import plain
 from fallow.data.rows import Chat, Completion, Prose
@@ -48,6 +53,10 @@ CHATS: dict[str, tuple[list[dict], list[dict]]] = {
                say("assistant", "2.")], [TOOL]),
     "words and a call": ([say("user", "1?"), say("assistant", "Hm.", tool_calls=[CALL, CALL])], [TOOL]),
 }  # fmt: skip
+
+
+WORDS = st.text(alphabet="ab é😀\n<", max_size=9) | st.sampled_from(["<end>", "<|user|>", "</think>"])
+MARKS, NO_MARKS = tokenizer(MARKED), tokenizer(PLAIN)
 
 
 def pieces(
@@ -81,6 +90,17 @@ def test_tokens_and_mask_are_those_of_transformers(name: str, template: str) -> 
     (whole,), _ = pieces(template, Chat(tuple(messages), tuple(tools)), loss=ALL)
     assert whole.learned.all()
     assert whole.tokens.tolist() == truth["input_ids"]
+
+
+@given(
+    turns=st.lists(st.tuples(st.sampled_from(["system", "user", "assistant", "tool"]), WORDS), min_size=1, max_size=6)
+)
+def test_any_chat_is_masked_as_transformers_masks_it(turns: list[tuple[str, str]]) -> None:
+    messages = [say(role, content) for role, content in turns]
+    truth = MARKS.apply_chat_template(messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+    (piece,) = Renderer(NO_MARKS).pieces([Chat(tuple(messages))])
+    assert piece.tokens.tolist() == truth["input_ids"]
+    assert piece.learned.astype(int).tolist() == truth["assistant_masks"]
 
 
 @pytest.mark.parametrize("template", [MARKED, PLAIN], ids=["marked", "unmarked"])
@@ -206,6 +226,13 @@ def test_of_a_completion_what_follows_is_learned(prompt: str, completion: str, b
     assert piece.learned.tolist() == [at >= same for at in range(len(whole))]
     (everything,), _ = pieces(None, Completion(prompt, completion), bos=bos, loss=ALL)
     assert everything.learned.all()
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_the_beginning_is_what_transformers_puts_there(tmp_path: Path, bos: bool) -> None:
+    ours, theirs = as_read(tmp_path, OPENED, bos=bos), AutoTokenizer.from_pretrained(tmp_path)
+    (piece,) = Renderer(ours).pieces([Prose("The sky is blue.")])
+    assert piece.tokens.tolist() == [*theirs("The sky is blue.")["input_ids"], theirs.eos_token_id]
 
 
 @pytest.mark.parametrize("bos", [False, True])

@@ -46,3 +46,6 @@ def test_what_is_wrong_is_wrong_here_as_well(tmp_path: Path) -> None:
     with pytest.raises(FallowError) as caught:
         survey(put(tmp_path, [chat("a", "b")] * 20), tmp_path / "model", 0, "assistant")
     assert caught.value.code == "E1712"
+    with pytest.raises(FallowError, match="longer than the 256") as caught:
+        survey(put(tmp_path, [chat("a", "b")] * 20), tmp_path / "model", 512, "assistant")
+    assert (caught.value.code, caught.value.next_step) == ("E1707", "--length 256")

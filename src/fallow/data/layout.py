@@ -73,9 +73,11 @@ def _loose(folder: Path) -> DataFiles:
         raise _no_data(folder, "holds no files")
     if len(files) > MAX_FILES:
         raise _no_data(folder, f"holds {len(files):,} files, more than {MAX_FILES:,}")
-    held = [file for file in files if _HELD.search(file.relative_to(folder).as_posix().lower())]
-    if held and any(_TRAIN.search(file.relative_to(folder).as_posix().lower()) for file in files):
-        return DataFiles(tuple(file for file in files if file not in held), tuple(held))
+    places = {file: file.relative_to(folder).as_posix() for file in files}
+    if any(map(_TRAIN.search, places.values())):
+        files = [file for file in files if not _BESIDE.fullmatch(file.name)]
+        held = tuple(file for file in files if _HELD.search(places[file]) and not _TRAIN.search(places[file]))
+        return DataFiles(tuple(file for file in files if file not in held), held)
     return DataFiles(tuple(files))
 
 

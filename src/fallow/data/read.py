@@ -45,7 +45,10 @@ def rows_of(path: Path, reading: DataFacts | None = None) -> Iterator[Example]:
     layout = files_of(path)
     told.files, told.left_out = len(layout.files), len(layout.left_out)
     for file in layout.files:
-        yield from _rows_in(file, told)
+        try:
+            yield from _rows_in(file, told)
+        except (PermissionError, FileNotFoundError) as error:
+            raise fail("E2003", f"{file.name} cannot be read: {error.strerror}.") from error
     if not told.rows:
         raise fail("E1703", f"{path.name} is empty.")
 

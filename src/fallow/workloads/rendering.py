@@ -26,6 +26,8 @@ from fallow.workloads.packing import Ids, Passage
 
 ASSISTANT, ALL = "assistant", "all"
 LOSSES = (ASSISTANT, ALL)
+MOST_TEXTS = 400
+"""For so many texts a template gets more time than for one, and no more for more."""
 _MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -132,7 +134,7 @@ class Renderer:
             if message["role"] == "assistant" and number >= row.learn_from and message.get("weight", 1)
         ]
         try:
-            written = limited(lambda: self._write(row, answers), 2 * len(row.messages))
+            written = limited(lambda: self._write(row, answers), min(2 * len(row.messages), MOST_TEXTS))
         except TemplateError as error:
             raise fail("E1702", f"{row.place}: the model's chat template refuses the chat: {error}.") from error
         self.heard.several += len(written) > 1
@@ -167,12 +169,15 @@ class Renderer:
     def _compared(self, row: Chat, say: _Script, whole: str, answers: list[int]) -> list[MaskedText]:
         """By writing the chat up to each answer and to its end. A text holds as many answers as stand in it as they
         would if it ended there; the others are learned in texts of their own."""
-        spans = {number: self._span(say, number) for number in answers}
+        spans: dict[int, CharSpan] = {}
         found: list[MaskedText] = []
         text, last, left = whole, len(row.messages), answers
         while left or not found:
-            there = {n: say.standing(text, n, spans[n]) for n in left if n < last}
-            here = {n: span for n, span in there.items() if span is not None}
+            here: dict[int, CharSpan] = {}
+            for number in (n for n in left if n < last):
+                spans[number] = spans.get(number) or self._span(say, number)
+                if (span := say.standing(text, number, spans[number])) is not None:
+                    here[number] = span
             if here or not answers:
                 found.append(MaskedText(text, tuple(here.values())))
             left = [n for n in left if n not in here]
@@ -184,7 +189,7 @@ class Renderer:
     def _span(self, say: _Script, number: int) -> CharSpan:
         """What the model has to say itself of message `number`, in the chat that ends with it."""
         ended, asked = say.upto(number + 1), say.asked(number)
-        start = len(asked)
+        start = len(asked) or _shared(say.otherwise(number), ended)
         if not ended.startswith(asked):
             start = min(_shared(asked, ended), _shared(say.otherwise(number), ended))
             if start < len(say.upto(number)):
@@ -195,7 +200,7 @@ class Renderer:
 
 
 class _Script:
-    """A chat as the template writes it, up to any message; each is written once."""
+    """A chat as the template writes it, up to any message. What was written last is kept."""
 
     def __init__(self, tokenizer: Any, row: Chat, template: str, *, arguments_as_text: bool = False) -> None:
         self._tokenizer, self._template = tokenizer, template
@@ -203,12 +208,15 @@ class _Script:
         if arguments_as_text:
             self._messages = [_with_text(message) for message in self._messages]
         self._tools = list(row.tools) or None
+        self._last: tuple[int, str] = (0, "")
         self._size = sum(len(str(message)) for message in (*row.messages, *row.tools))
         self.ends = tuple(tokenizer.get_added_vocab()) or (tokenizer.eos_token or "\0",)
 
     def upto(self, count: int) -> str:
         """The first `count` messages."""
-        return self._text(count, opened=False)
+        if self._last[0] != count:
+            self._last = (count, self._text(count, opened=False))
+        return self._last[1]
 
     def asked(self, count: int) -> str:
         """The same and the beginning of an answer."""
@@ -239,7 +247,7 @@ class _Script:
         return bounded(texts[0], self._size), [CharSpan(*mark) for mark in cast(list[tuple[int, int]], marks[0])]
 
     def _text(self, count: int, *, opened: bool) -> str:
-        if not count:  # there are templates for which no chat begins with an answer
+        if not count:  # nobody can ask for what no message comes before
             return ""
         return self._written(self._messages[:count], opened=opened)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fallow.data.read import DataFacts
+from fallow.errors import fail
 from fallow.workloads.data import Rendering, prepare
 from fallow.workloads.hf_folder import read_tokenizer
 from fallow.workloads.model_files import inspect_model
@@ -40,8 +41,11 @@ class DataSurvey:
 def survey(data: Path, model: Path, length: int, loss: str) -> DataSurvey:
     """Look at all of `data` through the tokenizer and the chat template of the folder `model`. A `length` of 0 is
     chosen so that nearly all documents that are to stay whole do. Errors: as `data.prepare`; E1701 when the folder has
-    no tokenizer that can be read."""
-    context = inspect_model(model).context_tokens or MOST_TOKENS
+    no tokenizer that can be read, E1707 for a `length` beyond the model's context."""
+    context = inspect_model(model).context_tokens or max(MOST_TOKENS, length)
+    if length > context:
+        what = f"Sequences of {length} tokens are longer than the {context} that the model can take in."
+        raise fail("E1707", what, cause="The model's context is shorter.", next_step=f"--length {context}")
     made = prepare(data, read_tokenizer(model), Rendering(length, loss), (LEAST_TOKENS, min(context, MOST_TOKENS)))
     packed, heard = made.packed, made.heard
     return DataSurvey(

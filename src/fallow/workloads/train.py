@@ -278,7 +278,8 @@ def _trainee(work: TaskRun, recipe: Recipe) -> Trainee:
 def _dataset(work: TaskRun, trainee: Trainee, recipe: Recipe) -> Dataset:
     key = (work.content("data") or object(), recipe.sequence_tokens, recipe.holdout_sequences, recipe.loss)
     if trainee.dataset is None or trainee.data_key != key:
-        rendering = Rendering(recipe.sequence_tokens, recipe.loss, apart=not keeps_apart(trainee.model.network))
+        network = trainee.model.network
+        rendering = Rendering(recipe.sequence_tokens, recipe.loss, apart=not (recipe.exact or keeps_apart(network)))
         trainee.dataset = load_dataset(work.input("data"), trainee.model.tokenizer, rendering, recipe.holdout_sequences)
         trainee.data_key = key
     return trainee.dataset

@@ -17,6 +17,8 @@ TEXTS = {
     "references": "[1] A book.\n[2] Another.\n",
     "wiki": "[[Home]] is a page.\n",
     "a markdown table": "".join(f"| {n} | b |\n" for n in range(40)),
+    "lines that end alike": "".join(f"and so we say,\nand so we go on {n};\n" for n in range(40)),
+    "statements": "".join(f"INSERT INTO a VALUES {n};\n" for n in range(40)),
     "the word text": "text\nand more of it\n",
 }
 

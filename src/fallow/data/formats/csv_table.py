@@ -97,6 +97,8 @@ def _alike(rows: list[list[str]], separator: str) -> bool:
     width, names = len(rows[0]), rows[0]
     if width < 2 or any(len(row) != width for row in rows):
         return False
+    if not any(row[-1].strip() for row in rows):  # lines that end alike, as verses and code do
+        return False
     named = all(_NAME.fullmatch(name) for name in names) and len({name.lower() for name in names}) == width
     if named and len(rows) >= 3:
         return True
