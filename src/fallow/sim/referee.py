@@ -243,8 +243,8 @@ class Referee:
             self.wrong(f"{paid} ucr paid, {self.vouchers.get(row.lease, 0)} promised")
         if paid != row.paid_ucr or paid + back > row.cap_ucr or paid + back != sum(out.values()):
             self.wrong(f"{paid} ucr paid and {back} given back of {row.cap_ucr}; the row says {row.paid_ucr}")
-        if row.slashed_ucr and row.provider not in self.cheats:
-            self.wrong(f"honest {self.name(row.provider)} was slashed")
+        if row.slashed_ucr + row.charged_ucr and row.provider not in self.cheats:
+            self.wrong(f"honest {self.name(row.provider)} was charged")
 
     def settled(self) -> None:
         """When everything is over: the bank's last word is what the receipts say, and no bond is kept."""

@@ -27,7 +27,7 @@ from fallow.node.lanes import audit
 from fallow.node.lanes.journal import keep_leaves
 from fallow.rules.steward import events as t
 from fallow.sdk.lanes import AsyncLane
-from fallow.wire.claims import evidence_holds
+from fallow.wire.claims import evidence_holds, setting_hash
 from fallow.wire.codec import decode, encode
 from fallow.wire.documents import ClaimRoot
 from fallow.wire.local import OpenJobLane
@@ -135,12 +135,14 @@ async def test_a_lie_is_caught_with_evidence(tmp_path: Path) -> None:
         event = await s.told.wait(t.LaneCaught)
         assert event.task.params == b"b"
         assert len(event.others) == 2
+        word = setting_hash(s.lanes.legs[order.lease].setting)
         for evidence in (event.accused, *event.others):
             root = decode(ClaimRoot, evidence.claim.body)
-            assert evidence_holds(evidence, event.task, root.root, root.count)
+            assert evidence_holds(evidence, event.task, root.root, root.count, word)
+            assert not evidence_holds(evidence, event.task, root.root, root.count)
         changed = msgspec.structs.replace(event.accused, output=bytes(32))
         root = decode(ClaimRoot, changed.claim.body)
-        assert not evidence_holds(changed, event.task, root.root, root.count)
+        assert not evidence_holds(changed, event.task, root.root, root.count, word)
 
 
 async def test_the_right_words_from_other_logits_are_caught(tmp_path: Path) -> None:
@@ -223,7 +225,7 @@ async def test_an_answer_that_was_lost_on_its_way_is_left_out(tmp_path: Path) ->
     async with lane_stage(tmp_path) as s:
         order = await run(s, echo, echo, echo)
         leg = s.lanes.legs[order.lease]
-        leaves = tuple(leg.answered[number].leaf() for number in (1, 2, 3))
+        leaves = tuple(leg.answered[number].leaf(setting_hash(leg.setting)) for number in (1, 2, 3))
         del leg.answered[2]
         keep_leaves(s.us.log, order.lease, order.first, leaves)
         s.lanes.audit(msgspec.structs.replace(order, indexes=(1,)))

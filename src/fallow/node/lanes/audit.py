@@ -134,7 +134,7 @@ class LaneAudits:
         proofs = [proof for witness in others if (proof := await self._evidence(witness)) is not None]
         if accused is None or len(proofs) < 2:
             return self._unchecked(effect, "Other providers answered differently, but have not signed for it.")
-        task = TaskSpec(leg.kind, record.params, (), record.seed, record.units, 0, 0)
+        task = TaskSpec(leg.kind, record.params, leg.setting.inputs, record.seed, record.units, 0, 0)
         return t.LaneCaught(
             self._s.clock.now_ms(), effect.lease, effect.claim_hash, task, accused, tuple(proofs[:8])
         )  # fmt: skip

@@ -15,7 +15,7 @@ from fallow.node.services import Services
 from fallow.ports import EventLog
 from fallow.rules.steward.events import PeerClaimedBatch
 from fallow.units import Digest
-from fallow.wire.claims import lane_leaf, params_hash, value_hash
+from fallow.wire.claims import lane_leaf, params_hash, setting_hash, value_hash
 from fallow.wire.codec import encode, recall
 from fallow.wire.documents import Word
 
@@ -36,8 +36,9 @@ class Answered(msgspec.Struct, frozen=True, array_like=True):
     def size_bytes(self) -> int:
         return len(self.params) + len(self.value) + 200
 
-    def leaf(self) -> bytes:
-        return lane_leaf(self.number, params_hash(self.params), self.seed, value_hash(self.value), self.units)
+    def leaf(self, setting: bytes) -> bytes:
+        """Its leaf on a lane with this `setting_hash`; b"" for lanes of before there were settings."""
+        return lane_leaf(self.number, params_hash(self.params), self.seed, value_hash(self.value), self.units, setting)
 
     def cancelled(self, side: LaneSide) -> bool:
         """Whether it was cut short because nobody wanted more; its value has been checked when it came."""
@@ -127,7 +128,8 @@ def claim_leaves(log: EventLog, claim: PeerClaimedBatch, answered: Mapping[int, 
     if kept is not None:
         return [kept[at : at + 32] for at in range(0, len(kept), 32)]
     records = [answered.get(number) for number in range(claim.first, claim.first + claim.count)]
-    leaves = [record.leaf() for record in records if record is not None]
+    setting = setting_hash(claim.setting) if claim.setting is not None else b""
+    leaves = [record.leaf(setting) for record in records if record is not None]
     return leaves if len(leaves) == claim.count else None
 
 

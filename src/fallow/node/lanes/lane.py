@@ -128,7 +128,7 @@ class Lanes:
         if not covered:
             return
         event = t.PeerClaimedBatch(
-            self._s.clock.now_ms(), lease, sequence, claim, claim_hash, first, root.count, units
+            self._s.clock.now_ms(), lease, sequence, claim, claim_hash, first, root.count, units, leg.setting
         )  # fmt: skip
         await asyncio.to_thread(keep_claim, self._s.log, event)
         await self._tell(event)

@@ -7,6 +7,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import structlog
 
@@ -20,7 +21,7 @@ from fallow.rules.steward.shape import LaneTerms
 from fallow.rules.steward.shapes.registry import shape_of
 from fallow.sdk.calls import CallStream
 from fallow.units import plain
-from fallow.wire.claims import Accumulator, merkle_root
+from fallow.wire.claims import Accumulator, merkle_root, setting_hash
 from fallow.wire.documents import ClaimRoot
 from fallow.wire.messages import (
     GetLaneLeaves,
@@ -34,7 +35,7 @@ from fallow.wire.messages import (
     NodeAddress,
     OpenLane,
 )
-from fallow.wire.tasks import MAX_VALUE_BYTES
+from fallow.wire.tasks import MAX_VALUE_BYTES, LaneSetting
 
 log = structlog.get_logger()
 
@@ -122,6 +123,15 @@ class Leg:
     def terms(self) -> LaneTerms:
         """What the provider loads."""
         return shape_of(self.plan.work).lane(self.plan.work)
+
+    @cached_property
+    def setting(self) -> LaneSetting:
+        """What the lane's tasks have in common, as the leaves of its claims name it."""
+        return LaneSetting(self.kind, self.terms.inputs, self.terms.context_tokens, self.terms.exact)
+
+    @cached_property
+    def _setting_hash(self) -> bytes:
+        return setting_hash(self.setting)
 
     @property
     def kind(self) -> str:
@@ -308,7 +318,7 @@ class Leg:
         if any(record is None for record in records):
             return None
         tree = Accumulator()
-        tree.extend(record.leaf() for record in records if record is not None)
+        tree.extend(record.leaf(self._setting_hash) for record in records if record is not None)
         units = sum(record.units for record in records if record is not None)
         return tree.root() == root.root and units == root.units
 
@@ -330,7 +340,8 @@ class Leg:
         numbers = range(first, first + root.count)
         got = [record for number in numbers if (record := self.answered.get(number)) is not None]
         units = sum(record.units for record in got)
-        if units > root.units or any(record.leaf() != leaves[record.number - first] for record in got):
+        setting = self._setting_hash
+        if units > root.units or any(record.leaf(setting) != leaves[record.number - first] for record in got):
             return 0, ()
         for number in numbers:
             if (ask := self.flying.pop(number, None)) is not None:

@@ -13,7 +13,7 @@ from fallow.node.groups import begin
 from fallow.node.services import Services
 from fallow.ports import Patience
 from fallow.rules.provider import events as t
-from fallow.units import parse_money
+from fallow.units import parse_money, to_text
 from fallow.wire.ledger import Refusal
 from fallow.wire.refusals import SettlementRefused, words
 
@@ -70,6 +70,7 @@ class Teller:
                     await self._bank.close(lease)
                 except SettlementRefused as no:
                     return self._refused(lease, no, over=True)
+                await self._look(lease)
                 return t.LedgerClosed(self._s.clock.now_ms(), lease)
 
     def _refused(self, lease: bytes, no: SettlementRefused, *, over: bool) -> t.ProviderEvent | None:
@@ -89,6 +90,9 @@ class Teller:
         if found is None:
             return None
         now_ms = self._s.clock.now_ms()
+        if found.charge is not None and not found.charge.appealed:
+            answer = f"fallow wallet appeal {to_text('lease', lease)}"
+            log.warning("charged with a wrong answer", until_ms=found.charge.due_ms, answer=answer)
         return t.LedgerClosed(now_ms, lease) if found.said.closed_ms else t.LedgerOpened(now_ms, lease)
 
     async def keep_stake(self) -> None:

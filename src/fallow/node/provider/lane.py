@@ -65,9 +65,9 @@ class _Leaf(NamedTuple):
     leaf: bytes
 
 
-def _leaf(task: LaneTask, result: LaneResult) -> _Leaf:
+def _leaf(task: LaneTask, result: LaneResult, setting: bytes) -> _Leaf:
     number, units = task.number, result.units
-    leaf = lane_leaf(number, params_hash(task.params), task.seed, value_hash(result.value), units)
+    leaf = lane_leaf(number, params_hash(task.params), task.seed, value_hash(result.value), units, setting)
     return _Leaf(number, units, leaf)
 
 
@@ -96,12 +96,13 @@ class LaneRoom:
 
 class ServedLane:
     """One open lane. `allowance` tells how many units may still be answered before money comes; `claim` records a
-    root."""
+    root; `setting` is the hash of what the lane was opened with, for the leaves."""
 
     def __init__(
         self, window: int, worker: Worker, clock: Sleeper, allowance: Callable[[], int], claim: RecordClaim,
-        keep: Keep | None = None, room: LaneRoom | None = None,
+        setting: bytes, keep: Keep | None = None, room: LaneRoom | None = None,
     ) -> None:  # fmt: skip
+        self._setting = setting
         self._window, self._worker, self._clock = window, worker, clock
         self._allowance, self._claim, self._keep = allowance, claim, keep
         self._room, self.held_bytes = room or LaneRoom(), 0
@@ -199,7 +200,7 @@ class ServedLane:
                 if answer.units > self._costliest:
                     self._costliest = answer.units
                 self._unclaimed_units += answer.units
-                sent.append(_leaf(task, answer))
+                sent.append(_leaf(task, answer, self._setting))
                 out.append(answer)
                 self._out_bytes += len(answer.value)
             elif isinstance(answer, LaneItem) and answer.number in asked:
@@ -266,7 +267,7 @@ class ServedLane:
         for task in held:
             self._done(task.number)
             refusal = LaneResult(task.number, b"", 0, "E1803", "The lease's cap is used up, or payment is late.")
-            self._sent.append(_leaf(task, refusal))
+            self._sent.append(_leaf(task, refusal, self._setting))
             self._out.append(refusal)
         self._news.set()
 

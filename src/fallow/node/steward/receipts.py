@@ -20,7 +20,7 @@ from fallow.wire.codec import decode
 from fallow.wire.documents import AuditDraw, ClaimRoot, Lease, Order, Signed, Voucher
 from fallow.wire.eip712 import hash_document
 from fallow.wire.ledger import Evidence
-from fallow.wire.receipts import LaneWork, Receipt, TaskWork, Verdicts, seal
+from fallow.wire.receipts import LaneWork, NamedLaneWork, Receipt, TaskWork, Verdicts, seal
 
 ReceiptWork = TaskWork | LaneWork
 
@@ -93,7 +93,7 @@ class Receipts:
             record = read_answers(self._s.log, Leg.log_name(charge.lease)).get(charge.accused.number)
             if record is None:
                 return None
-            return LaneWork(record.number, record.params, record.seed, record.value, record.units)
+            return _lane_work(record, find_claim(self._s.log, charge.lease, record.number))
         found = self._state.seat_of(charge.lease)
         kept = self._records.papers(charge.lease) if found is None else None
         output = refuted_output(found[0], charge) if found is not None else kept.refuted if kept else None
@@ -104,7 +104,7 @@ class Receipts:
         leaves, record, event = await asyncio.to_thread(self._lane_batch, note)
         tree = MerkleTree(leaves)
         index = note.number - event.first
-        work = LaneWork(record.number, record.params, record.seed, record.value, record.units)
+        work = _lane_work(record, event)
         verdict, words = self._verdict(note.lease, event)
         receipt = await self._assemble(note.lease, self._papers(note.lease), event.claim, work, index, tree.path(index))
         return msgspec.structs.replace(receipt, verdict=verdict, notes=words)
@@ -197,12 +197,24 @@ class Receipts:
         """The bank's latest word, or the last one that we have when it does not answer."""
         try:
             standing = await self._s.settlement().standing(lease)
+            charge = standing.charge if standing is not None else None
+            if charge is not None and charge.due_ms <= self._s.clock.now_ms():
+                await self._s.settlement().close(lease)  # time has decided it: whatever is asked of the lease says so
+                standing = await self._s.settlement().standing(lease)
         except FallowError:
             return self._records.settlement(lease)
         if standing is None:
             return None
         self._records.keep_settlement(lease, standing.signed)
         return standing.signed
+
+
+def _lane_work(record: Answered, claim: PeerClaimedBatch | None) -> LaneWork:
+    if claim is None or claim.setting is None:
+        return LaneWork(record.number, record.params, record.seed, record.value, record.units)
+    return NamedLaneWork(
+        record.number, record.params, record.seed, record.value, record.units, setting=claim.setting
+    )  # fmt: skip
 
 
 def _unsigned() -> FallowError:

@@ -31,7 +31,7 @@ from fallow.wire.ledger import Evidence, Refusal
 from fallow.wire.local import JobSpec, Work
 from fallow.wire.messages import NodeAddress, Offer, Shortfall, Text
 from fallow.wire.receipts import MAX_UNDRAWN
-from fallow.wire.tasks import Part, TaskOutput, TaskSpec
+from fallow.wire.tasks import LaneSetting, Part, TaskOutput, TaskSpec
 
 MAX_OFFERS_SEEN = 1000
 
@@ -210,10 +210,11 @@ class BlobMissing(StewardEvent, frozen=True):
 
 
 class AuditorsDrawn(StewardEvent, frozen=True):
-    """Answers Draw."""
+    """Answers Draw. `drawn` are the accounts that can bear witness against the claim, first drawn first."""
 
     claim_hash: Word
     seed: Word
+    drawn: Annotated[tuple[Address, ...], msgspec.Meta(max_length=256)] = ()
 
 
 class LedgerRefusedDraw(StewardEvent, frozen=True):
@@ -240,7 +241,8 @@ class LaneUnready(StewardEvent, frozen=True):
 
 class PeerClaimedBatch(StewardEvent, frozen=True, tag="LaneAnswered"):
     """A `LaneClaimed` from Watch: the root over `count` lane tasks worth `units`, numbers from `first` on. The
-    interpreter has compared root, count and units with the answers that it got on the lane itself."""
+    interpreter has compared root, count and units with the answers that it got on the lane itself. `setting` is what
+    the lane was opened with, None before leaves named it."""
 
     lease: Word
     sequence: U64
@@ -249,6 +251,7 @@ class PeerClaimedBatch(StewardEvent, frozen=True, tag="LaneAnswered"):
     first: U64
     count: U64
     units: U64
+    setting: LaneSetting | None = None
 
 
 class LaneAudited(StewardEvent, frozen=True):
