@@ -99,8 +99,10 @@ def claimed(turn: Turn, job: Job, seat: Seat, event: PeerClaimed) -> None:
     units = metered(run.spec, event.output)
     seat.money.held_units -= run.spec.units - units
     admit(turn, seat, Claim(event.claim_hash, event.claim, units, slot.key))
-    if not well_formed(job, slot, run):
-        blame_run(turn, job, slot, run, "E1102")
+    unfit = _unfit(turn, job, slot, run)
+    if unfit:
+        turn.note(job, "failed", f"Task {slot.key}: {unfit}; it is refused.", seat.node)
+        blame_run(turn, job, slot, run, "E1102", what=unfit)
         void_run(turn, job, run)
         reslot(turn, job, slot)
         return
@@ -112,6 +114,13 @@ def claimed(turn: Turn, job: Job, seat: Seat, event: PeerClaimed) -> None:
         if check_of(job).draws:
             turn.ask(Draw(seat.lease, event.claim_hash, event.claim))
         decide(turn, job, slot)
+
+
+def _unfit(turn: Turn, job: Job, slot: Slot, run: Run) -> str:
+    """Why a claim is worth nothing as it stands, whatever a check would find; "" when it may be worth something."""
+    if not well_formed(job, slot, run):
+        return "the answer is not what such a task gives"
+    return shape_of(job.spec.work).refused(turn, job, slot, run)
 
 
 def drawn(turn: Turn, job: Job, seat: Seat, event: AuditorsDrawn | LedgerRefusedDraw) -> None:
