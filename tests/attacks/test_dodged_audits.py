@@ -5,8 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
-from tests.rules.steward.crowd import Crowd, Provider, exact_spec, honest_crowd, of_round, train_spec
+from tests.rules.steward.crowd import (
+    Crowd,
+    Provider,
+    batch_spec,
+    exact_spec,
+    honest_crowd,
+    lane_spec,
+    lie,
+    of_round,
+    train_spec,
+)
 
 from fallow.rules.steward import events as t
 from fallow.rules.steward.machine import view
@@ -64,12 +75,90 @@ def test_a_copied_update_is_refused_at_once_and_the_job_goes_on(spec: JobSpec) -
     shown = view(crowd.state, job)
     assert shown is not None
     assert [one.updates for one in shown.rounds] == [3, 3, 3, 3, 0]
-    runs = [run for slot in crowd.state.jobs[job].slots if of_round(slot) for run in slot.runs if run.output is not None]
-    final = [(part.blob, run.task) for run in runs if run.fate is Fate.FINAL and run.output for part in run.output.parts]
+    runs = [
+        run for slot in crowd.state.jobs[job].slots if of_round(slot) for run in slot.runs if run.output is not None
+    ]
+    final = [
+        (part.blob, run.task) for run in runs if run.fate is Fate.FINAL and run.output for part in run.output.parts
+    ]
     assert all(blob != other or task == its for blob, task in final for other, its in final)
     assert crowd.paid_to(copier) <= sum(worked)
     told = [note for note in crowd.of(t.Note) if note.node == copier.address.node and "copy" in note.text]
     assert told
+
+
+def choosy(refused: int, answered: int) -> tuple[Callable[[TaskSpec], str], Answer]:
+    """Refuses some tasks, then lies about some, and so on."""
+    count = [0]
+
+    def refuses(spec: TaskSpec) -> str:
+        count[0] += 1
+        return "E1704" if (count[0] - 1) % (refused + answered) < refused else ""
+
+    return refuses, lie()
+
+
+@pytest.mark.parametrize("refused", [1, 2, 4, 49])
+def test_who_refuses_most_tasks_and_lies_about_the_rest_is_caught(refused: int) -> None:
+    """Tried: refuse tasks, so that few answers are there to be checked, and lie in these. Gained: 0 for every lie, once
+    the account is off probation too. Cost: after four refusals that outnumber its answers the seat is lost, everything
+    that it claimed and nobody checked is checked, and the account is charged and banned."""
+    providers = honest_crowd(4)
+    cheat = providers[0]
+    cheat.speed = 1_000
+    crowd = Crowd(providers)
+    crowd.submit(batch_spec(60, 3), "honest at first")
+    settle(crowd, 100)
+    assert crowd.state.standings[cheat.account].passed >= 1
+    before = crowd.paid_to(cheat)
+    cheat.refuses, cheat.answer = choosy(refused, 1)
+    job = crowd.submit(batch_spec(60, 3), "and now")
+    settle(crowd, 200)
+    assert crowd.outcome(job).code == ""
+    assert crowd.paid_to(cheat) == before
+    results = [output.value for output in crowd.outcome(job).outputs if output is not None]
+    lies = {run.output.value for slot in crowd.state.jobs[job].slots for run in slot.runs
+            if run.account == cheat.account and run.output is not None}  # fmt: skip
+    assert not lies & set(results)
+    seat = next(seat for seat in crowd.state.jobs[job].seats if seat.account == cheat.account)
+    assert seat.suspect or crowd.state.standings[cheat.account].banned
+
+
+def test_a_lanes_sample_is_drawn_from_what_is_paid_for() -> None:
+    """Tried: on a lane refuse 49 of 50 tasks and lie about one, so that the sample meets refusals. Gained: 0. Cost: the
+    sample is of the paid answers alone; batches that are mostly refusals cost the seat."""
+    crowd = Crowd(honest_crowd(4))
+    job = crowd.submit(lane_spec())
+    crowd.run()
+    seat = crowd.state.jobs[job].seats[0]
+    for number in range(3):
+        claim = crowd.lane_claim(seat.lease, number + 1, 1 + 50 * number, 50, 1)
+        crowd.lane_bad.add(seat.lease)
+        crowd.tell(msgspec.structs.replace(claim, paid=1, refused=49))
+    crowd.run()
+    first = crowd.of(t.AuditLane)[0]
+    assert first.indexes == (0,)
+    assert crowd.state.standings[seat.account].banned
+    assert crowd.paid_to(crowd.by_node(seat.node)) == 0
+
+
+def test_a_lane_that_refuses_three_batches_is_given_up_and_all_of_it_checked() -> None:
+    """Tried: as above, by an account that is off probation, whose lies no sample meets. Gained: 0. Cost: the seat; its
+    unchecked batches are checked in full."""
+    crowd = Crowd(honest_crowd(4))
+    job = crowd.submit(lane_spec(verify="audit:rate=0"))
+    crowd.run()
+    seat = crowd.state.jobs[job].seats[0]
+    crowd.tell(crowd.lane_claim(seat.lease, 1, 1, 50, 50))
+    crowd.run()
+    asked = len(crowd.of(t.AuditLane))
+    for number in range(1, 4):
+        claim = crowd.lane_claim(seat.lease, number + 1, 1 + 50 * number, 50, 5)
+        crowd.tell(msgspec.structs.replace(claim, paid=5, refused=45))
+        crowd.run()
+    assert seat.suspect
+    crowd.pass_time(6_000)
+    assert [one.indexes for one in crowd.of(t.AuditLane)[asked:]] == [tuple(range(5))] * 3
 
 
 def test_shards_that_honestly_give_the_same_are_believed_after_a_check() -> None:

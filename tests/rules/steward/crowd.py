@@ -101,6 +101,7 @@ class Provider:
     declines: bool = False
     lacks: tuple[Shortfall, ...] = ()
     fails: str = ""
+    refuses: Callable[[TaskSpec], str] = lambda spec: ""
     retryable: bool = True
     serves_blobs: bool = True
     sequence: int = 0
@@ -306,9 +307,9 @@ class Crowd:
             return
         self.known[key] = None
         provider.sequence += 1
-        if provider.fails:
+        if code := provider.fails or provider.refuses(effect.spec):
             event = t.PeerFailed(
-                self.now_ms, effect.lease, provider.sequence, effect.task, provider.fails, "no", provider.retryable
+                self.now_ms, effect.lease, provider.sequence, effect.task, code, "no", provider.retryable
             )  # fmt: skip
         else:
             output = provider.answer(effect.spec, honest_output(effect.spec))

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from fallow.node.lanes.journal import Answered, claim_leaves, find_claim, lost
+from fallow.node.lanes.journal import Answered, claim_leaves, find_claim
 from fallow.node.lanes.leg import Ask, Leg
 from fallow.node.services import Services
 from fallow.rules.steward import events as t
@@ -53,14 +53,12 @@ class LaneAudits:
 
     async def _judge(self, effect: t.AuditLane) -> t.StewardEvent:
         leg, used = self._legs.get(effect.lease), set[bytes]()
+        claim = find_claim(self._s.log, effect.lease, effect.first)
+        paid = leg.paid(effect.first, claim.count) if leg is not None and claim is not None else []
         for index in effect.indexes:
-            record = leg.answered.get(effect.first + index) if leg is not None else None
-            if leg is not None and record is None and lost(self._s.log, effect.lease, effect.first):
-                continue  # it never arrived, and earns nothing
-            if leg is None or record is None:
+            if leg is None or index >= len(paid):
                 return self._unchecked(effect, "What was answered is no longer at hand.")
-            if not record.units or record.cancelled(leg.side):
-                continue  # a refusal earns nothing, and is no lie; where an answer was cut short depends on the moment
+            record = paid[index]
             if (check := leg.checks.get(record.number)) is not None and (same := await check):
                 used.add(same)  # it was asked to check another, and is right: a check of it would be checked in turn
                 continue

@@ -23,7 +23,8 @@ FLUSH_S = 0.05
 
 
 class Answered(msgspec.Struct, frozen=True, array_like=True):
-    """What the steward remembers of an answered lane task; `params` and `value` are kept for receipts and checks."""
+    """What the steward remembers of an answered lane task; `params` and `value` are kept for receipts and checks. One
+    that was `refused` was so for reasons of the provider's own."""
 
     number: int
     params: bytes
@@ -31,6 +32,7 @@ class Answered(msgspec.Struct, frozen=True, array_like=True):
     value: bytes
     units: int
     receipt: bool
+    refused: bool = False
 
     @property
     def size_bytes(self) -> int:
@@ -115,11 +117,6 @@ def keep_claim(log: EventLog, event: PeerClaimedBatch) -> None:
 def keep_leaves(log: EventLog, lease: bytes, first: int, leaves: tuple[bytes, ...]) -> None:
     """Keep the leaves of a claim that is also over answers which never arrived."""
     log.put(f"lane-leaves/{lease.hex()}/{first:020d}", b"".join(leaves))
-
-
-def lost(log: EventLog, lease: bytes, first: int) -> bool:
-    """Whether the claim that begins at `first` is also over answers that never arrived."""
-    return log.get(f"lane-leaves/{lease.hex()}/{first:020d}") is not None
 
 
 def claim_leaves(log: EventLog, claim: PeerClaimedBatch, answered: Mapping[int, Answered]) -> list[bytes] | None:

@@ -128,7 +128,8 @@ class Lanes:
         if not covered:
             return
         event = t.PeerClaimedBatch(
-            self._s.clock.now_ms(), lease, sequence, claim, claim_hash, first, root.count, units, leg.setting
+            self._s.clock.now_ms(), lease, sequence, claim, claim_hash, first, root.count, units, leg.setting,
+            len(leg.paid(first, root.count)), leg.refused(first, root.count),
         )  # fmt: skip
         await asyncio.to_thread(keep_claim, self._s.log, event)
         await self._tell(event)

@@ -288,7 +288,7 @@ class Leg:
         self._streamed_bytes -= ask.streamed_bytes
         code, what = _told(ask, result) if result.code else self._wrong(ask, result)
         value, units = (b"", 0) if code else (result.value, result.units)
-        record = Answered(result.number, ask.sent, ask.seed, value, units, ask.receipt)
+        record = Answered(result.number, ask.sent, ask.seed, value, units, ask.receipt, code in RETRY)
         self._remember(record)
         self._journal.add(record)
         self._unclaimed_units += units
@@ -350,6 +350,17 @@ class Leg:
                 ask.leg = None
                 self.back(ask)
         return (units, leaves) if got else None
+
+    def paid(self, first: int, count: int) -> list[Answered]:
+        """Those of a claim's answers that earn something and can be compared, in order: no refusals, and nothing that
+        was cut short, which depends on the moment."""
+        found = (self.answered.get(number) for number in range(first, first + count))
+        return [one for one in found if one is not None and one.units and not one.cancelled(self.side)]
+
+    def refused(self, first: int, count: int) -> int:
+        """How many of a claim's tasks were refused for reasons of the provider's own."""
+        found = (self.answered.get(number) for number in range(first, first + count))
+        return sum(1 for one in found if one is not None and one.refused)
 
     def claimed(self, units: int) -> None:
         """The brain counts these units from now on."""

@@ -242,7 +242,8 @@ class LaneUnready(StewardEvent, frozen=True):
 class PeerClaimedBatch(StewardEvent, frozen=True, tag="LaneAnswered"):
     """A `LaneClaimed` from Watch: the root over `count` lane tasks worth `units`, numbers from `first` on. The
     interpreter has compared root, count and units with the answers that it got on the lane itself. `setting` is what
-    the lane was opened with, None before leaves named it."""
+    the lane was opened with, None before leaves named it. `paid` of the answers earn something and can be compared;
+    `refused` were refused for reasons of the provider's own."""
 
     lease: Word
     sequence: U64
@@ -252,6 +253,8 @@ class PeerClaimedBatch(StewardEvent, frozen=True, tag="LaneAnswered"):
     count: U64
     units: U64
     setting: LaneSetting | None = None
+    paid: U64 | None = None
+    refused: U64 = 0
 
 
 class LaneAudited(StewardEvent, frozen=True):
@@ -442,7 +445,8 @@ class Draw(StewardEffect, frozen=True):
 
 
 class AuditLane(StewardEffect, frozen=True):
-    """Do the lane tasks at `indexes` of the batch (0 is number `first`) again on the lanes of `auditors`, in that
+    """Do some lane tasks of the batch that begins at `first` again (`indexes` are places among those of its answers
+    that are paid for) on the lanes of `auditors`, in that
     order of preference, as ordinary tasks among others, until `quorum` equal answers, the claimed one counted, stand
     against none, or an answer has the word of `quorum` (and 2) accounts other than the accused's. The interpreter must
     keep the params and answers of batches until LedgerClosed. -> LaneAudited, LaneCaught or LaneUnchecked."""

@@ -172,7 +172,8 @@ class Claim(msgspec.Struct):
     None) `count` lane tasks from number `first` on. Its units are held until it is final, and then owed. `seed` is the
     randomness that was drawn for it (b"" before). It is provisional `since_ms` (None: it is not): it waits to be
     cleared, by then its account had `passed` so many checks. One on `trial` is right, and waits only for what its
-    account claimed before it to be decided. `asked` is what its check has asked for and got no answer to."""
+    account claimed before it to be decided. `asked` is what its check has asked for and got no answer to.
+    Of lane tasks, `paid` are answers that earn something and can be compared."""
 
     hash: bytes
     root: Signed
@@ -185,6 +186,7 @@ class Claim(msgspec.Struct):
     passed: int = 0
     trial: bool = False
     asked: AuditLane | None = None
+    paid: int = 1
 
     @property
     def provisional(self) -> bool:
@@ -224,7 +226,8 @@ class SeatLane(msgspec.Struct):
 
 class Seat(msgspec.Struct):
     """A provider's place in a job: first a negotiation, then a lease. `claims` are those that are not decided, by their
-    hashes, in the order of claiming. `strikes` counts failures since the last good claim."""
+    hashes, in the order of claiming. `strikes` counts failures since the last good claim, `failures` all of
+    them; a `suspect` seat was given up for them, and whatever it claimed is checked."""
 
     number: int
     offer: Offer
@@ -240,6 +243,8 @@ class Seat(msgspec.Struct):
     theirs: Signed | None = None
     sequence: int = 0
     strikes: int = 0
+    failures: int = 0
+    suspect: bool = False
     running: dict[bytes, int] = {}
     tasks_claimed: int = 0
     units_claimed: int = 0

@@ -93,7 +93,7 @@ class Audit(standing.ByPolicy):
 
     def close(self, turn: Turn, job: Job, seat: Seat) -> bool:
         """The seat's unchecked claims get one last check among them, drawn by the randomness of them all; when that
-        passes, or nobody can do it, they are final."""
+        passes, or nobody can do it, they are final. All of them are checked where the seat was given up."""
         waiting = [claim for claim in seat.claims.values() if claim.trial]
         if waiting and standing.on_trial(job, seat.account):
             return False  # under another lease of the account
@@ -101,15 +101,16 @@ class Audit(standing.ByPolicy):
             standing.clear(turn, job, seat, claim)
         if not seat.claims or seat.check is not None:
             return super().close(turn, job, seat)
-        seat.check = Closing()
         pick = seat.claims[trust.closing_pick({claim.hash: claim.seed for claim in seat.claims.values()})]
-        if pick.slot is None:
-            batches.check_last(turn, job, seat, pick)
-        elif job.slots[pick.slot].step is Step.PROVISIONAL:
-            ballot.begin_check(turn, job, job.slots[pick.slot], trust.Reason.CLOSING)
-        else:  # its answer was accepted with somebody else's claim
-            standing.clear(turn, job, seat, pick)
-            seat.check = None
+        for claim in list(seat.claims.values()) if seat.suspect else (pick,):
+            seat.check = Closing()
+            if claim.slot is None:
+                batches.check_last(turn, job, seat, claim)
+            elif job.slots[claim.slot].step is Step.PROVISIONAL:
+                ballot.begin_check(turn, job, job.slots[claim.slot], trust.Reason.CLOSING)
+            else:  # its answer was accepted with somebody else's claim
+                standing.clear(turn, job, seat, claim)
+                seat.check = None
         done = not seat.running and all(claim.provisional for claim in seat.claims.values())
         return done and self.close(turn, job, seat)
 

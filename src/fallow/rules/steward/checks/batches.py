@@ -1,4 +1,5 @@
-"""A lane's batch under audit: some of its tasks are done again on lanes of others, among their other tasks."""
+"""A lane's batch under audit: some of its tasks are done again on lanes of others, among their other tasks. They are
+drawn from the answers that are paid for, however many others were refused."""
 
 from __future__ import annotations
 
@@ -18,13 +19,14 @@ def begin(turn: Turn, job: Job, seat: Seat, batch: Claim) -> None:
     refused = batch.seed == batch.hash
     standing = trust.Standing() if refused else turn.state.standing(seat.account)
     seat.check = None
-    check(turn, job, seat, batch, trust.sample_indexes(policy_of(job), standing, batch.seed, batch.count, MAX_INDEXES))
+    check(turn, job, seat, batch, trust.sample_indexes(policy_of(job), standing, batch.seed, batch.paid, MAX_INDEXES))
 
 
 def check_last(turn: Turn, job: Job, seat: Seat, batch: Claim) -> None:
-    """One of its tasks, before the seat is closed."""
-    index = trust.sample_indexes(policy_of(job), trust.Standing(), batch.seed, batch.count, 1)
-    check(turn, job, seat, batch, index or (0,))
+    """One of its tasks, before the seat is closed; as many as may be where the seat was given up."""
+    most = MAX_INDEXES if seat.suspect else 1
+    policy = policy_of(job)._replace(probation=most)
+    check(turn, job, seat, batch, trust.sample_indexes(policy, trust.Standing(), batch.seed, batch.paid, most))
 
 
 def check(turn: Turn, job: Job, seat: Seat, batch: Claim, indexes: tuple[int, ...]) -> None:
