@@ -93,7 +93,9 @@ class Teller:
         if found.charge is not None and not found.charge.appealed:
             answer = f"fallow wallet appeal {to_text('lease', lease)}"
             log.warning("charged with a wrong answer", until_ms=found.charge.due_ms, answer=answer)
-        return t.LedgerClosed(now_ms, lease) if found.said.closed_ms else t.LedgerOpened(now_ms, lease)
+        if not found.said.closed_ms:
+            return t.LedgerOpened(now_ms, lease)
+        return t.LedgerClosed(now_ms, lease, found.said.paid_ucr, found.said.slashed_ucr)
 
     async def keep_stake(self) -> None:
         """Until cancelled: deposit what is missing of the owner's stake, as far as there is money, and tell the machine

@@ -160,7 +160,9 @@ class ServedLane:
         """Send what may be worked on to the worker, together."""
         self._flush_due = False
         while self._held and not self._over:
-            room = (self._allowance() - self._unclaimed_units) // self._costliest - self._flying
+            left = self._allowance() - self._unclaimed_units
+            # However much one answer costs: as long as there is credit, one may be worked on.
+            room = max(left // self._costliest, left > 0) - self._flying
             count = min(len(self._held), MAX_LANE_BATCH, room)
             if count <= 0 or len(self._sent) + len(self._ripe) >= MAX_UNCLAIMED:
                 self._starved_s = self._starved_s or self._clock.monotonic_s()

@@ -72,6 +72,11 @@ class Audit(standing.ByPolicy):
         return ballot.builds_on(job, slot)
 
     def tick(self, turn: Turn, job: Job) -> None:
+        for number in list(job.live):
+            seat = job.seats[number]
+            pick = standing.pick_for_pay(turn, job, seat)
+            if pick is not None:
+                self._check_now(turn, job, seat, pick)
         ballot.go_on(turn, job)
 
     def place(self, turn: Turn, job: Job, slot: Slot, free: list[Seat]) -> Seat | None:
@@ -99,20 +104,23 @@ class Audit(standing.ByPolicy):
             return False  # under another lease of the account
         for claim in waiting:
             standing.clear(turn, job, seat, claim)
-        if not seat.claims or seat.check is not None:
+        if not seat.claims or isinstance(seat.check, Closing):
             return super().close(turn, job, seat)
         pick = seat.claims[trust.closing_pick({claim.hash: claim.seed for claim in seat.claims.values()})]
+        seat.check = Closing()
         for claim in list(seat.claims.values()) if seat.suspect else (pick,):
-            seat.check = Closing()
-            if claim.slot is None:
-                batches.check_last(turn, job, seat, claim)
-            elif job.slots[claim.slot].step is Step.PROVISIONAL:
-                ballot.begin_check(turn, job, job.slots[claim.slot], trust.Reason.CLOSING)
-            else:  # its answer was accepted with somebody else's claim
-                standing.clear(turn, job, seat, claim)
-                seat.check = None
+            self._check_now(turn, job, seat, claim)
         done = not seat.running and all(claim.provisional for claim in seat.claims.values())
         return done and self.close(turn, job, seat)
+
+    def _check_now(self, turn: Turn, job: Job, seat: Seat, claim: Claim) -> None:
+        if claim.slot is None:
+            batches.check_last(turn, job, seat, claim)
+        elif job.slots[claim.slot].step is Step.PROVISIONAL:
+            ballot.begin_check(turn, job, job.slots[claim.slot], trust.Reason.CLOSING)
+        else:  # its answer was accepted with somebody else's claim
+            standing.clear(turn, job, seat, claim)
+            seat.check = None
 
     def stop(self, turn: Turn, job: Job, *, late: bool) -> None:
         for key in list(job.queue.checking):

@@ -6,7 +6,7 @@ from fallow.rules import trust
 from fallow.rules.steward.blobs import keep
 from fallow.rules.steward.checks import sample
 from fallow.rules.steward.checks.look import look_at, seen_of
-from fallow.rules.steward.checks.standing import SAME, clear, on_trial, passed, policy_of
+from fallow.rules.steward.checks.standing import SAME, clear, on_trial, passed, pay_up, policy_of, reopened
 from fallow.rules.steward.claims import (
     MAX_OTHERS,
     Finding,
@@ -50,7 +50,7 @@ def begin(turn: Turn, job: Job, slot: Slot, seat: Seat, claim: Claim) -> None:
         standing = standing._replace(passed=policy.probation)
     reason = trust.must_check(policy, standing, claim.seed, forced=slot.forced)
     if reason is None:
-        seat.check = None
+        reopened(seat)
         hold(turn, seat, claim)
         set_step(job, slot, Step.PROVISIONAL)
         return
@@ -339,12 +339,13 @@ def _unchecked(turn: Turn, job: Job, slot: Slot) -> None:
     """Nobody is there to check it: the claims stay provisional till the end."""
     text = "Results cannot be checked now: there is no other provider that could. They stay provisional."
     turn.warn_once(job, "no auditor", text)
-    for run in slot.live():
-        claim = claim_of(job, run)
-        if claim is not None:
-            hold(turn, job.seats[run.seat], claim)
+    claims = [(job.seats[run.seat], claim) for run in slot.live() if (claim := claim_of(job, run)) is not None]
+    for seat, claim in claims:
+        hold(turn, seat, claim)
     look_at(slot).called = ()
     set_step(job, slot, Step.PROVISIONAL)
+    for seat, claim in claims:
+        pay_up(turn, job, seat, claim)
 
 
 def _abandon(turn: Turn, job: Job, slot: Slot) -> None:
@@ -377,6 +378,7 @@ def _finalise(turn: Turn, job: Job, run: Run, finding: Finding) -> None:
     claim = claim_of(job, run)
     if claim is not None:
         finalise(turn, job, job.seats[run.seat], claim, finding)
+        pay_up(turn, job, job.seats[run.seat], claim)
 
 
 def _agreeing(job: Job, slot: Slot, run: Run) -> tuple[Agreeing, ...]:

@@ -4,7 +4,7 @@ drawn from the answers that are paid for, however many others were refused."""
 from __future__ import annotations
 
 from fallow.rules import trust
-from fallow.rules.steward.checks.standing import passed, policy_of
+from fallow.rules.steward.checks.standing import passed, pay_up, policy_of, reopened
 from fallow.rules.steward.claims import Finding, Refuted, finalise, hold, refute
 from fallow.rules.steward.events import AuditLane, LaneAudited, LaneCaught, LaneUnchecked
 from fallow.rules.steward.hiring import can_recruit
@@ -18,7 +18,7 @@ def begin(turn: Turn, job: Job, seat: Seat, batch: Claim) -> None:
     """The batch is drawn. One whose randomness the bank refused is checked as if its account were new."""
     refused = batch.seed == batch.hash
     standing = trust.Standing() if refused else turn.state.standing(seat.account)
-    seat.check = None
+    reopened(seat)
     check(turn, job, seat, batch, trust.sample_indexes(policy_of(job), standing, batch.seed, batch.paid, MAX_INDEXES))
 
 
@@ -42,6 +42,7 @@ def check(turn: Turn, job: Job, seat: Seat, batch: Claim, indexes: tuple[int, ..
         if not can_recruit(job):
             turn.warn_once(job, "no auditor", "Answers cannot be checked now: there is no other provider that could.")
         hold(turn, seat, batch)
+        pay_up(turn, job, seat, batch)
         return
     order = trust.auditor_order(batch.seed, others)
     auditors = tuple(others[account] for account in order)[:64]
@@ -58,6 +59,7 @@ def audited(turn: Turn, job: Job, seat: Seat, event: LaneAudited) -> None:
         return
     text = f"{len(batch.asked.indexes)} of {batch.count} done again with equal answers"
     finalise(turn, job, seat, batch, Finding("checked", text))
+    pay_up(turn, job, seat, batch)
     passed(turn, seat.account)
 
 
@@ -76,4 +78,5 @@ def unchecked(turn: Turn, job: Job, seat: Seat, event: LaneUnchecked) -> None:
     if batch is None or batch.asked is None:
         return
     hold(turn, seat, batch)
+    pay_up(turn, job, seat, batch)
     turn.warn_once(job, "no auditor", f"Answers could not be checked: {event.what}"[:300])

@@ -45,6 +45,13 @@ class Look(CheckState, msgspec.Struct, array_like=True, tag="audit-look"):
         self.seed = self.drawn = b""
 
 
+class Paying(CheckState, msgspec.Struct, array_like=True, tag="audit-paying"):
+    """Of a seat: the `claim` that is checked so that what was claimed `before` it can be paid."""
+
+    claim: bytes
+    before: tuple[bytes, ...]
+
+
 class Closing(CheckState, msgspec.Struct, array_like=True, tag="audit-closing"):
     """Of a seat: the last check of its claims has begun."""
 
