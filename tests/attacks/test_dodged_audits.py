@@ -173,3 +173,82 @@ def test_shards_that_honestly_give_the_same_are_believed_after_a_check() -> None
     settle(crowd, 200)
     assert crowd.outcome(job).code == ""
     assert not crowd.notes("caught")
+
+
+# whom the buyer asks --------------------------------------------------------------------------------------------------
+
+
+def colluders(honest: int = 6, cheats: int = 2, price: int = 1_000) -> list[Provider]:
+    """Some who tell one lie, and bid a tenth less than all others."""
+    crooks = [Provider(f"crook{n}", price=price * 9 // 10, answer=lie("one lie")) for n in range(cheats)]
+    return [*crooks, *honest_crowd(honest, price=price)]
+
+
+def wrong_finals(crowd: Crowd, job: bytes) -> int:
+    """Answers of theirs that became final."""
+    crooks = {provider.account for provider in crowd.providers if provider.name.startswith("crook")}
+    runs = (run for slot in crowd.state.jobs[job].slots for run in slot.runs)
+    return sum(run.fate is Fate.FINAL and run.account in crooks for run in runs)
+
+
+def honest_losses(crowd: Crowd) -> list[str]:
+    """Honest providers that were slashed or banned."""
+    accounts = {crowd.leases[lease][1].name for lease in crowd.slashed}
+    banned = {p.name for p in crowd.providers if crowd.state.standing(p.account).banned}
+    return sorted(name for name in accounts | banned if not name.startswith("crook"))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("spec", ["batch", "train", "exact"])
+def test_two_colluders_who_bid_less_confirm_nothing_and_convict_nobody(spec: str, workers: int) -> None:
+    """Tried: bid a tenth less than six others, so that both are hired, confirm each other's wrong answers and outvote
+    the third. Gained: 0 of the answers that became final before (all of them). Cost: stake and account of both; no
+    honest provider lost anything. The first auditor is drawn from outside the job's leases, whatever it asks."""
+    crowd = Crowd(colluders())
+    make = {"batch": batch_spec, "train": train_spec, "exact": exact_spec}[spec]
+    job = crowd.submit(make(60, workers) if spec == "batch" else make(workers, 6))
+    settle(crowd, 200)
+    assert crowd.outcome(job).code == ""
+    assert wrong_finals(crowd, job) == 0
+    assert honest_losses(crowd) == []
+    crooks = [provider for provider in crowd.providers if provider.name.startswith("crook")]
+    assert sum(map(crowd.paid_to, crooks)) == 0
+    assert any(crowd.state.standing(crook.account).banned for crook in crooks)
+
+
+def test_an_honest_account_is_not_outvoted_by_those_who_were_hired_for_their_price() -> None:
+    """Tried: hired colluders check an honest worker beside them and agree on another answer. Gained: 0. Cost: in doubt
+    the task is done again, and nobody is charged for what the hired ones say alone."""
+    crowd = Crowd([*colluders(honest=2)])
+    job = crowd.submit(batch_spec(20, 3, verify="audit:rate=1"))
+    settle(crowd, 200)
+    assert wrong_finals(crowd, job) == 0
+    assert honest_losses(crowd) == []
+
+
+def test_auditors_come_in_the_order_of_the_banks_draw_not_of_their_price() -> None:
+    """Tried: ask the least of all who are left, to be hired as auditor. Gained: 0: another is hired, whom the bank drew
+    first."""
+    providers = [*honest_crowd(3, price=500), Provider("crook", price=600), *[Provider(f"q{n}") for n in range(4)]]
+    drawn = providers[6].account
+    crowd = Crowd(providers, hold={t.Draw})
+    job = crowd.submit(batch_spec(6, 3))
+    crowd.run()
+    for draw in crowd.of(t.Draw):
+        crowd.tell(t.AuditorsDrawn(crowd.now_ms, draw.claim_hash, b"s" * 32, (providers[0].account, drawn)))
+    crowd.run()
+    outside = [seat for seat in crowd.state.jobs[job].seats if seat.outside]
+    assert [seat.account for seat in outside] == [drawn]
+    slots = [slot for slot in crowd.state.jobs[job].slots if len(slot.runs) > 1]
+    assert slots
+    assert all(slot.runs[1].account == drawn for slot in slots)
+    assert not any(slot.runs[0].account == drawn for slot in crowd.state.jobs[job].slots if slot.runs)
+
+
+def test_auditors_from_outside_cost_the_job_no_more_than_its_budget_allows() -> None:
+    """No attack: with a budget that is just enough, work comes before auditors from outside."""
+    crowd = Crowd(honest_crowd(8))
+    job = crowd.submit(batch_spec(30, 3, budget=420))
+    settle(crowd, 200)
+    assert crowd.outcome(job).code == ""
+    assert sum(crowd.vouchers.values()) <= 420

@@ -25,7 +25,7 @@ simulated scheme are that the claim itself counts toward the quorum and that the
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from enum import Enum
 from fractions import Fraction
 from itertools import accumulate
@@ -149,16 +149,30 @@ def draw_links(seed: bytes, count: int, wanted: int) -> tuple[int, ...]:
     return tuple(sorted(picked))
 
 
-def auditor_order(seed: bytes, accounts: Iterable[bytes]) -> list[bytes]:
-    """The order in which distinct accounts are asked to check. Fixed by the seed: whoever chooses the accounts that
-    take part cannot choose who of them comes first."""
-    return sorted(set(accounts), key=lambda account: _hash(seed, b"auditor", account))
+def auditor_order(
+    seed: bytes, accounts: Iterable[bytes], drawn: Sequence[bytes] = (), outside: Container[bytes] = ()
+) -> list[bytes]:
+    """The order in which distinct accounts are asked to check: first those from `outside` the job's leases, whom nobody
+    took for their price. Of either kind, first whom the bank has `drawn` by stake, as it drew them, then the rest as
+    the seed has it: whoever chooses the accounts that take part cannot choose who of them comes first."""
+    places = {account: place for place, account in enumerate(drawn)}
+
+    def place(account: bytes) -> tuple[bool, int, bytes]:
+        return account not in outside, places.get(account, len(places)), _hash(seed, b"auditor", account)
+
+    return sorted(set(accounts), key=place)
 
 
-def after(seed: bytes, drawn: Iterable[bytes], others: Iterable[bytes]) -> tuple[bytes, ...]:
-    """Those of `others` who come after all that were `drawn`, in order."""
-    first = set(drawn)
-    order = auditor_order(seed, first.union(others))
+def after(
+    seed: bytes,
+    asked: Iterable[bytes],
+    others: Iterable[bytes],
+    drawn: Sequence[bytes] = (),
+    outside: Container[bytes] = (),
+) -> tuple[bytes, ...]:
+    """Those of `others` who come after all that were `asked`, in order."""
+    first = set(asked)
+    order = auditor_order(seed, first.union(others), drawn, outside)
     last = max((order.index(account) for account in first), default=-1)
     return tuple(order[last + 1 :])
 

@@ -112,6 +112,10 @@ class Check(ABC):
         parts per million."""
         return ONCE_PPM
 
+    def outsiders(self, job: Job) -> int:
+        """How many auditors from outside the job's own leases its checks want now."""
+        return 0
+
     # of a claim -------------------------------------------------------------------------------------------------------
 
     @abstractmethod

@@ -165,7 +165,7 @@ def _give_up(turn: Turn, job: Job, slot: Slot) -> None:
         if len(slot.attempts) >= MAX_CHECK_ATTEMPTS:  # then the whole task is done again
             drop_check(turn, job, job.slots[slot.of])
         return
-    usable = {seat.account for seat in job.usable}
+    usable = {seat.account for seat in job.workers}
     left = usable - {attempt.account for attempt in slot.attempts}
     if jobs.judge(slot.attempts, len(left)) is jobs.AfterFailure.GIVE_UP and job.ending is None:
         last = slot.attempts[-1]

@@ -38,6 +38,12 @@ class Audit(standing.ByPolicy):
         volume, check_ppm = shape_of(spec.work).volume(spec), market.check_ppm(spec, self.policy.links)
         return trust.expected_executions_ppm(self.policy, volume.tasks, accounts, volume.forced, check_ppm)
 
+    def outsiders(self, job: Job) -> int:
+        if not job.queue.checking or shape_of(job.spec.work).on_lanes:
+            return 0
+        disputed = any(seen_of(job.slots[key]).disputed for key in job.queue.checking)
+        return self.policy.quorum if disputed else 1
+
     def begin(self, turn: Turn, job: Job, seat: Seat, claim: Claim) -> None:
         if claim.slot is None:
             batches.begin(turn, job, seat, claim)

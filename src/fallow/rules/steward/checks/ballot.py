@@ -6,7 +6,7 @@ from fallow.rules import trust
 from fallow.rules.steward.blobs import keep
 from fallow.rules.steward.checks import sample
 from fallow.rules.steward.checks.look import look_at, seen_of
-from fallow.rules.steward.checks.standing import SAME, clear, on_trial, passed, pay_up, policy_of, reopened
+from fallow.rules.steward.checks.standing import SAME, clear, on_trial, outside, passed, pay_up, policy_of, reopened
 from fallow.rules.steward.claims import (
     MAX_OTHERS,
     Finding,
@@ -21,7 +21,7 @@ from fallow.rules.steward.claims import (
 )
 from fallow.rules.steward.dispatch import assign, decide
 from fallow.rules.steward.events import Agreeing
-from fallow.rules.steward.hiring import can_recruit
+from fallow.rules.steward.hiring import can_recruit, outsider_coming
 from fallow.rules.steward.slots import (
     begun,
     drop_check,
@@ -44,7 +44,7 @@ OPTIMISTIC = frozenset({Reason.SAMPLED, Reason.CLOSING})
 def begin(turn: Turn, job: Job, slot: Slot, seat: Seat, claim: Claim) -> None:
     """A slot in KEEPING whose claim is drawn and whose outputs are here: check it, or let it stand for now."""
     policy, look = policy_of(job), look_at(slot)
-    look.seed, look.drawn = claim.seed, claim.hash
+    look.seed, look.drawn_for, look.drawn = claim.seed, claim.hash, claim.drawn
     standing = turn.state.standing(seat.account)
     if not probing(job, seat.account) < policy.probation - standing.passed:
         standing = standing._replace(passed=policy.probation)
@@ -130,6 +130,8 @@ def advance(turn: Turn, job: Job, slot: Slot, *, recruit: bool) -> None:
     under_way = sum(1 for run in slot.running() if run.task == slot.task)
     ballot = [trust.Vote(run.account, run.answer) for run in live]
     match trust.tally(ballot, under_way, policy_of(job).quorum):
+        case trust.Settled(right=right, wrong=wrong) if wrong and _among_themselves(job, slot, right):
+            _undecided(turn, job, slot)
         case trust.Settled(answer=answer, right=right):
             _settle(turn, job, slot, answer, right)
         case trust.Undecided():
@@ -144,11 +146,17 @@ def advance(turn: Turn, job: Job, slot: Slot, *, recruit: bool) -> None:
                 _abandon(turn, job, slot)
 
 
+def _among_themselves(job: Job, slot: Slot, right: tuple[bytes, ...]) -> bool:
+    """Whether an answer is only that of accounts which the job took for their price, against those that were drawn."""
+    drawn = {run.account for run in slot.live() if job.seats[run.seat].outside}
+    return bool(drawn) and drawn.isdisjoint(right)
+
+
 def _ask_auditors(turn: Turn, job: Job, slot: Slot, more: int, under_way: int) -> None:
     """The first `more` of the drawn order are asked; one of them being busy is no reason to ask another, or a provider
     could choose by being busy. Needed inputs that only the accused holds are fetched first: if it withholds them,
     nobody can check, and its claim is worth nothing."""
-    if not _carry_kept(turn, job, slot):
+    if not _carry_kept(turn, job, slot) or outsider_coming(turn, job):
         return
     called, look = _called(turn, job, slot, more), look_at(slot)
     if not called and not under_way and not _out_of_room(job, slot):
@@ -186,8 +194,8 @@ def _called(turn: Turn, job: Job, slot: Slot, more: int) -> tuple[bytes, ...]:
     if len(look.called) != more or not all(_seats_for(turn, job, slot, account) for account in look.called):
         accounts = {seat.account for seat in job.usable}
         eligible = [account for account in accounts if _seats_for(turn, job, slot, account)]
-        order = tuple(trust.auditor_order(look.seed, eligible))
-        look.called, look.undrawn = order[:more], order[more : more + MAX_UNDRAWN]
+        order = trust.auditor_order(look.seed, eligible, look.drawn, outside(job))
+        look.called, look.undrawn = tuple(order[:more]), tuple(order[more : more + MAX_UNDRAWN])
     return look.called
 
 
@@ -219,13 +227,13 @@ def _settle(turn: Turn, job: Job, slot: Slot, answer: bytes, right: tuple[bytes,
     text = f"{len(agree)} equal answers of {len(runs)}"
     end_runs(turn, job, slot)
     look = seen_of(slot)
-    first = next((run for run in slot.runs if run.claim_hash == look.drawn), runs[0])
+    first = next((run for run in slot.runs if run.claim_hash == look.drawn_for), runs[0])
     undrawn = trust.after(look.seed, (run.account for run in agree if run is not first), look.undrawn)
     for run in agree:
         job.seats[run.seat].strikes = 0
         finding = Finding("checked", text)
         # who does a check again was drawn for the claim that it looked at, which is about other work
-        if look.drawn:
+        if look.drawn_for:
             drawn_for = None if run is first else evidence(job, first)
             finding = Finding("checked", text, _agreeing(job, slot, run), look.seed, drawn_for, undrawn)
         _finalise(turn, job, run, finding)
@@ -251,7 +259,7 @@ def _advance_sample(turn: Turn, job: Job, slot: Slot, *, recruit: bool) -> None:
     if not recruit:
         drop_check(turn, job, slot)
         _abandon(turn, job, slot)
-    elif sample.auditors(job, audit):
+    elif sample.auditors(job, audit) or outsider_coming(turn, job):
         look_at(audit).since_ms = turn.now_ms
     elif turn.now_ms - since_ms >= turn.state.timing.audit_within or not can_recruit(job):
         drop_check(turn, job, slot)

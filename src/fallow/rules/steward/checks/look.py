@@ -10,8 +10,9 @@ from fallow.rules.trust import Reason
 
 class Look(CheckState, msgspec.Struct, array_like=True, tag="audit-look"):
     """Of a slot whose claim is looked at: why, since when, by which randomness, and whether others answered something
-    else. `called` are auditors that were drawn but are busy, `undrawn` the next in the order of the draw for the claim
-    whose hash is `drawn`. `sample` is the key of the slot in which some links of the
+    else. `called` are auditors that were asked but are busy, `undrawn` the next in the order of the draw for the claim
+    whose hash is `drawn_for`; `drawn` are the accounts that the bank drew for that. `sample` is the key of the slot in
+    which some links of the
     claim are done again, `dissent` that of one that found something else, while it is decided who is right.
 
     Of such a slot: `expected` is the answer that agrees with the claim, whose hash is `accused`."""
@@ -25,7 +26,8 @@ class Look(CheckState, msgspec.Struct, array_like=True, tag="audit-look"):
     dissent: int | None = None
     expected: bytes = b""
     accused: bytes = b""
-    drawn: bytes = b""
+    drawn_for: bytes = b""
+    drawn: tuple[bytes, ...] = ()
     undrawn: tuple[bytes, ...] = ()
 
     def begun(self) -> tuple[int, ...]:
@@ -42,7 +44,7 @@ class Look(CheckState, msgspec.Struct, array_like=True, tag="audit-look"):
 
     def forget(self) -> None:
         self.reason, self.disputed, self.called, self.dissent = None, False, (), None
-        self.seed = self.drawn = b""
+        self.seed, self.drawn_for, self.drawn = b"", b"", ()
 
 
 class Paying(CheckState, msgspec.Struct, array_like=True, tag="audit-paying"):

@@ -67,6 +67,11 @@ def passed(turn: Turn, account: bytes) -> None:
                 clear(turn, job, seat, claim)
 
 
+def outside(job: Job) -> set[bytes]:
+    """The accounts that are there to check, and were drawn for it."""
+    return {seat.account for seat in job.usable if seat.outside}
+
+
 def reopened(seat: Seat) -> None:
     """A new claim waits: the check of the last ones is to be made again. One for pay goes on."""
     if isinstance(seat.check, Closing):
