@@ -3,14 +3,22 @@ cost it."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from pathlib import Path
+
 import pytest
+from tests.node.lanes.lane_stage import JOB, SERVE, Player, generate, lane_stage
 from tests.rules.provider.provider_play import ANNA, EVE, EVE_NODE, Play, kinds, order, spec
 from tests.rules.steward.crowd import Crowd, Provider, batch_spec, honest_crowd, lane_spec, lie
 
+from fallow.kinds.generate.tasks import GenerateValue
 from fallow.rules.provider import events as t
 from fallow.rules.provider.money import allowance_units, unpaid_ucr
 from fallow.rules.steward import events as s
 from fallow.rules.steward.checks import standing
+from fallow.sdk.lanes import AsyncLane
+from fallow.wire.codec import encode
+from fallow.wire.messages import LaneResult, LaneTask, Message
 
 TIGHT = t.ProviderPolicy(credit_ucr=40, debt_ucr=40)
 
@@ -171,3 +179,21 @@ def test_batches_of_a_lane_are_paid_in_time_too() -> None:
         crowd.run()
         assert seat.units_claimed - seat.money.voucher_ucr < t.ProviderPolicy().credit_ucr
     assert len(crowd.of(s.AuditLane)) <= 1 + 40 * 5_000 // standing.PAY_FROM_UCR
+
+
+async def test_an_answer_is_paid_for_what_its_buyer_can_count(tmp_path: Path) -> None:
+    """Tried: with an engine that nobody checks, say two letters and meter all the tokens that were allowed. Gained: at
+    most a token for each byte that was asked and answered, and a few. Cost: none; it is signed for, and cut."""
+
+    async def runs_the_meter(_player: Player, task: LaneTask) -> AsyncIterator[Message]:
+        yield LaneResult(task.number, encode(GenerateValue("no", "stop", 7, 5_000)), 5_007)
+
+    async with lane_stage(tmp_path) as stage:
+        player = await stage.ready(await stage.player("rita", SERVE, runs_the_meter))
+        params = generate(5_000)
+        async with AsyncLane(stage.link, JOB) as lane:
+            await lane.run(params)
+        await stage.claim(player, player.root())
+        event = await stage.told.wait(s.PeerClaimedBatch)
+        assert player.root().units == 5_007
+        assert event.units <= len(params) + 2 * 64 + len("no") + 16

@@ -338,7 +338,7 @@ class Leg:
         if len(leaves) != root.count or merkle_root(leaves) != root.root:
             return None
         numbers = range(first, first + root.count)
-        got = [record for number in numbers if (record := self.answered.get(number)) is not None]
+        got = self.got(first, root.count)
         units = sum(record.units for record in got)
         setting = self._setting_hash
         if units > root.units or any(record.leaf(setting) != leaves[record.number - first] for record in got):
@@ -351,16 +351,19 @@ class Leg:
                 self.back(ask)
         return (units, leaves) if got else None
 
+    def got(self, first: int, count: int) -> list[Answered]:
+        """What of a claim has arrived."""
+        found = (self.answered.get(number) for number in range(first, first + count))
+        return [record for record in found if record is not None]
+
     def paid(self, first: int, count: int) -> list[Answered]:
         """Those of a claim's answers that earn something and can be compared, in order: no refusals, and nothing that
         was cut short, which depends on the moment."""
-        found = (self.answered.get(number) for number in range(first, first + count))
-        return [one for one in found if one is not None and one.units and not one.cancelled(self.side)]
+        return [one for one in self.got(first, count) if one.units and not one.cancelled(self.side)]
 
-    def refused(self, first: int, count: int) -> int:
-        """How many of a claim's tasks were refused for reasons of the provider's own."""
-        found = (self.answered.get(number) for number in range(first, first + count))
-        return sum(1 for one in found if one is not None and one.refused)
+    def counted(self, record: Answered) -> int:
+        """What is paid of an answer: its units, as far as we can count them."""
+        return self.side.counted(record.params, record.value, record.units) if record.units else 0
 
     def claimed(self, units: int) -> None:
         """The brain counts these units from now on."""

@@ -12,8 +12,8 @@ class Look(CheckState, msgspec.Struct, array_like=True, tag="audit-look"):
     """Of a slot whose claim is looked at: why, since when, by which randomness, and whether others answered something
     else. `called` are auditors that were asked but are busy, `undrawn` the next in the order of the draw for the claim
     whose hash is `drawn_for`; `drawn` are the accounts that the bank drew for that. `sample` is the key of the slot in
-    which some links of the
-    claim are done again, `dissent` that of one that found something else, while it is decided who is right.
+    which some links of the claim are done again, `dissent` that of one that found something else, while it is decided
+    who is right.
 
     Of such a slot: `expected` is the answer that agrees with the claim, whose hash is `accused`."""
 
