@@ -245,6 +245,24 @@ def test_auditors_come_in_the_order_of_the_banks_draw_not_of_their_price() -> No
     assert not any(slot.runs[0].account == drawn for slot in crowd.state.jobs[job].slots if slot.runs)
 
 
+def test_a_directory_that_shows_nobody_stops_no_check() -> None:
+    """Tried: hide all offers from a buyer once it has hired, so that its checks wait for an auditor from outside for
+    ever. Gained: 0. Its own leases check each other, and nobody is looked for all the time."""
+    crowd = Crowd(honest_crowd(6))
+    job = crowd.submit(batch_spec(30, 3))
+    crowd.run(lambda: len(crowd.leases) >= 3)
+    crowd.hold.add(t.FindOffers)
+    searches = len(crowd.of(t.FindOffers))
+    for _ in range(50):
+        crowd.pass_time(1_000)
+        if len(crowd.of(t.FindOffers)) > searches:
+            searches = len(crowd.of(t.FindOffers))
+            crowd.tell(t.OffersGathered(crowd.now_ms, job, ()))
+            crowd.run()
+    assert crowd.outcome(job).code == ""
+    assert searches <= 4
+
+
 def test_auditors_from_outside_cost_the_job_no_more_than_its_budget_allows() -> None:
     """No attack: with a budget that is just enough, work comes before auditors from outside."""
     crowd = Crowd(honest_crowd(8))

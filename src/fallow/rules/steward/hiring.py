@@ -105,7 +105,7 @@ def offers_seen(turn: Turn, job: Job, event: OffersGathered) -> None:
     job.market.refused = {node: until for node, until in job.market.refused.items() if until > turn.now_ms}
     found = _terms(turn, job, event.offers[:MAX_OFFERS_SEEN])
     if not found.fitting:
-        job.market.alone = True
+        job.market.alone, job.market.outside_ms = True, turn.now_ms + REFUSED_MS
         return
     if _too_dear(turn, job, found):
         return
