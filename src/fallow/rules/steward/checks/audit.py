@@ -39,10 +39,10 @@ class Audit(standing.ByPolicy):
         return trust.expected_executions_ppm(self.policy, volume.tasks, accounts, volume.forced, check_ppm)
 
     def outsiders(self, job: Job) -> int:
-        if not job.queue.checking or shape_of(job.spec.work).on_lanes:
+        if shape_of(job.spec.work).on_lanes:
             return 0
         disputed = any(seen_of(job.slots[key]).disputed for key in job.queue.checking)
-        return self.policy.quorum if disputed else 1
+        return max(len(job.queue.checking), self.policy.quorum * disputed)
 
     def begin(self, turn: Turn, job: Job, seat: Seat, claim: Claim) -> None:
         if claim.slot is None:
