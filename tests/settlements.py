@@ -7,6 +7,7 @@ from typing import Any
 from tests.ledger_world import BANK, NOW, Person
 
 from fallow.ports import ClaimDraw, Entropy, LeaseStanding, Ledger
+from fallow.wire.claims import accounts_hash
 from fallow.wire.codec import decode
 from fallow.wire.documents import AuditDraw, ClaimRoot, Settlement, Signed
 from fallow.wire.eip712 import hash_document, open_signed
@@ -70,7 +71,9 @@ class BooksAtHand:
 
     async def draw(self, claim: Signed) -> ClaimDraw:
         drawn = await self._ask(DrawAuditors(claim))
-        said = AuditDraw(hash_document(decode(ClaimRoot, claim.body), BANK.account), drawn.seed)
+        said = AuditDraw(
+            hash_document(decode(ClaimRoot, claim.body), BANK.account), drawn.seed, accounts_hash(drawn.drawn)
+        )
         return ClaimDraw(said, BANK.sign(said), drawn.drawn)
 
     async def standing(self, lease: bytes) -> LeaseStanding | None:

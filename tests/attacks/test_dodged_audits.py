@@ -238,7 +238,7 @@ def test_auditors_come_in_the_order_of_the_banks_draw_not_of_their_price() -> No
         crowd.tell(t.AuditorsDrawn(crowd.now_ms, draw.claim_hash, b"s" * 32, (providers[0].account, drawn)))
     crowd.run()
     outside = [seat for seat in crowd.state.jobs[job].seats if seat.outside]
-    assert [seat.account for seat in outside] == [drawn]
+    assert outside[0].account == drawn
     slots = [slot for slot in crowd.state.jobs[job].slots if len(slot.runs) > 1]
     assert slots
     assert all(slot.runs[1].account == drawn for slot in slots)

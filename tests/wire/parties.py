@@ -12,6 +12,7 @@ from fallow.units import cost_ucr
 from fallow.wire.certificates import certify, node_of
 from fallow.wire.claims import (
     MerkleTree,
+    accounts_hash,
     lane_leaf,
     output_hash,
     params_hash,
@@ -156,9 +157,10 @@ def standing(auditor: Party, signer: Party | None = None, slashed_ucr: int = 0) 
     return (signer or BANK).sign(Settlement(deal(auditor).lease_id, 0, 0, slashed_ucr, 0))
 
 
-def draw(claim: Signed, signer: Party | None = None, seed: bytes = SEED) -> Signed:
+def draw(claim: Signed, signer: Party | None = None, seed: bytes = SEED, accounts: tuple[bytes, ...] = ()) -> Signed:
     """The bank's word on what it drew for a claim."""
-    return (signer or BANK).sign(AuditDraw(hash_document(decode(ClaimRoot, claim.body), BANK.account), seed))
+    of = hash_document(decode(ClaimRoot, claim.body), BANK.account)
+    return (signer or BANK).sign(AuditDraw(of, seed, accounts_hash(accounts)))
 
 
 def drawn(claim: Signed, auditors: tuple[Party, ...]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from fallow.ports import Clock, Entropy, Ledger
 from fallow.rules.escrow import UNREAD, PoolTerms, token_hash
 from fallow.units import MS_PER_S
 from fallow.wire.certificates import read_certificate
+from fallow.wire.claims import accounts_hash
 from fallow.wire.codec import decode
 from fallow.wire.documents import AuditDraw, ClaimRoot, Settlement, Signed
 from fallow.wire.eip712 import hash_document
@@ -197,7 +198,7 @@ class Bank:
     def _signed(self, claim: Signed, drawn: Drawn) -> DrawOf:
         """The draw as those can check it who were not there."""
         bank = self._identity.account
-        said = AuditDraw(hash_document(decode(ClaimRoot, claim.body), bank), drawn.seed)
+        said = AuditDraw(hash_document(decode(ClaimRoot, claim.body), bank), drawn.seed, accounts_hash(drawn.drawn))
         return DrawOf(self._identity.sign(said, bank), drawn.drawn)
 
     async def _account(self, caller: Caller, now_ms: int) -> bytes | None:

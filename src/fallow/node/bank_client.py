@@ -10,6 +10,7 @@ import structlog
 from fallow.errors import FallowError, UnavailableError, fail
 from fallow.ports import ClaimDraw, Clock, Entropy, LeaseStanding, Patience
 from fallow.wire import ledger
+from fallow.wire.claims import accounts_hash
 from fallow.wire.codec import decode
 from fallow.wire.documents import AuditDraw, ClaimRoot, Settlement, Signed
 from fallow.wire.eip712 import hash_document, open_signed
@@ -75,6 +76,8 @@ class BankClient:
         said = open_signed(found.draw, AuditDraw, self._account, self._account)
         if said.claim != hash_document(decode(ClaimRoot, claim.body), self._account):
             raise fail("E1101", "the bank drew for another claim")
+        if said.drawn != accounts_hash(found.drawn):
+            raise fail("E1101", "the bank signed for other accounts than it shows")
         return ClaimDraw(said, found.draw, found.drawn)
 
     async def standing(self, lease: bytes) -> LeaseStanding | None:

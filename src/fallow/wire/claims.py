@@ -46,6 +46,11 @@ def value_hash(value: bytes) -> Digest:
     return output_hash(TaskOutput(value, ()))
 
 
+def accounts_hash(accounts: Sequence[bytes]) -> Digest:
+    """How a bank's draw names the accounts that it drew, in order."""
+    return Digest(blake3(b"".join(accounts)).digest())
+
+
 def params_hash(params: bytes) -> Digest:
     """How a lane leaf names the parameters of its task."""
     return Digest(blake3(params).digest())

@@ -12,6 +12,9 @@ from fallow.wire.documents import U64, Address, Label, Signed, Word
 from fallow.wire.messages import Message, Text
 from fallow.wire.tasks import LaneSetting, TaskSpec
 
+MAX_DRAWN = 256
+"""Accounts that a bank draws for one claim."""
+
 
 class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
     """One node's commitment to an answer of a task: its lease (signed by it), its claim root, the answer's hash and
@@ -155,14 +158,14 @@ class Drawn(Message, frozen=True):
     claim, first drawn first (`trust.draw_by_stake`)."""
 
     seed: Word
-    drawn: Annotated[tuple[Address, ...], msgspec.Meta(max_length=256)] = ()
+    drawn: Annotated[tuple[Address, ...], msgspec.Meta(max_length=MAX_DRAWN)] = ()
 
 
 class DrawOf(Message, frozen=True):
     """An `AuditDraw` document signed by the bank's account, and `drawn` as in `Drawn`."""
 
     draw: Signed
-    drawn: Annotated[tuple[Address, ...], msgspec.Meta(max_length=256)] = ()
+    drawn: Annotated[tuple[Address, ...], msgspec.Meta(max_length=MAX_DRAWN)] = ()
 
 
 class LedgerDone(Message, frozen=True):

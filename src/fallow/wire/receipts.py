@@ -19,7 +19,7 @@ from fallow.wire.claims import output_hash as hash_output
 from fallow.wire.codec import decode, encode
 from fallow.wire.documents import U64, Address, ClaimRoot, Lease, ReceiptSeal, Signed, Word
 from fallow.wire.eip712 import sign
-from fallow.wire.ledger import Evidence
+from fallow.wire.ledger import MAX_DRAWN, Evidence
 from fallow.wire.messages import Text
 from fallow.wire.tasks import MAX_PARAMS_BYTES, MAX_VALUE_BYTES, LaneSetting, TaskOutput, TaskSpec
 
@@ -98,14 +98,17 @@ class Receipt(FormerReceipt, frozen=True, tag="receipt 2"):
     """The same with the bank's word on those who checked, for readers who were not there. `sampled` is the claim of
     whoever did a drawn part of the work again, where not all of it was. `standings` are the Settlements of the leases
     of all auditors. `draw` is the AuditDraw of the claim that was checked, which is `drawn_for`, or the receipt's own
-    where that is None; `undrawn` are some of the accounts that could have been drawn too, and come after those that
-    were."""
+    where that is None; `undrawn` are some of the accounts that could have been asked too, and come after those that
+    were. `drawn` are the accounts that the draw names by their stakes; `outside` those of all these that held no lease
+    for work in the job, as the requester says, who come first."""
 
     sampled: Evidence | None = None
     standings: Annotated[tuple[Signed, ...], msgspec.Meta(max_length=16)] = ()
     draw: Signed | None = None
     drawn_for: Evidence | None = None
     undrawn: Annotated[tuple[Address, ...], msgspec.Meta(max_length=MAX_UNDRAWN)] = ()
+    drawn: Annotated[tuple[Address, ...], msgspec.Meta(max_length=MAX_DRAWN)] = ()
+    outside: Annotated[tuple[Address, ...], msgspec.Meta(max_length=4 * MAX_UNDRAWN)] = ()
 
 
 AnyReceipt = FormerReceipt | Receipt

@@ -178,7 +178,11 @@ class Receipts:
         draw = await self._draw(kept.claim if kept.drawn_for is None else kept.drawn_for.claim)
         if draw is None or decode(AuditDraw, draw.body).seed != kept.seed:
             return receipt  # the bank had refused to draw, and the steward went by the claim's own hash
-        return msgspec.structs.replace(receipt, draw=draw, drawn_for=kept.drawn_for, undrawn=kept.undrawn)
+        checkers = {decode(Lease, one.lease.body).provider for one in (*receipt.evidence, receipt.sampled) if one}
+        outside = tuple(one for one in kept.outside if one in checkers.union(kept.undrawn, (kept.terms.provider,)))
+        return msgspec.structs.replace(
+            receipt, draw=draw, drawn_for=kept.drawn_for, undrawn=kept.undrawn, drawn=kept.drawn, outside=outside
+        )  # fmt: skip
 
     async def _draw(self, claim: Signed) -> Signed | None:
         """What the bank drew for a claim; it gives the same answer for ever, which is kept in case it does not last as

@@ -27,7 +27,7 @@ from typing import Annotated
 import msgspec
 
 from fallow.wire.documents import U64, Address, Label, Lease, Order, Quote, Signed, Word
-from fallow.wire.ledger import Evidence, Refusal
+from fallow.wire.ledger import MAX_DRAWN, Evidence, Refusal
 from fallow.wire.local import JobSpec, Work
 from fallow.wire.messages import NodeAddress, Offer, Shortfall, Text
 from fallow.wire.receipts import MAX_UNDRAWN
@@ -214,7 +214,7 @@ class AuditorsDrawn(StewardEvent, frozen=True):
 
     claim_hash: Word
     seed: Word
-    drawn: Annotated[tuple[Address, ...], msgspec.Meta(max_length=256)] = ()
+    drawn: Annotated[tuple[Address, ...], msgspec.Meta(max_length=MAX_DRAWN)] = ()
 
 
 class LedgerRefusedDraw(StewardEvent, frozen=True):
@@ -517,8 +517,8 @@ class KeepReceipt(StewardEffect, frozen=True):
     """A claim became final; make a receipt of it. Key: (`lease`, `claim_hash`). `check` is "checked", "cleared",
     "unchecked" or "none" and `reason` says it in words; `agreeing` are the equal claims of others, or of the one who
     did a sample again. These were drawn by `seed`, the randomness of the claim `drawn_for` (None: of this one);
-    `undrawn` would have been next. `spec` and `output` are None for a lane batch. `paid_ucr` is this claim's own
-    share."""
+    `undrawn` would have been next. `drawn` are the accounts that the bank drew for it by stake, `outside` those who
+    were there to check alone. `spec` and `output` are None for a lane batch. `paid_ucr` is this claim's own share."""
 
     job: Word
     lease: Word
@@ -538,6 +538,8 @@ class KeepReceipt(StewardEffect, frozen=True):
     seed: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
     drawn_for: Evidence | None = None
     undrawn: Annotated[tuple[Address, ...], msgspec.Meta(max_length=MAX_UNDRAWN)] = ()
+    drawn: Annotated[tuple[Address, ...], msgspec.Meta(max_length=MAX_DRAWN)] = ()
+    outside: tuple[Address, ...] = ()
 
 
 class JobEnded(StewardEffect, frozen=True):

@@ -33,7 +33,6 @@ from fallow.rules.steward.slots import (
 from fallow.rules.steward.state import Claim, Job, Mark, Run, Seat, Slot, Stage, Step, Turn
 from fallow.rules.steward.terms import same_everywhere
 from fallow.rules.trust import Reason
-from fallow.wire.receipts import MAX_UNDRAWN
 
 MAX_SOURCES = 16
 MAX_AGREEING = 16
@@ -194,8 +193,8 @@ def _called(turn: Turn, job: Job, slot: Slot, more: int) -> tuple[bytes, ...]:
     if len(look.called) != more or not all(_seats_for(turn, job, slot, account) for account in look.called):
         accounts = {seat.account for seat in job.usable}
         eligible = [account for account in accounts if _seats_for(turn, job, slot, account)]
-        order = trust.auditor_order(look.seed, eligible, look.drawn, outside(job))
-        look.called, look.undrawn = tuple(order[:more]), tuple(order[more : more + MAX_UNDRAWN])
+        drawn = outside(job)
+        look.called = look.call(trust.auditor_order(look.seed, eligible, look.drawn, drawn), drawn, more)
     return look.called
 
 
@@ -228,14 +227,16 @@ def _settle(turn: Turn, job: Job, slot: Slot, answer: bytes, right: tuple[bytes,
     end_runs(turn, job, slot)
     look = seen_of(slot)
     first = next((run for run in slot.runs if run.claim_hash == look.drawn_for), runs[0])
-    undrawn = trust.after(look.seed, (run.account for run in agree if run is not first), look.undrawn)
+    undrawn = look.after(run.account for run in agree if run is not first)
     for run in agree:
         job.seats[run.seat].strikes = 0
         finding = Finding("checked", text)
         # who does a check again was drawn for the claim that it looked at, which is about other work
         if look.drawn_for:
             drawn_for = None if run is first else evidence(job, first)
-            finding = Finding("checked", text, _agreeing(job, slot, run), look.seed, drawn_for, undrawn)
+            finding = Finding(
+                "checked", text, _agreeing(job, slot, run), look.seed, drawn_for, look.drawn, look.outside, undrawn
+            )  # fmt: skip
         _finalise(turn, job, run, finding)
     set_step(job, slot, Step.KEEPING)
     for account in right:
@@ -287,7 +288,10 @@ def audited(turn: Turn, job: Job, audit: Slot, run: Run) -> None:
         passed(turn, run.account)
         if there:
             words, checked_by = sample.words(job, audit, run), _signed(job, run)
-            _stands(turn, job, slot, Finding("sampled", words, checked_by, found.seed, None, found.undrawn))
+            finding = Finding(
+                "sampled", words, checked_by, found.seed, None, found.drawn, found.outside, found.undrawn
+            )  # fmt: skip
+            _stands(turn, job, slot, finding)
         else:
             advance(turn, job, slot, recruit=job.ending is None)
         return

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable, Sequence
+
 import msgspec
 
+from fallow.rules import trust
 from fallow.rules.steward.state import CheckState, Slot
 from fallow.rules.trust import Reason
+from fallow.wire.receipts import MAX_UNDRAWN
 
 
 class Look(CheckState, msgspec.Struct, array_like=True, tag="audit-look"):
     """Of a slot whose claim is looked at: why, since when, by which randomness, and whether others answered something
     else. `called` are auditors that were asked but are busy, `undrawn` the next in the order of the draw for the claim
-    whose hash is `drawn_for`; `drawn` are the accounts that the bank drew for that. `sample` is the key of the slot in
-    which some links of the claim are done again, `dissent` that of one that found something else, while it is decided
-    who is right.
+    whose hash is `drawn_for`; `drawn` are the accounts that the bank drew for that, `outside` those of all these that
+    were not taken for their price. `sample` is the key of the slot in which some links of the claim are done again,
+    `dissent` that of one that found something else, while it is decided who is right.
 
     Of such a slot: `expected` is the answer that agrees with the claim, whose hash is `accused`."""
 
@@ -29,6 +33,7 @@ class Look(CheckState, msgspec.Struct, array_like=True, tag="audit-look"):
     drawn_for: bytes = b""
     drawn: tuple[bytes, ...] = ()
     undrawn: tuple[bytes, ...] = ()
+    outside: tuple[bytes, ...] = ()
 
     def begun(self) -> tuple[int, ...]:
         return () if self.sample is None else (self.sample,)
@@ -44,7 +49,18 @@ class Look(CheckState, msgspec.Struct, array_like=True, tag="audit-look"):
 
     def forget(self) -> None:
         self.reason, self.disputed, self.called, self.dissent = None, False, (), None
-        self.seed, self.drawn_for, self.drawn = b"", b"", ()
+        self.seed, self.drawn_for, self.drawn, self.outside = b"", b"", (), ()
+
+    def call(self, order: Sequence[bytes], outside: Container[bytes], wanted: int) -> tuple[bytes, ...]:
+        """The first `wanted` are asked; what a receipt will say of those who could have been is kept."""
+        self.undrawn = tuple(order[wanted : wanted + MAX_UNDRAWN])
+        named = (account for account in order[: wanted + MAX_UNDRAWN] if account in outside)
+        self.outside = tuple(dict.fromkeys((*self.outside, *named)))
+        return tuple(order[:wanted])
+
+    def after(self, asked: Iterable[bytes]) -> tuple[bytes, ...]:
+        """Those of `undrawn` who come after all that were asked."""
+        return trust.after(self.seed, asked, self.undrawn, self.drawn, self.outside)
 
 
 class Paying(CheckState, msgspec.Struct, array_like=True, tag="audit-paying"):

@@ -19,7 +19,6 @@ from fallow.rules.steward.slots import add_slot, begun, retire, serves
 from fallow.rules.steward.state import Job, Run, Seat, Slot, Step, Turn
 from fallow.wire.claims import output_hash
 from fallow.wire.messages import NodeAddress
-from fallow.wire.receipts import MAX_UNDRAWN
 from fallow.wire.tasks import Part
 
 MAX_NAMED = 16
@@ -75,7 +74,7 @@ def place(turn: Turn, job: Job, audit: Slot, free: list[Seat]) -> Seat | None:
     order = auditors(job, audit)
     for account in order[:1]:
         seats = [seat for seat in free if seat.account == account and seat.room_units() >= audit.spec.units]
-        seen_of(audit).undrawn = tuple(order[1 : 1 + MAX_UNDRAWN])
+        look_at(audit).call(order, outside(job), 1)
         return min(seats, key=lambda seat: (len(seat.running), seat.number), default=None)
     return None
 
