@@ -270,3 +270,16 @@ def test_auditors_from_outside_cost_the_job_no_more_than_its_budget_allows() -> 
     settle(crowd, 200)
     assert crowd.outcome(job).code == ""
     assert sum(crowd.vouchers.values()) <= 420
+
+
+def test_who_came_to_check_does_the_work_when_nobody_else_is_left() -> None:
+    """Tried: be all that a job hired, and be banned, so that the job waits for ever beside an honest auditor that was
+    drawn from outside, and gets no work. Gained: 0; the auditor takes it. Cost: three accounts."""
+    crooks = [Provider(f"crook{n}", price=900, answer=lie("one lie")) for n in range(3)]
+    crowd = Crowd([*crooks, *honest_crowd(1)], machine=lambda spec, honest: honest)
+    job = crowd.submit(batch_spec(20, 3, verify="audit:rate=1"))
+    settle(crowd, 60)
+    assert crowd.outcome(job).code == ""
+    assert wrong_finals(crowd, job) == 0
+    assert honest_losses(crowd) == []
+    assert all(crowd.state.standing(crook.account).banned for crook in crooks)

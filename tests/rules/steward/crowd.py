@@ -180,6 +180,8 @@ class Crowd:
     check: Callable[[Crowd], None] = lambda crowd: None
     lane_bad: set[bytes] = field(default_factory=set)
     hold: set[type] = field(default_factory=set)
+    machine: Callable[[TaskSpec, TaskOutput], TaskOutput] | None = None
+    """What the steward's own machine gives when it does a task again; None where it cannot."""
 
     def __post_init__(self) -> None:
         self.tell(t.StewardStarted(self.now_ms, IDENTITY, self.timing))
@@ -262,12 +264,21 @@ class Crowd:
                 self.say(kind(self.now_ms, effect.job, effect.part.blob))
             case t.Draw():
                 self.say(t.AuditorsDrawn(self.now_ms, effect.claim_hash, h("seed", effect.claim_hash)))
+            case t.Replay():
+                self._replay(effect)
             case t.PrepareLane():
                 self.say(t.LaneLoaded(self.now_ms, effect.lease))
             case t.AuditLane():
                 self._audit_lane(effect)
             case _:
                 self._money(effect)
+
+    def _replay(self, effect: t.Replay) -> None:
+        if self.machine is None:
+            self.say(t.NotReplayed(self.now_ms, effect.lease, effect.claim_hash, "no such machine"))
+            return
+        answer = output_hash(self.machine(effect.spec, honest_output(effect.spec)))
+        self.say(t.Replayed(self.now_ms, effect.lease, effect.claim_hash, answer))
 
     def _negotiate(self, effect: t.AskQuote | t.ProposeLease) -> None:
         provider = self.by_node(effect.peer.node)

@@ -17,6 +17,7 @@ from fallow.node.lanes.journal import find_claim
 from fallow.node.services import Services
 from fallow.node.steward.blobs import job_owner
 from fallow.node.steward.records import Records
+from fallow.node.steward.replays import Replays
 from fallow.ports import LeaseStanding
 from fallow.rules.jobs import LEFT
 from fallow.rules.steward import events as t
@@ -46,6 +47,7 @@ class Performer:
     def __init__(self, services: Services, records: Records) -> None:
         self._s = services
         self._records = records
+        self._replays = Replays(services)
         self._staked_until_ms: dict[bytes, int] = {}
 
     def _now(self) -> int:
@@ -77,6 +79,8 @@ class Performer:
                 return None
             case t.Draw():
                 return await self._draw(effect)
+            case t.Replay():
+                return await self._replays.run(effect)
             case t.Pay():
                 return await self._pay(effect)
             case t.Charge():

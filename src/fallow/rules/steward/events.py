@@ -284,6 +284,22 @@ class LaneUnchecked(StewardEvent, frozen=True):
     what: Text
 
 
+class Replayed(StewardEvent, frozen=True):
+    """Answers Replay: what our own machine gives. `answer` is the hash of its output."""
+
+    lease: Word
+    claim_hash: Word
+    answer: Word
+
+
+class NotReplayed(StewardEvent, frozen=True):
+    """Answers Replay: it could not be done here (`what` says why)."""
+
+    lease: Word
+    claim_hash: Word
+    what: Text
+
+
 class PeerTookVoucher(StewardEvent, frozen=True, tag="PeerPaid"):
     """Answers Pay: the provider has the voucher."""
 
@@ -320,8 +336,8 @@ AnyStewardEvent = (
     StewardStarted | ClockTicked | UserSubmitted | UserCancelled | OffersGathered | PeerQuoted | PeerDeclined
     | PeerSigned | LedgerOpened | LedgerRefusedEscrow | PeerClaimed | PeerFailed | PeerLeaving | PeerUnobserved
     | PeerObserved | BlobKept | BlobMissing | AuditorsDrawn | LedgerRefusedDraw | LaneLoaded | LaneUnready
-    | PeerClaimedBatch | LaneAudited | LaneCaught | LaneUnchecked | PeerTookVoucher | LedgerSlashed
-    | LedgerRefusedCharge | LedgerClosed
+    | PeerClaimedBatch | LaneAudited | LaneCaught | LaneUnchecked | Replayed | NotReplayed | PeerTookVoucher
+    | LedgerSlashed | LedgerRefusedCharge | LedgerClosed
 )  # fmt: skip
 
 
@@ -459,6 +475,18 @@ class AuditLane(StewardEffect, frozen=True):
     quorum: U64
 
 
+class Replay(StewardEffect, frozen=True):
+    """Do the task of a claim again on our own machine, if it computes as `numerics` says (EXACT, a class, or "" where
+    any does); `sources` may have its inputs. -> Replayed or NotReplayed."""
+
+    job: Word
+    lease: Word
+    claim_hash: Word
+    spec: TaskSpec
+    numerics: Label
+    sources: Sources
+
+
 class Pay(StewardEffect, frozen=True):
     """Sign a voucher over `cumulative_ucr` in all and send it as PayVoucher; a higher one replaces it.
     -> PeerTookVoucher."""
@@ -514,11 +542,12 @@ class Agreeing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_li
 
 
 class KeepReceipt(StewardEffect, frozen=True):
-    """A claim became final; make a receipt of it. Key: (`lease`, `claim_hash`). `check` is "checked", "cleared",
-    "unchecked" or "none" and `reason` says it in words; `agreeing` are the equal claims of others, or of the one who
-    did a sample again. These were drawn by `seed`, the randomness of the claim `drawn_for` (None: of this one);
-    `undrawn` would have been next. `drawn` are the accounts that the bank drew for it by stake, `outside` those who
-    were there to check alone. `spec` and `output` are None for a lane batch. `paid_ucr` is this claim's own share."""
+    """A claim became final; make a receipt of it. Key: (`lease`, `claim_hash`). `check` is "checked", "replayed",
+    "sampled", "cleared", "unchecked" or "none" and `reason` says it in words; `agreeing` are the equal claims of
+    others, or of the one who did a sample again. These were drawn by `seed`, the randomness of the claim `drawn_for`
+    (None: of this one); `undrawn` would have been next. `drawn` are the accounts that the bank drew for it by stake,
+    `outside` those who were there to check alone. `spec` and `output` are None for a lane batch. `paid_ucr` is this
+    claim's own share."""
 
     job: Word
     lease: Word

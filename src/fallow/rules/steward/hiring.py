@@ -126,6 +126,9 @@ def offers_seen(turn: Turn, job: Job, event: OffersGathered) -> None:
     for offer in outsiders:
         _ask(turn, job, offer, outside=True)
     job.market.alone = len(asked) + len(outsiders) == len(fresh)
+    if missing == wanted_seats(job) and not asked:
+        for seat in job.usable:  # they came to check, and nobody else is left to work
+            seat.outside = False
 
 
 def _outsiders(turn: Turn, job: Job, fresh: list[Offer]) -> list[Offer]:

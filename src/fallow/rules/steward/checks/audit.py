@@ -9,7 +9,15 @@ from fallow.rules import market, trust
 from fallow.rules.steward.check import Check, Exhibit, PolicyError, Shown
 from fallow.rules.steward.checks import ballot, batches, evidence, sample, standing
 from fallow.rules.steward.checks.look import Closing, look_at, seen_of
-from fallow.rules.steward.events import KeepBlob, LaneAudited, LaneCaught, LaneUnchecked, StewardEvent
+from fallow.rules.steward.events import (
+    KeepBlob,
+    LaneAudited,
+    LaneCaught,
+    LaneUnchecked,
+    NotReplayed,
+    Replayed,
+    StewardEvent,
+)
 from fallow.rules.steward.shape import shape_of
 from fallow.rules.steward.slots import begun, end_run
 from fallow.rules.steward.state import Claim, Job, Run, Seat, Slot, State, Step, Turn
@@ -65,6 +73,8 @@ class Audit(standing.ByPolicy):
                 batches.caught(turn, job, seat, event)
             case LaneUnchecked():
                 batches.unchecked(turn, job, seat, event)
+            case Replayed() | NotReplayed():
+                ballot.replayed(turn, job, seat, event)
             case _:
                 pass
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fallow.rules import trust
 from fallow.rules.steward.blobs import keep
-from fallow.rules.steward.checks import sample
+from fallow.rules.steward.checks import replay, sample
 from fallow.rules.steward.checks.look import look_at, seen_of
 from fallow.rules.steward.checks.standing import SAME, clear, on_trial, outside, passed, pay_up, policy_of, reopened
 from fallow.rules.steward.claims import (
@@ -20,7 +20,7 @@ from fallow.rules.steward.claims import (
     void_run,
 )
 from fallow.rules.steward.dispatch import assign, decide
-from fallow.rules.steward.events import Agreeing
+from fallow.rules.steward.events import Agreeing, NotReplayed, Replayed
 from fallow.rules.steward.hiring import can_recruit, outsider_coming
 from fallow.rules.steward.slots import (
     begun,
@@ -121,6 +121,8 @@ def advance(turn: Turn, job: Job, slot: Slot, *, recruit: bool) -> None:
     if slot.step is not Step.CHECKING:
         return
     live = slot.live()
+    if replay.under_way(turn, job, slot):
+        return
     if recruit:
         job.queue.wanting[slot.key] = None
     if begun(job, slot):
@@ -129,7 +131,7 @@ def advance(turn: Turn, job: Job, slot: Slot, *, recruit: bool) -> None:
     under_way = sum(1 for run in slot.running() if run.task == slot.task)
     ballot = [trust.Vote(run.account, run.answer) for run in live]
     match trust.tally(ballot, under_way, policy_of(job).quorum):
-        case trust.Settled(right=right, wrong=wrong) if wrong and _among_themselves(job, slot, right):
+        case trust.Settled(right=right, wrong=wrong) if wrong and _outside(job, slot).isdisjoint(right):
             _undecided(turn, job, slot)
         case trust.Settled(answer=answer, right=right):
             _settle(turn, job, slot, answer, right)
@@ -141,14 +143,28 @@ def advance(turn: Turn, job: Job, slot: Slot, *, recruit: bool) -> None:
                 _ask_auditors(turn, job, slot, more, under_way)
             elif recruit:
                 job.queue.wanting.pop(slot.key, None)
-            elif not under_way and not recruit:
+            elif not under_way and not recruit and not (disputed and replay.ask(turn, job, slot)):
                 _abandon(turn, job, slot)
 
 
-def _among_themselves(job: Job, slot: Slot, right: tuple[bytes, ...]) -> bool:
-    """Whether an answer is only that of accounts which the job took for their price, against those that were drawn."""
-    drawn = {run.account for run in slot.live() if job.seats[run.seat].outside}
-    return bool(drawn) and drawn.isdisjoint(right)
+def replayed(turn: Turn, job: Job, seat: Seat, event: Replayed | NotReplayed) -> None:
+    """Our own machine has done it, or cannot: then nobody can decide."""
+    claim = seat.claims.get(event.claim_hash)
+    if claim is None or claim.slot is None or seen_of(job.slots[claim.slot]).replay != claim.hash:
+        return
+    slot, claim.asked = job.slots[claim.slot], None
+    look_at(slot).replay = b""
+    right = tuple(run.account for run in slot.live() if isinstance(event, Replayed) and run.answer == event.answer)
+    if isinstance(event, Replayed) and right:
+        _settle(turn, job, slot, event.answer, right, ours=True)
+    else:
+        _nobody(turn, job, slot)
+
+
+def _outside(job: Job, slot: Slot) -> set[bytes]:
+    """Who of those that answered was not taken for its price. What the others say alone against anybody is a doubt:
+    they may be one owner's."""
+    return {run.account for run in slot.live() if job.seats[run.seat].outside}
 
 
 def _ask_auditors(turn: Turn, job: Job, slot: Slot, more: int, under_way: int) -> None:
@@ -219,7 +235,8 @@ def _seats_for(turn: Turn, job: Job, slot: Slot, account: bytes) -> list[Seat]:
     ]
 
 
-def _settle(turn: Turn, job: Job, slot: Slot, answer: bytes, right: tuple[bytes, ...]) -> None:
+def _settle(turn: Turn, job: Job, slot: Slot, answer: bytes, right: tuple[bytes, ...], *, ours: bool = False) -> None:
+    """The answer stands; with `ours` because our own machine gave it, however many gave another."""
     runs = slot.live()
     slot.answer = answer
     agree = [run for run in runs if run.answer == answer]
@@ -230,9 +247,9 @@ def _settle(turn: Turn, job: Job, slot: Slot, answer: bytes, right: tuple[bytes,
     undrawn = look.after(run.account for run in agree if run is not first)
     for run in agree:
         job.seats[run.seat].strikes = 0
-        finding = Finding("checked", text)
+        finding = replay.SAME if ours else Finding("checked", text)
         # who does a check again was drawn for the claim that it looked at, which is about other work
-        if look.drawn_for:
+        if look.drawn_for and not ours:
             drawn_for = None if run is first else evidence(job, first)
             finding = Finding(
                 "checked", text, _agreeing(job, slot, run), look.seed, drawn_for, look.drawn, look.outside, undrawn
@@ -244,7 +261,7 @@ def _settle(turn: Turn, job: Job, slot: Slot, answer: bytes, right: tuple[bytes,
     dissent, look_at(slot).dissent = seen_of(slot).dissent, None
     for run in runs:
         if run.answer != answer:
-            _catch(turn, job, slot, run, agree)
+            _catch(turn, job, slot, run, agree, ours=ours)
     if dissent is not None:
         accused = seen_of(job.slots[dissent]).accused
         _judge_dissent(turn, job, job.slots[dissent], right=all(run.claim_hash != accused for run in agree))
@@ -338,7 +355,18 @@ def _confirm(turn: Turn, job: Job, audit: Slot) -> None:
 
 
 def _undecided(turn: Turn, job: Job, slot: Slot) -> None:
-    """No quorum for any answer: nobody is paid, nobody is accused, somebody else has to do it."""
+    """No quorum for any answer: our own machine decides."""
+    if not replay.ask(turn, job, slot):
+        _nobody(turn, job, slot)
+
+
+def _nobody(turn: Turn, job: Job, slot: Slot) -> None:
+    """Our machine cannot decide either. Where nobody is from outside, what most say is believed; else nobody is paid,
+    nobody is accused, somebody else has to do it."""
+    found = trust.tally([trust.Vote(run.account, run.answer) for run in slot.live()], 0, policy_of(job).quorum)
+    if isinstance(found, trust.Settled) and not _outside(job, slot):
+        _settle(turn, job, slot, found.answer, found.right)
+        return
     turn.note(job, "check", f"Task {slot.key}: the answers differ and nobody can decide; it is done again.")
     look_at(slot).dissent = None
     annul(turn, job, slot, "E1502")
@@ -377,9 +405,10 @@ def _abandon(turn: Turn, job: Job, slot: Slot) -> None:
         reslot(turn, job, slot)
 
 
-def _catch(turn: Turn, job: Job, slot: Slot, run: Run, agree: list[Run]) -> None:
-    """`run` was outvoted by a quorum: its account is charged where the evidence is enough for a ledger, and banned."""
-    text = f"Task {slot.key}: a wrong result; {len(agree)} others agree on another."
+def _catch(turn: Turn, job: Job, slot: Slot, run: Run, agree: list[Run], *, ours: bool) -> None:
+    """`run` was outvoted by a quorum, or by our own machine and another: its account is charged where the evidence is
+    enough for a ledger, and banned."""
+    text = f"Task {slot.key}: a wrong result; {'this machine and ' * ours}{len(agree)} others agree on another."
     proof = None
     if trust.may_charge([other.account for other in agree], run.account):
         proof = Refuted(run.spec, evidence(job, run), [evidence(job, other) for other in agree[:MAX_OTHERS]])

@@ -55,7 +55,7 @@ def audited(turn: Turn, job: Job, seat: Seat, event: LaneAudited) -> None:
     """The samples were right: the batch is final, and so is what is older than the window. Auditors learn nothing
     from it about themselves here: their own batches are sampled like anyone's."""
     batch = seat.claims.get(event.claim_hash)
-    if batch is None or batch.asked is None:
+    if batch is None or not isinstance(batch.asked, AuditLane):
         return
     text = f"{len(batch.asked.indexes)} of {batch.count} done again with equal answers"
     finalise(turn, job, seat, batch, Finding("checked", text))
@@ -66,7 +66,7 @@ def audited(turn: Turn, job: Job, seat: Seat, event: LaneAudited) -> None:
 def caught(turn: Turn, job: Job, seat: Seat, event: LaneCaught) -> None:
     """Two or more accounts agree on another answer: the account is charged and banned."""
     batch = seat.claims.get(event.claim_hash)
-    if batch is None or batch.asked is None:
+    if batch is None or not isinstance(batch.asked, AuditLane):
         return
     text = f"A wrong answer; {len(event.others)} others agree on another."
     refute(turn, job, seat, batch, text, Refuted(event.task, event.accused, event.others))
@@ -75,7 +75,7 @@ def caught(turn: Turn, job: Job, seat: Seat, event: LaneCaught) -> None:
 def unchecked(turn: Turn, job: Job, seat: Seat, event: LaneUnchecked) -> None:
     """Nobody could do it again: the batch stays provisional."""
     batch = seat.claims.get(event.claim_hash)
-    if batch is None or batch.asked is None:
+    if batch is None or not isinstance(batch.asked, AuditLane):
         return
     hold(turn, seat, batch)
     pay_up(turn, job, seat, batch)

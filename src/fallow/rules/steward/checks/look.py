@@ -17,7 +17,8 @@ class Look(CheckState, msgspec.Struct, array_like=True, tag="audit-look"):
     else. `called` are auditors that were asked but are busy, `undrawn` the next in the order of the draw for the claim
     whose hash is `drawn_for`; `drawn` are the accounts that the bank drew for that, `outside` those of all these that
     were not taken for their price. `sample` is the key of the slot in which some links of the claim are done again,
-    `dissent` that of one that found something else, while it is decided who is right.
+    `dissent` that of one that found something else, while it is decided who is right. `replay` is the hash of a claim
+    whose task our own machine does again.
 
     Of such a slot: `expected` is the answer that agrees with the claim, whose hash is `accused`."""
 
@@ -34,6 +35,7 @@ class Look(CheckState, msgspec.Struct, array_like=True, tag="audit-look"):
     drawn: tuple[bytes, ...] = ()
     undrawn: tuple[bytes, ...] = ()
     outside: tuple[bytes, ...] = ()
+    replay: bytes = b""
 
     def begun(self) -> tuple[int, ...]:
         return () if self.sample is None else (self.sample,)
@@ -49,7 +51,7 @@ class Look(CheckState, msgspec.Struct, array_like=True, tag="audit-look"):
 
     def forget(self) -> None:
         self.reason, self.disputed, self.called, self.dissent = None, False, (), None
-        self.seed, self.drawn_for, self.drawn, self.outside = b"", b"", (), ()
+        self.seed, self.drawn_for, self.drawn, self.outside, self.replay = b"", b"", (), (), b""
 
     def call(self, order: Sequence[bytes], outside: Container[bytes], wanted: int) -> tuple[bytes, ...]:
         """The first `wanted` are asked; what a receipt will say of those who could have been is kept."""
