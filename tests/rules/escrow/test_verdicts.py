@@ -141,8 +141,33 @@ def test_an_appeal_that_is_not_upheld_is_carried_out() -> None:
     pool.does(ruling(upheld=True), BANK)
     pool.does(ruling(upheld=True), BANK)
     assert pool.refuses(ruling(upheld=False), BANK) == Refusal.ALREADY_JUDGED
-    assert (pool.escrow(LEASE).slashed_ucr, purse(pool), stage(pool)) == (80, 80, ChargeStage.UPHELD)
+    assert (pool.escrow(LEASE).slashed_ucr, purse(pool), stage(pool)) == (80, 100, ChargeStage.UPHELD)
     pool.does(Unbond(pool.operation(), 200), ALICE)  # nothing is pledged any more
+
+
+def test_an_appeal_that_is_not_upheld_costs_a_quarter_more() -> None:
+    """The referee has done the work again for nothing, and the stake was locked all the while. Who does not appeal pays
+    no more than was charged; a referee who sleeps costs nobody anything."""
+    pool = courtroom()
+    pool.does(charge(slash_ucr=81), REQUESTER)
+    pool.does(APPEAL, PROVIDER)
+    pool.does(ruling(upheld=True), BANK)
+    assert (pool.balance(PROVIDER).staked_ucr, pool.balance(PROVIDER).slashed_ucr) == (300 - 81 - 21, 102)
+    assert (pool.escrow(LEASE).slashed_ucr, purse(pool)) == (81, 102)
+    assert [pool.balance(one).staked_ucr for one in (ALICE, BOB)] == [300] * 2
+
+
+def test_a_lost_appeal_is_owed_where_no_stake_is_free() -> None:
+    pool = courtroom()
+    pool.does(charge(slash_ucr=80), REQUESTER)
+    pool.does(APPEAL, PROVIDER)
+    shelter = lease_of(requester=BOB, provider=PROVIDER, stake_ucr=200, cap_ucr=1)
+    pool.does(open_request(shelter, BOB, PROVIDER), PROVIDER)
+    pool.does(ruling(upheld=True), BANK)
+    assert pool.balance(PROVIDER).staked_ucr == 220
+    pool.does(CloseEscrow(lease_id(shelter)), PROVIDER)
+    pool.does(Unbond(pool.operation(), 1), PROVIDER)  # the fine is paid first
+    assert (pool.balance(PROVIDER).staked_ucr, purse(pool)) == (200, 100)
 
 
 def test_in_doubt_nothing_is_taken() -> None:

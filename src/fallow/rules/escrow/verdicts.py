@@ -33,6 +33,9 @@ from fallow.rules.escrow.rows import (
 from fallow.rules.trust import may_charge
 from fallow.wire.ledger import OpenCharge, Refusal
 
+LOST_APPEAL = 4
+"""An appeal that fails costs one part in so many of what was charged, on top of that."""
+
 
 def slash(draft: Draft, facts: VerdictFacts, now_ms: int, terms: PoolTerms) -> Refusal | None:
     """Charge the accused, on evidence that hangs together."""
@@ -111,7 +114,10 @@ def rule(
     if not charge.is_open:
         return None if upheld == (charge.stage == ChargeStage.UPHELD) else Refusal.ALREADY_JUDGED
     _decide(draft, charge, now_ms, terms, upheld=upheld)
-    if not upheld:
+    if upheld:
+        # Else the guilty would appeal for the chance that the referee sleeps (docs/explanation/economics.md).
+        _fine(draft, escrow.provider, -(-charge.locked_ucr // LOST_APPEAL), now_ms)
+    else:
         _punish_witnesses(draft, charge, escrow, now_ms)
     return None
 
@@ -229,25 +235,32 @@ def _slashed(draft: Draft, lease: bytes, slashed_ucr: int, now_ms: int, terms: P
 
 
 def _punish_witnesses(draft: Draft, charge: VerdictRow, escrow: EscrowRow, now_ms: int) -> None:
-    """Take what they pledged, of what is free or on its way out; what stands behind leases is owed, and taken once it
-    is free. The accused gets as much of it as the claim was worth that it was not paid for, the pool the rest."""
+    """Take what they pledged. The accused gets as much of it as the claim was worth that it was not paid for, the pool
+    the rest."""
     damage = min(charge.worth_ucr, escrow.cap_ucr - escrow.paid_ucr)
     for account, pledged_ucr in charge.witnesses:
-        draft.mature(account, now_ms)
-        entries = list(draft.pending(account))
-        from_free = min(pledged_ucr, draft.account(account).stake_ucr)
-        unbonding = _cut(entries, b"", pledged_ucr - from_free)
-        if unbonding:
-            draft.set_pending(account, entries)
-        for place, amount_ucr in ((Place.STAKE, from_free), (Place.UNBONDING, unbonding)):
-            part = min(damage, amount_ucr)
-            damage -= part
-            draft.move(Book(place, account), Book(Place.AVAILABLE, escrow.provider), part)
-            draft.move(Book(place, account), PURSE, amount_ucr - part)
-        row, taken = draft.account(account), from_free + unbonding
-        slashed, fined = saturate(row.slashed_ucr + taken), row.fined_ucr + pledged_ucr - taken
-        draft.put(msgspec.structs.replace(row, slashed_ucr=slashed, fined_ucr=fined))
-        draft.untie(account)
+        damage -= _fine(draft, account, pledged_ucr, now_ms, escrow.provider, damage)
+
+
+def _fine(draft: Draft, account: bytes, fine_ucr: int, now_ms: int, to: bytes = b"", most_ucr: int = 0) -> int:
+    """Take it of what is free or on its way out; what stands behind leases is owed, and taken once it is free. Of what
+    there is `to` gets at most `most_ucr`, the pool the rest; -> what `to` got."""
+    draft.mature(account, now_ms)
+    entries, left = list(draft.pending(account)), most_ucr
+    from_free = min(fine_ucr, draft.account(account).stake_ucr)
+    unbonding = _cut(entries, b"", fine_ucr - from_free)
+    if unbonding:
+        draft.set_pending(account, entries)
+    for place, amount_ucr in ((Place.STAKE, from_free), (Place.UNBONDING, unbonding)):
+        part = min(left, amount_ucr)
+        left -= part
+        draft.move(Book(place, account), Book(Place.AVAILABLE, to), part)
+        draft.move(Book(place, account), PURSE, amount_ucr - part)
+    row, taken = draft.account(account), from_free + unbonding
+    slashed, fined = saturate(row.slashed_ucr + taken), row.fined_ucr + fine_ucr - taken
+    draft.put(msgspec.structs.replace(row, slashed_ucr=slashed, fined_ucr=fined))
+    draft.untie(account)
+    return most_ucr - left
 
 
 def _sources(
