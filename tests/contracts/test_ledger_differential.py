@@ -129,6 +129,8 @@ class Homes(RuleBasedStateMachine):
         assert sql == memory
         assert self.runner.run(self.sql.dump()) == self.memory.rows
         assert self.runner.run(self.sql.books()) == self.runner.run(self.memory.books())
+        charged = self.runner.run(self.sql.balance(PROVIDER.account, now_ms))
+        assert charged == self.runner.run(self.memory.balance(PROVIDER.account, now_ms))
 
     def pick(self, number: int) -> tuple[Lease, Person, Person]:
         return self.leases[number % len(self.leases)]

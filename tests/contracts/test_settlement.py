@@ -217,7 +217,7 @@ async def test_a_charge_is_seen_and_answered(of: Of) -> None:
     await requester.charge(charge())
     standing = await (await of(PROVIDER)).standing(ID)
     assert standing is not None
-    assert standing.charge == OpenCharge(task_id(task()), 80, NOW + TERMS.answer_ms, appealed=False)
+    assert standing.charge == OpenCharge(task_id(task()), 80, NOW + TERMS.answer_ms, appealed=False, evidence=charge())
     ground = task_id(task())
     assert await refusal_of(requester.answer(Appeal(ID, ground))) is Refusal.NOT_A_PARTY
     await (await of(PROVIDER)).answer(Appeal(ID, ground))

@@ -133,7 +133,10 @@ class SqlLedger:
         row, pending = rows[keys[0]], rows[keys[1]]
         assert row is None or isinstance(row, AccountRow)
         assert pending is None or isinstance(pending, PendingRow)
-        return balance_of(account, row, pending, now_ms)
+        charged: tuple[bytes, ...] = ()
+        if row is not None and row.charged_ucr:
+            charged = await self._look(lambda connection: tables.charged_leases(connection, account))
+        return balance_of(account, row, pending, now_ms, charged)
 
     async def speaker(self, node: bytes, now_ms: int) -> bytes | None:
         """The account that `node` speaks for at `now_ms`."""

@@ -139,6 +139,13 @@ def append_journal(connection: sa.Connection, entries: Sequence[tuple[int, str, 
         )
 
 
+def charged_leases(connection: sa.Connection, account: bytes) -> tuple[bytes, ...]:
+    """The leases under which something is charged against the account. A pass over all verdicts."""
+    verdict = TABLES[Table.VERDICT].c
+    query = sa.select(verdict.lease).where(verdict.accused == account, verdict.locked_ucr > 0).order_by(verdict.lease)
+    return tuple(bytes(lease) for (lease,) in connection.execute(query))
+
+
 def add_up(connection: sa.Connection) -> tuple[int, int, int, int]:
     """Minted, the sum of all money that is there, the number of accounts, of open escrows."""
     pool, account, escrow = TABLES[Table.POOL].c, TABLES[Table.ACCOUNT].c, TABLES[Table.ESCROW].c

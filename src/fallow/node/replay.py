@@ -61,9 +61,9 @@ class Done(NamedTuple):
     kept: Path | None
 
 
-class Bench:
+class Workbench:
     """Where tasks are done again: a folder of its own in `home`, and a worker that is kept from one to the next, since
-    loading its libraries is most of the time. `async with Bench(home, runner, machine) as bench`."""
+    loading its libraries is most of the time. `async with Workbench(home, runner, machine) as bench`."""
 
     def __init__(self, home: Path, runner: Runner, machine: Machine) -> None:
         self._home, self._runner, self.machine = home, runner, machine
@@ -137,7 +137,7 @@ class Bench:
             await life.aclose()
 
 
-class ReplayBench(Bench):
+class ReplayBench(Workbench):
     """Where the work of receipts is done again, with inputs from their owner's node."""
 
     def __init__(self, client: AsyncFallow, runner: Runner, machine: Machine) -> None:

@@ -78,7 +78,9 @@ class MemoryLedger:
         row, pending = self.rows.get(account_key(account)), self.rows.get(pending_key(account))
         assert row is None or isinstance(row, AccountRow)
         assert pending is None or isinstance(pending, PendingRow)
-        return balance_of(account, row, pending, now_ms)
+        charges = (one for one in self.rows.values() if isinstance(one, VerdictRow) and one.is_open)
+        charged = sorted(one.lease for one in charges if one.accused == account)
+        return balance_of(account, row, pending, now_ms, tuple(charged))
 
     async def speaker(self, node: bytes, now_ms: int) -> bytes | None:
         """The account that `node` speaks for at `now_ms`."""

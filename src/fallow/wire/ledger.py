@@ -14,6 +14,8 @@ from fallow.wire.tasks import LaneSetting, TaskSpec
 
 MAX_DRAWN = 256
 """Accounts that a bank draws for one claim."""
+MAX_CHARGED = 64
+"""Charged leases that are named to an account at a time."""
 
 
 class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
@@ -244,7 +246,8 @@ class GetBalance(Message, frozen=True):
 
 class BalanceOf(Message, frozen=True):
     """`available_ucr` can be spent; `escrowed_ucr` is locked in open leases; `staked_ucr` is stake in all, of which
-    `bonded_ucr` stands behind open leases and `unbonding_ucr` is on its way out."""
+    `bonded_ucr` stands behind open leases and `unbonding_ucr` is on its way out. `charged` are some of the leases under
+    which charges lock a part of it."""
 
     account: Address
     available_ucr: U64
@@ -254,6 +257,7 @@ class BalanceOf(Message, frozen=True):
     unbonding_ucr: U64
     earned_ucr: U64
     slashed_ucr: U64
+    charged: Annotated[tuple[Word, ...], msgspec.Meta(max_length=MAX_CHARGED)] = ()
 
 
 class GetSettlement(Message, frozen=True):
@@ -264,12 +268,14 @@ class GetSettlement(Message, frozen=True):
 
 class OpenCharge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
     """A charge over `task` that is not decided yet: `locked_ucr` of the accused's stake is set aside. Unless
-    `appealed`, it is carried out after `due_ms`; after an appeal it falls then, if the referee has not ruled."""
+    `appealed`, it is carried out after `due_ms`; after an appeal it falls then, if the referee has not ruled.
+    `evidence` is what it was charged with."""
 
     task: Word
     locked_ucr: U64
     due_ms: U64
     appealed: bool
+    evidence: Slash | None = None
 
 
 class SettlementOf(Message, frozen=True):

@@ -105,10 +105,11 @@ def test_no_more_than_the_stake_of_the_lease_is_taken() -> None:
     pool.does(charge(slash_ucr=1_000_000), REQUESTER)
     assert run(pool.home.charge(ID)).locked_ucr == 100
     assert pool.balance(PROVIDER).staked_ucr == 300
+    assert (pool.balance(PROVIDER).charged, pool.balance(ALICE).charged) == ((ID,), ())
     assert pool.refuses(Unbond(pool.operation(), 201), PROVIDER) == Refusal.STAKE_TOO_SMALL
     pool.now_ms += TERMS.answer_ms
     pool.does(CloseEscrow(ID), PROVIDER)
-    assert pool.balance(PROVIDER).staked_ucr == 200
+    assert (pool.balance(PROVIDER).staked_ucr, pool.balance(PROVIDER).charged) == (200, ())
 
 
 def test_an_appeal_that_is_overturned_gives_all_back_and_costs_the_witnesses() -> None:

@@ -264,7 +264,7 @@ class Crowd:
                 self.say(kind(self.now_ms, effect.job, effect.part.blob))
             case t.Draw():
                 self.say(t.AuditorsDrawn(self.now_ms, effect.claim_hash, h("seed", effect.claim_hash)))
-            case t.Replay():
+            case t.ReplayTask():
                 self._replay(effect)
             case t.PrepareLane():
                 self.say(t.LaneLoaded(self.now_ms, effect.lease))
@@ -273,7 +273,7 @@ class Crowd:
             case _:
                 self._money(effect)
 
-    def _replay(self, effect: t.Replay) -> None:
+    def _replay(self, effect: t.ReplayTask) -> None:
         if self.machine is None:
             self.say(t.NotReplayed(self.now_ms, effect.lease, effect.claim_hash, "no such machine"))
             return

@@ -14,10 +14,10 @@ import structlog
 from fallow.errors import FallowError, UnavailableError, fail
 from fallow.node.directory import find_offers
 from fallow.node.lanes.journal import find_claim
+from fallow.node.own_machine import OwnMachine
 from fallow.node.services import Services
 from fallow.node.steward.blobs import job_owner
 from fallow.node.steward.records import Records
-from fallow.node.steward.replays import Replays
 from fallow.ports import LeaseStanding
 from fallow.rules.jobs import LEFT
 from fallow.rules.steward import events as t
@@ -47,7 +47,7 @@ class Performer:
     def __init__(self, services: Services, records: Records) -> None:
         self._s = services
         self._records = records
-        self._replays = Replays(services)
+        self._own = OwnMachine(services)
         self._staked_until_ms: dict[bytes, int] = {}
 
     def _now(self) -> int:
@@ -79,8 +79,8 @@ class Performer:
                 return None
             case t.Draw():
                 return await self._draw(effect)
-            case t.Replay():
-                return await self._replays.run(effect)
+            case t.ReplayTask():
+                return await self._replay(effect)
             case t.Pay():
                 return await self._pay(effect)
             case t.Charge():
@@ -207,6 +207,15 @@ class Performer:
                 log.info("blob not kept", blob=blob.hex()[:12], code=error.code, what=error.what)
             await self._s.clock.sleep(KEEP_PAUSE_S * (attempt + 1))
         return t.BlobMissing(self._now(), effect.job, effect.part.blob)
+
+    async def _replay(self, effect: t.ReplayTask) -> t.StewardEvent:
+        now, owner = self._now, job_owner(effect.job)
+        try:
+            answer = await self._own.answer(effect.spec, effect.numerics, effect.sources, owner)
+        except FallowError as error:
+            log.info("not done again here", lease=effect.lease.hex()[:12], code=error.code, what=error.what)
+            return t.NotReplayed(now(), effect.lease, effect.claim_hash, error.what[:1000])
+        return t.Replayed(now(), effect.lease, effect.claim_hash, answer)
 
     def _others(self, sources: t.Sources) -> tuple[messages.NodeAddress, ...]:
         return tuple(source for source in sources if source.node != self._s.identity.node)

@@ -14,8 +14,8 @@ from fallow.errors import fail
 from fallow.node.directory import find_offers
 from fallow.node.router import Caller, Router
 from fallow.node.services import Services
+from fallow.node.shelf import Shelf
 from fallow.node.steward.role import Steward
-from fallow.node.steward.shelf import Shelf
 from fallow.rules.steward.shape import LaneTerms
 from fallow.rules.steward.shapes.registry import shape_of
 from fallow.wire import local

@@ -36,7 +36,7 @@ from fallow.rules.escrow.rows import (
 from fallow.rules.escrow.stakers import misfits
 from fallow.units import MAX_UCR
 from fallow.wire.documents import Settlement
-from fallow.wire.ledger import BalanceOf
+from fallow.wire.ledger import MAX_CHARGED, BalanceOf
 
 R = TypeVar("R", bound=Row)
 MINT, PURSE = Book(Place.MINT, b""), Book(Place.PURSE, b"")
@@ -268,8 +268,11 @@ def _account_faults(
     return found
 
 
-def balance_of(account: bytes, row: AccountRow | None, pending: PendingRow | None, now_ms: int) -> BalanceOf:
-    """What a person sees. What is due by `now_ms` counts as arrived, though it is posted only when next touched."""
+def balance_of(
+    account: bytes, row: AccountRow | None, pending: PendingRow | None, now_ms: int, charged: tuple[bytes, ...] = ()
+) -> BalanceOf:
+    """What a person sees. What is due by `now_ms` counts as arrived, though it is posted only when next touched.
+    `charged` are leases with charges against the account that are not decided."""
     if row is None:
         return BalanceOf(account, 0, 0, 0, 0, 0, 0, 0)
     rows: dict[RowKey, Row | None] = {POOL: None, account_key(account): row, pending_key(account): pending}
@@ -286,6 +289,7 @@ def balance_of(account: bytes, row: AccountRow | None, pending: PendingRow | Non
         unbonding_ucr=seen.unbonding_ucr,
         earned_ucr=seen.earned_ucr,
         slashed_ucr=seen.slashed_ucr,
+        charged=charged[:MAX_CHARGED],
     )
 
 

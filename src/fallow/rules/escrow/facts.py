@@ -113,8 +113,8 @@ class Witness(msgspec.Struct, frozen=True):
 class VerdictFacts(msgspec.Struct, frozen=True):
     """`signer` charges that under the lease task `ground` was answered wrongly. `accused` signed that lease as its
     provider, and `claim`, worth `worth_ucr`, that commits to the answer called wrong; every witness committed to the
-    same other answer of the same whole task, on a machine of the same class where that matters. For equivocation
-    `ground` is the sequence number as a word, and there are no witnesses and no claim."""
+    same other answer of the same whole task, on a machine of the same class where that matters; `evidence` shows it.
+    For equivocation `ground` is the sequence number as a word, and there are no witnesses and no claim."""
 
     operation: bytes
     lease: bytes
@@ -125,6 +125,7 @@ class VerdictFacts(msgspec.Struct, frozen=True):
     witnesses: tuple[Witness, ...] = ()
     claim: bytes = b""
     worth_ucr: int = 0
+    evidence: bytes = b""
 
 
 class ChargeFacts(msgspec.Struct, frozen=True):
@@ -250,7 +251,7 @@ def _slash(request: Slash, bank: bytes) -> VerdictFacts | Refused:
     witnesses = tuple(Witness(other.lease_id, other.lease.provider) for other in agreeing)
     return VerdictFacts(
         digest, verdict.lease, verdict.task, signer, accused.lease.provider, verdict.slash_ucr, witnesses,
-        accused.claim_hash, worth_ucr,
+        accused.claim_hash, worth_ucr, encode(request),
     )  # fmt: skip
 
 

@@ -212,7 +212,8 @@ class VerdictRow(msgspec.Struct, frozen=True):
     """A lease is charged over `ground` (a task, or a sequence number), or was. While the charge is open, `locked_ucr`
     of the stake of `accused` lies here, and each witness has pledged a part of its own (`pledges`: 20 bytes of account
     and 8 of amount each); at `due_ms` it is carried out, or falls after an appeal. `worth_ucr` is what the charged
-    claim was worth."""
+    claim was worth. `evidence` is the request that charged it, until that is decided: who is accused and who rules can
+    look at it, and do the work again."""
 
     lease: bytes
     ground: bytes
@@ -224,6 +225,7 @@ class VerdictRow(msgspec.Struct, frozen=True):
     due_ms: int = 0
     stage: int = ChargeStage.UPHELD
     pledges: bytes = b""
+    evidence: bytes = b""
 
     @property
     def is_open(self) -> bool:

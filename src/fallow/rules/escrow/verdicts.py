@@ -31,7 +31,8 @@ from fallow.rules.escrow.rows import (
     verdict_key,
 )
 from fallow.rules.trust import may_charge
-from fallow.wire.ledger import OpenCharge, Refusal
+from fallow.wire.codec import decode
+from fallow.wire.ledger import OpenCharge, Refusal, Slash
 
 LOST_APPEAL = 4
 """An appeal that fails costs one part in so many of what was charged, on top of that."""
@@ -136,7 +137,8 @@ def conclude(draft: Draft, lease: bytes, now_ms: int, terms: PoolTerms) -> None:
 
 def charge_of(row: VerdictRow) -> OpenCharge:
     """What is said of a charge that is open."""
-    return OpenCharge(row.ground, row.locked_ucr, row.due_ms, row.stage == ChargeStage.APPEALED)
+    evidence = decode(Slash, row.evidence) if row.evidence else None
+    return OpenCharge(row.ground, row.locked_ucr, row.due_ms, row.stage == ChargeStage.APPEALED, evidence)
 
 
 def _charged(draft: Draft, facts: ChargeFacts) -> tuple[EscrowRow | None, VerdictRow | None]:
@@ -183,6 +185,7 @@ def _lock(
     charge = VerdictRow(
         lease=facts.lease, ground=facts.ground, verdict=facts.operation, slashed_ucr=0, accused=escrow.provider,
         worth_ucr=facts.worth_ucr, due_ms=due_ms, stage=ChargeStage.CHARGED, pledges=pack(pledges),
+        evidence=facts.evidence,
     )  # fmt: skip
     draft.put(charge)
     draft.put(msgspec.structs.replace(escrow, charged_ucr=locked, ground=facts.ground))
@@ -212,7 +215,7 @@ def _decide(draft: Draft, charge: VerdictRow, now_ms: int, terms: PoolTerms, *, 
     back = Book(Place.STAKE, escrow.provider) if escrow.closed_ms else Book(Place.BOND, lease)
     draft.move(Book(Place.CHARGE, lease + charge.ground), PURSE if upheld else back, charge.locked_ucr)
     slashed, stage = (charge.locked_ucr, ChargeStage.UPHELD) if upheld else (0, ChargeStage.OVERTURNED)
-    draft.put(msgspec.structs.replace(charge, locked_ucr=0, slashed_ucr=slashed, stage=stage))
+    draft.put(msgspec.structs.replace(charge, locked_ucr=0, slashed_ucr=slashed, stage=stage, evidence=b""))
     draft.put(msgspec.structs.replace(escrow_of(draft, lease) or escrow, charged_ucr=0, ground=b""))
     for witness, pledged_ucr in charge.witnesses:
         row = draft.account(witness)

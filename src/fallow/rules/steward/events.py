@@ -285,7 +285,7 @@ class LaneUnchecked(StewardEvent, frozen=True):
 
 
 class Replayed(StewardEvent, frozen=True):
-    """Answers Replay: what our own machine gives. `answer` is the hash of its output."""
+    """Answers ReplayTask: what our own machine gives. `answer` is the hash of its output."""
 
     lease: Word
     claim_hash: Word
@@ -293,7 +293,7 @@ class Replayed(StewardEvent, frozen=True):
 
 
 class NotReplayed(StewardEvent, frozen=True):
-    """Answers Replay: it could not be done here (`what` says why)."""
+    """Answers ReplayTask: it could not be done here (`what` says why)."""
 
     lease: Word
     claim_hash: Word
@@ -475,7 +475,7 @@ class AuditLane(StewardEffect, frozen=True):
     quorum: U64
 
 
-class Replay(StewardEffect, frozen=True):
+class ReplayTask(StewardEffect, frozen=True):
     """Do the task of a claim again on our own machine, if it computes as `numerics` says (EXACT, a class, or "" where
     any does); `sources` may have its inputs. -> Replayed or NotReplayed."""
 

@@ -10,7 +10,7 @@ import msgspec
 from fallow.rules import market
 from fallow.rules.jobs import Attempt
 from fallow.rules.membership import Roll
-from fallow.rules.steward.events import AuditLane, Charge, Note, Replay, StewardEffect, StewardIdentity, Timing
+from fallow.rules.steward.events import AuditLane, Charge, Note, ReplayTask, StewardEffect, StewardIdentity, Timing
 from fallow.rules.trust import Standing
 from fallow.units import cost_ucr
 from fallow.wire.codec import Family
@@ -186,7 +186,7 @@ class Claim(msgspec.Struct):
     since_ms: int | None = None
     passed: int = 0
     trial: bool = False
-    asked: AuditLane | Replay | None = None
+    asked: AuditLane | ReplayTask | None = None
     paid: int = 1
     drawn: tuple[bytes, ...] = ()
 

@@ -44,7 +44,7 @@ def test_a_tie_is_decided_by_the_steward_s_own_machine(spec: JobSpec) -> None:
     job = crowd.submit(spec)
     settle(crowd)
     liar, honest = crowd.providers
-    assert crowd.of(t.Replay)
+    assert crowd.of(t.ReplayTask)
     assert crowd.state.standing(liar.account).banned
     assert not crowd.state.standing(honest.account).banned
     assert wrong_finals(crowd, job) == crowd.paid_to(liar) == 0
@@ -56,13 +56,13 @@ def test_a_tie_is_decided_by_the_steward_s_own_machine(spec: JobSpec) -> None:
 
 
 def test_what_is_asked_of_the_machine_names_the_class_that_gives_the_same_bits() -> None:
-    crowd = two_who_disagree(hold={t.Replay})
+    crowd = two_who_disagree(hold={t.ReplayTask})
     for number, spec in enumerate((batch_spec(1, 1), train_spec(1, 1), exact_spec(1, 1, verify="audit:links=0"))):
         crowd.submit(spec, f"job {number}")
         crowd.run()
         crowd.pass_time(6_000)
         crowd.pass_time(60_000)
-    assert [one.numerics for one in crowd.of(t.Replay)][:3] == ["", "x86", EXACT]
+    assert [one.numerics for one in crowd.of(t.ReplayTask)][:3] == ["", "x86", EXACT]
 
 
 def test_a_machine_that_agrees_with_nobody_accuses_nobody() -> None:
@@ -87,7 +87,7 @@ def test_hired_colluders_against_the_honest(liars: int, honest: int) -> None:
     crowd = Crowd([*crooks, *honest_crowd(honest)], machine=right)
     job = crowd.submit(batch_spec(20, 3, verify="audit:rate=1"))
     settle(crowd)
-    assert crowd.of(t.Replay) or honest == 2
+    assert crowd.of(t.ReplayTask) or honest == 2
     assert crowd.outcome(job).code == ""
     assert not any(crowd.state.standing(p.account).banned for p in crowd.providers if p not in crooks)
     assert all(crowd.leases[lease][1] in crooks for lease in crowd.slashed)
@@ -97,11 +97,11 @@ def test_hired_colluders_against_the_honest(liars: int, honest: int) -> None:
 
 
 def test_after_a_restart_it_is_asked_again_and_a_late_answer_changes_nothing() -> None:
-    crowd = two_who_disagree(hold={t.Replay})
+    crowd = two_who_disagree(hold={t.ReplayTask})
     crowd.submit(batch_spec(1, 1))
     settle(crowd, 12)
-    (asked, *_) = crowd.of(t.Replay)
-    before = len(crowd.of(t.Replay))
+    (asked, *_) = crowd.of(t.ReplayTask)
+    before = len(crowd.of(t.ReplayTask))
     crowd.restart()
     crowd.run()
     assert len(crowd.effects) > before
@@ -114,10 +114,10 @@ def test_after_a_restart_it_is_asked_again_and_a_late_answer_changes_nothing() -
 
 
 def test_an_ending_job_waits_for_the_machine_as_long_as_for_any_check() -> None:
-    crowd = two_who_disagree(hold={t.Replay})
+    crowd = two_who_disagree(hold={t.ReplayTask})
     job = crowd.submit(batch_spec(1, 1))
     settle(crowd, 12)
-    assert crowd.of(t.Replay)
+    assert crowd.of(t.ReplayTask)
     crowd.tell(t.UserCancelled(crowd.now_ms, job))
     crowd.run()
     assert not crowd.of(t.JobEnded)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from fallow.rules.steward.checks.look import look_at, seen_of
 from fallow.rules.steward.claims import Finding, claim_of
 from fallow.rules.steward.dispatch import assign_effect
-from fallow.rules.steward.events import Replay
+from fallow.rules.steward.events import ReplayTask
 from fallow.rules.steward.state import Job, Slot, Turn
 from fallow.rules.steward.terms import same_everywhere
 
@@ -31,7 +31,7 @@ def ask(turn: Turn, job: Job, slot: Slot) -> bool:
         numerics = seat.offer.hardware.numerics
     # the accused may be the only one who has what it was given: it is asked, too
     sources = (*assign_effect(job, seat, run).sources, *run.holders)
-    claim.asked = Replay(job.id, seat.lease, claim.hash, run.spec, numerics, sources)
+    claim.asked = ReplayTask(job.id, seat.lease, claim.hash, run.spec, numerics, sources)
     turn.ask(claim.asked)
     turn.note(job, "check", f"Task {slot.key}: the answers do not decide; this machine does it again.")
     look_at(slot).replay = claim.hash
