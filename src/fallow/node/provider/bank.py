@@ -10,10 +10,12 @@ import structlog
 
 from fallow.errors import FallowError, UnavailableError
 from fallow.node.groups import begin
+from fallow.node.own_machine import OwnMachine
+from fallow.node.provider.appeals import Appeals
 from fallow.node.services import Services
 from fallow.ports import Patience
 from fallow.rules.provider import events as t
-from fallow.units import parse_money, to_text
+from fallow.units import parse_money
 from fallow.wire.ledger import Refusal
 from fallow.wire.refusals import SettlementRefused, words
 
@@ -33,6 +35,7 @@ class Teller:
     def __init__(self, services: Services, tell: Callable[[t.ProviderEvent], Awaitable[object]]) -> None:
         self._s, self._tell = services, tell
         self._bank = services.settlement(PATIENCE)
+        self.appeals = Appeals(services, self._bank, OwnMachine(services))
         self._under_way: set[tuple[str, bytes]] = set()
 
     def start(self, group: asyncio.TaskGroup, work: BankWork) -> None:
@@ -70,7 +73,6 @@ class Teller:
                     await self._bank.close(lease)
                 except SettlementRefused as no:
                     return self._refused(lease, no, over=True)
-                await self._look(lease)
                 return t.LedgerClosed(self._s.clock.now_ms(), lease)
 
     def _refused(self, lease: bytes, no: SettlementRefused, *, over: bool) -> t.ProviderEvent | None:
@@ -90,9 +92,6 @@ class Teller:
         if found is None:
             return None
         now_ms = self._s.clock.now_ms()
-        if found.charge is not None and not found.charge.appealed:
-            answer = f"fallow wallet appeal {to_text('lease', lease)}"
-            log.warning("charged with a wrong answer", until_ms=found.charge.due_ms, answer=answer)
         if not found.said.closed_ms:
             return t.LedgerOpened(now_ms, lease)
         return t.LedgerClosed(now_ms, lease, found.said.paid_ucr, found.said.slashed_ucr)
@@ -110,6 +109,7 @@ class Teller:
                     await self._bank.deposit(missing_ucr)
                     held_ucr += missing_ucr
                 await self._tell(t.LedgerStaked(self._s.clock.now_ms(), held_ucr))
+                self.appeals.tell(balance.charged)
                 pause_s = STAKE_EVERY_S
             except FallowError as error:
                 log.info("stake not deposited", code=error.code, what=error.what)
