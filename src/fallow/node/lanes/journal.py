@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 from blake3 import blake3
@@ -15,9 +15,10 @@ from fallow.node.services import Services
 from fallow.ports import EventLog
 from fallow.rules.steward.events import PeerClaimedBatch
 from fallow.units import Digest
-from fallow.wire.claims import lane_leaf, params_hash, setting_hash, value_hash
+from fallow.wire.claims import MerkleTree, lane_leaf, params_hash, setting_hash, value_hash
 from fallow.wire.codec import encode, recall
-from fallow.wire.documents import Word
+from fallow.wire.documents import Signed, Word
+from fallow.wire.ledger import Evidence
 
 FLUSH_S = 0.05
 
@@ -100,6 +101,52 @@ class Journal:
     def _write(self, records: list[Answered], cells: dict[str, bytes]) -> None:
         if records or cells:
             self._s.log.append(self._name, [msgspec.msgpack.encode(records)] if records else [], cells)
+
+
+# who gave the same ----------------------------------------------------------------------------------------------------
+
+
+class LaneWitness(msgspec.Struct, frozen=True, array_like=True):
+    """One provider's answer to a task: where it stands in that provider's lane, and its hash."""
+
+    lease: Word
+    number: int
+    digest: Word
+    units: int
+
+    @property
+    def answer(self) -> tuple[bytes, int]:
+        """What is compared: a lane task is metered by whoever answers it, so the meter is part of the answer."""
+        return self.digest, self.units
+
+
+def keep_witnesses(log: EventLog, lease: bytes, number: int, witnesses: Sequence[LaneWitness]) -> None:
+    """Keep who gave the same as an answer that was checked, for its receipt."""
+    log.put(_witnesses(lease, number), msgspec.msgpack.encode(witnesses))
+
+
+def kept_witnesses(log: EventLog, lease: bytes, number: int) -> tuple[LaneWitness, ...]:
+    """Those of an answer; none where it was not checked."""
+    raw = log.get(_witnesses(lease, number))
+    return msgspec.msgpack.decode(raw, type=tuple[LaneWitness, ...]) if raw is not None else ()
+
+
+def _witnesses(lease: bytes, number: int) -> str:
+    return f"lane-witness/{lease.hex()}/{number:020d}"
+
+
+def evidence_of(
+    log: EventLog, witness: LaneWitness, signed: Signed, answered: Mapping[int, Answered]
+) -> Evidence | None:
+    """The provider's own signature under its answer; `signed` is its lease, signed by it. None before it has signed for
+    the answer, or when what it signed for with it is no longer at hand."""
+    claim = find_claim(log, witness.lease, witness.number)
+    leaves = claim_leaves(log, claim, answered) if claim is not None else None
+    if claim is None or leaves is None:
+        return None
+    index = witness.number - claim.first
+    path = MerkleTree(leaves).path(index)
+    return Evidence(signed, claim.claim, witness.digest, witness.units, index, path, witness.number)
 
 
 # claims over lane answers, kept as the brain hears of them ------------------------------------------------------------

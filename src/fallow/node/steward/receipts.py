@@ -8,7 +8,15 @@ import asyncio
 import msgspec
 
 from fallow.errors import FallowError, fail
-from fallow.node.lanes.journal import Answered, LaneReceiptNote, claim_leaves, find_claim, read_answers
+from fallow.node.lanes.journal import (
+    Answered,
+    LaneReceiptNote,
+    claim_leaves,
+    evidence_of,
+    find_claim,
+    kept_witnesses,
+    read_answers,
+)
 from fallow.node.lanes.leg import Leg
 from fallow.node.services import Services
 from fallow.node.steward.records import Records, receipt_id, refuted_receipt_id
@@ -107,7 +115,21 @@ class Receipts:
         work = _lane_work(record, event)
         verdict, words = self._verdict(note.lease, event)
         receipt = await self._assemble(note.lease, self._papers(note.lease), event.claim, work, index, tree.path(index))
-        return msgspec.structs.replace(receipt, verdict=verdict, notes=words)
+        receipt = msgspec.structs.replace(receipt, verdict=verdict, notes=words)
+        kept = self._records.receipt(receipt_id(note.lease, event.claim_hash))
+        evidence = await asyncio.to_thread(self._witnesses, note)
+        if verdict != "cleared" or kept is None or not evidence:
+            return receipt
+        receipt = msgspec.structs.replace(receipt, verdict="accepted", evidence=evidence, notes=(kept.reason,))
+        return await self._with_draw(await self._with_standings(receipt), kept)
+
+    def _witnesses(self, note: LaneReceiptNote) -> tuple[Evidence, ...]:
+        """The signatures of all who gave the same when the answer was checked; none while one of them is missing."""
+        found = list[Evidence | None]()
+        for witness in kept_witnesses(self._s.log, note.lease, note.number):
+            answered = read_answers(self._s.log, Leg.log_name(witness.lease))
+            found.append(evidence_of(self._s.log, witness, self._papers(witness.lease).theirs, answered))
+        return tuple(one for one in found if one is not None) if None not in found else ()
 
     def _verdict(self, lease: bytes, event: PeerClaimedBatch) -> tuple[Verdicts, tuple[str, ...]]:
         """What became of a lane's claim. Raises UsageError E2002 while it lies here and is not decided on yet."""

@@ -9,6 +9,7 @@ from fallow.rules.steward.claims import Finding, Refuted, finalise, hold, refute
 from fallow.rules.steward.events import AuditLane, LaneAudited, LaneCaught, LaneUnchecked
 from fallow.rules.steward.hiring import can_recruit
 from fallow.rules.steward.state import Claim, Job, Seat, Turn
+from fallow.wire.receipts import MAX_UNDRAWN
 
 MAX_INDEXES = 64
 """The most tasks of one batch that are done again: bounds the work that a large batch can cause."""
@@ -44,7 +45,7 @@ def check(turn: Turn, job: Job, seat: Seat, batch: Claim, indexes: tuple[int, ..
         hold(turn, seat, batch)
         pay_up(turn, job, seat, batch)
         return
-    order = trust.auditor_order(batch.seed, others)
+    order = trust.auditor_order(batch.seed, others, batch.drawn)
     auditors = tuple(others[account] for account in order)[:64]
     batch.since_ms = None
     batch.asked = AuditLane(seat.lease, batch.hash, batch.first, indexes, auditors, policy_of(job).quorum)
@@ -58,7 +59,11 @@ def audited(turn: Turn, job: Job, seat: Seat, event: LaneAudited) -> None:
     if batch is None or not isinstance(batch.asked, AuditLane):
         return
     text = f"{len(batch.asked.indexes)} of {batch.count} done again with equal answers"
-    finalise(turn, job, seat, batch, Finding("checked", text))
+    asked = [found[1].account for lease in batch.asked.auditors if (found := turn.state.seat_of(lease)) is not None]
+    used = [found[1].account for lease in event.auditors if (found := turn.state.seat_of(lease)) is not None]
+    undrawn = trust.after(batch.seed, used, set(asked).difference(used), batch.drawn)[:MAX_UNDRAWN]
+    finding = Finding("checked", text, (), batch.seed, None, batch.drawn, (), undrawn)
+    finalise(turn, job, seat, batch, finding)
     pay_up(turn, job, seat, batch)
     passed(turn, seat.account)
 
