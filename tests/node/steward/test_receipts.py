@@ -164,9 +164,9 @@ async def test_an_answer_that_was_checked_shows_who_gave_the_same(tmp_path: Path
             while len([leg for leg in desk.steward.lanes.legs.values() if leg.ready]) < 3:
                 await asyncio.sleep(0.05)
             answers = [await lane.run(b"%d" % n) for n in range(4)]
-            read = list[Receipt]()
+            read, found = list[Receipt](), list[bytes]()
             while "accepted" not in {one.verdict for one in read}:  # once those who checked have signed for it, too
-                found = list[bytes]()
+                found.clear()
                 for answer in answers:
                     with contextlib.suppress(FallowError):
                         found.append(await receipts(desk).sealed(answer.receipt))
