@@ -75,7 +75,7 @@ class Appeals:
             await self._bank.answer(Appeal(lease, charge.task))
             log.warning("charged with a wrong answer, which is right: appealed", lease=lease.hex()[:12])
         else:
-            log.error("charged with a wrong answer, and this machine gives another now", lease=lease.hex()[:12])
+            log.warning("charged with a wrong answer, and this machine gives another now", lease=lease.hex()[:12])
 
     async def _gives_the_same(self, lease: bytes, charge: OpenCharge) -> bool:
         """Whether the task gives here what we claimed. Raises FallowError where it cannot be done, or the evidence is
