@@ -11,8 +11,9 @@ from blake3 import blake3
 from fallow.rules.escrow import PoolTerms, token_hash
 from fallow.sim.ledger import MemoryLedger
 from fallow.wire.certificates import certify
-from fallow.wire.claims import MerkleTree, lane_leaf, params_hash, task_id, task_leaf
-from fallow.wire.documents import ClaimRoot, Document, Lease, Settlement, Signed, Verdict, Voucher
+from fallow.wire.claims import MerkleTree, lane_leaf, params_hash, setting_hash, task_id, task_leaf
+from fallow.wire.codec import decode
+from fallow.wire.documents import ClaimRoot, Document, Lease, Order, Settlement, Signed, Verdict, Voucher
 from fallow.wire.eip712 import account_of, hash_document, open_signed, sign
 from fallow.wire.ledger import (
     Deposit,
@@ -26,7 +27,7 @@ from fallow.wire.ledger import (
     Slash,
 )
 from fallow.wire.messages import Message
-from fallow.wire.tasks import TaskSpec
+from fallow.wire.tasks import LaneSetting, Part, TaskSpec
 
 NOW = 1_800_000_000_000
 HOUR = 3_600_000
@@ -66,6 +67,8 @@ TERMS = PoolTerms(
     hold_ms=600_000,
     min_witness_stake_ucr=10,
     max_accounts=100,
+    answer_ms=HOUR,
+    ruling_ms=5 * HOUR,
 )
 
 
@@ -84,9 +87,28 @@ def seal(settlement: Settlement) -> Signed:
     return BANK.sign(settlement)
 
 
+def order_of(requester: Person = REQUESTER, numerics: str = "", kind: str = "echo") -> Order:
+    return Order(
+        requester.account, requester.node, word("job"), kind, numerics, 1, 1, 1, 0, 0, 1_000, 1_000, 0, "audit",
+        NOW + HOUR, BANK.account, word("nonce"),
+    )  # fmt: skip
+
+
+ORDERS: dict[bytes, Signed] = {}
+"""The orders that leases of tests name, as their requesters signed them."""
+
+
+def ordered(requester: Person = REQUESTER, numerics: str = "") -> bytes:
+    """The hash of such an order."""
+    order = order_of(requester, numerics)
+    digest = hash_document(order, BANK.account)
+    ORDERS[digest] = requester.sign(order)
+    return digest
+
+
 def lease_of(requester: Person = REQUESTER, provider: Person = PROVIDER, **changes: Any) -> Lease:
     fields: dict[str, Any] = {
-        "order": word("order"),
+        "order": ordered(requester),
         "quote": word("quote"),
         "requester": requester.account,
         "provider": provider.account,
@@ -131,19 +153,34 @@ def task(name: str = "task", kind: str = "echo") -> TaskSpec:
     return TaskSpec(kind, name.encode(), (), 7, 1, 60, 1 << 20)
 
 
+def setting(model: str = "model A", kind: str = "echo") -> LaneSetting:
+    return LaneSetting(kind, (Part("model", word(model), 1_000),))
+
+
+def lane_task(model: str = "model A", kind: str = "echo") -> TaskSpec:
+    """What a lane with this setting was asked."""
+    return TaskSpec(kind, b"prompt", setting(model).inputs, 7, 1, 0, 0)
+
+
 RIGHT, WRONG = word("right answer"), word("wrong answer")
 
 
-def evidence(lease: Lease, provider: Person, spec: TaskSpec, output: bytes, *, lane: bool = False) -> Evidence:
-    """A claim over three leaves of which the second is the answer."""
-    if lane:
-        leaf = lane_leaf(5, params_hash(spec.params), spec.seed, output, spec.units)
+def evidence(
+    lease: Lease, provider: Person, spec: TaskSpec, output: bytes, *, lane: LaneSetting | None = None
+) -> Evidence:
+    """A claim over three leaves of which the second is the answer, on a lane opened with `lane` if there is one."""
+    if lane is not None:
+        leaf = lane_leaf(5, params_hash(spec.params), spec.seed, output, spec.units, setting_hash(lane))
     else:
         leaf = task_leaf(task_id(spec), output, spec.units)
     tree = MerkleTree([word("before"), leaf, word("after")])
     root = ClaimRoot(lease_id(lease), 1, tree.root, tree.count, 3)
     signed_lease, signed_claim = provider.sign(lease), provider.sign(root)
     return Evidence(signed_lease, signed_claim, output, spec.units, 1, tree.path(1), 5 if lane else 0)
+
+
+def orders_of(*evidence: Evidence) -> tuple[Signed, ...]:
+    return tuple(ORDERS[decode(Lease, one.lease.body).order] for one in evidence)
 
 
 def slash_request(
@@ -153,9 +190,10 @@ def slash_request(
     spec: TaskSpec,
     signer: Person = REQUESTER,
     slash_ucr: int = 80,
+    lane: LaneSetting | None = None,
 ) -> Slash:
     verdict = Verdict(lease_id(lease), task_id(spec), WRONG, RIGHT, slash_ucr)
-    return Slash(signer.sign(verdict), spec, accused, tuple(others))
+    return Slash(signer.sign(verdict), spec, accused, tuple(others), orders_of(accused, *others), lane)
 
 
 def run(coroutine: Any) -> Any:

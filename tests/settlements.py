@@ -7,10 +7,12 @@ from typing import Any
 from tests.ledger_world import BANK, NOW, Person
 
 from fallow.ports import ClaimDraw, Entropy, LeaseStanding, Ledger
+from fallow.wire.claims import accounts_hash
 from fallow.wire.codec import decode
 from fallow.wire.documents import AuditDraw, ClaimRoot, Settlement, Signed
 from fallow.wire.eip712 import hash_document, open_signed
 from fallow.wire.ledger import (
+    Appeal,
     CloseEscrow,
     Deposit,
     DrawAuditors,
@@ -20,6 +22,7 @@ from fallow.wire.ledger import (
     OpenEscrow,
     Redeem,
     Refusal,
+    Rule,
     Slash,
     SlashEquivocation,
     Transfer,
@@ -63,14 +66,20 @@ class BooksAtHand:
     async def charge(self, request: Slash | SlashEquivocation) -> None:
         await self._ask(request)
 
+    async def answer(self, request: Appeal | Rule) -> None:
+        await self._ask(request)
+
     async def draw(self, claim: Signed) -> ClaimDraw:
         drawn = await self._ask(DrawAuditors(claim))
-        said = AuditDraw(hash_document(decode(ClaimRoot, claim.body), BANK.account), drawn.seed)
-        return ClaimDraw(said, BANK.sign(said))
+        said = AuditDraw(
+            hash_document(decode(ClaimRoot, claim.body), BANK.account), drawn.seed, accounts_hash(drawn.drawn)
+        )
+        return ClaimDraw(said, BANK.sign(said), drawn.drawn)
 
     async def standing(self, lease: bytes) -> LeaseStanding | None:
         signed = await self.ledger.settlement(lease)
-        return signed and LeaseStanding(open_signed(signed, Settlement, BANK.account, BANK.account), signed)
+        said = signed and open_signed(signed, Settlement, BANK.account, BANK.account)
+        return LeaseStanding(said, signed, await self.ledger.charge(lease)) if said and signed else None
 
     async def balance(self, account: bytes) -> Any:
         return await self.ledger.balance(account, NOW)

@@ -212,6 +212,7 @@ _declare(
     ("E1204", "no such lease", "The provider does not know the lease, or it has ended.", "fallow jobs"),
     ("E1205", "lease covers no more", "What it may cost is used up, or the task is not its kind.", "fallow jobs"),
     ("E1206", "owner is active", "The machine's owner came back; work moves elsewhere by itself.", "fallow jobs"),
+    ("E1207", "earlier work was not paid", "A provider still waits for money of this account.", "fallow wallet"),
     (
         "E1301",
         "too little money",

@@ -14,7 +14,16 @@ from fallow.rules.idle import Reading
 from fallow.units import BlobId, NodeId
 from fallow.wire import documents
 from fallow.wire.documents import Signed
-from fallow.wire.ledger import BalanceOf, Books, OpenEscrow, Slash, SlashEquivocation
+from fallow.wire.ledger import (
+    Appeal,
+    BalanceOf,
+    Books,
+    OpenCharge,
+    OpenEscrow,
+    Rule,
+    Slash,
+    SlashEquivocation,
+)
 from fallow.wire.messages import Hardware, Message, NodeAddress
 from fallow.wire.worker import FromWorker, ToWorker
 
@@ -184,23 +193,29 @@ class Ledger(Protocol):
 
     async def settlement(self, lease: bytes) -> Signed | None: ...
 
+    async def charge(self, lease: bytes) -> OpenCharge | None:
+        """The charge under a lease that is not decided yet."""
+        ...
+
     async def books(self) -> Message:
         """-> Books."""
         ...
 
 
 class LeaseStanding(NamedTuple):
-    """What the ledger says of a lease: its words, and the same signed."""
+    """What the ledger says of a lease: its words, and the same signed; and a charge that is not decided yet."""
 
     said: documents.Settlement
     signed: Signed
+    charge: OpenCharge | None = None
 
 
 class ClaimDraw(NamedTuple):
-    """What the ledger drew for a claim: its words, and the same signed."""
+    """What the ledger drew for a claim: its words, and the same signed; and the accounts that can bear witness."""
 
     said: documents.AuditDraw
     signed: Signed
+    drawn: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -257,11 +272,15 @@ class SettlementClient(Protocol):
         ...
 
     async def charge(self, request: Slash | SlashEquivocation) -> None:
-        """Have a verdict carried out, or a contradiction punished."""
+        """Have a lie charged, or a contradiction punished."""
+        ...
+
+    async def answer(self, request: Appeal | Rule) -> None:
+        """Appeal against a charge, or rule on it."""
         ...
 
     async def draw(self, claim: Signed) -> ClaimDraw:
-        """The randomness that belongs to a claim, checked; drawn at the first asking."""
+        """The randomness that belongs to a claim, checked, and whom it draws; drawn at the first asking."""
         ...
 
     async def standing(self, lease: bytes) -> LeaseStanding | None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tests import postgres
 from tests.ledger_world import (
@@ -24,6 +25,8 @@ from tests.ledger_world import (
     TERMS,
     Dice,
     Pool,
+    claim,
+    lease_id,
     lease_of,
     open_request,
     run,
@@ -37,7 +40,7 @@ from fallow.adapters import ledger_sql
 from fallow.adapters.ledger_sql import SqlLedger, sqlite_url
 from fallow.errors import FallowError, InternalError, UnavailableError, UsageError
 from fallow.rules.escrow import Table, faults
-from fallow.wire.ledger import LedgerDone, Redeem, Transfer
+from fallow.wire.ledger import DrawAuditors, LedgerDone, Redeem, SlashEquivocation, Transfer
 
 ROOT = Path(__file__).resolve().parents[2]
 LEASE = lease_of()
@@ -89,7 +92,7 @@ def test_kill_9_pays_nothing_twice_and_loses_nothing(path: Path) -> None:
     stock(pool)
     pool.does(open_request(LEASE), REQUESTER)
     home.close()
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
     acknowledged = 0
     for lines in (1, 5, 14):
         with subprocess.Popen(
@@ -158,6 +161,45 @@ def test_a_file_of_another_bank_or_version_is_refused(path: Path) -> None:
     path.write_text("this is no database, but long enough to look like one" * 20)
     with pytest.raises(UnavailableError):
         open_home(path)
+
+
+NEW = {
+    "accounts": ("tied_ucr", "charged_ucr", "pledged_ucr", "pledged_until_ms", "fined_ucr"),
+    "escrows": ("charged_ucr", "ground"),
+    "draws": ("drawn",),
+    "verdicts": ("accused", "locked_ucr", "worth_ucr", "due_ms", "stage", "pledges"),
+}
+"""The columns that books of version 1 lack."""
+
+
+@pytest.mark.parametrize("server", [False, True], ids=["sqlite", "postgres"])
+def test_books_of_version_1_are_brought_up(path: Path, server: bool) -> None:
+    url = postgres.books() if server else sqlite_url(path)
+    home = SqlLedger(url, TERMS, Dice(), seal)
+    pool = Pool(home)
+    stock(pool)
+    pool.does(open_request(LEASE), REQUESTER)
+    pool.ask(DrawAuditors(claim(LEASE)), REQUESTER)
+    pool.does(SlashEquivocation(lease_id(LEASE), claim(LEASE), claim(LEASE, root=word("other"))), REQUESTER)
+    before, books = run(home.dump()), run(home.books())
+    with home._engine.begin() as connection:
+        for table, columns in NEW.items():
+            for column in columns:
+                connection.exec_driver_sql(f"ALTER TABLE {table} DROP COLUMN {column}")
+        connection.exec_driver_sql("DROP TABLE stakers")
+        connection.exec_driver_sql("UPDATE meta SET value = '1' WHERE key = 'schema'")
+    home.close()
+    for _ in range(2):
+        home = SqlLedger(url, TERMS, Dice(), seal)
+        after = run(home.dump())
+        lost = {"drawn": b"", "accused": b""}
+        assert after == {
+            key: msgspec.structs.replace(row, **{name: lost[name] for name in lost if hasattr(row, name)})
+            for key, row in before.items()
+        }
+        assert run(home.books()) == books
+        assert faults(after) == []
+        home.close()
 
 
 def test_a_locked_file_is_an_error_and_not_a_payment(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,6 +158,20 @@ def test_a_draw_that_the_forger_made() -> None:
     refused(changed(receipt(), draw=None), "draw", "incomplete")
 
 
+def test_accounts_that_the_bank_did_not_draw_by_stake() -> None:
+    """Tried: friends are shown as those whom the bank drew by stake, or as accounts from outside the job, so that they
+    come first. Gained: nothing by the first; the bank signs whom it drew. The second is the requester's word, as
+    whom it leased from is. Cost: two stakes of friends."""
+    friends = tuple(one.account for one in AUDITORS[:2])
+    refused(changed(receipt(), drawn=friends), "draw")
+    signed = draw(receipt().claim, accounts=friends)
+    refused(changed(receipt(), draw=signed), "draw")
+    refused(changed(receipt(), draw=signed, drawn=friends[::-1]), "draw")
+    said = prove(sealed(changed(receipt(), draw=signed, drawn=friends)), ANCHOR)
+    assert said.outcome == "holds"
+    assert "2 of them by stake" in said.proven
+
+
 def test_the_banks_draw_for_another_claim() -> None:
     """Tried: of many claims, the seed of the one whose draw names the friends. Cost: many signed claims. Gained:
     nothing; the draw names the claim that it is for, and a claim about other work is not of this receipt."""

@@ -59,7 +59,7 @@ def lane(room: LaneRoom, worker: StillWorker) -> ServedLane:
         done.set_result(None)
         return done
 
-    return ServedLane(2_000, worker, Still(), lambda: 1 << 40, claim, None, room)  # type: ignore[arg-type]
+    return ServedLane(2_000, worker, Still(), lambda: 1 << 40, claim, b"", None, room)  # type: ignore[arg-type]
 
 
 async def test_large_lane_tasks_wait_on_the_wire() -> None:

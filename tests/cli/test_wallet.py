@@ -4,7 +4,8 @@ import pytest
 from tests.cli.terminal import Terminal
 from tests.sdk.fake_node import BANK, ME
 
-from fallow.wire.local import MoveMoney
+from fallow.units import to_text
+from fallow.wire.local import AnswerCharge, MoveMoney
 
 
 def test_balances(terminal: Terminal) -> None:
@@ -33,6 +34,16 @@ def test_moving_money_needs_a_yes(terminal: Terminal) -> None:
     ]
 
 
+def test_a_charge_is_answered(terminal: Terminal) -> None:
+    lease = to_text("lease", b"l" * 32)
+    assert terminal.fallow("wallet", "appeal", lease).error_code == "E2006"
+    terminal.json("wallet", "appeal", lease, "--yes")
+    terminal.json("wallet", "rule", lease, "overturned", "--yes")
+    assert terminal.node.requests(AnswerCharge) == [
+        AnswerCharge(b"l" * 32, "appeal"), AnswerCharge(b"l" * 32, "overturned")
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [
@@ -44,6 +55,11 @@ def test_moving_money_needs_a_yes(terminal: Terminal) -> None:
         (["transfer", "1", "0x1234"], "E1003"),
         (["deposit", "one"], "E1002"),
         (["steal", "1"], "E2001"),
+        (["appeal"], "E1003"),
+        (["appeal", "5"], "E1003"),
+        (["appeal", "l_" + "0" * 64, "upheld"], "E2001"),
+        (["rule", "l_" + "0" * 64], "E2001"),
+        (["rule", "l_" + "0" * 64, "maybe"], "E2001"),
     ],
 )
 def test_words_that_do_not_fit(terminal: Terminal, words: list[str], code: str) -> None:

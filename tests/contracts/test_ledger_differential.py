@@ -44,10 +44,13 @@ from tests.ledger_world import (
 
 from fallow.adapters.ledger_sql import SqlLedger, sqlite_url
 from fallow.rules.escrow import PoolTerms, Table, faults, token_hash
+from fallow.rules.escrow.rows import ChargeStage
 from fallow.sim.ledger import MemoryLedger
 from fallow.units import MAX_UCR
+from fallow.wire.claims import task_id
 from fallow.wire.documents import Lease, Voucher
 from fallow.wire.ledger import (
+    Appeal,
     CloseEscrow,
     Deposit,
     DrawAuditors,
@@ -57,6 +60,7 @@ from fallow.wire.ledger import (
     OpenAccount,
     Redeem,
     Refusal,
+    Rule,
     SlashEquivocation,
     Transfer,
     Unbond,
@@ -125,6 +129,8 @@ class Homes(RuleBasedStateMachine):
         assert sql == memory
         assert self.runner.run(self.sql.dump()) == self.memory.rows
         assert self.runner.run(self.sql.books()) == self.runner.run(self.memory.books())
+        charged = self.runner.run(self.sql.balance(PROVIDER.account, now_ms))
+        assert charged == self.runner.run(self.memory.balance(PROVIDER.account, now_ms))
 
     def pick(self, number: int) -> tuple[Lease, Person, Person]:
         return self.leases[number % len(self.leases)]
@@ -178,7 +184,18 @@ class Homes(RuleBasedStateMachine):
         spec = task(name)
         (lease, _, accused), *others = (self.leases[(number + step) % 3] for step in range(3))
         witnesses = [evidence(other, who, spec, RIGHT) for other, _, who in others]
-        self.ask(slash_request(evidence(lease, accused, spec, WRONG), witnesses, lease, spec, REQUESTER, amount), ALICE)
+        lie = evidence(lease, accused, spec, WRONG)
+        self.ask(DrawAuditors(lie.claim), REQUESTER)
+        self.ask(slash_request(lie, witnesses, lease, spec, REQUESTER, amount), ALICE)
+
+    @rule(number=st.integers(0, 2), name=st.sampled_from("ab"))
+    def appeals(self, number: int, name: str) -> None:
+        lease, _, accused = self.leases[number]
+        self.ask(Appeal(lease_id(lease), task_id(task(name))), accused)
+
+    @rule(number=st.integers(0, 2), name=st.sampled_from("ab"), upheld=st.booleans())
+    def the_referee_rules(self, number: int, name: str, upheld: bool) -> None:
+        self.ask(Rule(lease_id(self.leases[number][0]), task_id(task(name)), upheld), BANK)
 
     @rule(hours=st.sampled_from([0, 1, 2, 11]))
     def time_passes(self, hours: int) -> None:
@@ -245,7 +262,23 @@ class Homes(RuleBasedStateMachine):
         spec, (lease, _, accused) = task("frame"), self.leases[number]
         others = [self.leases[(number + who % 3) % 3], self.leases[(number + who // 2) % 3]]
         witnesses = [evidence(other, person, spec, RIGHT) for other, _, person in others]
-        self.ask(slash_request(evidence(lease, accused, spec, WRONG), witnesses, lease, spec, signer), signer)
+        lie = evidence(lease, accused, spec, WRONG)
+        if who % 2:
+            self.ask(DrawAuditors(lie.claim), REQUESTER)
+        self.ask(slash_request(lie, witnesses, lease, spec, signer), signer)
+
+    @rule(number=numbers, person=persons, name=st.sampled_from("ab"), upheld=st.booleans())
+    def answers_or_rules_on_what_is_not_its_own(self, number: int, person: Person, name: str, upheld: bool) -> None:
+        lease = lease_id(self.pick(number)[0])
+        self.ask(Appeal(lease, task_id(task(name))), person)
+        if person is not BANK:
+            self.ask(Rule(lease, task_id(task(name)), upheld), person)
+
+    @rule(number=st.integers(0, 2), amount=small)
+    def witnesses_take_their_stake_away(self, number: int, amount: int) -> None:
+        lease, _, provider = self.leases[number]
+        self.ask(CloseEscrow(lease_id(lease)), provider)
+        self.ask(Unbond(self.operation(), amount), provider)
 
     @rule(number=numbers, signer=persons, root=st.integers(0, 1))
     def charges_a_contradiction_that_may_be_none(self, number: int, signer: Person, root: int) -> None:
@@ -298,11 +331,18 @@ def test_the_machine_reaches_what_it_is_there_for(homes: type[Homes]) -> None:
     machine.redeems(0, 100)
     machine.draws(0, 0)
     machine.charges_with_evidence(0, "a", 100)
-    machine.provider_closes(1)
+    machine.charges_with_evidence(1, "b", 50)
+    machine.time_passes(0)
+    machine.appeals(1, "b")
+    machine.the_referee_rules(1, "b", upheld=False)
     machine.time_passes(1)
-    verdicts = [key for key in machine.memory.rows if key.table is Table.VERDICT]
-    assert len(verdicts) == 1
-    assert machine.memory.rows[verdicts[0]].slashed_ucr == 100  # pyright: ignore[reportAttributeAccessIssue]
+    machine.provider_closes(0)
+    machine.time_passes(1)
+    verdicts: list[Any] = [row for key, row in machine.memory.rows.items() if key.table is Table.VERDICT]
+    assert {(row.stage, row.slashed_ucr) for row in verdicts} == {
+        (ChargeStage.UPHELD, 100),
+        (ChargeStage.OVERTURNED, 0),
+    }
     request, caller = machine.history[-1]
     refused = machine.runner.run(machine.memory.apply(request, STRANGER.account, NOW))
     assert isinstance(refused, LedgerRefused)

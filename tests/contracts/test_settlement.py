@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import pytest
+from tests.courtroom import BY_ALICE, BY_BOB, accused, charge
 from tests.ledger_world import (
     ALICE,
     BANK,
+    BOB,
     NOW,
     PROVIDER,
     REQUESTER,
-    RIGHT,
     STRANGER,
     TERMS,
     WRONG,
@@ -25,6 +26,7 @@ from tests.ledger_world import (
     lease_of,
     open_request,
     seal,
+    slash_request,
     task,
     voucher,
     word,
@@ -44,9 +46,9 @@ from fallow.units import NodeId
 from fallow.wire.certificates import certify
 from fallow.wire.claims import task_id
 from fallow.wire.documents import Settlement as Word
-from fallow.wire.documents import Signed, Verdict
+from fallow.wire.documents import Signed
 from fallow.wire.eip712 import open_signed
-from fallow.wire.ledger import Refusal, Slash, SlashEquivocation
+from fallow.wire.ledger import Appeal, OpenCharge, Refusal, Rule, SlashEquivocation
 from fallow.wire.refusals import SettlementRefused
 
 LEASE = lease_of()
@@ -194,11 +196,34 @@ async def test_charges_are_judged(of: Of) -> None:
     requester = await of(REQUESTER)
     await requester.open(open_request(LEASE))
     answer = evidence(LEASE, PROVIDER, task(), WRONG)
-    verdict = REQUESTER.sign(Verdict(ID, task_id(task()), WRONG, RIGHT, 5))
-    assert await refusal_of(requester.charge(Slash(verdict, task(), answer, (answer, answer)))) is Refusal.BAD_WITNESS
+    unproven = slash_request(answer, (answer, answer), LEASE, task())
+    assert await refusal_of(requester.charge(unproven)) is Refusal.BAD_WITNESS
     one, two = claim(LEASE, root=word("1")), claim(LEASE, root=word("2"))
     await requester.charge(SlashEquivocation(ID, one, two))
     assert (await requester.balance(PROVIDER.account)).slashed_ucr == 100
     standing = await requester.standing(ID)
     assert standing is not None
     assert standing.said.slashed_ucr == 100
+
+
+async def test_a_charge_is_seen_and_answered(of: Of) -> None:
+    requester = await of(REQUESTER)
+    await requester.open(open_request(LEASE))
+    for lease, person in ((BY_ALICE, ALICE), (BY_BOB, BOB)):
+        await (await of(BANK)).grant(person.account, 200)
+        await (await of(person)).deposit(200)
+        await requester.open(open_request(lease, provider=person))
+    assert set((await requester.draw(accused().claim)).drawn) == {ALICE.account, BOB.account}
+    await requester.charge(charge())
+    standing = await (await of(PROVIDER)).standing(ID)
+    assert standing is not None
+    assert standing.charge == OpenCharge(task_id(task()), 80, NOW + TERMS.answer_ms, appealed=False, evidence=charge())
+    ground = task_id(task())
+    assert await refusal_of(requester.answer(Appeal(ID, ground))) is Refusal.NOT_A_PARTY
+    await (await of(PROVIDER)).answer(Appeal(ID, ground))
+    assert await refusal_of(requester.answer(Rule(ID, ground, upheld=True))) is Refusal.NOT_REFEREE
+    await (await of(BANK)).answer(Rule(ID, ground, upheld=False))
+    standing = await requester.standing(ID)
+    assert standing is not None
+    assert (standing.charge, standing.said.slashed_ucr) == (None, 0)
+    assert (await requester.balance(ALICE.account)).slashed_ucr == 40

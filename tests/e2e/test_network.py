@@ -16,6 +16,7 @@ from fallow.errors import FallowError
 from fallow.rules.steward.proof import Anchor, prove
 from fallow.sdk.client import AsyncFallow
 from fallow.units import to_text
+from fallow.wire.receipts import read_receipt
 
 TURNS = [{"role": "user", "content": "The old farmer"}]
 
@@ -112,7 +113,11 @@ async def test_strangers_train_and_serve_and_a_cheat_is_caught(tmp_path: Path) -
     assert after.open_escrows == 0
     for data in receipts:
         found = prove(data, Anchor(bank, "the bank"))
-        assert found.outcome == "holds", [check for check in found.checks if not check.ok]
+        missing = [check.name for check in found.checks if not check.ok]
+        if read_receipt(data).verdict == "rejected":  # it may answer for an hour yet: the bank has found nobody guilty
+            assert (found.outcome, missing) == ("incomplete", ["bank"])
+        else:
+            assert found.outcome == "holds", missing
     check_verify_command(tmp_path, receipts[-1], bank)
 
 

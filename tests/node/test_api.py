@@ -201,6 +201,8 @@ async def test_money_moves_as_told(tmp_path: Path) -> None:
         assert await code_of(link, local.MoveMoney("deposit", 10**12)) == "E1301"
         assert await code_of(link, local.MoveMoney("grant", 5, b"a" * 20)) == "E1303"  # not the operator
         assert await code_of(link, local.MoveMoney("burn", 5)) == "E2001"
+        assert await code_of(link, local.AnswerCharge(b"l" * 32, "appeal")) == "E2002"
+        assert await code_of(link, local.AnswerCharge(b"l" * 32, "maybe")) == "E2001"
 
 
 async def files(desk: Desk, tmp_path: Path) -> Any:

@@ -16,7 +16,6 @@ from tests.ledger_world import (
     NOW,
     PROVIDER,
     REQUESTER,
-    RIGHT,
     STRANGER,
     TERMS,
     WRONG,
@@ -28,6 +27,7 @@ from tests.ledger_world import (
     lease_of,
     open_request,
     seal,
+    slash_request,
     task,
     voucher,
     word,
@@ -44,8 +44,7 @@ from fallow.sim.ledger import MemoryLedger
 from fallow.sim.transport import SimNetwork
 from fallow.units import NodeId
 from fallow.wire.certificates import certify
-from fallow.wire.claims import task_id
-from fallow.wire.documents import Settlement, Verdict
+from fallow.wire.documents import Settlement
 from fallow.wire.eip712 import open_signed
 from fallow.wire.ledger import (
     IssueToken,
@@ -53,7 +52,6 @@ from fallow.wire.ledger import (
     OpenAccount,
     OpenEscrow,
     Refusal,
-    Slash,
     SlashEquivocation,
     Transfer,
 )
@@ -212,8 +210,7 @@ async def test_draws_and_charges_over_the_wire(town: Town) -> None:
     await requester.open(open_request(LEASE))
     assert await requester.draw(claim(LEASE)) == await requester.draw(claim(LEASE))
     answer = evidence(LEASE, PROVIDER, task(), WRONG)
-    verdict = REQUESTER.sign(Verdict(lease_id(LEASE), task_id(task()), WRONG, RIGHT, 5))
-    unproven = Slash(verdict, task(), answer, (answer, answer))
+    unproven = slash_request(answer, (answer, answer), LEASE, task())
     assert "bad witness" in await reason_of(requester.charge(unproven))
     one, two = claim(LEASE, root=word("1")), claim(LEASE, root=word("2"))
     await requester.charge(SlashEquivocation(lease_id(LEASE), one, two))

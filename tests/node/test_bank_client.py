@@ -12,6 +12,7 @@ from tests.ledger_world import ALICE, BANK, PROVIDER, Dice, Person, claim, lease
 from fallow.errors import FallowError, PeerFault, UnavailableError, fail
 from fallow.node.bank_client import BankClient
 from fallow.ports import ONCE, Patience
+from fallow.wire.claims import accounts_hash
 from fallow.wire.codec import decode
 from fallow.wire.documents import AuditDraw, ClaimRoot, Settlement
 from fallow.wire.eip712 import hash_document
@@ -140,7 +141,7 @@ def test_an_answer_of_the_wrong_kind_is_the_banks_fault() -> None:
 
 def test_draws_come_back() -> None:
     asked = claim(LEASE)
-    draw = AuditDraw(hash_document(decode(ClaimRoot, asked.body), BANK.account), word("seed"))
+    draw = AuditDraw(hash_document(decode(ClaimRoot, asked.body), BANK.account), word("seed"), accounts_hash(()))
     client, _ = client_of(lambda _, request: DrawOf(BANK.sign(draw)))
     assert asyncio.run(client.draw(asked)).said == draw
 
@@ -149,7 +150,14 @@ def test_draws_come_back() -> None:
 def test_a_draw_for_another_claim_or_by_somebody_else_is_none(signer: Person) -> None:
     """What is kept for receipts must be what strangers will believe."""
     of = word("another") if signer is BANK else hash_document(decode(ClaimRoot, claim(LEASE).body), BANK.account)
-    client, _ = client_of(lambda _, request: DrawOf(signer.sign(AuditDraw(of, word("seed")))))
+    client, _ = client_of(lambda _, request: DrawOf(signer.sign(AuditDraw(of, word("seed"), accounts_hash(())))))
+    with pytest.raises(PeerFault):
+        asyncio.run(client.draw(claim(LEASE)))
+
+
+def test_accounts_that_the_bank_did_not_sign_for_were_not_drawn() -> None:
+    draw = AuditDraw(hash_document(decode(ClaimRoot, claim(LEASE).body), BANK.account), word("s"), accounts_hash(()))
+    client, _ = client_of(lambda _, request: DrawOf(BANK.sign(draw), (PROVIDER.account,)))
     with pytest.raises(PeerFault):
         asyncio.run(client.draw(claim(LEASE)))
 

@@ -194,14 +194,14 @@ async def test_work_without_end_is_ended(tmp_path: Path) -> None:
 def test_a_receipt_cannot_ask_for_more_memory_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """A claimed need of an exbibyte becomes what the machine has, less what it needs itself."""
     plan = planned(task("train", b"", ram_bytes=1 << 60))
-    assert _limits(plan, 2, 0, 8 * GIB).ram_bytes == 7 * GIB
+    assert _limits(plan.pieces, 2, 0, 8 * GIB).ram_bytes == 7 * GIB
 
 
 def test_an_answer_of_a_large_model_gets_room_for_it() -> None:
     answer = planned(task("generate", b"", ram_bytes=GIB))
-    assert _limits(answer, 2, 0, 64 * GIB).ram_bytes == 2 * GIB
-    assert _limits(answer, 2, 3 * GIB, 64 * GIB).ram_bytes == 13 * GIB
-    assert _limits(planned(task("train", b"", ram_bytes=4 * GIB)), 2, 3 * GIB, 64 * GIB).ram_bytes == 4 * GIB
+    assert _limits(answer.pieces, 2, 0, 64 * GIB).ram_bytes == 2 * GIB
+    assert _limits(answer.pieces, 2, 3 * GIB, 64 * GIB).ram_bytes == 13 * GIB
+    assert _limits(planned(task("train", b"", ram_bytes=4 * GIB)).pieces, 2, 3 * GIB, 64 * GIB).ram_bytes == 4 * GIB
 
 
 async def test_contents_that_make_no_sense_are_told_as_such(tmp_path: Path) -> None:

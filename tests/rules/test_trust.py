@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from fractions import Fraction
 
 import pytest
 from benchmarks.audit_economics import Market
@@ -221,3 +222,52 @@ def test_the_economics_of_auditing(mode: str, share: float) -> None:
 def test_without_the_checks_the_cheats_would_win() -> None:
     """The measurement above can fail."""
     assert Market(Policy(0, 0, 2), 0.2, "always", 1).unchecked(2_000) > 15
+
+
+def test_who_is_drawn_follows_the_stake() -> None:
+    stakes = [(bytes([n]) * 20, stake) for n, stake in enumerate((1, 10, 100, 1_000))]
+    firsts = [trust.draw_by_stake(bytes([n & 255, n >> 8]) * 16, stakes, 4) for n in range(4_000)]
+    assert all(sorted(order) == [account for account, _ in stakes] for order in firsts)
+    for account, stake in stakes:
+        expected = 4_000 * stake / 1_111
+        found = sum(order[0] == account for order in firsts)
+        assert abs(found - expected) <= 6 * (expected * (1 - stake / 1_111)) ** 0.5 + 1
+    # the second is drawn from those that are left: without the largest, the next has 100 of 111
+    seconds = [order[1] for order in firsts if order[0] == stakes[3][0]]
+    assert abs(seconds.count(stakes[2][0]) / len(seconds) - 100 / 111) < 0.03
+
+
+def test_stake_that_is_split_is_drawn_no_oftener() -> None:
+    whole = [(b"a" * 20, 500), (b"b" * 20, 500)]
+    split = [(b"a" * 20, 500), *((b"b" * 19 + bytes([n]), 5) for n in range(100))]
+    seeds = [bytes([n & 255, n >> 8]) * 16 for n in range(2_000)]
+    one, many = (
+        sum(trust.draw_by_stake(seed, stakes, 1)[0] != b"a" * 20 for seed in seeds) for stakes in (whole, split)
+    )
+    assert abs(one - many) < 200
+
+
+def test_draws_are_what_they_are_everywhere() -> None:
+    """Whole numbers only; a change of this order would be another pool's."""
+    stakes = [(bytes([n]) * 20, 10 + n) for n in range(5)]
+    assert [order[0] for order in trust.draw_by_stake(b"s" * 32, stakes, 3)] == [1, 0, 2]
+    assert trust.draw_by_stake(b"s" * 32, stakes, 9)[:3] == trust.draw_by_stake(b"s" * 32, stakes, 3)
+    assert trust.draw_by_stake(b"s" * 32, [], 3) == []
+
+
+def test_colluders_are_called_as_often_as_their_stake_says() -> None:
+    assert trust.called(Fraction(0), 16) == 0
+    assert trust.called(Fraction(1), 2) == trust.called(Fraction(1), 16) == 1
+    assert trust.called(Fraction(1, 10), 2) == Fraction(1, 100)
+    assert trust.called(Fraction(1, 10), 1) == 0
+    shares = (Fraction(1, 100), Fraction(1, 10), Fraction(1, 3))
+    assert [round(float(trust.called(share, 16)), 3) for share in shares] == [0.011, 0.485, 0.986]
+
+
+def test_the_draw_itself_calls_colluders_that_often() -> None:
+    """Five per cent of the stake in a hundred accounts, against two hundred honest ones."""
+    gang = [(b"g" * 19 + bytes([n]), 10) for n in range(100)]
+    stakes = gang + [(b"h" * 19 + bytes([n]), 95) for n in range(200)]
+    theirs, seeds = {account for account, _ in gang}, range(2_000)
+    found = sum(len(theirs & set(trust.draw_by_stake(n.to_bytes(32, "big"), stakes, 8))) >= 2 for n in seeds)
+    assert abs(found / 2_000 - trust.called(Fraction(1, 20), 8)) < 0.03

@@ -121,6 +121,7 @@ class FakeNode:
         wallet(local.GetReceipt)(self._plain(lambda _: local.ReceiptBytes(self.receipt)))
         wallet(local.ListModels)(self._plain(lambda _: local.ModelList(self.models)))
         wallet(local.MoveMoney)(self._plain(lambda _: Ok()))
+        wallet(local.AnswerCharge)(self._plain(lambda _: Ok()))
         wallet(local.ImportPath)(self._plain(lambda r: local.Imported(TREE, Path(r.path).stat().st_size, 1)))
         wallet(local.ExportTree)(self._plain(self._export))
         wallet(local.MakeKey)(self._plain(lambda _: local.KeyMade("fallow-secret")))

@@ -67,7 +67,8 @@ def test_a_broken_chain_that_is_looked_at_costs_the_stake(way: str) -> None:
 
 
 def test_who_raises_false_alarms_is_banned_and_the_accused_is_paid() -> None:
-    world = play(exact(rounds=6, workers=4), providers=[*HONEST, liar("alarm")])
+    # dear, so that it is the one outside, which is asked to check the others
+    world = play(exact(rounds=6, workers=4), providers=[*HONEST, liar("alarm", price_ucr=2_000)])
     assert world.code() == ""
     assert world.caught("cheat")
     assert not any(world.caught(plan.name) for plan in HONEST)

@@ -69,7 +69,10 @@ class Played:
         return sum(row.paid_ucr for row in self.town.escrows() if row.provider == self.account(name))
 
     def slashed_ucr(self, name: str) -> int:
-        return sum(row.slashed_ucr for row in self.town.escrows() if row.provider == self.account(name))
+        """Taken, or locked until it has answered."""
+        return sum(
+            row.slashed_ucr + row.charged_ucr for row in self.town.escrows() if row.provider == self.account(name)
+        )
 
     def caught(self, name: str) -> bool:
         return self.account(name) in self.town.referee.caught

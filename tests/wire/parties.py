@@ -10,7 +10,17 @@ import msgspec
 from fallow.rules import trust
 from fallow.units import cost_ucr
 from fallow.wire.certificates import certify, node_of
-from fallow.wire.claims import MerkleTree, lane_leaf, output_hash, params_hash, task_id, task_leaf, value_hash
+from fallow.wire.claims import (
+    MerkleTree,
+    accounts_hash,
+    lane_leaf,
+    output_hash,
+    params_hash,
+    setting_hash,
+    task_id,
+    task_leaf,
+    value_hash,
+)  # fmt: skip
 from fallow.wire.codec import decode
 from fallow.wire.documents import (
     AuditDraw,
@@ -26,8 +36,8 @@ from fallow.wire.documents import (
 )
 from fallow.wire.eip712 import account_of, hash_document, sign
 from fallow.wire.ledger import Evidence
-from fallow.wire.receipts import LaneWork, Receipt, TaskWork, seal
-from fallow.wire.tasks import Part, TaskOutput, TaskSpec
+from fallow.wire.receipts import LaneWork, NamedLaneWork, Receipt, TaskWork, seal
+from fallow.wire.tasks import LaneSetting, Part, TaskOutput, TaskSpec
 
 NOW_MS = 1_800_000_000_000
 HOUR_MS = 3_600_000
@@ -147,9 +157,10 @@ def standing(auditor: Party, signer: Party | None = None, slashed_ucr: int = 0) 
     return (signer or BANK).sign(Settlement(deal(auditor).lease_id, 0, 0, slashed_ucr, 0))
 
 
-def draw(claim: Signed, signer: Party | None = None, seed: bytes = SEED) -> Signed:
+def draw(claim: Signed, signer: Party | None = None, seed: bytes = SEED, accounts: tuple[bytes, ...] = ()) -> Signed:
     """The bank's word on what it drew for a claim."""
-    return (signer or BANK).sign(AuditDraw(hash_document(decode(ClaimRoot, claim.body), BANK.account), seed))
+    of = hash_document(decode(ClaimRoot, claim.body), BANK.account)
+    return (signer or BANK).sign(AuditDraw(of, seed, accounts_hash(accounts)))
 
 
 def drawn(claim: Signed, auditors: tuple[Party, ...]) -> dict[str, Any]:
@@ -175,11 +186,14 @@ def cheats_receipt() -> Receipt:
     )
 
 
-def lane_receipt() -> Receipt:
-    """An unchecked lane task, cleared and not settled yet."""
+def lane_receipt(setting: LaneSetting | None = None) -> Receipt:
+    """An unchecked lane task, cleared and not settled yet; of a lane of before unless there is a `setting`."""
     made = deal(PROVIDER)
     work = LaneWork(12, TASK.params, TASK.seed, b"answer", 3)
-    leaf = lane_leaf(12, params_hash(work.params), work.seed, value_hash(work.value), work.units)
+    if setting is not None:
+        work = NamedLaneWork(12, TASK.params, TASK.seed, b"answer", 3, setting=setting)
+    opened = setting_hash(setting) if setting is not None else b""
+    leaf = lane_leaf(12, params_hash(work.params), work.seed, value_hash(work.value), work.units, opened)
     claim, index, path = claim_of(made, leaf, 20)
     return changed(
         receipt(made), claim=claim, index=index, path=path, work=work, verdict="cleared", evidence=(),

@@ -20,6 +20,7 @@ from fallow.wire.claims import (
     merkle_root,
     output_hash,
     params_hash,
+    setting_hash,
     task_id,
     task_leaf,
     value_hash,
@@ -27,7 +28,7 @@ from fallow.wire.claims import (
 from fallow.wire.codec import encode
 from fallow.wire.documents import ClaimRoot
 from fallow.wire.eip712 import recover
-from fallow.wire.tasks import TaskOutput
+from fallow.wire.tasks import LaneSetting, Part, TaskOutput
 
 WORDS = st.binary(min_size=32, max_size=32)
 LEAVES = st.lists(WORDS, min_size=1, max_size=70)
@@ -160,8 +161,18 @@ def test_every_part_of_a_leaf_counts_and_kinds_do_not_mix() -> None:
         task_leaf(word, word, 0), task_leaf(other, word, 0), task_leaf(word, other, 0), task_leaf(word, word, 1),
         lane_leaf(0, word, 0, word, 0), lane_leaf(1, word, 0, word, 0), lane_leaf(0, other, 0, word, 0),
         lane_leaf(0, word, 1, word, 0), lane_leaf(0, word, 0, other, 0), lane_leaf(0, word, 0, word, 1),
+        lane_leaf(0, word, 0, word, 0, word), lane_leaf(0, word, 0, word, 0, other),
     }  # fmt: skip
-    assert len(leaves) == 10
+    assert len(leaves) == 12
+
+
+def test_every_part_of_a_lanes_setting_counts() -> None:
+    model, other = (Part("model", bytes([n]) * 32, 1) for n in range(2))
+    settings = [
+        LaneSetting("echo"), LaneSetting("spin"), LaneSetting("echo", (model,)), LaneSetting("echo", (other,)),
+        LaneSetting("echo", (model, other)), LaneSetting("echo", (), 1), LaneSetting("echo", (), 0, exact=True),
+    ]  # fmt: skip
+    assert len({setting_hash(setting) for setting in settings}) == len(settings)
 
 
 @given(structs(TaskOutput), structs(TaskOutput))

@@ -20,6 +20,7 @@ from fallow.errors import FallowError
 from fallow.wire.codec import decode, encode
 from fallow.wire.documents import ReceiptSeal, Signed
 from fallow.wire.eip712 import recover
+from fallow.wire.receipt_checks import intact, verify
 from fallow.wire.receipts import (
     MAX_RECEIPT_BYTES,
     LaneWork,
@@ -34,7 +35,7 @@ from fallow.wire.receipts import (
     work_task,
     work_units,
 )
-from fallow.wire.tasks import TaskOutput, TaskSpec
+from fallow.wire.tasks import LaneSetting, TaskOutput, TaskSpec
 
 
 @pytest.mark.parametrize("made", [receipt(), cheats_receipt(), lane_receipt()], ids=["paid", "cheat", "lane"])
@@ -117,3 +118,15 @@ def test_the_example_is_what_it_says() -> None:
     made = receipt()
     assert made.job == ORDER.job
     assert made.work == TaskWork(TASK, RIGHT)
+
+
+def test_a_lanes_receipt_names_what_the_lane_was_opened_with() -> None:
+    setting = LaneSetting("echo", TASK.inputs, 512)
+    made = lane_receipt(setting)
+    assert read_receipt(sealed(made)) == made
+    assert intact(verify(sealed(made)))
+    assert work_leaf(made) != work_leaf(lane_receipt())
+    assert work_task(made, "echo").inputs == TASK.inputs
+    for other in (LaneSetting("echo"), LaneSetting("spin", TASK.inputs, 512), None):
+        lie = changed(made, work=msgspec.structs.replace(made.work, setting=other))
+        assert not intact(verify(sealed(lie)))

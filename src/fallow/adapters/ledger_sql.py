@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -34,8 +34,10 @@ from fallow.rules.escrow import (
     Refused,
     Row,
     RowKey,
+    VerdictRow,
     account_key,
     balance_of,
+    charge_of,
     escrow_key,
     examine,
     node_key,
@@ -45,9 +47,10 @@ from fallow.rules.escrow import (
     settlement_of,
     touched,
     transition,
+    verdict_key,
 )
 from fallow.wire.documents import Settlement, Signed
-from fallow.wire.ledger import BalanceOf, Books, DrawAuditors
+from fallow.wire.ledger import BalanceOf, Books, DrawAuditors, OpenCharge
 from fallow.wire.messages import Message
 
 T = TypeVar("T")
@@ -130,7 +133,10 @@ class SqlLedger:
         row, pending = rows[keys[0]], rows[keys[1]]
         assert row is None or isinstance(row, AccountRow)
         assert pending is None or isinstance(pending, PendingRow)
-        return balance_of(account, row, pending, now_ms)
+        charged: tuple[bytes, ...] = ()
+        if row is not None and row.charged_ucr:
+            charged = await self._look(lambda connection: tables.charged_leases(connection, account))
+        return balance_of(account, row, pending, now_ms, charged)
 
     async def speaker(self, node: bytes, now_ms: int) -> bytes | None:
         """The account that `node` speaks for at `now_ms`."""
@@ -143,6 +149,10 @@ class SqlLedger:
         key = escrow_key(lease)
         row = (await self._look(lambda connection: tables.load(connection, (key,))))[key]
         return self._seal(settlement_of(row)) if isinstance(row, EscrowRow) else None
+
+    async def charge(self, lease: bytes) -> OpenCharge | None:
+        """The charge under a lease that is not decided yet."""
+        return await self._look(lambda connection: _charge(connection, lease))
 
     async def books(self) -> Books:
         """The whole in one line. Costs a pass over accounts and open escrows."""
@@ -217,8 +227,8 @@ class SqlLedger:
         """-> the answers, in order. Looks see the state before the batch. A request on which the rules themselves fail
         (our bug) changes nothing and does not keep the others from being done."""
         asks = [job for job in batch if isinstance(job, _Ask)]
-        rows = tables.load(connection, {key for ask in asks for key in touched(ask.request, ask.caller, ask.facts)})
-        _load_related(connection, rows, rows)
+        rows: dict[RowKey, Row | None] = {}
+        _gather(connection, {key for ask in asks for key in touched(ask.request, ask.caller, ask.facts)}, rows)
         changed: dict[RowKey, Row] = {}
         journal: list[tuple[int, str, Move]] = []
         answers: list[Any] = []
@@ -240,18 +250,28 @@ class SqlLedger:
         return answers
 
     def _transition(self, connection: sa.Connection, rows: dict[RowKey, Row | None], job: _Ask) -> Any:
-        keys = touched(job.request, job.caller, job.facts)
-        mine = {key: rows[key] for key in keys}
-        _load_related(connection, mine, rows)  # an escrow opened earlier in this batch names rows as well
-        for key in related(mine.values()):
-            mine[key] = rows[key]
+        mine = _gather(connection, touched(job.request, job.caller, job.facts), rows)
         return transition(mine, job.request, job.caller, job.now_ms, job.facts, self.terms)
 
 
-def _load_related(connection: sa.Connection, of: Mapping[RowKey, Row | None], rows: dict[RowKey, Row | None]) -> None:
-    missing = related(of.values()) - rows.keys()
-    if missing:
-        rows |= tables.load(connection, missing)
+def _gather(connection: sa.Connection, keys: set[RowKey], rows: dict[RowKey, Row | None]) -> dict[RowKey, Row | None]:
+    """The rows at `keys` and all that they name, as `rows` has them; loads what is missing there. An escrow opened
+    earlier in a batch names rows as well."""
+    mine: dict[RowKey, Row | None] = {}
+    while keys:
+        if missing := keys - rows.keys():
+            rows |= tables.load(connection, missing)
+        mine |= {key: rows[key] for key in keys}
+        keys = related(mine.values()) - mine.keys()
+    return mine
+
+
+def _charge(connection: sa.Connection, lease: bytes) -> OpenCharge | None:
+    at = escrow_key(lease)
+    escrow = tables.load(connection, (at,))[at]
+    at = verdict_key(lease, escrow.ground if isinstance(escrow, EscrowRow) else b"")
+    row = tables.load(connection, (at,))[at]
+    return charge_of(row) if isinstance(row, VerdictRow) and row.is_open else None
 
 
 def _broken(problem: Exception) -> FallowError:

@@ -12,10 +12,11 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from fallow.errors import fail
-from fallow.rules.escrow import ROWS, Move, PendingRow, Row, RowKey, Table
+from fallow.rules.escrow import ROWS, STAKERS, Move, PendingRow, Row, RowKey, Table, stakers_of
 
-SCHEMA_VERSION = 2
-"""2 added what of an account's money is tied. Older books take it on when they are opened."""
+SCHEMA_VERSION = 3
+"""2 added what of an account's money is tied, 3 charges that can be answered, and the register of stakes. Older books
+take it on when they are opened: the defaults of the columns that they lack are right for them."""
 IDS_PER_SELECT = 500
 """SQLite takes 32,766 parameters; smaller lists keep the statement cache useful."""
 
@@ -138,9 +139,17 @@ def append_journal(connection: sa.Connection, entries: Sequence[tuple[int, str, 
         )
 
 
+def charged_leases(connection: sa.Connection, account: bytes) -> tuple[bytes, ...]:
+    """The leases under which something is charged against the account. A pass over all verdicts."""
+    verdict = TABLES[Table.VERDICT].c
+    query = sa.select(verdict.lease).where(verdict.accused == account, verdict.locked_ucr > 0).order_by(verdict.lease)
+    return tuple(bytes(lease) for (lease,) in connection.execute(query))
+
+
 def add_up(connection: sa.Connection) -> tuple[int, int, int, int]:
     """Minted, the sum of all money that is there, the number of accounts, of open escrows."""
     pool, account, escrow = TABLES[Table.POOL].c, TABLES[Table.ACCOUNT].c, TABLES[Table.ESCROW].c
+    verdict = TABLES[Table.VERDICT].c
 
     def ask(*columns: sa.ColumnElement[Any], where: sa.ColumnElement[bool] | None = None) -> list[int]:
         query = sa.select(*columns) if where is None else sa.select(*columns).where(where)
@@ -152,20 +161,34 @@ def add_up(connection: sa.Connection) -> tuple[int, int, int, int]:
     locked, escrows = ask(
         sa.func.sum(escrow.locked_ucr + escrow.bond_ucr), sa.func.count(escrow.id), where=escrow.closed_ms == 0
     )  # fmt: skip
-    return minted, purse + owned + locked, accounts, escrows
+    (charged,) = ask(sa.func.sum(verdict.locked_ucr), where=verdict.locked_ucr > 0)
+    return minted, purse + owned + locked + charged, accounts, escrows
 
 
 def prepare(connection: sa.Connection, bank: bytes) -> None:
-    """Make the tables in an empty database. Raises UsageError E1306 for the books of another bank or version."""
+    """Make the tables in an empty database, or bring those of an older version up. Raises UsageError E1306 for the
+    books of another bank or a version that is not known."""
     METADATA.create_all(connection)
     wanted = {"schema": str(SCHEMA_VERSION), "bank": bank.hex()}
     found: dict[str, str] = dict(iter(connection.execute(sa.select(META.c.key, META.c.value))))
-    if found == wanted | {"schema": "1"}:
-        tied = "ALTER TABLE accounts ADD COLUMN tied_ucr BIGINT NOT NULL DEFAULT 0"
-        connection.execute(sa.text(tied))
-        connection.execute(META.update().where(META.c.key == "schema").values(value=wanted["schema"]))
-    elif not found:
+    if not found:
         connection.execute(META.insert(), [{"key": key, "value": value} for key, value in wanted.items()])
+    elif found in (wanted | {"schema": "1"}, wanted | {"schema": "2"}):
+        _upgrade(connection)
+        connection.execute(META.update().where(META.c.key == "schema"), {"value": wanted["schema"]})
     elif found != wanted:
         what = f"These are books of bank 0x{found.get('bank')} in version {found.get('schema')}."
         raise fail("E1306", f"{what} This node is bank 0x{bank.hex()} and writes version {SCHEMA_VERSION}.")
+
+
+def _upgrade(connection: sa.Connection) -> None:
+    quote = connection.dialect.identifier_preparer.quote
+    nothing: dict[object, str] = {int: "0", bytes: "x''" if connection.dialect.name == "sqlite" else "''"}
+    for name, table in TABLES.items():
+        there = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
+        for column in (column for column in table.columns if column.name not in there):
+            kind = column.type.compile(connection.dialect)
+            default = nothing[get_type_hints(ROWS[name])[column.name]]
+            words = f"{quote(column.name)} {kind} NOT NULL DEFAULT {default}"
+            connection.exec_driver_sql(f"ALTER TABLE {quote(table.name)} ADD COLUMN {words}")
+    save(connection, {STAKERS: stakers_of(load_all(connection).values())})

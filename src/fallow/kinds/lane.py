@@ -46,6 +46,11 @@ class LaneSide(ABC):
         """Whether units follow from the answer, and the answer from the question: a provider could run the meter.
         Raises nothing."""
 
+    def counted(self, params: bytes, value: bytes, units: int) -> int:
+        """What is paid of an answer that fits and is metered at `units`: no more than its buyer can count itself, since
+        nobody may do it again."""
+        return units
+
     @abstractmethod
     def cut_short(self, value: bytes) -> bool:
         """Whether an answer that fits ended because nobody wanted more."""

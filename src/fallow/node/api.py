@@ -26,6 +26,7 @@ from fallow.sdk.jobs import money_of
 from fallow.units import BlobId, format_money, to_text
 from fallow.wire import local
 from fallow.wire.codec import encode
+from fallow.wire.ledger import Appeal, Rule
 from fallow.wire.messages import Message, Offer, Ok
 from fallow.wire.tasks import Part, TaskOutput
 from fallow.wire.trees import TreeEntry, encode_tree
@@ -64,6 +65,19 @@ def serve_wallet(router: Router, services: Services) -> None:
                 await settlement.grant(request.to, amount)
             case _:
                 raise fail("E2001", f"{request.action!r} is no way to move money.")
+        return Ok()
+
+    @router.on(local.AnswerCharge)
+    async def _(_caller: Caller, request: local.AnswerCharge) -> Ok:
+        if request.answer not in ("appeal", "upheld", "overturned"):
+            raise fail("E2001", f"{request.answer!r} is no answer to a charge.")
+        settlement, lease = services.settlement(), request.lease
+        found = await settlement.standing(lease)
+        charge = found.charge if found is not None else None
+        if charge is None:
+            raise fail("E2002", f"Nothing is charged under lease {to_text('lease', lease)}, or it is decided.")
+        appeal, ruling = Appeal(lease, charge.task), Rule(lease, charge.task, request.answer == "upheld")
+        await settlement.answer(appeal if request.answer == "appeal" else ruling)
         return Ok()
 
 

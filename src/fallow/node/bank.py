@@ -27,6 +27,7 @@ from fallow.ports import Clock, Entropy, Ledger
 from fallow.rules.escrow import UNREAD, PoolTerms, token_hash
 from fallow.units import MS_PER_S
 from fallow.wire.certificates import read_certificate
+from fallow.wire.claims import accounts_hash
 from fallow.wire.codec import decode
 from fallow.wire.documents import AuditDraw, ClaimRoot, Settlement, Signed
 from fallow.wire.eip712 import hash_document
@@ -59,8 +60,8 @@ YEAR_S = 365 * 24 * 3600
 
 @dataclass(frozen=True)
 class BankPolicy:
-    """What a pool's operator sets; durations in seconds. `operator` is the account that may mint and invite; empty
-    means the bank's own."""
+    """What a pool's operator sets; durations in seconds. `operator` is the account that may mint and invite, empty
+    meaning the bank's own; `referee` the one that rules on appeals, empty meaning the operator."""
 
     welcome_ucr: int = 0
     invited_only: bool = True
@@ -71,6 +72,10 @@ class BankPolicy:
     longest_lease_s: int = 30 * 24 * 3600
     min_witness_stake_ucr: int = 1
     max_accounts: int = 1_000_000
+    drawn: int = 16
+    answer_s: int = 3600
+    ruling_s: int = 24 * 3600
+    referee: bytes = b""
 
     def terms(self, bank: bytes) -> PoolTerms:
         """The same as the rules read it."""
@@ -85,6 +90,10 @@ class BankPolicy:
             longest_lease_ms=self.longest_lease_s * MS_PER_S,
             min_witness_stake_ucr=self.min_witness_stake_ucr,
             max_accounts=self.max_accounts,
+            drawn=self.drawn,
+            answer_ms=self.answer_s * MS_PER_S,
+            ruling_ms=self.ruling_s * MS_PER_S,
+            referee=self.referee,
         )
 
 
@@ -165,14 +174,14 @@ class Bank:
             case GetBalance(of):
                 return await self._ledger.balance(of, now_ms)
             case GetSettlement(lease):
-                return SettlementOf(await self._ledger.settlement(lease))
+                return SettlementOf(await self._ledger.settlement(lease), await self._ledger.charge(lease))
             case GetBooks():
                 return await self._ledger.books()
             case _:
                 self._pace(account)
                 answer = await self._ledger.apply(request, account, now_ms)
                 if isinstance(request, DrawAuditors) and isinstance(answer, Drawn):
-                    return self._signed(request.claim, answer.seed)
+                    return self._signed(request.claim, answer)
                 return answer
 
     def _pace(self, account: bytes) -> None:
@@ -186,10 +195,11 @@ class Bank:
         if left < 1:
             raise fail("E1803", f"This account asks more of the bank than {PER_S} things a second.")
 
-    def _signed(self, claim: Signed, seed: bytes) -> DrawOf:
+    def _signed(self, claim: Signed, drawn: Drawn) -> DrawOf:
         """The draw as those can check it who were not there."""
         bank = self._identity.account
-        return DrawOf(self._identity.sign(AuditDraw(hash_document(decode(ClaimRoot, claim.body), bank), seed), bank))
+        said = AuditDraw(hash_document(decode(ClaimRoot, claim.body), bank), drawn.seed, accounts_hash(drawn.drawn))
+        return DrawOf(self._identity.sign(said, bank), drawn.drawn)
 
     async def _account(self, caller: Caller, now_ms: int) -> bytes | None:
         """Whom the caller speaks for. Remembered for a minute at most, so that an expired certificate stops working."""

@@ -10,6 +10,7 @@ import structlog
 from fallow.errors import FallowError, UnavailableError, fail
 from fallow.ports import ClaimDraw, Clock, Entropy, LeaseStanding, Patience
 from fallow.wire import ledger
+from fallow.wire.claims import accounts_hash
 from fallow.wire.codec import decode
 from fallow.wire.documents import AuditDraw, ClaimRoot, Settlement, Signed
 from fallow.wire.eip712 import hash_document, open_signed
@@ -67,21 +68,26 @@ class BankClient:
     async def charge(self, request: ledger.Slash | ledger.SlashEquivocation) -> None:
         await self._do(request)
 
+    async def answer(self, request: ledger.Appeal | ledger.Rule) -> None:
+        await self._do(request)
+
     async def draw(self, claim: Signed) -> ClaimDraw:
-        signed = (await self._ask(ledger.DrawAuditors(claim), ledger.DrawOf)).draw
-        said = open_signed(signed, AuditDraw, self._account, self._account)
+        found = await self._ask(ledger.DrawAuditors(claim), ledger.DrawOf)
+        said = open_signed(found.draw, AuditDraw, self._account, self._account)
         if said.claim != hash_document(decode(ClaimRoot, claim.body), self._account):
             raise fail("E1101", "the bank drew for another claim")
-        return ClaimDraw(said, signed)
+        if said.drawn != accounts_hash(found.drawn):
+            raise fail("E1101", "the bank signed for other accounts than it shows")
+        return ClaimDraw(said, found.draw, found.drawn)
 
     async def standing(self, lease: bytes) -> LeaseStanding | None:
-        signed = (await self._ask(ledger.GetSettlement(lease), ledger.SettlementOf)).settlement
-        if signed is None:
+        found = await self._ask(ledger.GetSettlement(lease), ledger.SettlementOf)
+        if (signed := found.settlement) is None:
             return None
         said = open_signed(signed, Settlement, self._account, self._account)
         if said.lease != lease:
             raise fail("E1101", "the bank answered about another lease")
-        return LeaseStanding(said, signed)
+        return LeaseStanding(said, signed, found.charge)
 
     async def balance(self, account: bytes) -> ledger.BalanceOf:
         return await self._ask(ledger.GetBalance(account), ledger.BalanceOf)

@@ -77,8 +77,9 @@ def read_address(text: str) -> NodeAddress:
 @dataclass(frozen=True)
 class ProviderConfig:
     """What the owner sells and when. `prices` is ucr per 1,000 units by kind of work; `idle` the rule for when the
-    machine counts as idle ("always", or see docs/how-to/share-your-machine.md); limits of 0 mean all there is.
-    `unboxed` lets strangers' work run with all the rights of this user."""
+    machine counts as idle ("always", or see docs/how-to/share-your-machine.md); limits of 0 mean all there is. `credit`
+    is what may be worked for under a lease before it is paid, beside the task that is under way. `unboxed` lets
+    strangers' work run with all the rights of this user."""
 
     prices: dict[str, int] = field(default_factory=lambda: {kind.name: kind.price_ucr for kind in KINDS.values()})
     idle: str = "always"
@@ -88,6 +89,7 @@ class ProviderConfig:
     threads: int = 0
     stake: str = "10"
     unboxed: bool = False
+    credit: str = "0.05"
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def load_config(home: Path, settings: Mapping[str, Any] | None = None) -> Config
     try:
         for size in (config.quota, config.provider.disk, config.provider.ram):
             parse_size(size or "0")
-        for amount in (config.welcome, config.purse, config.provider.stake):
+        for amount in (config.welcome, config.purse, config.provider.stake, config.provider.credit):
             parse_money(amount)
     except ValueError as error:
         raise fail("E1001", f"{path}: {error}.") from error

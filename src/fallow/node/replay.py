@@ -61,22 +61,21 @@ class Done(NamedTuple):
     kept: Path | None
 
 
-class ReplayBench:
-    """Where work is done again: a folder of its own, and a worker that is kept from one receipt to the next, since
-    loading its libraries is most of the time. `async with ReplayBench(client, runner, machine) as bench`."""
+class Workbench:
+    """Where tasks are done again: a folder of its own in `home`, and a worker that is kept from one to the next, since
+    loading its libraries is most of the time. `async with Workbench(home, runner, machine) as bench`."""
 
-    def __init__(self, client: AsyncFallow, runner: Runner, machine: Machine) -> None:
-        self._client, self._runner, self._machine = client, runner, machine
+    def __init__(self, home: Path, runner: Runner, machine: Machine) -> None:
+        self._home, self._runner, self.machine = home, runner, machine
         self._stack = ExitStack()
-        self._folder = Path()
+        self.folder = Path()
         self._life: AsyncExitStack | None = None
         self._desk: _Desk | None = None
         self._limits: WorkerLimits | None = None
-        self._count = 0
 
     async def __aenter__(self) -> Self:
-        self._folder = self._stack.enter_context(_workspace(self._client.home))
-        (self._folder / READ).mkdir()
+        self.folder = self._stack.enter_context(_workspace(self._home))
+        (self.folder / READ).mkdir()
         return self
 
     async def __aexit__(
@@ -87,38 +86,21 @@ class ReplayBench:
         finally:
             self._stack.close()
 
-    async def replay(self, receipt: bytes, plan: ReplayPlan, given: Given, tell: OnStep) -> Done:
-        """Do a plan again. Errors: RejectedError E1504 when this machine gives other bits; UnavailableError E1602 when
-        inputs are nowhere, E1704 when the worker dies or takes longer than `given.timeout_s`; UsageError E2001 for a
-        given folder that is not the one; and what the workload says of the task."""
-        threads = await asyncio.to_thread(threads_for, plan.numerics, self._machine, self._folder)
-        self._count += 1
-        folder, inputs = self._folder / WORK / str(self._count), self._folder / READ
-        folder.mkdir(parents=True)
-        try:
-            paths, parts, context_tokens = await _gather(self._client, receipt, plan, given, inputs, tell)
-            plan = served_with(plan, context_tokens)
-            found = await self._run(plan, paths, parts, threads, given.timeout_s, folder, tell)
-            rows = tuple(row for piece, one in zip(plan.pieces, found, strict=True) for row in differences(piece, one))
-            kept = await asyncio.to_thread(_keep, inputs, parts, self._count) if rows else None
-        finally:
-            await asyncio.to_thread(remove, folder)
-        return Done(plan, rows, parts, kept)
-
-    async def _run(
-        self, plan: ReplayPlan, paths: dict[str, str], parts: tuple[Part, ...], threads: int, timeout_s: int,
+    async def run(
+        self, pieces: tuple[Piece, ...], paths: dict[str, str], parts: tuple[Part, ...], threads: int, timeout_s: int,
         folder: Path, tell: OnStep,
     ) -> list[TaskOutput]:  # fmt: skip
-        """Run all pieces in one worker -> their outputs. After an error there is a new worker for the next."""
+        """Run all pieces in one worker -> their outputs. After an error there is a new worker for the next. Errors:
+        UnavailableError E1704 when the worker dies or takes longer than `timeout_s`, and what the workload says."""
         outputs = list[TaskOutput]()
         try:
             async with asyncio.timeout(timeout_s):
                 model_bytes = await asyncio.to_thread(stored_bytes, Path(paths["model"])) if "model" in paths else 0
-                here = await asyncio.to_thread(self._machine.measure, self._folder, threads)
-                owners = tuple(Path(path) for path in paths.values() if not Path(path).is_relative_to(self._folder))
-                desk = await self._ready(_limits(plan, threads, model_bytes, here.ram_bytes, owners))
-                for number, piece in enumerate(plan.pieces):
-                    told = _of_all(tell, plan, number) if piece.links else tell
+                here = await asyncio.to_thread(self.machine.measure, self.folder, threads)
+                owners = tuple(Path(path) for path in paths.values() if not Path(path).is_relative_to(self.folder))
+                desk = await self._ready(_limits(pieces, threads, model_bytes, here.ram_bytes, owners))
+                for number, piece in enumerate(pieces):
+                    told = _of_all(tell, pieces, number) if piece.links else tell
                     outputs.append(await desk.do(piece, paths, parts, folder / f"out-{number}", threads, told))
         except TimeoutError:
             await self._let_go()
@@ -131,7 +113,7 @@ class ReplayBench:
         return outputs
 
     async def _ready(self, limits: WorkerLimits) -> _Desk:
-        """The worker with these limits; the one of the last receipt when they are the same."""
+        """The worker with these limits; the one of the last task when they are the same."""
         if self._desk is not None and self._limits == limits:
             return self._desk
         await self._let_go()
@@ -143,7 +125,7 @@ class ReplayBench:
                 heard.put_nowait(message)
 
         self._life = AsyncExitStack()
-        worker = await self._life.enter_async_context(self._runner.open(self._folder, limits, take, lambda _line: None))
+        worker = await self._life.enter_async_context(self._runner.open(self.folder, limits, take, lambda _line: None))
         self._desk, self._limits = _Desk(worker, heard), limits
         await self._desk.ready()
         return self._desk
@@ -153,6 +135,32 @@ class ReplayBench:
         life, self._life, self._desk = self._life, None, None
         if life is not None:
             await life.aclose()
+
+
+class ReplayBench(Workbench):
+    """Where the work of receipts is done again, with inputs from their owner's node."""
+
+    def __init__(self, client: AsyncFallow, runner: Runner, machine: Machine) -> None:
+        super().__init__(client.home, runner, machine)
+        self._client = client
+        self._count = 0
+
+    async def replay(self, receipt: bytes, plan: ReplayPlan, given: Given, tell: OnStep) -> Done:
+        """Do a plan again. Errors: RejectedError E1504 when this machine gives other bits; UnavailableError E1602 when
+        inputs are nowhere; UsageError E2001 for a given folder that is not the one; and as `run`."""
+        threads = await asyncio.to_thread(threads_for, plan.numerics, self.machine, self.folder)
+        self._count += 1
+        folder, inputs = self.folder / WORK / str(self._count), self.folder / READ
+        folder.mkdir(parents=True)
+        try:
+            paths, parts, context_tokens = await _gather(self._client, receipt, plan, given, inputs, tell)
+            plan = served_with(plan, context_tokens)
+            found = await self.run(plan.pieces, paths, parts, threads, given.timeout_s, folder, tell)
+            rows = tuple(row for piece, one in zip(plan.pieces, found, strict=True) for row in differences(piece, one))
+            kept = await asyncio.to_thread(_keep, inputs, parts, self._count) if rows else None
+        finally:
+            await asyncio.to_thread(remove, folder)
+        return Done(plan, rows, parts, kept)
 
 
 def threads_for(numerics: str, machine: Machine, folder: Path) -> int:
@@ -294,19 +302,19 @@ def _only_file(path: Path) -> Path:
 
 
 def _limits(
-    plan: ReplayPlan, threads: int, model_bytes: int, here_bytes: int, reads: tuple[Path, ...] = ()
+    pieces: tuple[Piece, ...], threads: int, model_bytes: int, here_bytes: int, reads: tuple[Path, ...] = ()
 ) -> WorkerLimits:
     """What a provider's worker gets for such a task; never more than this machine has, which is `here_bytes`."""
-    usual = [piece.task.ram_bytes for piece in plan.pieces]
-    usual += [KINDS[piece.task.kind].usual_ram_bytes for piece in plan.pieces if piece.task.kind in KINDS]
-    sides = (replay_of(piece.task.kind) for piece in plan.pieces)
+    usual = [piece.task.ram_bytes for piece in pieces]
+    usual += [KINDS[piece.task.kind].usual_ram_bytes for piece in pieces if piece.task.kind in KINDS]
+    sides = (replay_of(piece.task.kind) for piece in pieces)
     usual += [side.ram_bytes(model_bytes) for side in sides if side is not None]
     return WorkerLimits(min(max(usual), max(here_bytes - GIB, here_bytes // 2)), threads, reads=reads)
 
 
-def _of_all(tell: OnStep, plan: ReplayPlan, number: int) -> OnStep:
+def _of_all(tell: OnStep, pieces: tuple[Piece, ...], number: int) -> OnStep:
     """Progress within a piece that does links again, as progress within all that were drawn."""
-    before, drawn = sum(len(piece.links) for piece in plan.pieces[:number]), len(plan.drawn)
+    before, drawn = (sum(len(piece.links) for piece in some) for some in (pieces[:number], pieces))
     return lambda done, _total, note: tell(before + done, drawn, note)
 
 

@@ -24,8 +24,12 @@ simulated scheme are that the claim itself counts toward the quorum and that the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_right, insort
+from collections.abc import Container, Iterable, Mapping, Sequence
 from enum import Enum
+from fractions import Fraction
+from itertools import accumulate
+from math import comb
 from typing import NamedTuple
 
 from blake3 import blake3
@@ -145,18 +149,60 @@ def draw_links(seed: bytes, count: int, wanted: int) -> tuple[int, ...]:
     return tuple(sorted(picked))
 
 
-def auditor_order(seed: bytes, accounts: Iterable[bytes]) -> list[bytes]:
-    """The order in which distinct accounts are asked to check. Fixed by the seed: whoever chooses the accounts that
-    take part cannot choose who of them comes first."""
-    return sorted(set(accounts), key=lambda account: _hash(seed, b"auditor", account))
+def auditor_order(
+    seed: bytes, accounts: Iterable[bytes], drawn: Sequence[bytes] = (), outside: Container[bytes] = ()
+) -> list[bytes]:
+    """The order in which distinct accounts are asked to check: first those from `outside` the job's leases, whom nobody
+    took for their price. Of either kind, first whom the bank has `drawn` by stake, as it drew them, then the rest as
+    the seed has it: whoever chooses the accounts that take part cannot choose who of them comes first."""
+    places = {account: place for place, account in enumerate(drawn)}
+
+    def place(account: bytes) -> tuple[bool, int, bytes]:
+        return account not in outside, places.get(account, len(places)), _hash(seed, b"auditor", account)
+
+    return sorted(set(accounts), key=place)
 
 
-def after(seed: bytes, drawn: Iterable[bytes], others: Iterable[bytes]) -> tuple[bytes, ...]:
-    """Those of `others` who come after all that were `drawn`, in order."""
-    first = set(drawn)
-    order = auditor_order(seed, first.union(others))
+def after(
+    seed: bytes,
+    asked: Iterable[bytes],
+    others: Iterable[bytes],
+    drawn: Sequence[bytes] = (),
+    outside: Container[bytes] = (),
+) -> tuple[bytes, ...]:
+    """Those of `others` who come after all that were `asked`, in order."""
+    first = set(asked)
+    order = auditor_order(seed, first.union(others), drawn, outside)
     last = max((order.index(account) for account in first), default=-1)
     return tuple(order[last + 1 :])
+
+
+def draw_by_stake(seed: bytes, stakes: Sequence[tuple[bytes, int]], wanted: int) -> list[bytes]:
+    """The first `wanted` accounts of the order in which `seed` draws them: one after the other, each in proportion to
+    its stake among those that are left (as an exponential race with these rates would end). Splitting an account's
+    stake over many does not change how often one of them comes first. `stakes` are distinct accounts with positive
+    stakes, in the order of the accounts. Whole numbers only: the same everywhere. O(accounts + wanted^2)."""
+    ends = list(accumulate(stake for _, stake in stakes))
+    picked, order = list[int](), list[bytes]()
+    left = ends[-1] if ends else 0
+    while left and len(picked) < wanted:
+        point = int.from_bytes(_hash(seed, b"stake", len(picked).to_bytes(8, "big")), "big") % left
+        for index in picked:  # in rising order: step over what was drawn before
+            if point < ends[index] - stakes[index][1]:
+                break
+            point += stakes[index][1]
+        found = bisect_right(ends, point)
+        left -= stakes[found][1]
+        insort(picked, found)
+        order.append(stakes[found][0])
+    return order
+
+
+def called(share: Fraction, drawn: int, wanted: int = 2) -> Fraction:
+    """The probability that at least `wanted` of the `drawn` accounts that `draw_by_stake` gives are one owner's, who
+    has `share` of all stake, split as finely as it likes (so that each is drawn as if none had been before)."""
+    fewer = (comb(drawn, n) * share**n * (1 - share) ** (drawn - n) for n in range(min(wanted, drawn + 1)))
+    return 1 - sum(fewer, Fraction(0))
 
 
 def closing_pick(seeds: Mapping[bytes, bytes]) -> bytes:

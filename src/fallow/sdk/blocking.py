@@ -215,6 +215,7 @@ class Fallow(_Shell[AsyncFallow]):
     models = _blocking(AsyncFallow.models)
     wallet = _blocking(AsyncFallow.wallet)
     move_money = _blocking(AsyncFallow.move_money)
+    answer_charge = _blocking(AsyncFallow.answer_charge)
     import_path = _blocking(AsyncFallow.import_path)
     export = _blocking(AsyncFallow.export)
     train = _blocking_job(AsyncFallow.train)

@@ -89,6 +89,11 @@ class AsyncFallow:
         `amount` in credits as text. Raises RejectedError E1301 or E1303."""
         await self.call(local.MoveMoney(action, money(amount), to), Ok)
 
+    async def answer_charge(self, lease: bytes, answer: str) -> None:
+        """`answer` "appeal" says no to what is charged under a lease of this account's; "upheld" and "overturned" are
+        the referee's. Raises UsageError E2002 where nothing is charged, RejectedError E1303."""
+        await self.call(local.AnswerCharge(lease, answer), Ok)
+
     # files ------------------------------------------------------------------------------------------------------------
 
     async def import_path(self, path: str | os.PathLike[str]) -> local.Imported:

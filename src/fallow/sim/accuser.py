@@ -40,8 +40,9 @@ class Accuser:
             root, spec = decode(ClaimRoot, claim.claim.body), self._steward.town.referee.specs.get(claim.task)
             steward = self._steward.stewarding
             theirs = steward.signed_lease(root.lease) if steward is not None else None
-            if spec is not None and theirs is not None:
-                await self._charge(theirs, claim, spec)
+            order = steward.records.order(theirs) if steward is not None and theirs is not None else None
+            if spec is not None and theirs is not None and order is not None:
+                await self._charge(theirs, claim, spec, order)
 
     def _witness(self, theirs: Signed, puppet: Identity, task: bytes, spec: TaskSpec) -> Evidence:
         """A puppet's claim to another answer, under a lease that no bank has seen."""
@@ -52,15 +53,16 @@ class Accuser:
         claim = ClaimRoot(hash_document(lease, bank), 1, root, 1, spec.units)
         return Evidence(puppet.sign(lease, bank), puppet.sign(claim, bank), answer, spec.units, 0, ())
 
-    async def _charge(self, theirs: Signed, claim: Claimed, spec: TaskSpec) -> None:
+    async def _charge(self, theirs: Signed, claim: Claimed, spec: TaskSpec, order: Signed) -> None:
         me, lease = self._steward, decode(ClaimRoot, claim.claim.body).lease
         accused = Evidence(theirs, claim.claim, output_hash(claim.output), spec.units, 0, ())
         others = tuple(self._witness(theirs, puppet, claim.task, spec) for puppet in self._puppets)
         stake = decode(Lease, theirs.body).stake_ucr
         verdict = me.sign_unseen(Verdict(lease, claim.task, accused.output, others[0].output, stake))
         mine = me.sign_unseen(ClaimRoot(lease, 1, digest("not its root"), 1, spec.units))
+        orders = (order,) * 3
         for request in (
-            Slash(verdict, spec, accused, others), Slash(verdict, spec, accused, (others[0], others[0])),
+            Slash(verdict, spec, accused, others, orders), Slash(verdict, spec, accused, (others[0],) * 2, orders),
             SlashEquivocation(lease, claim.claim, mine),
         ):  # fmt: skip
             try:

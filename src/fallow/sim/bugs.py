@@ -20,8 +20,8 @@ from fallow.node.steward import role as steward_role
 from fallow.rules import market, trust
 from fallow.rules.escrow import EscrowRow, leases, ledger, verdicts
 from fallow.rules.escrow.books import Draft, escrow_of
-from fallow.rules.escrow.facts import VoucherFacts
-from fallow.rules.escrow.rows import Book, Place
+from fallow.rules.escrow.facts import VerdictFacts, VoucherFacts
+from fallow.rules.escrow.rows import Book, Place, PoolTerms
 from fallow.rules.membership import Presence, Roll
 from fallow.rules.provider import events, machine
 from fallow.rules.provider.state import LeaseEntry, ProviderState
@@ -103,9 +103,16 @@ def _forged_voucher(right: Any, draft: Draft, facts: VoucherFacts) -> Refusal | 
 
 
 @plant("escrow-not-released", ledger, "close_escrow")
-@plant("slash-without-evidence", verdicts, "_witnesses_stand")
 def _agree(*_: Any) -> None:
     return
+
+
+@plant("slash-without-evidence", ledger, "slash")
+def _no_evidence(_right: Any, draft: Draft, facts: VerdictFacts, now_ms: int, terms: PoolTerms) -> Refusal | None:
+    place: Any = verdicts
+    escrow = escrow_of(draft, facts.lease)
+    assert escrow is not None, "they charge under leases that they have"
+    return place._lock(draft, facts, escrow, {escrow.provider: escrow.stake_ucr}, now_ms, terms)
 
 
 @plant("escrow-opened-twice", ledger, "open_escrow")

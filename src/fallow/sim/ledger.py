@@ -16,8 +16,10 @@ from fallow.rules.escrow import (
     Refused,
     Row,
     RowKey,
+    VerdictRow,
     account_key,
     balance_of,
+    charge_of,
     escrow_key,
     examine,
     faults,
@@ -29,9 +31,10 @@ from fallow.rules.escrow import (
     totals,
     touched,
     transition,
+    verdict_key,
 )
 from fallow.wire.documents import Settlement, Signed
-from fallow.wire.ledger import BalanceOf, Books, DrawAuditors
+from fallow.wire.ledger import BalanceOf, Books, DrawAuditors, OpenCharge
 from fallow.wire.messages import Message
 
 SEED_BYTES = 32
@@ -57,8 +60,11 @@ class MemoryLedger:
         facts = examine(request, self.terms.bank, seed)
         if isinstance(facts, Refused):
             return refuse(facts)
-        rows: dict[RowKey, Row | None] = {key: self.rows.get(key) for key in touched(request, caller, facts)}
-        rows |= {key: self.rows.get(key) for key in related(rows.values())}
+        rows: dict[RowKey, Row | None] = {}
+        missing = touched(request, caller, facts)
+        while missing:
+            rows |= {key: self.rows.get(key) for key in missing}
+            missing = related(rows.values()) - rows.keys()
         outcome = transition(rows, request, caller, now_ms, facts, self.terms)
         self.rows |= outcome.changed
         self.journal += outcome.moves
@@ -72,7 +78,9 @@ class MemoryLedger:
         row, pending = self.rows.get(account_key(account)), self.rows.get(pending_key(account))
         assert row is None or isinstance(row, AccountRow)
         assert pending is None or isinstance(pending, PendingRow)
-        return balance_of(account, row, pending, now_ms)
+        charges = (one for one in self.rows.values() if isinstance(one, VerdictRow) and one.is_open)
+        charged = sorted(one.lease for one in charges if one.accused == account)
+        return balance_of(account, row, pending, now_ms, tuple(charged))
 
     async def speaker(self, node: bytes, now_ms: int) -> bytes | None:
         """The account that `node` speaks for at `now_ms`."""
@@ -83,6 +91,12 @@ class MemoryLedger:
         """The bank's signed word on a lease; None for one that was never opened here."""
         row = self.rows.get(escrow_key(lease))
         return self._seal(settlement_of(row)) if isinstance(row, EscrowRow) else None
+
+    async def charge(self, lease: bytes) -> OpenCharge | None:
+        """The charge under a lease that is not decided yet."""
+        escrow = self.rows.get(escrow_key(lease))
+        row = self.rows.get(verdict_key(lease, escrow.ground)) if isinstance(escrow, EscrowRow) else None
+        return charge_of(row) if isinstance(row, VerdictRow) and row.is_open else None
 
     async def books(self) -> Books:
         """The whole in one line. Costs a pass over all rows."""

@@ -181,7 +181,7 @@ class Referee:
             self.wrong("a claim is final without a check")
         if receipt.check == "cleared" and not self._checked.get(account, 0):
             self.wrong(f"a claim of {self.name(account)} was cleared, but nothing of it was ever checked")
-        if receipt.check in ("checked", "sampled"):
+        if receipt.check in ("checked", "replayed", "sampled"):
             self._checked[account] = self._checked.get(account, 0) + 1
 
     def _final_once(self, lease: bytes, work: bytes) -> None:
@@ -199,15 +199,17 @@ class Referee:
             self.wrong("a receipt for more units than the task has")
         if receipt.check == "sampled" and not receipt.output.parts and answer != output_hash(honest_output(spec)):
             self.wrong(f"{who} was paid for a false audit")
-        if receipt.check != "checked":
+        if receipt.check not in ("checked", "replayed"):
+            return
+        if answer != output_hash(honest_output(spec)):
+            self.wrong(f"a wrong result of {who} counts as checked")
+        if receipt.check == "replayed":
             return
         voices = {receipt.terms.provider} | {other.account for other in receipt.agreeing}
         quorum = policy.quorum if policy is not None else trust.MAX_QUORUM
         # an auditor's own answer has nobody drawn for it, and its receipt names nobody
         if receipt.seed and len(voices) < quorum:
             self.wrong(f"a claim counts as checked with {len(voices)} of {quorum} voices")
-        if answer != output_hash(honest_output(spec)):
-            self.wrong(f"a wrong result of {who} counts as checked")
 
     # the books --------------------------------------------------------------------------------------------------------
 
@@ -243,8 +245,8 @@ class Referee:
             self.wrong(f"{paid} ucr paid, {self.vouchers.get(row.lease, 0)} promised")
         if paid != row.paid_ucr or paid + back > row.cap_ucr or paid + back != sum(out.values()):
             self.wrong(f"{paid} ucr paid and {back} given back of {row.cap_ucr}; the row says {row.paid_ucr}")
-        if row.slashed_ucr and row.provider not in self.cheats:
-            self.wrong(f"honest {self.name(row.provider)} was slashed")
+        if row.slashed_ucr + row.charged_ucr and row.provider not in self.cheats:
+            self.wrong(f"honest {self.name(row.provider)} was charged")
 
     def settled(self) -> None:
         """When everything is over: the bank's last word is what the receipts say, and no bond is kept."""

@@ -73,6 +73,7 @@ class Town(World):
         self.referee.bank = self.bank_account = self.bank.identity.account
         terms = PoolTerms(
             self.bank_account, self.bank_account, unbonding_ms=120_000, grace_ms=10_000, hold_ms=60_000,
+            answer_ms=20_000, ruling_ms=60_000,
         )  # fmt: skip
         self.ledger = TownLedger(terms, Dice((seed, "ledger")), lambda s: self.bank.identity.sign(s, self.bank_account))
         self.ledger.host = self.bank

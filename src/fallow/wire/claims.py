@@ -3,7 +3,8 @@ over them that its ClaimRoot signs.
 
 The tree is that of RFC 6962 (a lone node at the right edge moves up unchanged), with BLAKE3 and a different first byte
 for each kind of preimage: no inner node can pose as a leaf, no lane leaf as a task leaf. The root also hashes the
-number of leaves, so nobody can prove a leaf of a tree while lying about the tree's size.
+number of leaves, so nobody can prove a leaf of a tree while lying about the tree's size. A leaf names its whole task:
+an assigned one by its id, a lane's by the lane's setting (model, adapter, context), params and seed.
 
 Defends against: second preimages, leaves counted twice or in another place, trees of a false size. Does not defend
 against a provider that signs two roots with one sequence number: the two signatures are the proof of it.
@@ -19,14 +20,14 @@ from blake3 import blake3
 from fallow.units import Digest, TaskId
 from fallow.wire.codec import encode
 from fallow.wire.ledger import Evidence
-from fallow.wire.tasks import TaskOutput, TaskSpec
+from fallow.wire.tasks import LaneSetting, TaskOutput, TaskSpec
 
 MAX_LEAVES = 1 << 32
 """More than any lease holds; a path then has at most 32 steps."""
 
-_TASK_LEAF, _LANE_LEAF, _NODE, _ROOT = b"\x00", b"\x01", b"\x02", b"\x03"
+_TASK_LEAF, _LANE_LEAF, _NODE, _ROOT, _SET_LEAF = b"\x00", b"\x01", b"\x02", b"\x03", b"\x04"
 _U64 = struct.Struct(">Q").pack
-_LANE = struct.Struct(">cQ32sQ32sQ").pack
+_LANE, _SET_LANE = struct.Struct(">cQ32sQ32sQ").pack, struct.Struct(">cQ32sQ32sQ32s").pack
 
 
 def task_id(task: TaskSpec) -> TaskId:
@@ -45,9 +46,19 @@ def value_hash(value: bytes) -> Digest:
     return output_hash(TaskOutput(value, ()))
 
 
+def accounts_hash(accounts: Sequence[bytes]) -> Digest:
+    """How a bank's draw names the accounts that it drew, in order."""
+    return Digest(blake3(b"".join(accounts)).digest())
+
+
 def params_hash(params: bytes) -> Digest:
     """How a lane leaf names the parameters of its task."""
     return Digest(blake3(params).digest())
+
+
+def setting_hash(setting: LaneSetting) -> Digest:
+    """How a lane leaf names what its lane was opened for."""
+    return Digest(blake3(encode(setting), derive_key_context="fallow lane setting 1").digest())
 
 
 def task_leaf(task: bytes, output: bytes, units: int) -> Digest:
@@ -55,22 +66,28 @@ def task_leaf(task: bytes, output: bytes, units: int) -> Digest:
     return Digest(blake3(_TASK_LEAF + _word(task) + _word(output) + _U64(units)).digest())
 
 
-def lane_leaf(number: int, params: bytes, seed: int, output: bytes, units: int) -> Digest:
-    """The leaf of a lane task: its number within the lease, `params_hash`, seed, `value_hash` and units. The number
+def lane_leaf(number: int, params: bytes, seed: int, output: bytes, units: int, setting: bytes = b"") -> Digest:
+    """The leaf of a lane task: its number within the lease, `params_hash`, seed, `value_hash`, units, and the lane's
+    `setting_hash`; without one it is the leaf of before there were any, by which nobody can be charged. The number
     makes two equal tasks two leaves."""
-    return Digest(blake3(_LANE(_LANE_LEAF, number, _word(params), seed, _word(output), units)).digest())
+    if not setting:
+        return Digest(blake3(_LANE(_LANE_LEAF, number, _word(params), seed, _word(output), units)).digest())
+    words = _SET_LANE(_SET_LEAF, number, _word(params), seed, _word(output), units, _word(setting))
+    return Digest(blake3(words).digest())
 
 
-def evidence_leaf(evidence: Evidence, task: TaskSpec) -> Digest:
-    """The leaf that `evidence` says answered `task`: a lane leaf when it has a lane number, else a task leaf."""
+def evidence_leaf(evidence: Evidence, task: TaskSpec, setting: bytes = b"") -> Digest:
+    """The leaf that `evidence` says answered `task`: a lane leaf when it has a lane number, else a task leaf. `setting`
+    is a lane's `setting_hash`."""
     if evidence.number:
-        return lane_leaf(evidence.number, params_hash(task.params), task.seed, evidence.output, evidence.units)
+        params = params_hash(task.params)
+        return lane_leaf(evidence.number, params, task.seed, evidence.output, evidence.units, setting)
     return task_leaf(task_id(task), evidence.output, evidence.units)
 
 
-def evidence_holds(evidence: Evidence, task: TaskSpec, root: bytes, count: int) -> bool:
+def evidence_holds(evidence: Evidence, task: TaskSpec, root: bytes, count: int, setting: bytes = b"") -> bool:
     """Whether the claim root `root` over `count` leaves commits to this answer of `task`."""
-    return check_path(root, count, evidence.index, evidence_leaf(evidence, task), evidence.path)
+    return check_path(root, count, evidence.index, evidence_leaf(evidence, task, setting), evidence.path)
 
 
 class Accumulator:

@@ -147,11 +147,12 @@ class Settlement(Document, frozen=True):
 
 
 class AuditDraw(Document, frozen=True):
-    """The bank's statement that it was shown the claim with hash `claim`, then drew `seed` for it, and will never draw
-    another."""
+    """The bank's statement that it was shown the claim with hash `claim`, then drew `seed` for it, and by that and
+    their stakes the accounts whose `claims.accounts_hash` is `drawn`, and will never draw others."""
 
     claim: Word
     seed: Word
+    drawn: Word
 
 
 class ReceiptSeal(Document, frozen=True):

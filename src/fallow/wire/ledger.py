@@ -10,7 +10,12 @@ import msgspec
 
 from fallow.wire.documents import U64, Address, Label, Signed, Word
 from fallow.wire.messages import Message, Text
-from fallow.wire.tasks import TaskSpec
+from fallow.wire.tasks import LaneSetting, TaskSpec
+
+MAX_DRAWN = 256
+"""Accounts that a bank draws for one claim."""
+MAX_CHARGED = 64
+"""Charged leases that are named to an account at a time."""
 
 
 class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
@@ -90,22 +95,46 @@ class CloseEscrow(Message, frozen=True):
 
 
 class Slash(Message, frozen=True):
-    """-> LedgerDone. Half of what is slashed goes to the requester who found it, half to the pool. Needs the accused's
-    claim and those of at least two others, with accounts of their own and stake, who agree on another answer."""
+    """-> LedgerDone. Locks the stake that the verdict asks for until the accused has answered, or the time for that is
+    over (`Appeal`, `Rule`); what is taken in the end goes to the pool. Needs the accused's claim, for which the bank
+    has drawn, and those of at least two others who agree on another answer: accounts of their own that were drawn for
+    it, with as much stake as is taken. `orders` are the signed orders that the leases of `accused` and `others` name,
+    in this order: all ask for one class of machines. For answers on lanes `setting` is what all the lanes were opened
+    with, and `task` has its inputs and the accused's units."""
 
     verdict: Signed
     task: TaskSpec
     accused: Evidence
     others: Annotated[tuple[Evidence, ...], msgspec.Meta(min_length=2, max_length=8)]
+    orders: Annotated[tuple[Signed, ...], msgspec.Meta(max_length=9)] = ()
+    setting: LaneSetting | None = None
 
 
 class SlashEquivocation(Message, frozen=True):
     """-> LedgerDone. Two different claim roots with one sequence number, both signed by the lease's provider, are proof
-    by themselves: all that is left of the lease's stake is slashed, shared as for `Slash`."""
+    by themselves: all that is left of the lease's stake goes to the pool, at once."""
 
     lease: Word
     first: Signed
     second: Signed
+
+
+class Appeal(Message, frozen=True):
+    """-> LedgerDone. The accused says no to the charge over `task` under its lease, while there is time to answer: now
+    the pool's referee decides. Without a ruling in time the charge falls."""
+
+    lease: Word
+    task: Word
+
+
+class Rule(Message, frozen=True):
+    """-> LedgerDone. The referee's word on a charge that was appealed: upheld, and it is carried out; or overturned:
+    the accused gets its stake back, and the witnesses lose what they put up, to the accused as far as the claim was
+    worth it, the rest to the pool."""
+
+    lease: Word
+    task: Word
+    upheld: bool
 
 
 class IssueToken(Message, frozen=True):
@@ -127,15 +156,18 @@ class DrawAuditors(Message, frozen=True):
 
 
 class Drawn(Message, frozen=True):
-    """What the books say, before the bank has signed it."""
+    """What the books say, before the bank has signed it. `drawn` are the accounts that may bear witness against the
+    claim, first drawn first (`trust.draw_by_stake`)."""
 
     seed: Word
+    drawn: Annotated[tuple[Address, ...], msgspec.Meta(max_length=MAX_DRAWN)] = ()
 
 
 class DrawOf(Message, frozen=True):
-    """An `AuditDraw` document signed by the bank's account."""
+    """An `AuditDraw` document signed by the bank's account, and `drawn` as in `Drawn`."""
 
     draw: Signed
+    drawn: Annotated[tuple[Address, ...], msgspec.Meta(max_length=MAX_DRAWN)] = ()
 
 
 class LedgerDone(Message, frozen=True):
@@ -185,6 +217,17 @@ class Refusal(StrEnum):
     BAD_WITNESS = "bad_witness"
     """Fewer than two others with accounts and stake of their own agree."""
     ALREADY_JUDGED = "already_judged"
+    NOT_DRAWN = "not_drawn"
+    """The bank has not drawn auditors for this claim, or others than these witnesses."""
+    UNLIKE_MACHINES = "unlike_machines"
+    """The orders of accused and witnesses do not name one class of machines, though this work depends on it."""
+    UNDER_CHARGE = "under_charge"
+    """Another charge under this lease is not decided yet."""
+    NO_CHARGE = "no_charge"
+    """Nothing of the kind was charged under this lease."""
+    NOT_REFEREE = "not_referee"
+    PLEDGED = "pledged"
+    """This stake stands behind a charge that is not decided yet."""
 
 
 class LedgerRefused(Message, frozen=True):
@@ -203,7 +246,8 @@ class GetBalance(Message, frozen=True):
 
 class BalanceOf(Message, frozen=True):
     """`available_ucr` can be spent; `escrowed_ucr` is locked in open leases; `staked_ucr` is stake in all, of which
-    `bonded_ucr` stands behind open leases and `unbonding_ucr` is on its way out."""
+    `bonded_ucr` stands behind open leases and `unbonding_ucr` is on its way out. `charged` are some of the leases under
+    which charges lock a part of it."""
 
     account: Address
     available_ucr: U64
@@ -213,6 +257,7 @@ class BalanceOf(Message, frozen=True):
     unbonding_ucr: U64
     earned_ucr: U64
     slashed_ucr: U64
+    charged: Annotated[tuple[Word, ...], msgspec.Meta(max_length=MAX_CHARGED)] = ()
 
 
 class GetSettlement(Message, frozen=True):
@@ -221,10 +266,24 @@ class GetSettlement(Message, frozen=True):
     lease: Word
 
 
+class OpenCharge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """A charge over `task` that is not decided yet: `locked_ucr` of the accused's stake is set aside. Unless
+    `appealed`, it is carried out after `due_ms`; after an appeal it falls then, if the referee has not ruled.
+    `evidence` is what it was charged with."""
+
+    task: Word
+    locked_ucr: U64
+    due_ms: U64
+    appealed: bool
+    evidence: Slash | None = None
+
+
 class SettlementOf(Message, frozen=True):
-    """A `Settlement` document signed by the bank's account; None for an unknown lease."""
+    """A `Settlement` document signed by the bank's account; None for an unknown lease. `charge` is one under it that is
+    not decided yet."""
 
     settlement: Signed | None
+    charge: OpenCharge | None = None
 
 
 class GetBooks(Message, frozen=True):
@@ -253,5 +312,7 @@ LedgerRequest = (
     | CloseEscrow
     | Slash
     | SlashEquivocation
+    | Appeal
+    | Rule
     | DrawAuditors
 )

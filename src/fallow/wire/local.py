@@ -374,6 +374,14 @@ class MoveMoney(Message, frozen=True):
     to: Annotated[bytes, msgspec.Meta(max_length=20)] = b""
 
 
+class AnswerCharge(Message, frozen=True):
+    """-> Ok. Say something to the charge that is open under `lease`: "appeal", when it is charged to this account, or,
+    as the pool's referee, "upheld" or "overturned"."""
+
+    lease: Word
+    answer: Label
+
+
 class SeeNode(Message, frozen=True):
     """-> NodeView: what this node is and does."""
 

@@ -38,12 +38,14 @@ from fallow.wire.ledger import Evidence
 from fallow.wire.receipts import (
     MAX_RECEIPT_BYTES,
     LaneWork,
+    NamedLaneWork,
     Receipt,
     SealedReceipt,
     TaskWork,
     open_receipt,
     work_leaf,
     work_output,
+    work_setting,
     work_task,
     work_units,
 )
@@ -186,6 +188,8 @@ class _Checks:
         receipt, claim = self._receipt, self._claim()
         kind = work_task(receipt, self._agreed.kind).kind
         _require(kind == self._agreed.kind, "a task of another kind than the lease's")
+        named = receipt.work.setting if isinstance(receipt.work, NamedLaneWork) else None
+        _require(named is None or named.kind == kind, "a lane of another kind than the lease's")
         found = check_path(claim.root, claim.count, receipt.index, work_leaf(receipt), receipt.path)
         _require(found, "the provider's claim does not hold this task with this output")
         _require(work_units(receipt) <= claim.units, "the task has more units than the whole claim")
@@ -292,8 +296,9 @@ class _Checks:
     def _auditor(self, evidence: Evidence) -> bytes:
         """Check one auditor's commitment; -> its account."""
         signer, claim = self._signer(evidence)
-        task = work_task(self._receipt, self._agreed.kind)
-        _require(evidence_holds(evidence, task, claim.root, claim.count), "an auditor's claim does not hold the answer")
+        task, setting = work_task(self._receipt, self._agreed.kind), work_setting(self._receipt)
+        held = evidence_holds(evidence, task, claim.root, claim.count, setting)
+        _require(held, "an auditor's claim does not hold the answer")
         return signer
 
     def _signer(self, evidence: Evidence) -> tuple[bytes, ClaimRoot]:

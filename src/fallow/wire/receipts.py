@@ -14,14 +14,14 @@ from blake3 import blake3
 
 from fallow.errors import FallowError, fail
 from fallow.units import Digest
-from fallow.wire.claims import lane_leaf, params_hash, task_id, task_leaf, value_hash
+from fallow.wire.claims import lane_leaf, params_hash, setting_hash, task_id, task_leaf, value_hash
 from fallow.wire.claims import output_hash as hash_output
 from fallow.wire.codec import decode, encode
 from fallow.wire.documents import U64, Address, ClaimRoot, Lease, ReceiptSeal, Signed, Word
 from fallow.wire.eip712 import sign
-from fallow.wire.ledger import Evidence
+from fallow.wire.ledger import MAX_DRAWN, Evidence
 from fallow.wire.messages import Text
-from fallow.wire.tasks import MAX_PARAMS_BYTES, MAX_VALUE_BYTES, TaskOutput, TaskSpec
+from fallow.wire.tasks import MAX_PARAMS_BYTES, MAX_VALUE_BYTES, LaneSetting, TaskOutput, TaskSpec
 
 MAX_RECEIPT_BYTES = 1 << 22
 MAX_UNDRAWN = 16
@@ -52,6 +52,13 @@ class LaneWork(msgspec.Struct, frozen=True, tag="lane", forbid_unknown_fields=Tr
     checked_as: TaskSpec | None = None
 
 
+class NamedLaneWork(LaneWork, frozen=True, tag="lane 2"):
+    """The same with what the lane was opened with, which its leaves name: the model, the adapter, the context. Always
+    there; a type of its own, so that receipts of before keep their bytes."""
+
+    setting: LaneSetting | None = None
+
+
 class FormerReceipt(msgspec.Struct, frozen=True, tag="receipt 1", forbid_unknown_fields=True, array_like=True):
     """Everything about one finished piece of work, for somebody who was there. `quote` and `provider_signature` are
     signed by the provider, `order` and `lease` by the requester. `index` and `path` lead from the work's leaf to the
@@ -69,7 +76,7 @@ class FormerReceipt(msgspec.Struct, frozen=True, tag="receipt 1", forbid_unknown
     requester_certificate: Signed
     provider_certificate: Signed
     claim: Signed
-    work: TaskWork | LaneWork
+    work: TaskWork | LaneWork | NamedLaneWork
     index: U64
     path: Annotated[tuple[Word, ...], msgspec.Meta(max_length=32)]
     policy: Text
@@ -91,14 +98,17 @@ class Receipt(FormerReceipt, frozen=True, tag="receipt 2"):
     """The same with the bank's word on those who checked, for readers who were not there. `sampled` is the claim of
     whoever did a drawn part of the work again, where not all of it was. `standings` are the Settlements of the leases
     of all auditors. `draw` is the AuditDraw of the claim that was checked, which is `drawn_for`, or the receipt's own
-    where that is None; `undrawn` are some of the accounts that could have been drawn too, and come after those that
-    were."""
+    where that is None; `undrawn` are some of the accounts that could have been asked too, and come after those that
+    were. `drawn` are the accounts that the draw names by their stakes; `outside` those of all these that held no lease
+    for work in the job, as the requester says, who come first."""
 
     sampled: Evidence | None = None
     standings: Annotated[tuple[Signed, ...], msgspec.Meta(max_length=16)] = ()
     draw: Signed | None = None
     drawn_for: Evidence | None = None
     undrawn: Annotated[tuple[Address, ...], msgspec.Meta(max_length=MAX_UNDRAWN)] = ()
+    drawn: Annotated[tuple[Address, ...], msgspec.Meta(max_length=MAX_DRAWN)] = ()
+    outside: Annotated[tuple[Address, ...], msgspec.Meta(max_length=4 * MAX_UNDRAWN)] = ()
 
 
 AnyReceipt = FormerReceipt | Receipt
@@ -167,7 +177,14 @@ def work_leaf(receipt: Receipt) -> Digest:
     work, output = receipt.work, work_output(receipt)
     if isinstance(work, TaskWork):
         return task_leaf(task_id(work.task), output, work_units(receipt))
-    return lane_leaf(work.number, params_hash(work.params), work.seed, output, work.units)
+    params, setting = params_hash(work.params), work_setting(receipt)
+    return lane_leaf(work.number, params, work.seed, output, work.units, setting)
+
+
+def work_setting(receipt: Receipt) -> bytes:
+    """The hash by which leaves name the lane of the receipt's work; b"" for an assigned task, or a lane of before."""
+    setting = receipt.work.setting if isinstance(receipt.work, NamedLaneWork) else None
+    return setting_hash(setting) if setting is not None else b""
 
 
 def work_task(receipt: Receipt, kind: str) -> TaskSpec:
@@ -176,4 +193,6 @@ def work_task(receipt: Receipt, kind: str) -> TaskSpec:
     work = receipt.work
     if isinstance(work, TaskWork):
         return work.task
-    return work.checked_as or TaskSpec(kind, work.params, (), work.seed, work.units, 0, 0)
+    setting = work.setting if isinstance(work, NamedLaneWork) else None
+    inputs = setting.inputs if setting is not None else ()
+    return work.checked_as or TaskSpec(kind, work.params, inputs, work.seed, work.units, 0, 0)

@@ -20,6 +20,9 @@ _NEXT = {
     ledger.Refusal.NO_SUCH_ACCOUNT: "Check the account: it must have joined this pool.",
     ledger.Refusal.TOO_EARLY: "Try again once the lease has ended.",
     ledger.Refusal.TOO_MANY_PENDING: "Try again later.",
+    ledger.Refusal.NOT_REFEREE: "Ask whoever runs the pool.",
+    ledger.Refusal.UNDER_CHARGE: "Try again once that charge is decided.",
+    ledger.Refusal.PLEDGED: "Try again once the charge is decided, or take out less.",
 }
 _MONEY: dict[type[Message], str] = {
     ledger.OpenAccount: "No welcome grant was given, nothing was spent.",
@@ -28,6 +31,8 @@ _MONEY: dict[type[Message], str] = {
     ledger.CloseEscrow: "The escrow keeps its money until it is closed.",
     ledger.Slash: "No stake was taken.",
     ledger.SlashEquivocation: "No stake was taken.",
+    ledger.Appeal: "The stake stays where it is: locked while the charge is open, else as it was decided.",
+    ledger.Rule: "The stake stays where it is: locked while the charge is open, else as it was decided.",
     ledger.DrawAuditors: "Nothing was spent.",
     ledger.Deposit: "Nothing moved: it is still in your balance.",
     ledger.Unbond: "Nothing moved: it is still your stake.",

@@ -45,6 +45,16 @@ class TaskSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_li
     ram_bytes: U64
 
 
+class LaneSetting(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """What all tasks of one lane have in common, as its OpenLane said: with a task's params and seed it names the work
+    completely. Its hash stands in every leaf of the lane's claims (`claims.setting_hash`)."""
+
+    kind: Name
+    inputs: Annotated[tuple[Part, ...], msgspec.Meta(max_length=64)] = ()
+    context_tokens: U64 = 0
+    exact: bool = False
+
+
 class TaskOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
     """What a task gave: a small `value` (the workload's own canonical message) and the blobs it wrote, sorted by
     name. Its hash is what a provider claims and an auditor compares."""

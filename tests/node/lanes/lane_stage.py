@@ -24,12 +24,13 @@ from fallow.node.services import Services
 from fallow.rules.steward import events as t
 from fallow.sdk.home import socket_path
 from fallow.sdk.link import NodeSocket
-from fallow.wire.claims import lane_leaf, merkle_root, params_hash, value_hash
+from fallow.wire.claims import lane_leaf, merkle_root, params_hash, setting_hash, value_hash
 from fallow.wire.codec import decode, encode
 from fallow.wire.documents import ClaimRoot, Lease, Signed
 from fallow.wire.eip712 import hash_document
 from fallow.wire.local import LaneJob, ServeJob
 from fallow.wire.messages import LaneItem, LaneReady, LaneResult, LaneStop, LaneTask, Message, OpenLane
+from fallow.wire.tasks import LaneSetting
 
 JOB = b"j" * 32
 WORDS = [f"{n} " for n in range(9, -1, -1)]
@@ -70,6 +71,7 @@ class Player:
     hold: bool = False
     refuse: str = ""
     opened: int = 0
+    setting: bytes = b""
     asked: list[LaneTask] = field(default_factory=list)
     answered: list[tuple[LaneTask, LaneResult]] = field(default_factory=list)
     stopped: list[int] = field(default_factory=list)
@@ -77,8 +79,11 @@ class Player:
 
     def __post_init__(self) -> None:
         @self.node.router.stream(OpenLane)
-        async def _(_caller: Caller, _request: OpenLane, inputs: AsyncIterator[Message]) -> AsyncIterator[Message]:
+        async def _(_caller: Caller, request: OpenLane, inputs: AsyncIterator[Message]) -> AsyncIterator[Message]:
             self.opened += 1
+            kind = self.plan.work.workload
+            opened = LaneSetting(kind, request.inputs, request.context_tokens, request.exact)
+            self.setting = setting_hash(opened)
             if self.refuse:
                 raise fail(self.refuse, "no")
             yield LaneReady(1, 512)
@@ -97,9 +102,9 @@ class Player:
                 while not self.unasked.empty():
                     yield self.unasked.get_nowait()
 
-    @staticmethod
-    def leaf(task: LaneTask, result: LaneResult) -> bytes:
-        return lane_leaf(task.number, params_hash(task.params), task.seed, value_hash(result.value), result.units)
+    def leaf(self, task: LaneTask, result: LaneResult) -> bytes:
+        params, value = params_hash(task.params), value_hash(result.value)
+        return lane_leaf(task.number, params, task.seed, value, result.units, self.setting)
 
     def root(self, pairs: list[tuple[LaneTask, LaneResult]] | None = None, sequence: int = 1) -> ClaimRoot:
         """A root over what was answered, or over `pairs`."""

@@ -27,7 +27,7 @@ from fallow.node.lanes import audit
 from fallow.node.lanes.journal import keep_leaves
 from fallow.rules.steward import events as t
 from fallow.sdk.lanes import AsyncLane
-from fallow.wire.claims import evidence_holds
+from fallow.wire.claims import evidence_holds, setting_hash
 from fallow.wire.codec import decode, encode
 from fallow.wire.documents import ClaimRoot
 from fallow.wire.local import OpenJobLane
@@ -92,6 +92,31 @@ async def test_equal_answers_pass(tmp_path: Path) -> None:
         assert [task.params for task in s.facts.players[order.auditors[0]].asked] == [b"b"]
 
 
+async def test_the_sample_is_of_the_answers_that_are_paid_for(tmp_path: Path) -> None:
+    """Refusals earn nothing: a check that meets one has checked nothing."""
+
+    async def choosy(player: Player, task: LaneTask) -> AsyncIterator[Message]:
+        async for message in lie(player, task) if task.params == b"c" else refuse(player, task):
+            yield message
+
+    async with lane_stage(tmp_path) as s:
+        suspect = await s.ready(await s.player("rita", ECHO, choosy))
+        async with AsyncLane(s.link, JOB) as lane:
+            await _failing(lane, [b"a", b"b"])
+            await lane.run(b"c")
+        await s.claim(suspect, suspect.root())
+        event = await s.told.wait(t.PeerClaimedBatch)
+        players = [await s.ready(await s.player(f"peer{n}", ECHO, echo)) for n in range(2)]
+        auditors = tuple(player.lease for player in players)
+        s.lanes.audit(t.AuditLane(suspect.lease, event.claim_hash, event.first, (0,), auditors, 2))
+        await until_answered(players)
+        await claim_audits(s, t.AuditLane(suspect.lease, event.claim_hash, event.first, (0,), auditors, 2))
+        caught = await s.told.wait(t.LaneCaught)
+        assert caught.task.params == b"c"
+        assert event.paid == 1
+        assert event.count == event.paid + event.refused
+
+
 async def test_what_was_asked_as_a_check_is_not_checked_again(tmp_path: Path) -> None:
     """Else every check would be worth another one, and a lane that is checked in full would never come to rest."""
     async with lane_stage(tmp_path) as s:
@@ -135,12 +160,14 @@ async def test_a_lie_is_caught_with_evidence(tmp_path: Path) -> None:
         event = await s.told.wait(t.LaneCaught)
         assert event.task.params == b"b"
         assert len(event.others) == 2
+        word = setting_hash(s.lanes.legs[order.lease].setting)
         for evidence in (event.accused, *event.others):
             root = decode(ClaimRoot, evidence.claim.body)
-            assert evidence_holds(evidence, event.task, root.root, root.count)
+            assert evidence_holds(evidence, event.task, root.root, root.count, word)
+            assert not evidence_holds(evidence, event.task, root.root, root.count)
         changed = msgspec.structs.replace(event.accused, output=bytes(32))
         root = decode(ClaimRoot, changed.claim.body)
-        assert not evidence_holds(changed, event.task, root.root, root.count)
+        assert not evidence_holds(changed, event.task, root.root, root.count, word)
 
 
 async def test_the_right_words_from_other_logits_are_caught(tmp_path: Path) -> None:
@@ -223,13 +250,14 @@ async def test_an_answer_that_was_lost_on_its_way_is_left_out(tmp_path: Path) ->
     async with lane_stage(tmp_path) as s:
         order = await run(s, echo, echo, echo)
         leg = s.lanes.legs[order.lease]
-        leaves = tuple(leg.answered[number].leaf() for number in (1, 2, 3))
+        leaves = tuple(leg.answered[number].leaf(setting_hash(leg.setting)) for number in (1, 2, 3))
         del leg.answered[2]
         keep_leaves(s.us.log, order.lease, order.first, leaves)
-        s.lanes.audit(msgspec.structs.replace(order, indexes=(1,)))
+        s.lanes.audit(msgspec.structs.replace(order, indexes=(2,)))  # the third that is paid for: there is none
         await s.told.wait(t.LaneUnchecked)
-        s.lanes.audit(msgspec.structs.replace(order, indexes=(1, 2)))
-        await s.told.wait(t.LaneAudited)
+        s.lanes.audit(msgspec.structs.replace(order, indexes=(0, 1)))
+        event = await s.told.wait(t.LaneAudited)
+        assert [task.params for task in s.facts.players[event.auditors[0]].asked] == [b"a", b"c"]
 
 
 async def test_a_lease_that_is_closed_meanwhile_is_unchecked(tmp_path: Path) -> None:

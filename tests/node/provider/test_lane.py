@@ -14,15 +14,18 @@ from tests.node.provider.provider_net import market
 
 from fallow.errors import FallowError
 from fallow.node.provider.lane import CALM_S, PRESSED_ANSWERS, SILENT_S, STARVED_S, ServedLane
-from fallow.wire.claims import lane_leaf, merkle_root, params_hash, value_hash
+from fallow.wire.claims import lane_leaf, merkle_root, params_hash, setting_hash, value_hash
 from fallow.wire.documents import ClaimRoot
 from fallow.wire.eip712 import open_signed
 from fallow.wire.messages import LaneClaimed, LaneItem, LaneReady, LaneResult, LaneStop, LaneTask, Ok
+from fallow.wire.tasks import LaneSetting
 from fallow.wire.worker import LaneAnswers, LaneBatch
+
+SETTING = setting_hash(LaneSetting("echo"))
 
 
 def leaf(task: LaneTask, value: bytes, units: int) -> bytes:
-    return lane_leaf(task.number, params_hash(task.params), task.seed, value_hash(value), units)
+    return lane_leaf(task.number, params_hash(task.params), task.seed, value_hash(value), units, SETTING)
 
 
 async def answers(stream: Any, count: int) -> list[LaneResult]:
@@ -120,7 +123,7 @@ class Desk:
         self.killed = ""
         self.now_s = 1.0
         self.allowance = allowance
-        self.lane = ServedLane(window, self, self, lambda: self.allowance, self.claim)  # type: ignore[arg-type]
+        self.lane = ServedLane(window, self, self, lambda: self.allowance, self.claim, SETTING)  # type: ignore[arg-type]
 
     def claim(self, first: int, count: int, units: int, root: bytes) -> asyncio.Future[None]:
         self.claims.append((first, count, units, root))

@@ -19,7 +19,7 @@ from fallow.rules.steward import events as t
 from fallow.rules.steward.proof import Anchor, Proof, prove
 from fallow.sdk.lanes import AsyncLane
 from fallow.wire.receipt_checks import intact, verify
-from fallow.wire.receipts import LaneWork, TaskWork, read_receipt
+from fallow.wire.receipts import LaneWork, Receipt, TaskWork, read_receipt
 
 JOB = b"j" * 32
 
@@ -154,3 +154,26 @@ async def test_what_was_dropped_unchecked_is_voided_and_says_so(tmp_path: Path) 
         made = read_receipt(data)
         assert (made.verdict, made.voucher, made.units_final) == ("voided", None, 0)
         assert_it_holds_and_no_byte_may_change(data, desk)
+
+
+async def test_an_answer_that_was_checked_shows_who_gave_the_same(tmp_path: Path) -> None:
+    """It said "cleared" once, as if nobody had looked."""
+    async with asyncio.timeout(60), office(tmp_path, 3) as (desk, _):
+        await desk.steward.submit(JOB, lane_job(verify="audit:probation=1,rate=1.0,quorum=2"))
+        async with AsyncLane(desk.link, JOB, receipts=True) as lane:
+            while len([leg for leg in desk.steward.lanes.legs.values() if leg.ready]) < 3:
+                await asyncio.sleep(0.05)
+            answers = [await lane.run(b"%d" % n) for n in range(4)]
+            read, found = list[Receipt](), list[bytes]()
+            while "accepted" not in {one.verdict for one in read}:  # once those who checked have signed for it, too
+                found.clear()
+                for answer in answers:
+                    with contextlib.suppress(FallowError):
+                        found.append(await receipts(desk).sealed(answer.receipt))
+                read = [read_receipt(data) for data in found]
+                await asyncio.sleep(0.1)
+        for data, one in zip(found, read, strict=True):
+            proof = assert_it_holds(data, desk)
+            if one.verdict == "accepted":
+                assert one.evidence[0].number
+                assert "computed again by 1 other account with the same result" in proof.proven

@@ -17,8 +17,10 @@ from tests.ledger_world import (
     RIGHT,
     WRONG,
     evidence,
+    lane_task,
     lease_id,
     lease_of,
+    setting,
     slash_request,
     task,
     voucher,
@@ -28,8 +30,10 @@ from tests.ledger_world import (
 from fallow.rules.escrow import UNREAD, Refused, examine, token_hash
 from fallow.rules.escrow.facts import OrderFacts, VerdictFacts, VoucherFacts
 from fallow.wire.codec import decode, encode
-from fallow.wire.documents import Signed
+from fallow.wire.documents import ClaimRoot, Signed
+from fallow.wire.eip712 import hash_document
 from fallow.wire.ledger import (
+    Appeal,
     DrawAuditors,
     Evidence,
     LedgerRefused,
@@ -38,6 +42,7 @@ from fallow.wire.ledger import (
     OpenEscrow,
     Redeem,
     Refusal,
+    Rule,
     Slash,
     SlashEquivocation,
     Transfer,
@@ -67,11 +72,14 @@ def test_a_voucher_tells_who_promised_what() -> None:
 
 @pytest.mark.parametrize("lane", [False, True])
 def test_evidence_names_the_witnesses(lane: bool) -> None:
-    lease, by_alice, by_bob, spec = lease_of(), lease_of(provider=ALICE), lease_of(provider=BOB), task()
-    others = [evidence(by_alice, ALICE, spec, RIGHT, lane=lane), evidence(by_bob, BOB, spec, RIGHT)]
-    request = slash_request(evidence(lease, PROVIDER, spec, WRONG, lane=lane), others, lease, spec)
-    facts = examine(request, BANK.account)
+    lease, by_alice, by_bob = lease_of(), lease_of(provider=ALICE), lease_of(provider=BOB)
+    spec, opened = (lane_task(), setting()) if lane else (task(), None)
+    others = [evidence(by, who, spec, RIGHT, lane=opened) for by, who in ((by_alice, ALICE), (by_bob, BOB))]
+    accused = evidence(lease, PROVIDER, spec, WRONG, lane=opened)
+    facts = examine(slash_request(accused, others, lease, spec, lane=opened), BANK.account)
     assert isinstance(facts, VerdictFacts)
+    assert facts.claim == hash_document(decode(ClaimRoot, accused.claim.body), BANK.account)
+    assert facts.worth_ucr == 3
     assert [witness.account for witness in facts.witnesses] == [ALICE.account, BOB.account]
     assert (facts.accused, facts.signer, facts.slash_ucr) == (PROVIDER.account, REQUESTER.account, 80)
 
@@ -87,6 +95,8 @@ def test_junk_is_refused_and_never_raises(documents: list[Signed]) -> None:
         DrawAuditors(one),
         Slash(one, task(), proof, (proof, proof)),
         SlashEquivocation(word(1), one, two),
+        Appeal(b"", word(1)),
+        Rule(word(1), b"", upheld=True),
     ]
     for request in requests:
         facts = examine(request, BANK.account)
@@ -101,7 +111,7 @@ def test_what_could_not_be_read_has_an_operation_that_can_be_sent() -> None:
 
 
 def test_every_request_is_known_and_nothing_else() -> None:
-    assert len(get_args(LedgerRequest)) == 12
+    assert len(get_args(LedgerRequest)) == 14
     with pytest.raises(TypeError):
         examine(Ok(), BANK.account)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from tests.ledger_world import (
     ALICE,
@@ -31,12 +32,14 @@ from tests.ledger_world import (
 
 from fallow.rules.escrow import (
     POOL,
+    STAKERS,
     AccountRow,
     EscrowRow,
     Refused,
     Row,
     RowKey,
     Table,
+    VerdictRow,
     account_key,
     escrow_key,
     examine,
@@ -47,9 +50,13 @@ from fallow.rules.escrow import (
     touched,
     transition,
 )
-from fallow.rules.escrow.rows import DoneRow, NodeRow, done_key, draw_key, token_key, verdict_key
+from fallow.rules.escrow.rows import ChargeStage, DoneRow, NodeRow, done_key, draw_key, pack, token_key, verdict_key
 from fallow.wire.claims import task_id
+from fallow.wire.codec import decode
+from fallow.wire.documents import ClaimRoot
+from fallow.wire.eip712 import hash_document
 from fallow.wire.ledger import (
+    Appeal,
     CloseEscrow,
     Deposit,
     DrawAuditors,
@@ -69,10 +76,13 @@ LEASE = lease_of()
 ID = lease_id(LEASE)
 
 
+CAROL = b"c" * 20
+
+
 def touched_by(request: Message, caller: bytes = ALICE.account) -> set[RowKey]:
     facts = examine(request, BANK.account)
     assert not isinstance(facts, Refused)
-    mine = {account_key(caller), pending_key(caller)}
+    mine = {POOL, STAKERS, account_key(caller), pending_key(caller)}
     keys = touched(request, caller, facts)
     assert mine <= keys
     return keys - mine
@@ -85,11 +95,11 @@ def test_a_request_touches_little() -> None:
     assert touched_by(Deposit(op, 1)) == touched_by(Unbond(op, 1)) == {done}
     assert touched_by(Transfer(op, BOB.account, 1)) == {done, account_key(BOB.account)}
     assert touched_by(Grant(op, BOB.account, 1)) == {
-        done, POOL, account_key(BOB.account), pending_key(BOB.account)
+        done, account_key(BOB.account), pending_key(BOB.account)
     }  # fmt: skip
     assert touched_by(IssueToken(op, word("t"), 1, 1)) == {done, token_key(word("t"))}
     joining = touched_by(OpenAccount(op, ALICE.certificate(), "token"))
-    assert joining == {POOL, node_key(ALICE.node), token_key(token_hash("token"))}
+    assert joining == {node_key(ALICE.node), token_key(token_hash("token"))}
     assert touched_by(open_request(LEASE)) == {escrow_key(ID)} | both
     assert touched_by(Redeem(voucher(LEASE, 1))) == touched_by(CloseEscrow(ID)) == {escrow_key(ID)}
     assert len(touched_by(DrawAuditors(claim(LEASE))) - {escrow_key(ID)}) == 1
@@ -100,7 +110,10 @@ def test_a_charge_touches_the_leases_of_its_witnesses() -> None:
     witnesses = [evidence(other, who, task(), RIGHT) for other, who in zip(others, (ALICE, BOB), strict=True)]
     request = slash_request(evidence(LEASE, PROVIDER, task(), WRONG), witnesses, LEASE, task())
     leases = {escrow_key(lease_id(lease)) for lease in (LEASE, *others)}
-    assert touched_by(request) == {POOL, verdict_key(ID, task_id(task()))} | leases
+    theirs = {key(person.account) for person in (ALICE, BOB) for key in (account_key, pending_key)}
+    drawn = draw_key(hash_document(decode(ClaimRoot, request.accused.claim.body), BANK.account))
+    assert touched_by(request, CAROL) == {verdict_key(ID, task_id(task())), drawn} | leases | theirs
+    assert touched_by(Appeal(ID, word(1))) == {escrow_key(ID), verdict_key(ID, word(1))}
 
 
 def test_rows_name_further_rows() -> None:
@@ -109,6 +122,17 @@ def test_rows_name_further_rows() -> None:
     wanted = {key(person.account) for person in (REQUESTER, PROVIDER) for key in (account_key, pending_key)}
     assert related([escrow, None, AccountRow(b"a" * 20)]) == wanted
     assert related([node]) == {account_key(BOB.account)}
+    charged = msgspec.structs.replace(escrow, ground=word(2))
+    assert related([charged]) == wanted | {verdict_key(ID, word(2))}
+    pledged = pack([(ALICE.account, 1)])
+    charge = VerdictRow(ID, word(2), word(3), 0, PROVIDER.account, stage=ChargeStage.CHARGED, pledges=pledged)
+    assert related([charge]) == {account_key(ALICE.account), pending_key(ALICE.account)}
+    assert related([msgspec.structs.replace(charge, stage=ChargeStage.UPHELD)]) == set()
+
+
+def around(account: bytes) -> dict[RowKey, Row | None]:
+    """What is loaded for whatever an unknown account asks."""
+    return {POOL: None, STAKERS: None, account_key(account): None, pending_key(account): None}
 
 
 def step(rows: dict[RowKey, Row | None], request: Message, caller: bytes) -> Any:
@@ -118,19 +142,19 @@ def step(rows: dict[RowKey, Row | None], request: Message, caller: bytes) -> Any
 
 def test_a_transition_changes_nothing_that_it_was_given() -> None:
     row, done = AccountRow(ALICE.account, available_ucr=10), done_key(ALICE.account, word("op"))
-    rows: dict[RowKey, Row | None] = {account_key(ALICE.account): row, pending_key(ALICE.account): None, done: None}
+    rows = around(ALICE.account) | {account_key(ALICE.account): row, done: None}
     before = dict(rows)
     first, second = (step(rows, Deposit(word("op"), 4), ALICE.account) for _ in range(2))
     assert rows == before
     assert first == second
     assert first.answer == LedgerDone(word("op"))
-    assert {key.table for key in first.changed} == {Table.ACCOUNT, Table.DONE}
+    assert {key.table for key in first.changed} == {Table.ACCOUNT, Table.DONE, Table.STAKERS}
     assert len(first.moves) == 1
 
 
 def test_a_refusal_keeps_its_answer_and_nothing_else() -> None:
     row, done = AccountRow(ALICE.account, available_ucr=10), done_key(ALICE.account, word("op"))
-    rows: dict[RowKey, Row | None] = {account_key(ALICE.account): row, pending_key(ALICE.account): None, done: None}
+    rows = around(ALICE.account) | {account_key(ALICE.account): row, done: None}
     outcome = step(rows, Deposit(word("op"), 11), ALICE.account)
     assert isinstance(outcome.answer, LedgerRefused)
     assert outcome.answer.detail == "available 0.00001 cr, free stake 0.00 cr"
@@ -154,17 +178,12 @@ def test_a_transition_that_makes_money_stops(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_an_operator_without_account_has_nothing_to_move() -> None:
-    rows: dict[RowKey, Row | None] = {
-        account_key(BANK.account): None, pending_key(BANK.account): None, done_key(BANK.account, word("op")): None,
-    }  # fmt: skip
+    rows = around(BANK.account) | {done_key(BANK.account, word("op")): None}
     assert step(rows, Deposit(word("op"), 1), BANK.account).answer.reason == Refusal.NO_ACCOUNT
 
 
 def test_a_stranger_gets_no_answer_kept() -> None:
-    rows: dict[RowKey, Row | None] = {
-        account_key(STRANGER.account): None, pending_key(STRANGER.account): None,
-        done_key(STRANGER.account, word("op")): None,
-    }  # fmt: skip
+    rows = around(STRANGER.account) | {done_key(STRANGER.account, word("op")): None}
     outcome = step(rows, Deposit(word("op"), 1), STRANGER.account)
     assert outcome.answer.reason == Refusal.NO_ACCOUNT
     assert outcome.changed == {}

@@ -19,6 +19,7 @@ SAMPLES: dict[type, Row] = {
     declared.DoneRow: declared.DoneRow(b"a" * 20, word(4), word(5), "", ""),
     declared.DrawRow: declared.DrawRow(word(6), word(3), word(7)),
     declared.VerdictRow: declared.VerdictRow(word(3), word(8), word(9), 1),
+    declared.StakersRow: declared.StakersRow(),
 }
 
 

@@ -24,7 +24,7 @@ from tests.rules.provider.provider_play import (
 )
 
 from fallow.rules.provider import events as t
-from fallow.rules.provider.money import credit_ucr, unpaid_ucr
+from fallow.rules.provider.money import unpaid_ucr
 from fallow.rules.provider.quotes import taken_shares
 from fallow.rules.provider.state import ProviderState
 from fallow.units import GIB, cost_ucr
@@ -32,7 +32,7 @@ from fallow.wire.claims import task_id
 from fallow.wire.documents import Lease
 from fallow.wire.eip712 import hash_document
 
-POLICY = t.ProviderPolicy(stake_ucr=10, credit_ucr=40, credit_percent=0, max_queued=3, max_attempts=2, keep_ms=30_000)
+POLICY = t.ProviderPolicy(stake_ucr=10, credit_ucr=40, max_queued=3, max_attempts=2, keep_ms=30_000)
 MAX_UNITS = 30
 nonces, numbers = st.integers(1, 40), st.integers(1, 6)
 units = st.sampled_from([10, 10, MAX_UNITS])
@@ -55,7 +55,7 @@ class ProviderMachine(RuleBasedStateMachine):
                 lease = self.play.state.leases[effect.lease]
                 assert lease.phase == "open"
                 assert lease.running == effect.task
-                assert unpaid_ucr(lease) < credit_ucr(self.play.state, lease)
+                assert unpaid_ucr(lease) < POLICY.credit_ucr
                 assert (effect.lease, effect.task) not in self.claimed, "claimed work is done again"
             if isinstance(effect, t.SignClaim) and effect.task:
                 assert (effect.lease, effect.task) not in self.claimed, "a task is claimed twice"

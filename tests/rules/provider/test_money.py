@@ -9,7 +9,7 @@ from fallow.rules.provider import events as t
 from fallow.rules.provider.money import allowance_units
 from fallow.wire.messages import LeaseLeaving
 
-TIGHT = t.ProviderPolicy(credit_ucr=15, credit_percent=0)
+TIGHT = t.ProviderPolicy(credit_ucr=15)
 
 
 def test_a_requester_that_never_opens_the_escrow_gets_no_work_and_blocks_nothing() -> None:

@@ -101,6 +101,7 @@ class Provider:
     declines: bool = False
     lacks: tuple[Shortfall, ...] = ()
     fails: str = ""
+    refuses: Callable[[TaskSpec], str] = lambda spec: ""
     retryable: bool = True
     serves_blobs: bool = True
     sequence: int = 0
@@ -179,6 +180,8 @@ class Crowd:
     check: Callable[[Crowd], None] = lambda crowd: None
     lane_bad: set[bytes] = field(default_factory=set)
     hold: set[type] = field(default_factory=set)
+    machine: Callable[[TaskSpec, TaskOutput], TaskOutput] | None = None
+    """What the steward's own machine gives when it does a task again; None where it cannot."""
 
     def __post_init__(self) -> None:
         self.tell(t.StewardStarted(self.now_ms, IDENTITY, self.timing))
@@ -261,12 +264,21 @@ class Crowd:
                 self.say(kind(self.now_ms, effect.job, effect.part.blob))
             case t.Draw():
                 self.say(t.AuditorsDrawn(self.now_ms, effect.claim_hash, h("seed", effect.claim_hash)))
+            case t.ReplayTask():
+                self._replay(effect)
             case t.PrepareLane():
                 self.say(t.LaneLoaded(self.now_ms, effect.lease))
             case t.AuditLane():
                 self._audit_lane(effect)
             case _:
                 self._money(effect)
+
+    def _replay(self, effect: t.ReplayTask) -> None:
+        if self.machine is None:
+            self.say(t.NotReplayed(self.now_ms, effect.lease, effect.claim_hash, "no such machine"))
+            return
+        answer = output_hash(self.machine(effect.spec, honest_output(effect.spec)))
+        self.say(t.Replayed(self.now_ms, effect.lease, effect.claim_hash, answer))
 
     def _negotiate(self, effect: t.AskQuote | t.ProposeLease) -> None:
         provider = self.by_node(effect.peer.node)
@@ -306,9 +318,9 @@ class Crowd:
             return
         self.known[key] = None
         provider.sequence += 1
-        if provider.fails:
+        if code := provider.fails or provider.refuses(effect.spec):
             event = t.PeerFailed(
-                self.now_ms, effect.lease, provider.sequence, effect.task, provider.fails, "no", provider.retryable
+                self.now_ms, effect.lease, provider.sequence, effect.task, code, "no", provider.retryable
             )  # fmt: skip
         else:
             output = provider.answer(effect.spec, honest_output(effect.spec))

@@ -30,8 +30,8 @@ def test_events_keep_the_names_that_logs_know_them_by() -> None:
         "StewardStarted", "ClockTicked", "UserSubmitted", "UserCancelled", "OffersSeen", "PeerQuoted", "PeerDeclined",
         "PeerSigned", "LedgerOpened", "LedgerRefusedEscrow", "PeerClaimed", "PeerFailed", "PeerLeaving",
         "PeerUnobserved", "PeerObserved", "BlobKept", "BlobMissing", "AuditorsDrawn", "LedgerRefusedDraw", "LaneReady",
-        "LaneUnready", "LaneAnswered", "LaneAudited", "LaneCaught", "LaneUnchecked", "PeerPaid", "LedgerSlashed",
-        "LedgerRefusedCharge", "LedgerClosed",
+        "LaneUnready", "LaneAnswered", "LaneAudited", "LaneCaught", "LaneUnchecked", "Replayed", "NotReplayed",
+        "PeerPaid", "LedgerSlashed", "LedgerRefusedCharge", "LedgerClosed",
     }  # fmt: skip
 
 

@@ -19,6 +19,8 @@ from fallow.wire.tasks import MAX_PARAMS_BYTES, MAX_VALUE_BYTES, TaskOutput, Tas
 
 TURN_TOKENS = 64
 """What a chat template may add to a turn, beyond one token for each byte of it."""
+UNSEEN_TOKENS = 16
+"""What an answer may have of tokens without text, beyond one for each byte of it and of what it was stopped by."""
 LANE_UNITS = 2_048
 """Tokens that a task is reckoned with where only its limit is known."""
 REFERENCE_PARAMETERS = 135_000_000
@@ -59,6 +61,11 @@ class GenerateLane(LaneSide):
             # Attack: the right text by a cheaper model or none, with nothing said about the logits.
             and len(answer.logits) in ((32,) if asked.exact else (0, 32))
         )
+
+    def counted(self, params: bytes, value: bytes, units: int) -> int:
+        asked, answer = recall(Generate, params), recall(GenerateValue, value)
+        unseen = UNSEEN_TOKENS + max((len(stop.encode()) for stop in asked.stop), default=0)
+        return min(units, _most_read(params, len(asked.turns)) + len(answer.text.encode()) + unseen)
 
     def cut_short(self, value: bytes) -> bool:
         return recall(GenerateValue, value).finish == CANCELLED

@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 
-from fallow.node.lanes.journal import Answered, claim_leaves, find_claim, lost
+from fallow.node.lanes.journal import Answered, LaneWitness, evidence_of, find_claim, keep_witnesses
 from fallow.node.lanes.leg import Ask, Leg
 from fallow.node.services import Services
 from fallow.rules.steward import events as t
-from fallow.wire.claims import MerkleTree, value_hash
+from fallow.wire.claims import value_hash
 from fallow.wire.documents import Signed
 from fallow.wire.ledger import Evidence
 from fallow.wire.messages import LaneItem, LaneResult
@@ -22,21 +21,6 @@ ANSWER_S = 120.0
 CLAIM_WAIT_S = 30.0
 CLAIM_POLL_S = 0.25
 Tell = Callable[[t.StewardEvent], Awaitable[None]]
-
-
-@dataclass(frozen=True)
-class LaneWitness:
-    """One provider's answer to a task: where it stands in that provider's lane, and its hash."""
-
-    lease: bytes
-    number: int
-    digest: bytes
-    units: int
-
-    @property
-    def answer(self) -> tuple[bytes, int]:
-        """What is compared: a lane task is metered by whoever answers it, so the meter is part of the answer."""
-        return self.digest, self.units
 
 
 class LaneAudits:
@@ -53,14 +37,12 @@ class LaneAudits:
 
     async def _judge(self, effect: t.AuditLane) -> t.StewardEvent:
         leg, used = self._legs.get(effect.lease), set[bytes]()
+        claim = find_claim(self._s.log, effect.lease, effect.first)
+        paid = leg.paid(effect.first, claim.count) if leg is not None and claim is not None else []
         for index in effect.indexes:
-            record = leg.answered.get(effect.first + index) if leg is not None else None
-            if leg is not None and record is None and lost(self._s.log, effect.lease, effect.first):
-                continue  # it never arrived, and earns nothing
-            if leg is None or record is None:
+            if leg is None or index >= len(paid):
                 return self._unchecked(effect, "What was answered is no longer at hand.")
-            if not record.units or record.cancelled(leg.side):
-                continue  # a refusal earns nothing, and is no lie; where an answer was cut short depends on the moment
+            record = paid[index]
             if (check := leg.checks.get(record.number)) is not None and (same := await check):
                 used.add(same)  # it was asked to check another, and is right: a check of it would be checked in turn
                 continue
@@ -72,6 +54,7 @@ class LaneAudits:
             if winner != claimed.answer:
                 return await self._caught(effect, leg, record, claimed, agreeing)
             used.update(witness.lease for witness in agreeing)
+            await asyncio.to_thread(keep_witnesses, self._s.log, effect.lease, record.number, agreeing)
         if not used:
             return self._unchecked(effect, "Nothing in the sample could be compared.")
         auditors = tuple(sorted(used))[:64]
@@ -134,7 +117,7 @@ class LaneAudits:
         proofs = [proof for witness in others if (proof := await self._evidence(witness)) is not None]
         if accused is None or len(proofs) < 2:
             return self._unchecked(effect, "Other providers answered differently, but have not signed for it.")
-        task = TaskSpec(leg.kind, record.params, (), record.seed, record.units, 0, 0)
+        task = TaskSpec(leg.kind, record.params, leg.setting.inputs, record.seed, record.units, 0, 0)
         return t.LaneCaught(
             self._s.clock.now_ms(), effect.lease, effect.claim_hash, task, accused, tuple(proofs[:8])
         )  # fmt: skip
@@ -146,16 +129,11 @@ class LaneAudits:
         if leg is None or signed is None:
             return None
         until_s = self._s.clock.monotonic_s() + CLAIM_WAIT_S
-        while (claim := find_claim(self._s.log, witness.lease, witness.number)) is None:
+        while find_claim(self._s.log, witness.lease, witness.number) is None:
             if self._s.clock.monotonic_s() >= until_s:
                 return None
             await self._s.clock.sleep(CLAIM_POLL_S)
-        leaves = claim_leaves(self._s.log, claim, leg.answered)
-        if leaves is None:
-            return None
-        index = witness.number - claim.first
-        path = MerkleTree(leaves).path(index)
-        return Evidence(signed, claim.claim, witness.digest, witness.units, index, path, witness.number)
+        return evidence_of(self._s.log, witness, signed, leg.answered)
 
 
 def _winner(witnesses: list[LaneWitness], effect: t.AuditLane) -> tuple[bytes, int] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 from blake3 import blake3
@@ -15,15 +15,17 @@ from fallow.node.services import Services
 from fallow.ports import EventLog
 from fallow.rules.steward.events import PeerClaimedBatch
 from fallow.units import Digest
-from fallow.wire.claims import lane_leaf, params_hash, value_hash
+from fallow.wire.claims import MerkleTree, lane_leaf, params_hash, setting_hash, value_hash
 from fallow.wire.codec import encode, recall
-from fallow.wire.documents import Word
+from fallow.wire.documents import Signed, Word
+from fallow.wire.ledger import Evidence
 
 FLUSH_S = 0.05
 
 
 class Answered(msgspec.Struct, frozen=True, array_like=True):
-    """What the steward remembers of an answered lane task; `params` and `value` are kept for receipts and checks."""
+    """What the steward remembers of an answered lane task; `params` and `value` are kept for receipts and checks. One
+    that was `refused` was so for reasons of the provider's own."""
 
     number: int
     params: bytes
@@ -31,13 +33,15 @@ class Answered(msgspec.Struct, frozen=True, array_like=True):
     value: bytes
     units: int
     receipt: bool
+    refused: bool = False
 
     @property
     def size_bytes(self) -> int:
         return len(self.params) + len(self.value) + 200
 
-    def leaf(self) -> bytes:
-        return lane_leaf(self.number, params_hash(self.params), self.seed, value_hash(self.value), self.units)
+    def leaf(self, setting: bytes) -> bytes:
+        """Its leaf on a lane with this `setting_hash`; b"" for lanes of before there were settings."""
+        return lane_leaf(self.number, params_hash(self.params), self.seed, value_hash(self.value), self.units, setting)
 
     def cancelled(self, side: LaneSide) -> bool:
         """Whether it was cut short because nobody wanted more; its value has been checked when it came."""
@@ -99,6 +103,52 @@ class Journal:
             self._s.log.append(self._name, [msgspec.msgpack.encode(records)] if records else [], cells)
 
 
+# who gave the same ----------------------------------------------------------------------------------------------------
+
+
+class LaneWitness(msgspec.Struct, frozen=True, array_like=True):
+    """One provider's answer to a task: where it stands in that provider's lane, and its hash."""
+
+    lease: Word
+    number: int
+    digest: Word
+    units: int
+
+    @property
+    def answer(self) -> tuple[bytes, int]:
+        """What is compared: a lane task is metered by whoever answers it, so the meter is part of the answer."""
+        return self.digest, self.units
+
+
+def keep_witnesses(log: EventLog, lease: bytes, number: int, witnesses: Sequence[LaneWitness]) -> None:
+    """Keep who gave the same as an answer that was checked, for its receipt."""
+    log.put(_witnesses(lease, number), msgspec.msgpack.encode(witnesses))
+
+
+def kept_witnesses(log: EventLog, lease: bytes, number: int) -> tuple[LaneWitness, ...]:
+    """Those of an answer; none where it was not checked."""
+    raw = log.get(_witnesses(lease, number))
+    return msgspec.msgpack.decode(raw, type=tuple[LaneWitness, ...]) if raw is not None else ()
+
+
+def _witnesses(lease: bytes, number: int) -> str:
+    return f"lane-witness/{lease.hex()}/{number:020d}"
+
+
+def evidence_of(
+    log: EventLog, witness: LaneWitness, signed: Signed, answered: Mapping[int, Answered]
+) -> Evidence | None:
+    """The provider's own signature under its answer; `signed` is its lease, signed by it. None before it has signed for
+    the answer, or when what it signed for with it is no longer at hand."""
+    claim = find_claim(log, witness.lease, witness.number)
+    leaves = claim_leaves(log, claim, answered) if claim is not None else None
+    if claim is None or leaves is None:
+        return None
+    index = witness.number - claim.first
+    path = MerkleTree(leaves).path(index)
+    return Evidence(signed, claim.claim, witness.digest, witness.units, index, path, witness.number)
+
+
 # claims over lane answers, kept as the brain hears of them ------------------------------------------------------------
 
 
@@ -116,18 +166,14 @@ def keep_leaves(log: EventLog, lease: bytes, first: int, leaves: tuple[bytes, ..
     log.put(f"lane-leaves/{lease.hex()}/{first:020d}", b"".join(leaves))
 
 
-def lost(log: EventLog, lease: bytes, first: int) -> bool:
-    """Whether the claim that begins at `first` is also over answers that never arrived."""
-    return log.get(f"lane-leaves/{lease.hex()}/{first:020d}") is not None
-
-
 def claim_leaves(log: EventLog, claim: PeerClaimedBatch, answered: Mapping[int, Answered]) -> list[bytes] | None:
     """All leaves of a kept claim; None when not all of its answers are at hand any more."""
     kept = log.get(f"lane-leaves/{claim.lease.hex()}/{claim.first:020d}")
     if kept is not None:
         return [kept[at : at + 32] for at in range(0, len(kept), 32)]
     records = [answered.get(number) for number in range(claim.first, claim.first + claim.count)]
-    leaves = [record.leaf() for record in records if record is not None]
+    setting = setting_hash(claim.setting) if claim.setting is not None else b""
+    leaves = [record.leaf(setting) for record in records if record is not None]
     return leaves if len(leaves) == claim.count else None
 
 

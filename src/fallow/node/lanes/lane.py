@@ -127,8 +127,10 @@ class Lanes:
             await self._tell(t.PeerLeaving(self._s.clock.now_ms(), lease, 0, what))
         if not covered:
             return
+        got, paid = leg.got(first, root.count), leg.paid(first, root.count)
         event = t.PeerClaimedBatch(
-            self._s.clock.now_ms(), lease, sequence, claim, claim_hash, first, root.count, units
+            self._s.clock.now_ms(), lease, sequence, claim, claim_hash, first, root.count, sum(map(leg.counted, got)),
+            leg.setting, len(paid), sum(record.refused for record in got),
         )  # fmt: skip
         await asyncio.to_thread(keep_claim, self._s.log, event)
         await self._tell(event)

@@ -7,6 +7,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import structlog
 
@@ -20,7 +21,7 @@ from fallow.rules.steward.shape import LaneTerms
 from fallow.rules.steward.shapes.registry import shape_of
 from fallow.sdk.calls import CallStream
 from fallow.units import plain
-from fallow.wire.claims import Accumulator, merkle_root
+from fallow.wire.claims import Accumulator, merkle_root, setting_hash
 from fallow.wire.documents import ClaimRoot
 from fallow.wire.messages import (
     GetLaneLeaves,
@@ -34,7 +35,7 @@ from fallow.wire.messages import (
     NodeAddress,
     OpenLane,
 )
-from fallow.wire.tasks import MAX_VALUE_BYTES
+from fallow.wire.tasks import MAX_VALUE_BYTES, LaneSetting
 
 log = structlog.get_logger()
 
@@ -122,6 +123,15 @@ class Leg:
     def terms(self) -> LaneTerms:
         """What the provider loads."""
         return shape_of(self.plan.work).lane(self.plan.work)
+
+    @cached_property
+    def setting(self) -> LaneSetting:
+        """What the lane's tasks have in common, as the leaves of its claims name it."""
+        return LaneSetting(self.kind, self.terms.inputs, self.terms.context_tokens, self.terms.exact)
+
+    @cached_property
+    def _setting_hash(self) -> bytes:
+        return setting_hash(self.setting)
 
     @property
     def kind(self) -> str:
@@ -278,7 +288,7 @@ class Leg:
         self._streamed_bytes -= ask.streamed_bytes
         code, what = _told(ask, result) if result.code else self._wrong(ask, result)
         value, units = (b"", 0) if code else (result.value, result.units)
-        record = Answered(result.number, ask.sent, ask.seed, value, units, ask.receipt)
+        record = Answered(result.number, ask.sent, ask.seed, value, units, ask.receipt, code in RETRY)
         self._remember(record)
         self._journal.add(record)
         self._unclaimed_units += units
@@ -308,7 +318,7 @@ class Leg:
         if any(record is None for record in records):
             return None
         tree = Accumulator()
-        tree.extend(record.leaf() for record in records if record is not None)
+        tree.extend(record.leaf(self._setting_hash) for record in records if record is not None)
         units = sum(record.units for record in records if record is not None)
         return tree.root() == root.root and units == root.units
 
@@ -328,9 +338,10 @@ class Leg:
         if len(leaves) != root.count or merkle_root(leaves) != root.root:
             return None
         numbers = range(first, first + root.count)
-        got = [record for number in numbers if (record := self.answered.get(number)) is not None]
+        got = self.got(first, root.count)
         units = sum(record.units for record in got)
-        if units > root.units or any(record.leaf() != leaves[record.number - first] for record in got):
+        setting = self._setting_hash
+        if units > root.units or any(record.leaf(setting) != leaves[record.number - first] for record in got):
             return 0, ()
         for number in numbers:
             if (ask := self.flying.pop(number, None)) is not None:
@@ -339,6 +350,20 @@ class Leg:
                 ask.leg = None
                 self.back(ask)
         return (units, leaves) if got else None
+
+    def got(self, first: int, count: int) -> list[Answered]:
+        """What of a claim has arrived."""
+        found = (self.answered.get(number) for number in range(first, first + count))
+        return [record for record in found if record is not None]
+
+    def paid(self, first: int, count: int) -> list[Answered]:
+        """Those of a claim's answers that earn something and can be compared, in order: no refusals, and nothing that
+        was cut short, which depends on the moment."""
+        return [one for one in self.got(first, count) if one.units and not one.cancelled(self.side)]
+
+    def counted(self, record: Answered) -> int:
+        """What is paid of an answer: its units, as far as we can count them."""
+        return self.side.counted(record.params, record.value, record.units) if record.units else 0
 
     def claimed(self, units: int) -> None:
         """The brain counts these units from now on."""

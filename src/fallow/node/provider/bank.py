@@ -10,6 +10,8 @@ import structlog
 
 from fallow.errors import FallowError, UnavailableError
 from fallow.node.groups import begin
+from fallow.node.own_machine import OwnMachine
+from fallow.node.provider.appeals import Appeals
 from fallow.node.services import Services
 from fallow.ports import Patience
 from fallow.rules.provider import events as t
@@ -33,6 +35,7 @@ class Teller:
     def __init__(self, services: Services, tell: Callable[[t.ProviderEvent], Awaitable[object]]) -> None:
         self._s, self._tell = services, tell
         self._bank = services.settlement(PATIENCE)
+        self.appeals = Appeals(services, self._bank, OwnMachine(services))
         self._under_way: set[tuple[str, bytes]] = set()
 
     def start(self, group: asyncio.TaskGroup, work: BankWork) -> None:
@@ -89,7 +92,9 @@ class Teller:
         if found is None:
             return None
         now_ms = self._s.clock.now_ms()
-        return t.LedgerClosed(now_ms, lease) if found.said.closed_ms else t.LedgerOpened(now_ms, lease)
+        if not found.said.closed_ms:
+            return t.LedgerOpened(now_ms, lease)
+        return t.LedgerClosed(now_ms, lease, found.said.paid_ucr, found.said.slashed_ucr)
 
     async def keep_stake(self) -> None:
         """Until cancelled: deposit what is missing of the owner's stake, as far as there is money, and tell the machine
@@ -104,6 +109,7 @@ class Teller:
                     await self._bank.deposit(missing_ucr)
                     held_ucr += missing_ucr
                 await self._tell(t.LedgerStaked(self._s.clock.now_ms(), held_ucr))
+                self.appeals.tell(balance.charged)
                 pause_s = STAKE_EVERY_S
             except FallowError as error:
                 log.info("stake not deposited", code=error.code, what=error.what)

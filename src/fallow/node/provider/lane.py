@@ -65,9 +65,9 @@ class _Leaf(NamedTuple):
     leaf: bytes
 
 
-def _leaf(task: LaneTask, result: LaneResult) -> _Leaf:
+def _leaf(task: LaneTask, result: LaneResult, setting: bytes) -> _Leaf:
     number, units = task.number, result.units
-    leaf = lane_leaf(number, params_hash(task.params), task.seed, value_hash(result.value), units)
+    leaf = lane_leaf(number, params_hash(task.params), task.seed, value_hash(result.value), units, setting)
     return _Leaf(number, units, leaf)
 
 
@@ -96,12 +96,13 @@ class LaneRoom:
 
 class ServedLane:
     """One open lane. `allowance` tells how many units may still be answered before money comes; `claim` records a
-    root."""
+    root; `setting` is the hash of what the lane was opened with, for the leaves."""
 
     def __init__(
         self, window: int, worker: Worker, clock: Sleeper, allowance: Callable[[], int], claim: RecordClaim,
-        keep: Keep | None = None, room: LaneRoom | None = None,
+        setting: bytes, keep: Keep | None = None, room: LaneRoom | None = None,
     ) -> None:  # fmt: skip
+        self._setting = setting
         self._window, self._worker, self._clock = window, worker, clock
         self._allowance, self._claim, self._keep = allowance, claim, keep
         self._room, self.held_bytes = room or LaneRoom(), 0
@@ -159,7 +160,9 @@ class ServedLane:
         """Send what may be worked on to the worker, together."""
         self._flush_due = False
         while self._held and not self._over:
-            room = (self._allowance() - self._unclaimed_units) // self._costliest - self._flying
+            left = self._allowance() - self._unclaimed_units
+            # However much one answer costs: as long as there is credit, one may be worked on.
+            room = max(left // self._costliest, left > 0) - self._flying
             count = min(len(self._held), MAX_LANE_BATCH, room)
             if count <= 0 or len(self._sent) + len(self._ripe) >= MAX_UNCLAIMED:
                 self._starved_s = self._starved_s or self._clock.monotonic_s()
@@ -199,7 +202,7 @@ class ServedLane:
                 if answer.units > self._costliest:
                     self._costliest = answer.units
                 self._unclaimed_units += answer.units
-                sent.append(_leaf(task, answer))
+                sent.append(_leaf(task, answer, self._setting))
                 out.append(answer)
                 self._out_bytes += len(answer.value)
             elif isinstance(answer, LaneItem) and answer.number in asked:
@@ -266,7 +269,7 @@ class ServedLane:
         for task in held:
             self._done(task.number)
             refusal = LaneResult(task.number, b"", 0, "E1803", "The lease's cap is used up, or payment is late.")
-            self._sent.append(_leaf(task, refusal))
+            self._sent.append(_leaf(task, refusal, self._setting))
             self._out.append(refusal)
         self._news.set()
 

@@ -16,7 +16,9 @@ from fallow.node.provider.work import LeaseWork
 from fallow.ports import Worker
 from fallow.rules.provider.events import LaneAnswered
 from fallow.rules.provider.money import allowance_units
+from fallow.wire.claims import setting_hash
 from fallow.wire.messages import OpenLane
+from fallow.wire.tasks import LaneSetting
 from fallow.wire.worker import FromWorker, Preload, WorkerFailed, WorkerReady
 
 if TYPE_CHECKING:
@@ -120,6 +122,8 @@ class ProviderLanes:
 
     def _lane(self, request: OpenLane, worker: Worker, provider: Provider) -> ServedLane:
         lease = request.lease
+        kind = provider.state.leases[lease].document.kind
+        setting = LaneSetting(kind, request.inputs, request.context_tokens, request.exact)
 
         def claim(first: int, count: int, units: int, root: bytes) -> asyncio.Future[Any]:
             event = LaneAnswered(provider.services.clock.now_ms(), lease, first, count, units, root)
@@ -127,7 +131,7 @@ class ProviderLanes:
 
         return ServedLane(
             request.window, worker, provider.services.clock, lambda: allowance_units(provider.state, lease), claim,
-            lambda first, leaves: self._keep(lease, first, leaves), self._room,
+            setting_hash(setting), lambda first, leaves: self._keep(lease, first, leaves), self._room,
         )  # fmt: skip
 
     def _keep(self, lease: bytes, first: int, leaves: tuple[bytes, ...]) -> None:

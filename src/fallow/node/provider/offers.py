@@ -13,10 +13,10 @@ from fallow.node.directory import publish
 from fallow.node.services import Services
 from fallow.rules.idle import IdleState, Reading, busy_because, decide, parse
 from fallow.rules.placement import capacity_of
-from fallow.rules.provider.events import OwnerLeft, OwnerReturned, ProviderEvent, ProviderTerms
+from fallow.rules.provider.events import OwnerLeft, OwnerReturned, ProviderEvent, ProviderPolicy, ProviderTerms
 from fallow.rules.provider.quotes import free_now, free_stake_ucr, price_ucr
 from fallow.rules.provider.state import ProviderState
-from fallow.units import GIB, parse_size
+from fallow.units import GIB, parse_money, parse_size
 from fallow.wire.certificates import sign_offer
 from fallow.wire.messages import EXACT, Hardware, Offer, Rate
 
@@ -54,9 +54,10 @@ def terms_of(services: Services, sold: Hardware) -> ProviderTerms:
     out, so that nobody is sent away late."""
     can_do = services.machine.can_do
     prices = {kind: price for kind, price in services.config.provider.prices.items() if can_do(kind)}
-    me = services.identity
+    me, credit_ucr = services.identity, parse_money(services.config.provider.credit)
     return ProviderTerms(
-        me.account, me.node, services.bank_account, capacity_of(sold), sold.numerics, prices, exact=sold.exact == EXACT
+        me.account, me.node, services.bank_account, capacity_of(sold), sold.numerics, prices,
+        ProviderPolicy(credit_ucr=credit_ucr, debt_ucr=credit_ucr), exact=sold.exact == EXACT,
     )  # fmt: skip
 
 

@@ -81,6 +81,7 @@ class Provider:
             herald = Herald(self.services, self.state, self._sold)
             group.create_task(self._tick(), name="provider clock")
             group.create_task(self._teller.keep_stake(), name="provider stake")
+            group.create_task(self._teller.appeals.run(), name="provider appeals")
             group.create_task(self._owner.watch(self.tell), name="owner watch")
             group.create_task(herald.publish_regularly(), name="offers")
 

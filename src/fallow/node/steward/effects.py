@@ -13,9 +13,12 @@ import structlog
 
 from fallow.errors import FallowError, UnavailableError, fail
 from fallow.node.directory import find_offers
+from fallow.node.lanes.journal import find_claim
+from fallow.node.own_machine import OwnMachine
 from fallow.node.services import Services
 from fallow.node.steward.blobs import job_owner
 from fallow.node.steward.records import Records
+from fallow.ports import LeaseStanding
 from fallow.rules.jobs import LEFT
 from fallow.rules.steward import events as t
 from fallow.units import BlobId
@@ -44,6 +47,7 @@ class Performer:
     def __init__(self, services: Services, records: Records) -> None:
         self._s = services
         self._records = records
+        self._own = OwnMachine(services)
         self._staked_until_ms: dict[bytes, int] = {}
 
     def _now(self) -> int:
@@ -75,6 +79,8 @@ class Performer:
                 return None
             case t.Draw():
                 return await self._draw(effect)
+            case t.ReplayTask():
+                return await self._replay(effect)
             case t.Pay():
                 return await self._pay(effect)
             case t.Charge():
@@ -202,6 +208,15 @@ class Performer:
             await self._s.clock.sleep(KEEP_PAUSE_S * (attempt + 1))
         return t.BlobMissing(self._now(), effect.job, effect.part.blob)
 
+    async def _replay(self, effect: t.ReplayTask) -> t.StewardEvent:
+        now, owner = self._now, job_owner(effect.job)
+        try:
+            answer = await self._own.answer(effect.spec, effect.numerics, effect.sources, owner)
+        except FallowError as error:
+            log.info("not done again here", lease=effect.lease.hex()[:12], code=error.code, what=error.what)
+            return t.NotReplayed(now(), effect.lease, effect.claim_hash, error.what[:1000])
+        return t.Replayed(now(), effect.lease, effect.claim_hash, answer)
+
     def _others(self, sources: t.Sources) -> tuple[messages.NodeAddress, ...]:
         return tuple(source for source in sources if source.node != self._s.identity.node)
 
@@ -218,10 +233,10 @@ class Performer:
 
     async def _draw(self, effect: t.Draw) -> t.StewardEvent:
         try:
-            drawn = await self._s.settlement().draw(effect.claim)
+            found = await self._s.settlement().draw(effect.claim)
         except SettlementRefused as no:
             return t.LedgerRefusedDraw(self._now(), effect.claim_hash, no.refusal)
-        return t.AuditorsDrawn(self._now(), effect.claim_hash, drawn.said.seed)
+        return t.AuditorsDrawn(self._now(), effect.claim_hash, found.said.seed, found.drawn)
 
     def _voucher(self, lease: bytes, cumulative_ucr: int) -> Signed:
         return self._s.identity.sign(Voucher(lease, cumulative_ucr), self._s.bank_account)
@@ -235,21 +250,32 @@ class Performer:
         accepted = effect.others[0].output
         verdict = Verdict(effect.lease, effect.task, effect.accused.output, accepted, effect.slash_ucr)
         signed = self._s.identity.sign(verdict, self._s.bank_account)
+        orders = [self._records.order(one.lease) for one in (effect.accused, *effect.others)]
+        claim = find_claim(self._s.log, effect.lease, effect.accused.number) if effect.accused.number else None
+        request = Slash(
+            signed, effect.spec, effect.accused, effect.others, tuple(order for order in orders if order is not None),
+            claim.setting if claim is not None else None,
+        )  # fmt: skip
         try:
-            await self._s.settlement().charge(Slash(signed, effect.spec, effect.accused, effect.others))
+            await self._s.settlement().draw(effect.accused.claim)  # an auditor's own claim may have none yet
+            await self._s.settlement().charge(request)
         except SettlementRefused as no:
             return t.LedgerRefusedCharge(self._now(), effect.lease, effect.task, no.refusal)
-        settled = await self._standing(effect.lease)
-        slashed = settled.slashed_ucr if settled is not None else 0
+        taken, found = 0, await self._looked_up(effect.lease)
+        if found is not None:
+            taken = found.said.slashed_ucr + (found.charge.locked_ucr if found.charge is not None else 0)
         self._records.keep_verdict(effect, signed)
-        return t.LedgerSlashed(self._now(), effect.lease, effect.task, slashed)
+        return t.LedgerSlashed(self._now(), effect.lease, effect.task, taken)
+
+    async def _looked_up(self, lease: bytes) -> LeaseStanding | None:
+        found = await self._s.settlement().standing(lease)
+        if found is not None:
+            self._records.keep_settlement(lease, found.signed)
+        return found
 
     async def _standing(self, lease: bytes) -> Settlement | None:
-        found = await self._s.settlement().standing(lease)
-        if found is None:
-            return None
-        self._records.keep_settlement(lease, found.signed)
-        return found.said
+        found = await self._looked_up(lease)
+        return found.said if found is not None else None
 
     async def _close(self, effect: t.EndLease) -> t.StewardEvent:
         """Voucher to the bank first: what is owed is paid even if the provider never comes back. Then the provider is
@@ -265,7 +291,8 @@ class Performer:
                 await _if_allowed(bank.redeem(self._voucher(effect.lease, effect.cumulative_ucr)))
             await self._ask_to_close(effect)
             settled = await self._standing(effect.lease) or settled
-        if not settled.closed_ms and self._now() >= effect.ends_ms:
+        charged = self._records.verdict(effect.lease) is not None  # one that nobody answered in time is carried out
+        if not settled.closed_ms and (charged or self._now() >= effect.ends_ms):
             await _if_allowed(bank.close(effect.lease))
             settled = await self._standing(effect.lease) or settled
         if not settled.closed_ms:

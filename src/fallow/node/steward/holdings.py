@@ -10,30 +10,21 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import structlog
-
-from fallow.errors import FallowError, fail
-from fallow.kinds.chain import is_state
+from fallow.errors import fail
 from fallow.node.directory import find_offers
-from fallow.node.folders import materialize
 from fallow.node.router import Caller, Router
 from fallow.node.services import Services
+from fallow.node.shelf import Shelf
 from fallow.node.steward.role import Steward
 from fallow.rules.steward.shape import LaneTerms
 from fallow.rules.steward.shapes.registry import shape_of
-from fallow.units import BlobId
 from fallow.wire import local
 from fallow.wire.codec import decode
 from fallow.wire.documents import Lease
 from fallow.wire.messages import NodeAddress
 from fallow.wire.receipt_checks import intact, verify
 from fallow.wire.receipts import LaneWork, Receipt, read_receipt, receipt_id
-from fallow.wire.tasks import Part
-from fallow.wire.trees import MAX_TREE_BYTES, is_tree
 
-log = structlog.get_logger()
-
-FETCH_S = 1_800.0
 MAX_SOURCES = 64
 
 
@@ -50,7 +41,7 @@ class Holdings:
     """Finds and lays out the parts of receipts."""
 
     def __init__(self, services: Services, steward: Steward) -> None:
-        self._s, self._steward = services, steward
+        self._s, self._steward, self._shelf = services, steward, Shelf(services)
 
     async def lay_out(self, request: local.LayOut) -> local.LaidOut:
         """Raises as LayOut says, and what the store and the disk raise."""
@@ -64,7 +55,7 @@ class Holdings:
         owner, left_bytes, paths = f"replay/{receipt_id(request.receipt).hex()}", request.limit_bytes, list[str]()
         try:
             for part in parts:
-                found, size_bytes = await self._lay(part, Path(request.path), sources, left_bytes, owner)
+                found, size_bytes = await self._shelf.lay(part, Path(request.path), sources, left_bytes, owner)
                 left_bytes -= size_bytes
                 paths.append(found)
         finally:
@@ -101,37 +92,6 @@ class Holdings:
         mine.pop(self._s.identity.node, None)
         nodes = sorted(mine, key=lambda node: (node != lease.provider_node, node))
         return tuple(mine[node] for node in nodes[:MAX_SOURCES])
-
-    async def _lay(
-        self, part: Part, folder: Path, sources: tuple[NodeAddress, ...], left_bytes: int, owner: str
-    ) -> tuple[str, int]:
-        """-> where the part lies, "" when nobody has it, and its size."""
-        inner = folder / part.blob.hex()
-        await asyncio.to_thread(inner.mkdir, parents=True, exist_ok=True)
-        blob, blobs = BlobId(part.blob), self._s.blobs
-        for _ in range(2):
-            was_here = blobs.has(blob)
-            try:
-                size_bytes = await self._bring(part, sources, left_bytes, owner)
-                return str(await asyncio.to_thread(materialize, blobs, part.name, blob, inner)), size_bytes
-            except FallowError as error:
-                if error.code != "E1602":
-                    raise
-                log.info("not at hand", blob=blob.hex()[:12], what=error.what, cause=error.cause)
-                if not was_here:
-                    break
-                # what was here, or a file of it, was damaged on this disk and has been dropped: others may have it
-        return "", 0
-
-    async def _bring(self, part: Part, sources: tuple[NodeAddress, ...], left_bytes: int, owner: str) -> int:
-        """Make sure that a blob or a whole tree is in the store -> its size. Errors as for `Fetcher.fetch`."""
-        blob, blobs, fetcher = BlobId(part.blob), self._s.blobs, self._s.fetcher
-        # a state is no larger than its claim says; of trees, tasks do not give the size
-        limit = min(left_bytes, part.size_bytes) if is_state(part.name) else left_bytes
-        size_bytes = await fetcher.fetch(blob, sources, limit, owner=owner, timeout_s=FETCH_S)
-        if size_bytes <= MAX_TREE_BYTES and is_tree(await asyncio.to_thread(blobs.read, blob, 0, size_bytes)):
-            size_bytes += await fetcher.fetch_tree(blob, sources, limit, owner=owner, timeout_s=FETCH_S)
-        return size_bytes
 
 
 def _named(receipt: Receipt) -> set[bytes]:

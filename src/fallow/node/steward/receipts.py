@@ -8,7 +8,15 @@ import asyncio
 import msgspec
 
 from fallow.errors import FallowError, fail
-from fallow.node.lanes.journal import Answered, LaneReceiptNote, claim_leaves, find_claim, read_answers
+from fallow.node.lanes.journal import (
+    Answered,
+    LaneReceiptNote,
+    claim_leaves,
+    evidence_of,
+    find_claim,
+    kept_witnesses,
+    read_answers,
+)
 from fallow.node.lanes.leg import Leg
 from fallow.node.services import Services
 from fallow.node.steward.records import Records, receipt_id, refuted_receipt_id
@@ -20,7 +28,7 @@ from fallow.wire.codec import decode
 from fallow.wire.documents import AuditDraw, ClaimRoot, Lease, Order, Signed, Voucher
 from fallow.wire.eip712 import hash_document
 from fallow.wire.ledger import Evidence
-from fallow.wire.receipts import LaneWork, Receipt, TaskWork, Verdicts, seal
+from fallow.wire.receipts import LaneWork, NamedLaneWork, Receipt, TaskWork, Verdicts, seal
 
 ReceiptWork = TaskWork | LaneWork
 
@@ -93,7 +101,7 @@ class Receipts:
             record = read_answers(self._s.log, Leg.log_name(charge.lease)).get(charge.accused.number)
             if record is None:
                 return None
-            return LaneWork(record.number, record.params, record.seed, record.value, record.units)
+            return _lane_work(record, find_claim(self._s.log, charge.lease, record.number))
         found = self._state.seat_of(charge.lease)
         kept = self._records.papers(charge.lease) if found is None else None
         output = refuted_output(found[0], charge) if found is not None else kept.refuted if kept else None
@@ -104,10 +112,24 @@ class Receipts:
         leaves, record, event = await asyncio.to_thread(self._lane_batch, note)
         tree = MerkleTree(leaves)
         index = note.number - event.first
-        work = LaneWork(record.number, record.params, record.seed, record.value, record.units)
+        work = _lane_work(record, event)
         verdict, words = self._verdict(note.lease, event)
         receipt = await self._assemble(note.lease, self._papers(note.lease), event.claim, work, index, tree.path(index))
-        return msgspec.structs.replace(receipt, verdict=verdict, notes=words)
+        receipt = msgspec.structs.replace(receipt, verdict=verdict, notes=words)
+        kept = self._records.receipt(receipt_id(note.lease, event.claim_hash))
+        evidence = await asyncio.to_thread(self._witnesses, note)
+        if verdict != "cleared" or kept is None or not evidence:
+            return receipt
+        receipt = msgspec.structs.replace(receipt, verdict="accepted", evidence=evidence, notes=(kept.reason,))
+        return await self._with_draw(await self._with_standings(receipt), kept)
+
+    def _witnesses(self, note: LaneReceiptNote) -> tuple[Evidence, ...]:
+        """The signatures of all who gave the same when the answer was checked; none while one of them is missing."""
+        found = list[Evidence | None]()
+        for witness in kept_witnesses(self._s.log, note.lease, note.number):
+            answered = read_answers(self._s.log, Leg.log_name(witness.lease))
+            found.append(evidence_of(self._s.log, witness, self._papers(witness.lease).theirs, answered))
+        return tuple(one for one in found if one is not None) if None not in found else ()
 
     def _verdict(self, lease: bytes, event: PeerClaimedBatch) -> tuple[Verdicts, tuple[str, ...]]:
         """What became of a lane's claim. Raises UsageError E2002 while it lies here and is not decided on yet."""
@@ -178,7 +200,11 @@ class Receipts:
         draw = await self._draw(kept.claim if kept.drawn_for is None else kept.drawn_for.claim)
         if draw is None or decode(AuditDraw, draw.body).seed != kept.seed:
             return receipt  # the bank had refused to draw, and the steward went by the claim's own hash
-        return msgspec.structs.replace(receipt, draw=draw, drawn_for=kept.drawn_for, undrawn=kept.undrawn)
+        checkers = {decode(Lease, one.lease.body).provider for one in (*receipt.evidence, receipt.sampled) if one}
+        outside = tuple(one for one in kept.outside if one in checkers.union(kept.undrawn, (kept.terms.provider,)))
+        return msgspec.structs.replace(
+            receipt, draw=draw, drawn_for=kept.drawn_for, undrawn=kept.undrawn, drawn=kept.drawn, outside=outside
+        )  # fmt: skip
 
     async def _draw(self, claim: Signed) -> Signed | None:
         """What the bank drew for a claim; it gives the same answer for ever, which is kept in case it does not last as
@@ -197,12 +223,24 @@ class Receipts:
         """The bank's latest word, or the last one that we have when it does not answer."""
         try:
             standing = await self._s.settlement().standing(lease)
+            charge = standing.charge if standing is not None else None
+            if charge is not None and charge.due_ms <= self._s.clock.now_ms():
+                await self._s.settlement().close(lease)  # time has decided it: whatever is asked of the lease says so
+                standing = await self._s.settlement().standing(lease)
         except FallowError:
             return self._records.settlement(lease)
         if standing is None:
             return None
         self._records.keep_settlement(lease, standing.signed)
         return standing.signed
+
+
+def _lane_work(record: Answered, claim: PeerClaimedBatch | None) -> LaneWork:
+    if claim is None or claim.setting is None:
+        return LaneWork(record.number, record.params, record.seed, record.value, record.units)
+    return NamedLaneWork(
+        record.number, record.params, record.seed, record.value, record.units, setting=claim.setting
+    )  # fmt: skip
 
 
 def _unsigned() -> FallowError:

@@ -21,8 +21,8 @@ from fallow.rules.steward.events import (
 )
 from fallow.rules.steward.snapshot import Papers, Retired
 from fallow.units import Digest
-from fallow.wire.codec import encode, recall
-from fallow.wire.documents import Signed
+from fallow.wire.codec import decode, encode, recall
+from fallow.wire.documents import Lease, Signed
 from fallow.wire.local import JobNote, JobView
 
 MAX_LIVE_NOTES = 512
@@ -153,6 +153,10 @@ class Records:
     def document(self, digest: bytes) -> Signed | None:
         raw = self._log.get(f"document/{digest.hex()}")
         return None if raw is None else recall(Signed, raw)
+
+    def order(self, lease: Signed) -> Signed | None:
+        """The order that a lease of ours names."""
+        return self.document(decode(Lease, lease.body).order)
 
     def keep_settlement(self, lease: bytes, settlement: Signed) -> None:
         self._log.put(f"settlement/{lease.hex()}", encode(settlement))

@@ -14,6 +14,7 @@ from fallow.rules.escrow.ledger import refuse, related, touched, transition
 from fallow.rules.escrow.rows import (
     POOL,
     ROWS,
+    STAKERS,
     AccountRow,
     Book,
     EscrowRow,
@@ -25,17 +26,23 @@ from fallow.rules.escrow.rows import (
     PoolTerms,
     Row,
     RowKey,
+    StakersRow,
     Table,
+    VerdictRow,
     account_key,
     escrow_key,
     key_of,
     node_key,
     pending_key,
+    verdict_key,
 )
+from fallow.rules.escrow.stakers import stakers_of
+from fallow.rules.escrow.verdicts import charge_of
 
 __all__ = [
-    "POOL", "ROWS", "UNREAD", "AccountRow", "Book", "EscrowRow", "Facts", "Move", "NodeRow", "Outcome",
-    "PendingRow", "Place", "PoolTerms", "Refused", "Row", "RowKey", "Table", "Totals", "account_key", "balance_of",
-    "escrow_key", "examine", "faults", "imbalance_ucr", "key_of", "node_key", "pending_key", "refuse", "related",
-    "settlement_of", "token_hash", "totals", "touched", "transition",
+    "POOL", "ROWS", "STAKERS", "UNREAD", "AccountRow", "Book", "EscrowRow", "Facts", "Move", "NodeRow", "Outcome",
+    "PendingRow", "Place", "PoolTerms", "Refused", "Row", "RowKey", "StakersRow", "Table", "Totals", "VerdictRow",
+    "account_key", "balance_of", "charge_of", "escrow_key", "examine", "faults", "imbalance_ucr", "key_of", "node_key",
+    "pending_key", "refuse", "related", "settlement_of", "stakers_of", "token_hash", "totals", "touched", "transition",
+    "verdict_key",
 ]  # fmt: skip

@@ -134,9 +134,12 @@ def deposit(draft: Draft, request: Deposit, caller: bytes) -> Refusal | None:
 
 def unbond(draft: Draft, request: Unbond, caller: bytes, now_ms: int, terms: PoolTerms) -> Refusal | None:
     """Free stake on its way out. It stays slashable until then: who cheats must not be gone when the check is done."""
-    entries = draft.pending(caller)
+    entries, account = draft.pending(caller), draft.account(caller)
     if len(entries) >= MAX_PENDING:
         return Refusal.TOO_MANY_PENDING
+    # Else a false witness would be gone before it is found out.
+    if request.amount_ucr <= account.stake_ucr and account.live_ucr - request.amount_ucr < account.pledged_ucr:
+        return Refusal.PLEDGED
     refusal = _shift(draft, Book(Place.STAKE, caller), Book(Place.UNBONDING, caller), request.amount_ucr)
     if refusal is None:
         draft.set_pending(caller, (*entries, Pending(b"", request.amount_ucr, now_ms + terms.unbonding_ms)))

@@ -1,12 +1,13 @@
 """Moving money: a draft of the touched rows in which every change of a balance is a double entry, and the checks that
 hold in every state and on every transition.
 
-Conservation: minted == purse + all that is available, staked, unbonding, held, in escrow and bonded. The rules refuse
-before they move, so a move that would overdraw or overflow is our bug and stops the home.
+Conservation: minted == purse + all that is available, staked, unbonding, held, in escrow, bonded and charged. The rules
+refuse before they move, so a move that would overdraw or overflow is our bug and stops the home.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TypeVar
 
@@ -25,18 +26,25 @@ from fallow.rules.escrow.rows import (
     PoolRow,
     Row,
     RowKey,
+    VerdictRow,
     account_key,
     escrow_key,
     key_of,
     pending_key,
+    verdict_key,
 )
+from fallow.rules.escrow.stakers import misfits
 from fallow.units import MAX_UCR
 from fallow.wire.documents import Settlement
-from fallow.wire.ledger import BalanceOf
+from fallow.wire.ledger import MAX_CHARGED, BalanceOf
 
 R = TypeVar("R", bound=Row)
 MINT, PURSE = Book(Place.MINT, b""), Book(Place.PURSE, b"")
-_MIRRORS = {Place.ESCROW: ("requester", "escrowed_ucr"), Place.BOND: ("provider", "bonded_ucr")}
+_MIRRORS = {
+    Place.ESCROW: ("requester", "escrowed_ucr"),
+    Place.BOND: ("provider", "bonded_ucr"),
+    Place.CHARGE: ("accused", "charged_ucr"),
+}
 
 
 class Draft:
@@ -91,16 +99,29 @@ class Draft:
         self.moves.append(Move(debit, credit, amount_ucr))
 
     def mature(self, account: bytes, now_ms: int) -> None:
-        """Post what is due: unbonded stake becomes available, held bonds become free stake."""
+        """Post what is due: unbonded stake becomes available, held bonds become free stake, of which fines are paid;
+        pledges are over."""
         row = self.find(AccountRow, account_key(account))
-        if row is None or not (row.unbonding_ucr or row.held_ucr):
+        if row is None:
             return
-        entries = self.pending(account)
-        due = [entry for entry in entries if entry.due_ms <= now_ms]
-        for entry in due:
-            self.post(account, entry)
-        if due:
-            self.set_pending(account, (entry for entry in entries if entry.due_ms > now_ms))
+        if row.unbonding_ucr or row.held_ucr:
+            entries = self.pending(account)
+            due = [entry for entry in entries if entry.due_ms <= now_ms]
+            for entry in due:
+                self.post(account, entry)
+            if due:
+                self.set_pending(account, (entry for entry in entries if entry.due_ms > now_ms))
+        if row.pledged_ucr and row.pledged_until_ms <= now_ms:
+            self.put(msgspec.structs.replace(self.account(account), pledged_ucr=0))
+        if row.fined_ucr and (paid := min(row.fined_ucr, self.account(account).stake_ucr)):
+            self.put(msgspec.structs.replace(self.account(account), fined_ucr=row.fined_ucr - paid))
+            self.move(Book(Place.STAKE, account), PURSE, paid)
+            self.untie(account)
+
+    def untie(self, account: bytes) -> None:
+        """After a loss: no more is tied than there is."""
+        row = self.account(account)
+        self.put(msgspec.structs.replace(row, tied_ucr=min(row.tied_ucr, row.owned_ucr)))
 
     def post(self, account: bytes, entry: Pending) -> None:
         """Let one pending transfer arrive. The caller takes it off the list."""
@@ -135,6 +156,8 @@ def held_ucr(row: Row | None) -> int:
             return row.locked_ucr + row.bond_ucr
         case PoolRow():
             return row.purse_ucr
+        case VerdictRow():
+            return row.locked_ucr
         case _:
             return 0
 
@@ -178,45 +201,63 @@ def faults(rows: Mapping[RowKey, Row]) -> list[str]:
     whole = totals(rows.values())
     if whole.minted_ucr != whole.sum_ucr:
         found.append(f"minted {whole.minted_ucr}, but {whole.sum_ucr} is there")
-    escrowed: dict[bytes, int] = {}
-    bonded: dict[bytes, int] = {}
+    mirrored: Counter[tuple[str, bytes]] = Counter()
     for key, row in rows.items():
         if key_of(row) != key:
             found.append(f"{key} holds another row")
         if isinstance(row, EscrowRow):
-            found += _escrow_faults(row)
-            escrowed[row.requester] = escrowed.get(row.requester, 0) + row.locked_ucr
-            bonded[row.provider] = bonded.get(row.provider, 0) + row.bond_ucr
+            found += _escrow_faults(row, rows)
+            mirrored["escrowed_ucr", row.requester] += row.locked_ucr
+            mirrored["bonded_ucr", row.provider] += row.bond_ucr
+        if isinstance(row, VerdictRow):
+            found += _verdict_faults(row, rows)
+            mirrored["charged_ucr", row.accused] += row.locked_ucr
         if isinstance(row, PendingRow) and account_key(row.account) not in rows:
             found.append(f"pending money of nobody: {row.account.hex()}")
     for row in rows.values():
         if isinstance(row, AccountRow):
-            found += _account_faults(row, rows, escrowed, bonded)
+            found += _account_faults(row, rows, mirrored)
+    if misfits(rows):
+        found.append("the register of stakes does not fit the accounts")
     return found
 
 
-def _escrow_faults(row: EscrowRow) -> list[str]:
+def _verdict_faults(row: VerdictRow, rows: Mapping[RowKey, Row]) -> list[str]:
+    name, escrow = row.lease.hex()[:12], rows.get(escrow_key(row.lease))
+    if not isinstance(escrow, EscrowRow):
+        return [f"a verdict on lease {name}, which is not here"]
+    if row.is_open != (escrow.ground == row.ground) or (row.locked_ucr and not row.is_open) or row.locked_ucr < 0:
+        return [f"lease {name}: a charge that is open and not its own, or decided and still holds money"]
+    return []
+
+
+def _escrow_faults(row: EscrowRow, rows: Mapping[RowKey, Row]) -> list[str]:
     name, found = row.lease.hex()[:12], list[str]()
+    charge = rows.get(verdict_key(row.lease, row.ground))
+    if (charge.locked_ucr if isinstance(charge, VerdictRow) else 0) != row.charged_ucr:
+        found.append(f"lease {name}: its charge holds something else")
     if row.locked_ucr + row.paid_ucr + row.refunded_ucr != row.cap_ucr:
         found.append(f"lease {name}: locked, paid and refunded are not the cap")
     if min(row.locked_ucr, row.paid_ucr, row.refunded_ucr, row.bond_ucr, row.slashed_ucr) < 0:
         found.append(f"lease {name}: a negative amount")
     if row.closed_ms and (row.locked_ucr or row.bond_ucr):
         found.append(f"lease {name}: closed, but still holds money")
-    if row.slashed_ucr > row.stake_ucr or (not row.closed_ms and row.bond_ucr != row.stake_ucr):
+    taken = row.slashed_ucr + row.charged_ucr
+    if taken > row.stake_ucr or (not row.closed_ms and row.bond_ucr + row.charged_ucr != row.stake_ucr):
         found.append(f"lease {name}: bond and slashes do not fit the stake")
     return found
 
 
 def _account_faults(
-    row: AccountRow, rows: Mapping[RowKey, Row], escrowed: Mapping[bytes, int], bonded: Mapping[bytes, int]
+    row: AccountRow, rows: Mapping[RowKey, Row], mirrored: Mapping[tuple[str, bytes], int]
 ) -> list[str]:
     name, found = row.account.hex()[:12], list[str]()
-    if min(row.available_ucr, row.stake_ucr, row.unbonding_ucr, row.held_ucr, row.escrowed_ucr, row.bonded_ucr) < 0:
+    money = (row.available_ucr, row.stake_ucr, row.unbonding_ucr, row.held_ucr, row.escrowed_ucr, row.bonded_ucr)
+    if min(*money, row.charged_ucr, row.pledged_ucr, row.fined_ucr) < 0:
         found.append(f"account {name}: a negative amount")
     if not 0 <= row.tied_ucr <= row.owned_ucr:
         found.append(f"account {name}: more is tied than there is")
-    if row.escrowed_ucr != escrowed.get(row.account, 0) or row.bonded_ucr != bonded.get(row.account, 0):
+    if any(getattr(row, field) != mirrored[field, row.account] for _, field in _MIRRORS.values()):
         found.append(f"account {name}: its leases hold something else")
     pending = rows.get(pending_key(row.account))
     entries = pending.entries if isinstance(pending, PendingRow) else ()
@@ -227,15 +268,18 @@ def _account_faults(
     return found
 
 
-def balance_of(account: bytes, row: AccountRow | None, pending: PendingRow | None, now_ms: int) -> BalanceOf:
-    """What a person sees. What is due by `now_ms` counts as arrived, though it is posted only when next touched."""
+def balance_of(
+    account: bytes, row: AccountRow | None, pending: PendingRow | None, now_ms: int, charged: tuple[bytes, ...] = ()
+) -> BalanceOf:
+    """What a person sees. What is due by `now_ms` counts as arrived, though it is posted only when next touched.
+    `charged` are leases with charges against the account that are not decided."""
     if row is None:
         return BalanceOf(account, 0, 0, 0, 0, 0, 0, 0)
-    rows: dict[RowKey, Row | None] = {account_key(account): row, pending_key(account): pending}
+    rows: dict[RowKey, Row | None] = {POOL: None, account_key(account): row, pending_key(account): pending}
     draft = Draft(rows)
     draft.mature(account, now_ms)
     seen = draft.account(account)
-    bonded = seen.bonded_ucr + seen.held_ucr
+    bonded = seen.bonded_ucr + seen.held_ucr + seen.charged_ucr
     return BalanceOf(
         account=account,
         available_ucr=seen.available_ucr,
@@ -245,6 +289,7 @@ def balance_of(account: bytes, row: AccountRow | None, pending: PendingRow | Non
         unbonding_ucr=seen.unbonding_ucr,
         earned_ucr=seen.earned_ucr,
         slashed_ucr=seen.slashed_ucr,
+        charged=charged[:MAX_CHARGED],
     )
 
 

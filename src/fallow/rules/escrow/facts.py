@@ -8,18 +8,21 @@ What depends on the state (is the signer *this* lease's requester?) is left to t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 from blake3 import blake3
 
 from fallow.errors import FallowError, PeerFault, fail
+from fallow.kinds.registry import KINDS
+from fallow.units import MAX_UCR, cost_ucr
 from fallow.wire.certificates import read_certificate
-from fallow.wire.claims import evidence_holds, task_id
+from fallow.wire.claims import evidence_holds, setting_hash, task_id
 from fallow.wire.codec import decode, encode
-from fallow.wire.documents import Certificate, ClaimRoot, Document, Lease, Signed, Verdict, Voucher
+from fallow.wire.documents import Certificate, ClaimRoot, Document, Lease, Order, Signed, Verdict, Voucher
 from fallow.wire.eip712 import hash_document, recover
 from fallow.wire.ledger import (
+    Appeal,
     CloseEscrow,
     Deposit,
     DrawAuditors,
@@ -30,13 +33,13 @@ from fallow.wire.ledger import (
     OpenEscrow,
     Redeem,
     Refusal,
+    Rule,
     Slash,
     SlashEquivocation,
     Transfer,
     Unbond,
 )
 from fallow.wire.messages import Message
-from fallow.wire.tasks import TaskSpec
 
 D = TypeVar("D", bound=Document)
 
@@ -109,8 +112,9 @@ class Witness(msgspec.Struct, frozen=True):
 
 class VerdictFacts(msgspec.Struct, frozen=True):
     """`signer` charges that under the lease task `ground` was answered wrongly. `accused` signed that lease as its
-    provider, and a claim that commits to the answer called wrong; every witness committed to the same other answer of
-    the same task. For equivocation `ground` is the sequence number as a word and there are no witnesses."""
+    provider, and `claim`, worth `worth_ucr`, that commits to the answer called wrong; every witness committed to the
+    same other answer of the same whole task, on a machine of the same class where that matters; `evidence` shows it.
+    For equivocation `ground` is the sequence number as a word, and there are no witnesses and no claim."""
 
     operation: bytes
     lease: bytes
@@ -119,9 +123,19 @@ class VerdictFacts(msgspec.Struct, frozen=True):
     accused: bytes
     slash_ucr: int
     witnesses: tuple[Witness, ...] = ()
+    claim: bytes = b""
+    worth_ucr: int = 0
+    evidence: bytes = b""
 
 
-Facts = OrderFacts | AccountFacts | LeaseFacts | VoucherFacts | CloseFacts | ClaimFacts | VerdictFacts
+class ChargeFacts(msgspec.Struct, frozen=True):
+    """An answer to a charge over `ground` under the lease `operation`."""
+
+    operation: bytes
+    ground: bytes
+
+
+Facts = OrderFacts | AccountFacts | LeaseFacts | VoucherFacts | CloseFacts | ClaimFacts | VerdictFacts | ChargeFacts
 
 
 def token_hash(token: str) -> bytes:
@@ -137,6 +151,9 @@ def examine(request: Message, bank: bytes, seed: bytes = b"") -> Facts | Refused
             return _order(request, request.operation)
         case CloseEscrow(lease):
             return CloseFacts(lease) if len(lease) == 32 else Refused(UNREAD, Refusal.BAD_DOCUMENT)
+        case Appeal(lease, task) | Rule(lease, task):
+            words = len(lease) == len(task) == 32
+            return ChargeFacts(lease, task) if words else Refused(UNREAD, Refusal.BAD_DOCUMENT)
         case OpenAccount():
             return _checked(request.operation, lambda: _account(request))
         case OpenEscrow():
@@ -216,34 +233,76 @@ def _slash(request: Slash, bank: bytes) -> VerdictFacts | Refused:
     # A verdict over one task must not be proved with claims about another.
     if verdict.task != task_id(request.task) or verdict.claimed == verdict.accepted:
         return Refused(digest, Refusal.BAD_EVIDENCE, "the verdict is about another task, or about no difference")
-    accused = _witness(request.accused, request.task, verdict.claimed, bank)
-    if accused is None or accused.lease != verdict.lease:
+    setting = _setting(request)
+    if setting is None or len(request.orders) != 1 + len(request.others):
+        return Refused(digest, Refusal.BAD_EVIDENCE, "the evidence does not name the whole task")
+    accused, *others = (
+        _committed(evidence, order, request, setting, bank)
+        for evidence, order in zip((request.accused, *request.others), request.orders, strict=True)
+    )
+    if accused is None or request.accused.output != verdict.claimed or accused.lease_id != verdict.lease:
         return Refused(digest, Refusal.BAD_EVIDENCE, "no claim of the accused under this lease says so")
-    witnesses: list[Witness] = []
-    for evidence in request.others:
-        witness = _witness(evidence, request.task, verdict.accepted, bank)
-        if witness is None:
-            return Refused(digest, Refusal.BAD_WITNESS, "a witness did not commit to the accepted answer")
-        witnesses.append(witness)
+    agreeing = [other for other in others if other is not None]
+    if len(agreeing) < len(others) or any(evidence.output != verdict.accepted for evidence in request.others):
+        return Refused(digest, Refusal.BAD_WITNESS, "a witness did not commit to the accepted answer")
+    if not _alike(request.task.kind, [accused.numerics, *(other.numerics for other in agreeing)]):
+        return Refused(digest, Refusal.UNLIKE_MACHINES)
+    worth_ucr = min(cost_ucr(accused.claim.units, accused.lease.price_ucr), MAX_UCR)
+    witnesses = tuple(Witness(other.lease_id, other.lease.provider) for other in agreeing)
     return VerdictFacts(
-        digest, verdict.lease, verdict.task, signer, accused.account, verdict.slash_ucr, tuple(witnesses)
+        digest, verdict.lease, verdict.task, signer, accused.lease.provider, verdict.slash_ucr, witnesses,
+        accused.claim_hash, worth_ucr, encode(request),
     )  # fmt: skip
 
 
-def _witness(evidence: Evidence, task: TaskSpec, answer: bytes, bank: bytes) -> Witness | None:
-    """Who committed to `answer` of `task`, or None when this evidence does not show it."""
+def _setting(request: Slash) -> bytes | None:
+    """The lanes' `setting_hash`, b"" for assigned tasks; None where that is not one and the same for everybody, or the
+    task says anything that the leaves do not: in other words it would be another task, and one lie be charged twice."""
+    evidence, task, setting = (request.accused, *request.others), request.task, request.setting
+    if not any(one.number for one in evidence):
+        return b"" if setting is None else None
+    if setting is None or not all(one.number for one in evidence):
+        return None
+    whole = (setting.kind, setting.inputs, request.accused.units, 0, 0)
+    if whole != (task.kind, task.inputs, task.units, task.timeout_s, task.ram_bytes):
+        return None
+    return setting_hash(setting)
+
+
+class _Committed(NamedTuple):
+    """What one piece of evidence shows: whose lease and claim hold the answer, and for which class of machines."""
+
+    lease: Lease
+    lease_id: bytes
+    claim: ClaimRoot
+    claim_hash: bytes
+    numerics: str
+
+
+def _committed(evidence: Evidence, order: Signed, request: Slash, setting: bytes, bank: bytes) -> _Committed | None:
+    """Who committed to the answer in `evidence`, or None when it does not show it."""
+    task = request.task
     try:
         lease, signer, lease_id = _open(evidence.lease, Lease, bank)
-        claim, claimant, _ = _open(evidence.claim, ClaimRoot, bank)
+        claim, claimant, claim_hash = _open(evidence.claim, ClaimRoot, bank)
+        ordered, _, order_id = _open(order, Order, bank)
     except PeerFault:
         return None
-    # A lease or claim that somebody else signed would pin a stranger's answer on this account. A lane's leaf does not
-    # name the kind of work, so without comparing kinds the same parameters could be charged as another workload's.
-    if not signer == claimant == lease.provider or claim.lease != lease_id or lease.kind != task.kind:
+    # A lease or claim that somebody else signed would pin a stranger's answer on this account; an order that the lease
+    # does not name would put its machine into another class.
+    if not signer == claimant == lease.provider or claim.lease != lease_id or lease.order != order_id:
         return None
-    if evidence.output != answer or not evidence_holds(evidence, task, claim.root, claim.count):
+    # Of the whole task only what the leaf names is proven: it does not name the kind of an assigned task's lease.
+    if lease.kind != task.kind or not evidence_holds(evidence, task, claim.root, claim.count, setting):
         return None
-    return Witness(lease_id, lease.provider)
+    return _Committed(lease, lease_id, claim, claim_hash, ordered.numerics)
+
+
+def _alike(kind: str, classes: list[str]) -> bool:
+    """Whether answers of these classes of machines can be compared. "" is no class: where bits depend on the machine,
+    two that were asked for nothing in particular may differ honestly."""
+    found = KINDS.get(kind)
+    return len(set(classes)) == 1 and (classes[0] != "" or (found is not None and found.same_everywhere))
 
 
 def _equivocation(request: SlashEquivocation, bank: bytes) -> VerdictFacts | Refused:

@@ -10,6 +10,7 @@ from fallow.rules.escrow.books import Draft, escrow_of, saturate
 from fallow.rules.escrow.facts import ClaimFacts, LeaseFacts, VoucherFacts
 from fallow.rules.escrow.rows import (
     MAX_PENDING,
+    STAKERS,
     AccountRow,
     Book,
     DrawRow,
@@ -17,10 +18,13 @@ from fallow.rules.escrow.rows import (
     Pending,
     Place,
     PoolTerms,
+    StakersRow,
     account_key,
     draw_key,
+    unpack,
 )
-from fallow.wire.ledger import Refusal
+from fallow.rules.trust import draw_by_stake
+from fallow.wire.ledger import Drawn, Refusal
 
 FIRST_MS = 1
 """`closed_ms` of 0 means open, so a lease closed at the very beginning of time was closed a moment later."""
@@ -145,8 +149,8 @@ def _release_held(draft: Draft, escrow: EscrowRow) -> None:
         draft.set_pending(escrow.provider, (entry for entry in entries if entry.lease != escrow.lease))
 
 
-def draw(draft: Draft, facts: ClaimFacts, caller: bytes, now_ms: int, terms: PoolTerms) -> Refusal | bytes:
-    """-> the claim's seed."""
+def draw(draft: Draft, facts: ClaimFacts, caller: bytes, now_ms: int, terms: PoolTerms) -> Refusal | Drawn:
+    """-> the claim's seed, and the accounts that it draws from all that have stake now, but for the parties."""
     escrow = escrow_of(draft, facts.lease)
     if escrow is None:
         return Refusal.NO_ESCROW
@@ -159,9 +163,16 @@ def draw(draft: Draft, facts: ClaimFacts, caller: bytes, now_ms: int, terms: Poo
     known = draft.find(DrawRow, draw_key(facts.operation))
     # Asking again must not draw again, or a steward would try until its friends are the auditors.
     if known is not None:
-        return known.seed
-    draft.put(DrawRow(facts.operation, facts.lease, facts.seed))
+        return Drawn(known.seed, known.accounts)
+    register, parties = draft.find(StakersRow, STAKERS) or StakersRow(), (escrow.requester, escrow.provider)
+    stakes = [
+        (account, stake_ucr)
+        for account, stake_ucr in unpack(register.stakes)
+        if stake_ucr >= terms.min_witness_stake_ucr and account not in parties
+    ]
+    drawn = draw_by_stake(facts.seed, stakes, terms.drawn)
+    draft.put(DrawRow(facts.operation, facts.lease, facts.seed, b"".join(drawn)))
     # Only while open: a requester must not keep a bond on hold forever by drawing after the end.
     if not escrow.closed_ms:
         draft.put(msgspec.structs.replace(escrow, audit_until_ms=now_ms + terms.hold_ms))
-    return facts.seed
+    return Drawn(facts.seed, tuple(drawn))

@@ -9,6 +9,7 @@ from fallow.rules.escrow.accounts import deposit, grant, issue_token, open_accou
 from fallow.rules.escrow.books import Draft, imbalance_ucr
 from fallow.rules.escrow.facts import (
     AccountFacts,
+    ChargeFacts,
     ClaimFacts,
     CloseFacts,
     Facts,
@@ -21,6 +22,7 @@ from fallow.rules.escrow.facts import (
 from fallow.rules.escrow.leases import close_escrow, draw, open_escrow, redeem
 from fallow.rules.escrow.rows import (
     POOL,
+    STAKERS,
     AccountRow,
     DoneRow,
     EscrowRow,
@@ -29,6 +31,8 @@ from fallow.rules.escrow.rows import (
     PoolTerms,
     Row,
     RowKey,
+    StakersRow,
+    VerdictRow,
     account_key,
     done_key,
     draw_key,
@@ -38,7 +42,8 @@ from fallow.rules.escrow.rows import (
     token_key,
     verdict_key,
 )
-from fallow.rules.escrow.verdicts import slash, slash_equivocation
+from fallow.rules.escrow.stakers import restake
+from fallow.rules.escrow.verdicts import appeal, conclude, rule, slash, slash_equivocation
 from fallow.units import format_money
 from fallow.wire.ledger import (
     Deposit,
@@ -48,6 +53,7 @@ from fallow.wire.ledger import (
     LedgerDone,
     LedgerRefused,
     Refusal,
+    Rule,
     Slash,
     Transfer,
     Unbond,
@@ -57,13 +63,13 @@ from fallow.wire.messages import Message
 
 def touched(request: Message, caller: bytes, facts: Facts) -> set[RowKey]:
     """The rows to load for a request; `related` says what else, once these are there."""
-    keys = {account_key(caller), pending_key(caller)}
+    keys = {POOL, STAKERS, account_key(caller), pending_key(caller)}
     match facts:
         case OrderFacts(operation):
             keys.add(done_key(caller, operation))
             keys |= _order_keys(request)
         case AccountFacts(_, certificate, token):
-            keys |= {POOL, node_key(certificate.node)} | ({token_key(token)} if token else set())
+            keys |= {node_key(certificate.node)} | ({token_key(token)} if token else set())
         case LeaseFacts(operation, lease):
             keys.add(escrow_key(operation))
             for party in (lease.requester, lease.provider):
@@ -75,15 +81,19 @@ def touched(request: Message, caller: bytes, facts: Facts) -> set[RowKey]:
         case ClaimFacts(operation, lease):
             keys |= {escrow_key(lease), draw_key(operation)}
         case VerdictFacts(_, lease, ground):
-            keys |= {POOL, escrow_key(lease), verdict_key(lease, ground)}
-            keys |= {escrow_key(witness.lease) for witness in facts.witnesses}
+            keys |= {escrow_key(lease), verdict_key(lease, ground)}
+            keys |= {draw_key(facts.claim)} if facts.claim else set()
+            for witness in facts.witnesses:
+                keys |= {escrow_key(witness.lease), account_key(witness.account), pending_key(witness.account)}
+        case ChargeFacts(lease, ground):
+            keys |= {escrow_key(lease), verdict_key(lease, ground)}
     return keys
 
 
 def _order_keys(request: Message) -> set[RowKey]:
     match request:
         case Grant(_, account):
-            return {POOL, account_key(account), pending_key(account)}
+            return {account_key(account), pending_key(account)}
         case IssueToken(_, token_hash):
             return {token_key(token_hash)}
         case Transfer(_, to):
@@ -93,12 +103,17 @@ def _order_keys(request: Message) -> set[RowKey]:
 
 
 def related(rows: Iterable[Row | None]) -> set[RowKey]:
-    """The rows that these name: both sides of an escrow, the former owner of a node."""
+    """The rows that these name: both sides of an escrow, its open charge, the witnesses of that, the former owner of a
+    node. Those name others in turn: ask until nothing is missing."""
     keys: set[RowKey] = set()
     for row in rows:
         if isinstance(row, EscrowRow):
             for party in (row.requester, row.provider):
                 keys |= {account_key(party), pending_key(party)}
+            keys |= {verdict_key(row.lease, row.ground)} if row.ground else set()
+        if isinstance(row, VerdictRow) and row.is_open:
+            for witness, _ in row.witnesses:
+                keys |= {account_key(witness), pending_key(witness)}
         if isinstance(row, NodeRow):
             keys.add(account_key(row.account))
     return keys
@@ -116,7 +131,7 @@ def transition(
     draft = Draft(rows)
     result = _apply(draft, request, caller, now_ms, facts, terms)
     if not isinstance(result, Refusal):
-        answer = Drawn(result) if isinstance(result, bytes) else LedgerDone(facts.operation)
+        answer = result or LedgerDone(facts.operation)
     else:
         draft = Draft(rows)
         answer = LedgerRefused(facts.operation, result, _details(result, rows, caller))
@@ -124,9 +139,21 @@ def transition(
     if isinstance(facts, OrderFacts) and (caller == terms.operator or rows[account_key(caller)] is not None):
         reason, detail = (answer.reason.value, answer.detail) if isinstance(answer, LedgerRefused) else ("", "")
         draft.put(DoneRow(caller, facts.operation, facts.request, reason, detail))
+    _keep_register(draft, rows)
     outcome = Outcome(draft.changed, tuple(draft.moves), answer)
     assert imbalance_ucr(rows, outcome) == 0, f"{type(request).__name__} would make or lose money"
     return outcome
+
+
+def _keep_register(draft: Draft, rows: Mapping[RowKey, Row | None]) -> None:
+    before = after = draft.find(StakersRow, STAKERS) or StakersRow()
+    for key, row in draft.changed.items():
+        if isinstance(row, AccountRow):
+            old = rows[key]
+            if row.live_ucr != (old.live_ucr if isinstance(old, AccountRow) else 0):
+                after = restake(after, row.account, row.live_ucr)
+    if after != before:
+        draft.put(after)
 
 
 def refuse(refused: Refused) -> LedgerRefused:
@@ -145,7 +172,7 @@ def _again(known: DoneRow, facts: Facts) -> Outcome:
 
 def _apply(
     draft: Draft, request: Message, caller: bytes, now_ms: int, facts: Facts, terms: PoolTerms
-) -> Refusal | bytes | None:
+) -> Refusal | Drawn | None:
     if isinstance(facts, AccountFacts):
         return open_account(draft, facts, caller, now_ms, terms)
     if caller != terms.operator and draft.find(AccountRow, account_key(caller)) is None:
@@ -158,16 +185,24 @@ def _apply(
             draft.mature(facts.lease.requester, now_ms)
             draft.mature(facts.lease.provider, now_ms)
             return open_escrow(draft, facts, caller, now_ms, terms)
-        case VoucherFacts():
+        case VoucherFacts(_, lease):
+            conclude(draft, lease, now_ms, terms)
             return redeem(draft, facts)
         case CloseFacts(lease):
+            conclude(draft, lease, now_ms, terms)
             return close_escrow(draft, lease, caller, now_ms, terms)
         case ClaimFacts():
             return draw(draft, facts, caller, now_ms, terms)
-        case VerdictFacts() if isinstance(request, Slash):
-            return slash(draft, facts, now_ms, terms)
-        case VerdictFacts():
+        case VerdictFacts(_, lease):
+            conclude(draft, lease, now_ms, terms)
+            if isinstance(request, Slash):
+                return slash(draft, facts, now_ms, terms)
             return slash_equivocation(draft, facts, caller, now_ms, terms)
+        case ChargeFacts(lease):
+            conclude(draft, lease, now_ms, terms)
+            if isinstance(request, Rule):
+                return rule(draft, facts, caller, now_ms, terms, upheld=request.upheld)
+            return appeal(draft, facts, caller, now_ms, terms)
 
 
 def _order(draft: Draft, request: Message, caller: bytes, now_ms: int, terms: PoolTerms) -> Refusal | None:

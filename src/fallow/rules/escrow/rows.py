@@ -1,15 +1,17 @@
 """The words of the books: rows, keys, and the places where money lies.
 
-A home (memory, SQL) keeps rows by `RowKey` and nothing else. Money lies in seven kinds of *place* (`Place`), each one
+A home (memory, SQL) keeps rows by `RowKey` and nothing else. Money lies in eight kinds of *place* (`Place`), each one
 field of one row, and moves between two of them at a time; it comes from the mint, the only place that may be overdrawn,
 and by how much is `PoolRow.minted_ucr`. What is neither here nor there is a two-phase transfer: an escrow is reserved
 at opening, posted in parts by vouchers and voided at closing; stake on its way out and bonds held for an audit are
-`Pending` and post by themselves in time.
+`Pending` and post by themselves in time; stake that a charge locked lies in its `VerdictRow` until that is decided.
 """
 
 from __future__ import annotations
 
-from enum import Enum, StrEnum
+import struct
+from collections.abc import Iterable
+from enum import Enum, IntEnum, StrEnum
 from typing import NamedTuple
 
 import msgspec
@@ -24,7 +26,8 @@ MAX_NODES = 1024
 
 
 class PoolTerms(msgspec.Struct, frozen=True):
-    """A pool's policy. `bank` is the account whose books these are, `operator` the one that may mint and invite."""
+    """A pool's policy. `bank` is the account whose books these are, `operator` the one that may mint and invite,
+    `referee` the one that rules on appeals (b"": the operator)."""
 
     bank: bytes
     operator: bytes
@@ -41,6 +44,13 @@ class PoolTerms(msgspec.Struct, frozen=True):
     longest_lease_ms: int = 30 * 24 * 3600 * MS_PER_S
     min_witness_stake_ucr: int = 1
     max_accounts: int = 1_000_000
+    drawn: int = 16
+    """How many accounts are drawn for a claim; only they can bear witness against it."""
+    answer_ms: int = 3600 * MS_PER_S
+    """How long somebody who is charged may appeal."""
+    ruling_ms: int = 24 * 3600 * MS_PER_S
+    """How long the referee has to rule on an appeal; after that the charge falls."""
+    referee: bytes = b""
 
 
 class Table(StrEnum):
@@ -55,6 +65,7 @@ class Table(StrEnum):
     DONE = "operations"
     DRAW = "draws"
     VERDICT = "verdicts"
+    STAKERS = "stakers"
 
 
 class RowKey(NamedTuple):
@@ -74,9 +85,11 @@ class PoolRow(msgspec.Struct, frozen=True):
 
 class AccountRow(msgspec.Struct, frozen=True):
     """One account. `stake_ucr` is free stake. `escrowed_ucr` and `bonded_ucr` repeat what lies in its open escrows (as
-    requester) and behind its open leases (as provider); `unbonding_ucr` and `held_ucr` what is in its PendingRow. The
-    totals earned and slashed stop at MAX_UCR. So much of what it owns that `tied_ucr` is left cannot be sent to others:
-    the welcome grant, less what was spent on work or lost since."""
+    requester) and behind its open leases (as provider), `charged_ucr` what charges against it have locked;
+    `unbonding_ucr` and `held_ucr` what is in its PendingRow. `pledged_ucr` of its stake stands behind charges that it
+    is a witness of, until `pledged_until_ms` at most; `fined_ucr` it still owes, out of the next stake that is free.
+    The totals earned and slashed stop at MAX_UCR. So much of what it owns that `tied_ucr` is left cannot be sent to
+    others: the welcome grant, less what was spent on work or lost since."""
 
     account: bytes
     available_ucr: int = 0
@@ -90,12 +103,20 @@ class AccountRow(msgspec.Struct, frozen=True):
     welcomed: bool = False
     nodes: int = 0
     tied_ucr: int = 0
+    charged_ucr: int = 0
+    pledged_ucr: int = 0
+    pledged_until_ms: int = 0
+    fined_ucr: int = 0
 
     @property
     def owned_ucr(self) -> int:
         """All its money, wherever it lies."""
-        free = self.available_ucr + self.stake_ucr + self.unbonding_ucr + self.held_ucr
-        return free + self.escrowed_ucr + self.bonded_ucr
+        return self.live_ucr + self.available_ucr + self.unbonding_ucr + self.escrowed_ucr + self.charged_ucr
+
+    @property
+    def live_ucr(self) -> int:
+        """The stake that stands behind this account's word: not what is on its way out."""
+        return self.stake_ucr + self.bonded_ucr + self.held_ucr
 
 
 class NodeRow(msgspec.Struct, frozen=True):
@@ -117,7 +138,8 @@ class TokenRow(msgspec.Struct, frozen=True):
 
 class EscrowRow(msgspec.Struct, frozen=True):
     """One lease's money: `locked_ucr + paid_ucr + refunded_ucr == cap_ucr` always. `paid_ucr` is also the highest
-    voucher redeemed. `bond_ucr` is the stake still locked behind it, `audit_until_ms` when the last audit ends."""
+    voucher redeemed. `bond_ucr` is the stake still locked behind it, `audit_until_ms` when the last audit ends. While
+    a charge is open, `charged_ucr` lies in its VerdictRow, whose ground is `ground` (b"": none is)."""
 
     lease: bytes
     requester: bytes
@@ -133,6 +155,8 @@ class EscrowRow(msgspec.Struct, frozen=True):
     slashed_ucr: int = 0
     audit_until_ms: int = 0
     closed_ms: int = 0
+    charged_ucr: int = 0
+    ground: bytes = b""
 
 
 class Pending(msgspec.Struct, frozen=True, array_like=True):
@@ -163,23 +187,73 @@ class DoneRow(msgspec.Struct, frozen=True):
 
 
 class DrawRow(msgspec.Struct, frozen=True):
-    """The randomness that belongs to a claim."""
+    """The randomness that belongs to a claim, and the accounts that it drew, 20 bytes each, first drawn first."""
 
     claim: bytes
     lease: bytes
     seed: bytes
+    drawn: bytes = b""
+
+    @property
+    def accounts(self) -> tuple[bytes, ...]:
+        return tuple(self.drawn[at : at + 20] for at in range(0, len(self.drawn), 20))
+
+
+class ChargeStage(IntEnum):
+    """How far a charge has come. Those of before there were stages were carried out at once."""
+
+    UPHELD = 0
+    CHARGED = 1
+    APPEALED = 2
+    OVERTURNED = 3
 
 
 class VerdictRow(msgspec.Struct, frozen=True):
-    """A lease was judged over `ground` (a task, or a sequence number)."""
+    """A lease is charged over `ground` (a task, or a sequence number), or was. While the charge is open, `locked_ucr`
+    of the stake of `accused` lies here, and each witness has pledged a part of its own (`pledges`: 20 bytes of account
+    and 8 of amount each); at `due_ms` it is carried out, or falls after an appeal. `worth_ucr` is what the charged
+    claim was worth. `evidence` is the request that charged it, until that is decided: who is accused and who rules can
+    look at it, and do the work again."""
 
     lease: bytes
     ground: bytes
     verdict: bytes
     slashed_ucr: int
+    accused: bytes = b""
+    locked_ucr: int = 0
+    worth_ucr: int = 0
+    due_ms: int = 0
+    stage: int = ChargeStage.UPHELD
+    pledges: bytes = b""
+    evidence: bytes = b""
+
+    @property
+    def is_open(self) -> bool:
+        return self.stage in (ChargeStage.CHARGED, ChargeStage.APPEALED)
+
+    @property
+    def witnesses(self) -> tuple[tuple[bytes, int], ...]:
+        """Who pledged how much."""
+        return unpack(self.pledges)
 
 
-Row = PoolRow | AccountRow | NodeRow | TokenRow | EscrowRow | PendingRow | DoneRow | DrawRow | VerdictRow
+class StakersRow(msgspec.Struct, frozen=True):
+    """Every account with live stake and how much (`pack`), by account: whom auditors are drawn from."""
+
+    stakes: bytes = b""
+
+
+def pack(amounts: Iterable[tuple[bytes, int]]) -> bytes:
+    """Accounts with an amount each, 28 bytes a pair."""
+    return b"".join(account + amount.to_bytes(8, "big") for account, amount in amounts)
+
+
+def unpack(packed: bytes) -> tuple[tuple[bytes, int], ...]:
+    """What `pack` has packed."""
+    return tuple((account, amount) for account, amount in struct.iter_unpack(">20sQ", packed))
+
+
+Row = PoolRow | AccountRow | NodeRow | TokenRow | EscrowRow | PendingRow | DoneRow | DrawRow | VerdictRow | StakersRow
 
 ROWS: dict[Table, type[Row]] = {
     Table.POOL: PoolRow,
@@ -191,12 +265,13 @@ ROWS: dict[Table, type[Row]] = {
     Table.DONE: DoneRow,
     Table.DRAW: DrawRow,
     Table.VERDICT: VerdictRow,
+    Table.STAKERS: StakersRow,
 }
 
-_KEYS = {Table.POOL: 0, Table.DONE: 2, Table.VERDICT: 2}
+_KEYS = {Table.POOL: 0, Table.STAKERS: 0, Table.DONE: 2, Table.VERDICT: 2}
 _KEYED = {row: (table, row.__struct_fields__[: _KEYS.get(table, 1)]) for table, row in ROWS.items()}
 """How many of its first fields a row's key is made of: one, but for these."""
-POOL = RowKey(Table.POOL, b"")
+POOL, STAKERS = RowKey(Table.POOL, b""), RowKey(Table.STAKERS, b"")
 
 
 def account_key(account: bytes) -> RowKey:
@@ -256,13 +331,14 @@ class Place(Enum):
     HELD = (Table.ACCOUNT, "held_ucr")
     ESCROW = (Table.ESCROW, "locked_ucr")
     BOND = (Table.ESCROW, "bond_ucr")
+    CHARGE = (Table.VERDICT, "locked_ucr")
 
     def __init__(self, table: Table, field: str) -> None:
         self.table, self.field = table, field
 
 
 class Book(NamedTuple):
-    """One place: `id` is an account, a lease, or b"" for the pool's own."""
+    """One place: `id` is an account, a lease, a lease and a ground, or b"" for the pool's own."""
 
     place: Place
     id: bytes

@@ -38,8 +38,10 @@ class ProviderPolicy(msgspec.Struct, frozen=True, array_like=True):
     markup_percent: int = 50
     """What a fully sold machine asks above its owner's minimum."""
     credit_ucr: int = 50_000
-    credit_percent: int = 50
-    """Unpaid claims may reach the larger of `credit_ucr` and this part of the lease's cap; then work pauses."""
+    """What may be claimed under a lease and not be paid before work pauses: with one more task, all that can be
+    lost."""
+    debt_ucr: int = 50_000
+    """What an account may have left unpaid under closed leases in all, and still get quotes."""
     stake_ucr: int = 1_000_000
     """The stake put behind each lease, as far as there is free stake; an order may ask for more."""
     max_reservations: int = 64
@@ -146,9 +148,12 @@ class LedgerRedeemed(Event, frozen=True):
 
 
 class LedgerClosed(Event, frozen=True):
-    """The bank says that the escrow is closed, whoever closed it, or that there never was one."""
+    """The bank says that the escrow is closed, whoever closed it, or that there never was one. `paid_ucr` and
+    `slashed_ucr` are its last word, where it was asked for that."""
 
     lease: bytes
+    paid_ucr: int | None = None
+    slashed_ucr: int = 0
 
 
 class LedgerRefusedVoucher(Event, frozen=True, tag="LedgerRefused"):

@@ -14,7 +14,7 @@ from typing import Any
 from fallow.kinds.chain import ALWAYS_KEPT_BYTES, room_bytes
 from fallow.kinds.registry import KINDS, metered
 from fallow.rules.provider import events as t
-from fallow.rules.provider.money import bank_work, covered, may_start, on_paid, settling, unpaid_ucr
+from fallow.rules.provider.money import bank_work, covered, may_start, on_paid, reckon, settling, unpaid_ucr
 from fallow.rules.provider.quotes import on_ordered, on_proposed
 from fallow.rules.provider.state import LeaseEntry, ProviderState, TaskEntry
 from fallow.wire.claims import merkle_root, output_hash, task_leaf
@@ -313,13 +313,14 @@ def _on_refused(state: ProviderState, lease: LeaseEntry, event: t.LedgerRefusedV
 
 
 def _on_ledger_closed(state: ProviderState, lease: LeaseEntry, event: t.LedgerClosed) -> Effects:
+    reckon(state, lease, event)
     if lease.phase == "closed":
         return []
     effects = _leave(state, event.lease, "the escrow was closed", event.at_ms)
     lease.phase, lease.until_ms = "closed", event.at_ms + state.terms.policy.keep_ms
     lease.tasks, lease.queue, lease.running = {}, [], b""
     state.changes += 1
-    return effects
+    return [*effects, *bank_work(state, event.lease, lease, event.at_ms)]
 
 
 def _on_staked(state: ProviderState, event: t.LedgerStaked) -> Effects:

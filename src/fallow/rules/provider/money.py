@@ -3,13 +3,14 @@ time, escrows closed when nothing more can come.
 
 Defends against: requesters that never open the escrow, never pay, pay less than before, or close late; vouchers for
 more than the escrow holds. Does not defend against a requester that refuses to pay for the last claims: that loss is
-bounded by `Policy.credit_ucr` and `credit_percent`.
+bounded by `Policy.credit_ucr` and one task.
 """
 
 from __future__ import annotations
 
 from fallow.rules.provider.events import (
     CheckEscrow,
+    LedgerClosed,
     PeerPaid,
     ProviderEffect,
     RedeemVoucher,
@@ -20,21 +21,18 @@ from fallow.rules.provider.events import (
 from fallow.rules.provider.state import LeaseEntry, ProviderState
 from fallow.units import LeaseId, Ucr, cost_ucr
 
+MAX_DEBTORS = 10_000
+"""Accounts whose debts are remembered, the largest."""
+
 
 def unpaid_ucr(lease: LeaseEntry) -> Ucr:
     """What was claimed and not yet promised in a voucher."""
     return Ucr(max(cost_ucr(lease.claimed_units, lease.document.price_ucr) - lease.voucher_ucr, 0))
 
 
-def credit_ucr(state: ProviderState, lease: LeaseEntry) -> Ucr:
-    """How far `unpaid_ucr` may go before work pauses."""
-    policy = state.terms.policy
-    return Ucr(max(policy.credit_ucr, lease.document.cap_ucr * policy.credit_percent // 100))
-
-
 def may_start(state: ProviderState, lease: LeaseEntry) -> bool:
     """Whether the next task may begin now."""
-    return lease.phase == "open" and unpaid_ucr(lease) < credit_ucr(state, lease)
+    return lease.phase == "open" and unpaid_ucr(lease) < max(state.terms.policy.credit_ucr, 1)
 
 
 def covered(lease: LeaseEntry, units: int) -> bool:
@@ -52,8 +50,8 @@ def allowance_units(state: ProviderState, lease_id: bytes) -> int:
     if price == 0:
         return 1 << 40
     in_cap = lease.document.cap_ucr * 1_000 // price - lease.promised_units
-    in_credit = (credit_ucr(state, lease) + lease.voucher_ucr) * 1_000 // price - lease.claimed_units
-    return max(min(in_cap, in_credit), 0)
+    in_credit = (state.terms.policy.credit_ucr + lease.voucher_ucr) * 1_000 // price - lease.claimed_units
+    return max(min(in_cap, max(in_credit, 1)), 0)
 
 
 def on_paid(lease: LeaseEntry, event: PeerPaid, redeem_ms: int) -> tuple[list[ProviderEffect], bool]:
@@ -73,6 +71,22 @@ def on_paid(lease: LeaseEntry, event: PeerPaid, redeem_ms: int) -> tuple[list[Pr
     return [ReplyOk()], True
 
 
+def reckon(state: ProviderState, lease: LeaseEntry, event: LedgerClosed) -> None:
+    """Remember, once, what the account behind a lease that is closed has left unpaid; nothing where we were convicted
+    of a lie."""
+    if event.paid_ucr is None or lease.reckoned:
+        return
+    lease.reckoned = True
+    state.changes += 1
+    owed_ucr = min(cost_ucr(lease.claimed_units, lease.document.price_ucr), lease.document.cap_ucr) - event.paid_ucr
+    if owed_ucr <= 0 or event.slashed_ucr:
+        return
+    debts, account = state.debts, lease.document.requester
+    debts[account] = debts.get(account, 0) + owed_ucr
+    if len(debts) > MAX_DEBTORS:
+        del debts[min(debts, key=lambda one: (debts[one], one))]
+
+
 def settling(lease_id: bytes, lease: LeaseEntry) -> list[ProviderEffect]:
     """The next step of closing: first redeem, then close."""
     if lease.phase != "closing":
@@ -88,7 +102,8 @@ def _redeeming(lease_id: bytes, lease: LeaseEntry) -> list[ProviderEffect]:
 
 def bank_work(state: ProviderState, lease_id: bytes, lease: LeaseEntry, now_ms: int) -> list[ProviderEffect]:
     """What the bank must be asked about `lease` now; asking again is harmless."""
-    if lease.phase == "signed":
+    underpaid = lease.phase == "closed" and not lease.reckoned and unpaid_ucr(lease) > 0
+    if lease.phase == "signed" or underpaid:
         return [CheckEscrow(lease_id)]
     # The requester may close alone once the lease has ended: whatever is not redeemed by then is lost.
     due_ms = min(lease.redeem_ms, lease.document.ends_ms - state.terms.policy.grace_ms)

@@ -20,7 +20,7 @@ from fallow.rules.provider.events import (
     ReplyQuote,
 )
 from fallow.rules.provider.state import LeaseEntry, ProviderState, Reservation
-from fallow.units import Ucr
+from fallow.units import Ucr, format_money
 from fallow.wire.documents import HostedOrder, Lease, Order, Quote
 from fallow.wire.eip712 import hash_document
 from fallow.wire.messages import EXACT, Shortfall
@@ -122,6 +122,9 @@ def _unacceptable(state: ProviderState, order: Order, now_ms: int) -> Iterator[S
         yield Shortfall("exact", 0, 0, "does not reproduce exact arithmetic")
     elif order.numerics not in ("", EXACT, terms.numerics):
         yield Shortfall("numerics", 0, 0, f"is of class {terms.numerics}"[:MAX_LABEL])
+    if (debt_ucr := state.debts.get(order.requester, 0)) > policy.debt_ucr:
+        what = f"E1207: {format_money(debt_ucr)} of this account's earlier work here was never paid"
+        yield Shortfall("debt_ucr", policy.debt_ucr, debt_ucr, what[:MAX_LABEL])
     if order.min_stake_ucr > free_stake_ucr(state):
         yield Shortfall("stake_ucr", order.min_stake_ucr, free_stake_ucr(state), "too little free stake")
     if not now_ms < order.ends_ms <= now_ms + policy.max_lease_ms:

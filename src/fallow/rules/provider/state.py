@@ -56,6 +56,8 @@ class LeaseEntry(msgspec.Struct, array_like=True):
     queue: list[bytes] = []
     running: bytes = b""
     lane_next: int = 1
+    reckoned: bool = False
+    """Whether it is known what the bank paid under a lease that is closed."""
 
 
 class ProviderState(msgspec.Struct, array_like=True):
@@ -69,3 +71,5 @@ class ProviderState(msgspec.Struct, array_like=True):
     reservations: dict[bytes, Reservation] = {}
     leases: dict[bytes, LeaseEntry] = {}
     changes: int = 0
+    debts: dict[bytes, int] = {}
+    """What requesters' accounts left unpaid under closed leases, in ucr."""

@@ -62,8 +62,8 @@ class PolicyError(NamedTuple):
 class Exhibit(NamedTuple):
     """What a receipt shows to a check, every word of it signed by whoever said it. The accounts `others` gave the
     `output` of the `provider` (None for an answer on a lane), or `sampled` is the claim of `sampled_by`, who did a part
-    again. The bank drew `seed` for a claim of `drawn_for`; `undrawn` could have been drawn too, as the requester
-    says."""
+    again. The bank drew `seed` for a claim of `drawn_for`, and by stake the accounts `drawn`; `undrawn` could have been
+    asked too, and `outside` held no lease for work, as the requester says."""
 
     kind: str
     task: TaskSpec
@@ -75,6 +75,8 @@ class Exhibit(NamedTuple):
     seed: bytes
     drawn_for: bytes
     undrawn: tuple[bytes, ...]
+    drawn: tuple[bytes, ...] = ()
+    outside: tuple[bytes, ...] = ()
 
 
 class Shown(NamedTuple):
@@ -111,6 +113,10 @@ class Check(ABC):
         """What each task costs with its checks when `accounts` new and honest ones do the job, in executions of it, in
         parts per million."""
         return ONCE_PPM
+
+    def outsiders(self, job: Job) -> int:
+        """How many auditors from outside the job's own leases its checks want now."""
+        return 0
 
     # of a claim -------------------------------------------------------------------------------------------------------
 

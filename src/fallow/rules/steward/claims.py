@@ -28,6 +28,8 @@ class Finding(NamedTuple):
     agreeing: tuple[Agreeing, ...] = ()
     seed: bytes = b""
     drawn_for: Evidence | None = None
+    drawn: tuple[bytes, ...] = ()
+    outside: tuple[bytes, ...] = ()
     undrawn: tuple[bytes, ...] = ()
 
 
@@ -87,6 +89,8 @@ def _owe(turn: Turn, job: Job, seat: Seat, claim: Claim, run: Run | None, findin
             agreeing=finding.agreeing,
             seed=finding.seed,
             drawn_for=finding.drawn_for,
+            drawn=finding.drawn,
+            outside=finding.outside,
             undrawn=finding.undrawn,
         )
     )

@@ -45,7 +45,10 @@ def plan(turn: Turn, job: Job) -> None:
         if not free or passed_over > MAX_PASSED_OVER:
             return
         slot = job.slots[key]
-        seat = check_of(job).place(turn, job, slot, free) if slot.of is not None else _place(job, slot, free)
+        if slot.of is not None:
+            seat = check_of(job).place(turn, job, slot, free)
+        else:
+            seat = _place(job, slot, [seat for seat in free if not seat.outside])
         if seat is None:
             passed_over += 1
             continue
@@ -58,7 +61,7 @@ def _place(job: Job, slot: Slot, free: list[Seat]) -> Seat | None:
     """Where the slot's task goes now; None when it has to wait. A provider that failed the task does not get it again
     under the same id; where all have, it gets a new id."""
     tried: frozenset[bytes] = frozenset(run.account for run in slot.runs if run.task == slot.task)
-    if tried and tried.issuperset(seat.account for seat in job.usable):
+    if tried and tried.issuperset(seat.account for seat in job.workers):
         respec(job, slot, slot.spec)
         tried = NOBODY
     avoid = {seat.account: seat.strikes for seat in free if seat.strikes}
@@ -99,8 +102,10 @@ def claimed(turn: Turn, job: Job, seat: Seat, event: PeerClaimed) -> None:
     units = metered(run.spec, event.output)
     seat.money.held_units -= run.spec.units - units
     admit(turn, seat, Claim(event.claim_hash, event.claim, units, slot.key))
-    if not well_formed(job, slot, run):
-        blame_run(turn, job, slot, run, "E1102")
+    unfit = _unfit(turn, job, slot, run)
+    if unfit:
+        turn.note(job, "failed", f"Task {slot.key}: {unfit}; it is refused.", seat.node)
+        blame_run(turn, job, slot, run, "E1102", what=unfit)
         void_run(turn, job, run)
         reslot(turn, job, slot)
         return
@@ -114,6 +119,13 @@ def claimed(turn: Turn, job: Job, seat: Seat, event: PeerClaimed) -> None:
         decide(turn, job, slot)
 
 
+def _unfit(turn: Turn, job: Job, slot: Slot, run: Run) -> str:
+    """Why a claim is worth nothing as it stands, whatever a check would find; "" when it may be worth something."""
+    if not well_formed(job, slot, run):
+        return "the answer is not what such a task gives"
+    return shape_of(job.spec.work).refused(turn, job, slot, run)
+
+
 def drawn(turn: Turn, job: Job, seat: Seat, event: AuditorsDrawn | LedgerRefusedDraw) -> None:
     """The randomness of a claim. Where the bank refuses it, the claim's own hash stands in, and the claim is
     checked."""
@@ -121,6 +133,8 @@ def drawn(turn: Turn, job: Job, seat: Seat, event: AuditorsDrawn | LedgerRefused
     if claim is None or claim.seed:
         return
     claim.seed = event.seed if isinstance(event, AuditorsDrawn) else event.claim_hash
+    claim.drawn = event.drawn if isinstance(event, AuditorsDrawn) else ()
+    job.market.seed, job.market.drawn = claim.seed, claim.drawn
     if claim.slot is None:
         check_of(job).begin(turn, job, seat, claim)
         return

@@ -37,7 +37,7 @@ def out_of_time(turn: Turn, job: Job) -> None:
 def out_of_money(turn: Turn, job: Job) -> None:
     """When no lease has room and none can be opened, the job pauses: what runs may finish, then it ends."""
     seats = job.present
-    if not job.market.dry or any(seat.usable or seat.negotiating for seat in seats):
+    if not job.market.dry or any(not seat.outside and (seat.usable or seat.negotiating) for seat in seats):
         return
     text = f"The budget of {format_money(job.spec.budget_ucr)} is used up; the job pauses and ends with what is done."
     turn.warn_once(job, "dry", text)

@@ -27,11 +27,11 @@ from typing import Annotated
 import msgspec
 
 from fallow.wire.documents import U64, Address, Label, Lease, Order, Quote, Signed, Word
-from fallow.wire.ledger import Evidence, Refusal
+from fallow.wire.ledger import MAX_DRAWN, Evidence, Refusal
 from fallow.wire.local import JobSpec, Work
 from fallow.wire.messages import NodeAddress, Offer, Shortfall, Text
 from fallow.wire.receipts import MAX_UNDRAWN
-from fallow.wire.tasks import Part, TaskOutput, TaskSpec
+from fallow.wire.tasks import LaneSetting, Part, TaskOutput, TaskSpec
 
 MAX_OFFERS_SEEN = 1000
 
@@ -210,10 +210,11 @@ class BlobMissing(StewardEvent, frozen=True):
 
 
 class AuditorsDrawn(StewardEvent, frozen=True):
-    """Answers Draw."""
+    """Answers Draw. `drawn` are the accounts that can bear witness against the claim, first drawn first."""
 
     claim_hash: Word
     seed: Word
+    drawn: Annotated[tuple[Address, ...], msgspec.Meta(max_length=MAX_DRAWN)] = ()
 
 
 class LedgerRefusedDraw(StewardEvent, frozen=True):
@@ -240,7 +241,9 @@ class LaneUnready(StewardEvent, frozen=True):
 
 class PeerClaimedBatch(StewardEvent, frozen=True, tag="LaneAnswered"):
     """A `LaneClaimed` from Watch: the root over `count` lane tasks worth `units`, numbers from `first` on. The
-    interpreter has compared root, count and units with the answers that it got on the lane itself."""
+    interpreter has compared root, count and units with the answers that it got on the lane itself. `setting` is what
+    the lane was opened with, None before leaves named it. `paid` of the answers earn something and can be compared;
+    `refused` were refused for reasons of the provider's own."""
 
     lease: Word
     sequence: U64
@@ -249,6 +252,9 @@ class PeerClaimedBatch(StewardEvent, frozen=True, tag="LaneAnswered"):
     first: U64
     count: U64
     units: U64
+    setting: LaneSetting | None = None
+    paid: U64 | None = None
+    refused: U64 = 0
 
 
 class LaneAudited(StewardEvent, frozen=True):
@@ -272,6 +278,22 @@ class LaneCaught(StewardEvent, frozen=True):
 
 class LaneUnchecked(StewardEvent, frozen=True):
     """Answers AuditLane: it could not be done (`what` says why); the batch stays provisional."""
+
+    lease: Word
+    claim_hash: Word
+    what: Text
+
+
+class Replayed(StewardEvent, frozen=True):
+    """Answers ReplayTask: what our own machine gives. `answer` is the hash of its output."""
+
+    lease: Word
+    claim_hash: Word
+    answer: Word
+
+
+class NotReplayed(StewardEvent, frozen=True):
+    """Answers ReplayTask: it could not be done here (`what` says why)."""
 
     lease: Word
     claim_hash: Word
@@ -314,8 +336,8 @@ AnyStewardEvent = (
     StewardStarted | ClockTicked | UserSubmitted | UserCancelled | OffersGathered | PeerQuoted | PeerDeclined
     | PeerSigned | LedgerOpened | LedgerRefusedEscrow | PeerClaimed | PeerFailed | PeerLeaving | PeerUnobserved
     | PeerObserved | BlobKept | BlobMissing | AuditorsDrawn | LedgerRefusedDraw | LaneLoaded | LaneUnready
-    | PeerClaimedBatch | LaneAudited | LaneCaught | LaneUnchecked | PeerTookVoucher | LedgerSlashed
-    | LedgerRefusedCharge | LedgerClosed
+    | PeerClaimedBatch | LaneAudited | LaneCaught | LaneUnchecked | Replayed | NotReplayed | PeerTookVoucher
+    | LedgerSlashed | LedgerRefusedCharge | LedgerClosed
 )  # fmt: skip
 
 
@@ -439,7 +461,8 @@ class Draw(StewardEffect, frozen=True):
 
 
 class AuditLane(StewardEffect, frozen=True):
-    """Do the lane tasks at `indexes` of the batch (0 is number `first`) again on the lanes of `auditors`, in that
+    """Do some lane tasks of the batch that begins at `first` again (`indexes` are places among those of its answers
+    that are paid for) on the lanes of `auditors`, in that
     order of preference, as ordinary tasks among others, until `quorum` equal answers, the claimed one counted, stand
     against none, or an answer has the word of `quorum` (and 2) accounts other than the accused's. The interpreter must
     keep the params and answers of batches until LedgerClosed. -> LaneAudited, LaneCaught or LaneUnchecked."""
@@ -450,6 +473,18 @@ class AuditLane(StewardEffect, frozen=True):
     indexes: Annotated[tuple[U64, ...], msgspec.Meta(max_length=4096)]
     auditors: Annotated[tuple[Word, ...], msgspec.Meta(max_length=64)]
     quorum: U64
+
+
+class ReplayTask(StewardEffect, frozen=True):
+    """Do the task of a claim again on our own machine, if it computes as `numerics` says (EXACT, a class, or "" where
+    any does); `sources` may have its inputs. -> Replayed or NotReplayed."""
+
+    job: Word
+    lease: Word
+    claim_hash: Word
+    spec: TaskSpec
+    numerics: Label
+    sources: Sources
 
 
 class Pay(StewardEffect, frozen=True):
@@ -507,11 +542,12 @@ class Agreeing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_li
 
 
 class KeepReceipt(StewardEffect, frozen=True):
-    """A claim became final; make a receipt of it. Key: (`lease`, `claim_hash`). `check` is "checked", "cleared",
-    "unchecked" or "none" and `reason` says it in words; `agreeing` are the equal claims of others, or of the one who
-    did a sample again. These were drawn by `seed`, the randomness of the claim `drawn_for` (None: of this one);
-    `undrawn` would have been next. `spec` and `output` are None for a lane batch. `paid_ucr` is this claim's own
-    share."""
+    """A claim became final; make a receipt of it. Key: (`lease`, `claim_hash`). `check` is "checked", "replayed",
+    "sampled", "cleared", "unchecked" or "none" and `reason` says it in words; `agreeing` are the equal claims of
+    others, or of the one who did a sample again. These were drawn by `seed`, the randomness of the claim `drawn_for`
+    (None: of this one); `undrawn` would have been next. `drawn` are the accounts that the bank drew for it by stake,
+    `outside` those who were there to check alone. `spec` and `output` are None for a lane batch. `paid_ucr` is this
+    claim's own share."""
 
     job: Word
     lease: Word
@@ -531,6 +567,8 @@ class KeepReceipt(StewardEffect, frozen=True):
     seed: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
     drawn_for: Evidence | None = None
     undrawn: Annotated[tuple[Address, ...], msgspec.Meta(max_length=MAX_UNDRAWN)] = ()
+    drawn: Annotated[tuple[Address, ...], msgspec.Meta(max_length=MAX_DRAWN)] = ()
+    outside: tuple[Address, ...] = ()
 
 
 class JobEnded(StewardEffect, frozen=True):

@@ -6,7 +6,7 @@ from __future__ import annotations
 from blake3 import blake3
 
 from fallow.kinds.registry import kind_named
-from fallow.rules import market, placement
+from fallow.rules import market, placement, trust
 from fallow.rules.steward import terms
 from fallow.rules.steward.check import check_of
 from fallow.rules.steward.events import (
@@ -50,7 +50,25 @@ def wanted_seats(job: Job) -> int:
 
 def missing_seats(job: Job) -> int:
     """How many more leases the job wants; negative when it has more than it wants."""
-    return wanted_seats(job) - sum(1 for seat in job.present if seat.usable or seat.negotiating)
+    there = (seat for seat in job.present if not seat.outside and (seat.usable or seat.negotiating))
+    return wanted_seats(job) - sum(1 for _ in there)
+
+
+def missing_outsiders(job: Job) -> int:
+    """How many more auditors from outside its leases the job wants: chosen for their price, those of the leases may be
+    one owner's."""
+    there = (seat for seat in job.present if seat.outside and (seat.usable or seat.negotiating))
+    return check_of(job).outsiders(job) - sum(1 for _ in there)
+
+
+def outsiders_due(turn: Turn, job: Job) -> bool:
+    """Whether auditors from outside are to be looked for now."""
+    return not job.market.dry and turn.now_ms >= job.market.outside_ms and missing_outsiders(job) > 0
+
+
+def outsider_coming(turn: Turn, job: Job) -> bool:
+    """Whether an auditor from outside may be there soon, so that a check waits for it."""
+    return outsiders_due(turn, job) or any(job.seats[number].outside for number in job.market.talks)
 
 
 def can_recruit(job: Job) -> bool:
@@ -65,9 +83,8 @@ def recruit(turn: Turn, job: Job) -> None:
     if job.market.searching or job.market.dry:
         return
     searched_ms = job.market.searched_ms
-    if searched_ms is not None and turn.now_ms < searched_ms + turn.state.timing.search_every:
-        return
-    if missing_seats(job) <= 0:
+    early = searched_ms is not None and turn.now_ms < searched_ms + turn.state.timing.search_every
+    if (early or missing_seats(job) <= 0) and not outsiders_due(turn, job):
         return
     job.market.searching = True
     turn.ask(find_offers(job))
@@ -88,7 +105,7 @@ def offers_seen(turn: Turn, job: Job, event: OffersGathered) -> None:
     job.market.refused = {node: until for node, until in job.market.refused.items() if until > turn.now_ms}
     found = _terms(turn, job, event.offers[:MAX_OFFERS_SEEN])
     if not found.fitting:
-        job.market.alone = True
+        job.market.alone, job.market.outside_ms = True, turn.now_ms + REFUSED_MS
         return
     if _too_dear(turn, job, found):
         return
@@ -101,10 +118,31 @@ def offers_seen(turn: Turn, job: Job, event: OffersGathered) -> None:
         and offer.address.node not in turn.state.roll.since
         and not turn.state.standing(offer.account).banned
     ]
-    asked = _best(job, fresh)[: max(0, missing_seats(job)) + SPARE_QUOTES]
-    job.market.alone = len(asked) == len(fresh)
+    missing = missing_seats(job)
+    asked = _best(job, fresh)[: missing + SPARE_QUOTES] if missing > 0 else []
     for offer in asked:
         _ask(turn, job, offer)
+    outsiders = _outsiders(turn, job, fresh)
+    for offer in outsiders:
+        _ask(turn, job, offer, outside=True)
+    job.market.alone = len(asked) + len(outsiders) == len(fresh)
+    if missing == wanted_seats(job) and not asked:
+        for seat in job.usable:  # they came to check, and nobody else is left to work
+            seat.outside = False
+
+
+def _outsiders(turn: Turn, job: Job, fresh: list[Offer]) -> list[Offer]:
+    """Whom to ask for checks alone: of accounts without a lease in the job, in the order in which the bank has drawn
+    them, whatever they ask. Where nobody is left, not for a while."""
+    missing = missing_outsiders(job) if turn.now_ms >= job.market.outside_ms else 0
+    if missing <= 0:
+        return []
+    inside = {seat.account for seat in job.present}
+    by_account = {offer.account: offer for offer in fresh if offer.account not in inside}
+    order = trust.auditor_order(job.market.seed, by_account, job.market.drawn)
+    if not order:
+        job.market.outside_ms = turn.now_ms + REFUSED_MS
+    return [by_account[account] for account in order[:missing]]
 
 
 def _terms(turn: Turn, job: Job, offers: tuple[Offer, ...]) -> terms.JobTerms:
@@ -154,7 +192,7 @@ def _ranked(job: Job, bids: list[market.Bid], seen: set[bytes]) -> list[market.B
     return first + later
 
 
-def _ask(turn: Turn, job: Job, offer: Offer) -> None:
+def _ask(turn: Turn, job: Job, offer: Offer, *, outside: bool = False) -> None:
     identity, now_ms, number = turn.state.identity, turn.now_ms, len(job.seats)
     volume = shape_of(job.spec.work).volume(job.spec)
     bid = market.bid_of(offer, job.kind)
@@ -184,7 +222,8 @@ def _ask(turn: Turn, job: Job, offer: Offer) -> None:
         nonce=blake3(b"order" + job.id + number.to_bytes(8, "big")).digest(),
     )
     deadline = now_ms + turn.state.timing.quote_within
-    seat = Seat(number, offer, Deal(order, hash_document(order, identity.bank), deadline), bid.units_per_s)
+    deal = Deal(order, hash_document(order, identity.bank), deadline)
+    seat = Seat(number, offer, deal, bid.units_per_s, outside=outside)
     job.seats.append(seat)
     job.live[number] = job.market.talks[number] = None
     turn.ask(AskQuote(job.id, number, seat.peer, order))
@@ -256,7 +295,10 @@ def choose(turn: Turn, job: Job) -> None:
     if not job.market.talks:
         return
     seats = [job.seats[n] for n in job.market.talks]
-    rivals = {seat.node: seat for seat in seats if seat.stage is Stage.QUOTED}
+    for seat in seats:
+        if seat.outside and seat.stage is Stage.QUOTED:
+            _propose_outsider(turn, job, seat)
+    rivals = {seat.node: seat for seat in seats if seat.stage is Stage.QUOTED and not seat.outside}
     if not rivals or any(seat.stage is Stage.ASKING for seat in seats):
         return
     free = missing_seats(job) + len(rivals)
@@ -264,19 +306,42 @@ def choose(turn: Turn, job: Job) -> None:
     accounts: set[bytes] = {seat.account for seat in job.present if seat.node not in rivals}
     for place, bid in enumerate(_ranked(job, bids, accounts)):
         seat = rivals[bid.node]
-        if place < free and _propose(turn, job, seat, free - place):
+        cap = _cap_ucr(job, seat, free - place) if place < free else 0
+        if place < free and (cap > 0 or seat.money.price_ucr == 0):
+            _propose(turn, job, seat, cap)
             continue
+        if place < free:
+            job.market.dry = True
+            _release_outsiders(job)
         _let_go(job, seat)
 
 
-def _propose(turn: Turn, job: Job, seat: Seat, missing: int) -> bool:
+def _propose_outsider(turn: Turn, job: Job, seat: Seat) -> None:
+    """It gets no more of what is left than half, or the work would lack it."""
+    cap = min(_cap_ucr(job, seat, 1), job.left_ucr() // 2)
+    if cost_ucr(shape_of(job.spec.work).volume(job.spec).largest, seat.money.price_ucr) <= cap:
+        _propose(turn, job, seat, cap)
+        return
+    job.market.outside_ms = NEVER_MS
+    _let_go(job, seat)
+
+
+def _release_outsiders(job: Job) -> None:
+    """The work needs the money that is set aside for them."""
+    job.market.outside_ms = NEVER_MS
+    for seat in job.usable:
+        if seat.outside:
+            seat.mark = Mark.FULL
+
+
+def _cap_ucr(job: Job, seat: Seat, missing: int) -> int:
     volume = shape_of(job.spec.work).volume(job.spec)
     fair = job.spec.budget_ucr if volume.open_ended else _fair_units(job)
     smallest = job.spec.budget_ucr // (SMALLEST_SHARE * wanted_seats(job)) if volume.open_ended else 0
-    cap = market.cap_for(job.left_ucr(), missing, seat.money.price_ucr, fair, volume.largest, smallest)
-    if cap <= 0 and seat.money.price_ucr > 0:
-        job.market.dry = True
-        return False
+    return market.cap_for(job.left_ucr(), missing, seat.money.price_ucr, fair, volume.largest, smallest)
+
+
+def _propose(turn: Turn, job: Job, seat: Seat, cap: int) -> None:
     assert seat.deal.quote is not None, "only quoted seats are proposed to"
     identity, order = turn.state.identity, seat.deal.order
     seat.terms = Lease(
@@ -296,7 +361,6 @@ def _propose(turn: Turn, job: Job, seat: Seat, missing: int) -> bool:
     )
     seat.stage, seat.deal.deadline_ms = Stage.PROPOSED, turn.now_ms + turn.state.timing.quote_within
     turn.ask(ProposeLease(job.id, seat.number, seat.peer, seat.terms))
-    return True
 
 
 def signed(turn: Turn, job: Job, event: PeerSigned) -> None:

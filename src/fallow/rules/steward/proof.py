@@ -17,7 +17,7 @@ from fallow.kinds.registry import KINDS, metered
 from fallow.rules.steward.check import Check, Exhibit
 from fallow.rules.steward.checks.registry import PolicyError, parse
 from fallow.units import format_money
-from fallow.wire.claims import evidence_holds
+from fallow.wire.claims import accounts_hash, evidence_holds
 from fallow.wire.codec import decode
 from fallow.wire.documents import AuditDraw, ClaimRoot, Lease, Settlement
 from fallow.wire.eip712 import hash_document, open_signed
@@ -172,6 +172,8 @@ class _Witness:
         claim, owner = self._drawn_for(self._receipt.drawn_for)
         if said.claim != hash_document(claim, self._bank):
             raise WrongError("the bank's draw is for another claim")
+        if said.drawn != accounts_hash(self._receipt.drawn):
+            raise WrongError("the accounts that it shows as drawn by stake are not those that the bank drew")
         return self._shown(policy, said.seed, owner)
 
     def _drawn_for(self, other: Evidence | None) -> tuple[ClaimRoot, bytes]:
@@ -195,7 +197,7 @@ class _Witness:
             raise WrongError("the work does not cost what its output comes to")
         seen = Exhibit(
             self._lease.kind, task, output, self._lease.provider, others, receipt.sampled, sampled_by, seed, drawn_for,
-            receipt.undrawn,
+            receipt.undrawn, receipt.drawn, receipt.outside,
         )  # fmt: skip
         shown = policy.shown(seen)
         if shown.wrong:

@@ -15,7 +15,7 @@ from fallow.errors import FallowError, fail
 from fallow.rules import market
 from fallow.rules.steward.check import check_of
 from fallow.rules.steward.events import StewardEvent
-from fallow.rules.steward.state import Job, Mark, Seat, State, Turn
+from fallow.rules.steward.state import Job, Mark, Run, Seat, Slot, State, Turn
 from fallow.wire.local import JobSpec, RoundView, Work
 from fallow.wire.tasks import Part
 
@@ -84,6 +84,10 @@ class Shape(ABC):
         """Go as far as the answers allow. Called whenever the job is looked after; where the job has a state of its
         form's, `job.moved` says that an answer moved (or was lost) since, and is to be taken back here."""
         return
+
+    def refused(self, turn: Turn, job: Job, slot: Slot, run: Run) -> str:
+        """Why a claimed answer, well formed by itself, cannot stand beside those to other tasks; "" when it can."""
+        return ""
 
     def arrived(self, turn: Turn, job: Job, blob: bytes) -> None:
         """A blob of a claim is in our own store."""

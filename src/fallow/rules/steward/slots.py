@@ -11,6 +11,9 @@ from fallow.wire.tasks import TaskSpec
 
 MAX_STRIKES = 3
 """Failures in a row after which a seat is given up."""
+MAX_FAILURES = 4
+"""Failures after which a seat is given up once they are more than its answers: who refuses most of what it signed for
+may be choosing what it is paid for."""
 MAX_CHECK_ATTEMPTS = 3
 """Failures after which a check that has a slot of its own is given up."""
 SHUNNED_MS = 600_000
@@ -91,10 +94,12 @@ def blame_run(
 
 
 def strike(turn: Turn, job: Job, seat: Seat) -> None:
-    """A seat that fails several times in a row gets no more work from this job for a while."""
+    """A seat that fails several times in a row, or mostly, gets no more work from this job for a while."""
     seat.strikes += 1
-    if seat.strikes >= MAX_STRIKES and seat.usable:
-        seat.mark = Mark.LEAVING
+    seat.failures += 1
+    mostly = seat.failures >= MAX_FAILURES and seat.failures > seat.tasks_claimed
+    if (seat.strikes >= MAX_STRIKES or mostly) and seat.usable:
+        seat.mark, seat.suspect = Mark.LEAVING, True
         job.market.refused[seat.node] = turn.now_ms + SHUNNED_MS
         turn.note(job, "lease", "A provider failed too often; its work moves.", seat.node)
 
@@ -160,7 +165,7 @@ def _give_up(turn: Turn, job: Job, slot: Slot) -> None:
         if len(slot.attempts) >= MAX_CHECK_ATTEMPTS:  # then the whole task is done again
             drop_check(turn, job, job.slots[slot.of])
         return
-    usable = {seat.account for seat in job.usable}
+    usable = {seat.account for seat in job.workers}
     left = usable - {attempt.account for attempt in slot.attempts}
     if jobs.judge(slot.attempts, len(left)) is jobs.AfterFailure.GIVE_UP and job.ending is None:
         last = slot.attempts[-1]

@@ -10,7 +10,7 @@ import msgspec
 from fallow.rules import market
 from fallow.rules.jobs import Attempt
 from fallow.rules.membership import Roll
-from fallow.rules.steward.events import AuditLane, Charge, Note, StewardEffect, StewardIdentity, Timing
+from fallow.rules.steward.events import AuditLane, Charge, Note, ReplayTask, StewardEffect, StewardIdentity, Timing
 from fallow.rules.trust import Standing
 from fallow.units import cost_ucr
 from fallow.wire.codec import Family
@@ -172,7 +172,9 @@ class Claim(msgspec.Struct):
     None) `count` lane tasks from number `first` on. Its units are held until it is final, and then owed. `seed` is the
     randomness that was drawn for it (b"" before). It is provisional `since_ms` (None: it is not): it waits to be
     cleared, by then its account had `passed` so many checks. One on `trial` is right, and waits only for what its
-    account claimed before it to be decided. `asked` is what its check has asked for and got no answer to."""
+    account claimed before it to be decided. `asked` is what its check has asked for and got no answer to.
+    Of lane tasks, `paid` are answers that earn something and can be compared. `drawn` are the accounts that the bank
+    has drawn to check it, as far as it says so, first drawn first."""
 
     hash: bytes
     root: Signed
@@ -184,7 +186,9 @@ class Claim(msgspec.Struct):
     since_ms: int | None = None
     passed: int = 0
     trial: bool = False
-    asked: AuditLane | None = None
+    asked: AuditLane | ReplayTask | None = None
+    paid: int = 1
+    drawn: tuple[bytes, ...] = ()
 
     @property
     def provisional(self) -> bool:
@@ -224,7 +228,9 @@ class SeatLane(msgspec.Struct):
 
 class Seat(msgspec.Struct):
     """A provider's place in a job: first a negotiation, then a lease. `claims` are those that are not decided, by their
-    hashes, in the order of claiming. `strikes` counts failures since the last good claim."""
+    hashes, in the order of claiming. `strikes` counts failures since the last good claim, `failures` all of
+    them; a `suspect` seat was given up for them, and whatever it claimed is checked. An
+    `outside` one was not taken for its price but drawn, and does nothing but check the others."""
 
     number: int
     offer: Offer
@@ -240,6 +246,9 @@ class Seat(msgspec.Struct):
     theirs: Signed | None = None
     sequence: int = 0
     strikes: int = 0
+    failures: int = 0
+    suspect: bool = False
+    outside: bool = False
     running: dict[bytes, int] = {}
     tasks_claimed: int = 0
     units_claimed: int = 0
@@ -302,7 +311,9 @@ class Hiring(msgspec.Struct):
     """How a job looks for providers. `talks` are the seats that are negotiating; no lease is about to end before
     `due_ms`. A node in `refused` is not asked before the time there; `refusals` counts how often in a row it had no
     room. `alone` says that the last search found nobody who was not asked, `dry` that no money is left. Patience with a
-    market without takers is counted from `patient_ms`. `accusers` say that the work itself is at fault."""
+    market without takers is counted from `patient_ms`. `accusers` say that the work itself is at fault. Auditors from
+    outside the job's leases are taken in the order `drawn` (accounts; then by `seed`), and looked for again at
+    `outside_ms`."""
 
     patient_ms: int
     numerics: str = ""
@@ -317,6 +328,9 @@ class Hiring(msgspec.Struct):
     refusals: dict[bytes, int] = {}
     dry: bool = False
     accusers: dict[bytes, str] = {}
+    seed: bytes = b""
+    drawn: tuple[bytes, ...] = ()
+    outside_ms: int = 0
 
 
 class Queues(msgspec.Struct):
@@ -395,6 +409,11 @@ class Job(msgspec.Struct, dict=True):
     def usable(self) -> list[Seat]:
         """Those of them that get work."""
         return [seat for seat in self.present if seat.usable]
+
+    @property
+    def workers(self) -> list[Seat]:
+        """Those of them that get more than checks."""
+        return [seat for seat in self.usable if not seat.outside]
 
     def runs_on(self, seat: Seat) -> list[Run]:
         """What is under way on the seat."""

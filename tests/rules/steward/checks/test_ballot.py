@@ -170,6 +170,7 @@ def test_the_drawn_auditor_is_waited_for() -> None:
     crowd.tell(t.AuditorsDrawn(crowd.now_ms, claim.claim_hash, h(3)))
     slot = crowd.state.jobs[job].slots[crowd.state.jobs[job].tasks[first.task]]
     assert seen_of(slot).reason is Reason.SAMPLED
+    crowd.run()  # nobody is left to be hired for the check alone
     (called,) = seen_of(slot).called
     assert all(len(seat.running) == 4 for seat in seats if seat.account == called)
     busy = next(seat for seat in seats if seat.account == called)

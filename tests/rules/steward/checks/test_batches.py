@@ -24,7 +24,7 @@ def drawn(seed: bytes | None = None) -> tuple[Crowd, Seat, Claim, Turn]:
 def test_a_new_accounts_batch_is_checked_and_asked_for_again_after_a_restart() -> None:
     crowd, seat, claim, turn = drawn(b"s" * 32)
     assert turn.effects == [claim.asked]
-    assert claim.asked is not None
+    assert isinstance(claim.asked, t.AuditLane)
     assert seat.lease not in claim.asked.auditors
     assert claim.asked in outstanding(crowd.state)
 
@@ -34,9 +34,9 @@ def test_a_batch_whose_draw_was_refused_is_checked_even_of_an_old_account() -> N
     crowd.state.standings[seat.account] = crowd.state.standing(seat.account)._replace(passed=50)
     (claim,) = seat.claims.values()
     crowd.tell(t.LedgerRefusedDraw(crowd.now_ms, claim.hash, Refusal.NO_ESCROW))
-    assert claim.asked is not None
+    assert isinstance(claim.asked, t.AuditLane)
     assert len(claim.asked.indexes) <= MAX_INDEXES
     crowd.tell(t.LaneUnchecked(crowd.now_ms, seat.lease, claim.hash, "nobody"))
     assert (claim.asked, claim.provisional) == (None, True)
     check_last(Turn(crowd.state), job, seat, claim)
-    assert claim.asked is not None
+    assert isinstance(claim.asked, t.AuditLane)

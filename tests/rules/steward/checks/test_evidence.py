@@ -50,6 +50,26 @@ def test_who_was_checked_need_not_be_drawn_and_who_checked_must() -> None:
     assert shown(trust.Policy(quorum=4), exhibit((first,), seed, ())).wrong
 
 
+@given(ACCOUNTS, st.binary(min_size=32, max_size=32), st.data())
+def test_the_banks_draw_comes_before_the_rest_and_those_from_outside_before_all(
+    accounts: set[bytes], seed: bytes, data: st.DataObject
+) -> None:
+    some = st.lists(st.sampled_from(sorted(accounts)), unique=True)
+    drawn, outside = tuple(data.draw(some)), tuple(data.draw(some))
+    order = trust.auditor_order(seed, accounts, drawn, outside)
+    first = [account for account in order if account in outside]
+    assert order[: len(first)] == first
+    for part in (first, order[len(first) :]):
+        by_stake = [account for account in drawn if account in part]
+        assert part[: len(by_stake)] == by_stake
+    seen = exhibit((order[0],), seed, tuple(order[1:]))._replace(drawn=drawn, outside=outside, provider=order[0])
+    found = shown(trust.Policy(), seen)
+    assert not found.wrong
+    assert ("by stake" in found.words) == (order[0] in drawn)
+    other = exhibit((order[-1],), seed, tuple(order[:-1]))._replace(drawn=drawn, outside=outside, provider=order[-1])
+    assert shown(trust.Policy(), other).wrong
+
+
 def test_a_sample_of_what_is_no_chain() -> None:
     from tests.wire.parties import AUDITORS, evidence
 
@@ -85,5 +105,8 @@ def test_every_receipt_that_the_steward_keeps_shows_its_draw(
         owner = one.terms.provider if one.drawn_for is None else decode(Lease, one.drawn_for.lease.body).provider
         assert one.seed == h("seed", h("claim", claim.body)), "the seed is that of the claim that it says"
         others = tuple(other.account for other in one.agreeing)
-        seen = Exhibit("echo", TASK, OUTPUT, one.terms.provider, others, None, b"", one.seed, owner, one.undrawn)
+        seen = Exhibit(
+            "echo", TASK, OUTPUT, one.terms.provider, others, None, b"", one.seed, owner, one.undrawn, one.drawn,
+            one.outside,
+        )  # fmt: skip
         assert not shown(trust.Policy(), seen).wrong

@@ -20,6 +20,9 @@ CHECK_NAMES_ALLOWED = {
     "wire/local.py": "the ways that are taken when nobody says, named once",
     "kinds/train/tasks.py": "the tag of a message, on the wire since before there were checks",
     "workloads/lora.py": "PEFT's own word in its own file",
+    "gateway/doors/anthropic.py": "Anthropic's own word for a tool choice",
+    "gateway/doors/chat.py": "OpenAI's own word for a tool choice",
+    "gateway/doors/responses.py": "the same",
 }
 
 

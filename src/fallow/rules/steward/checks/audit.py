@@ -9,7 +9,15 @@ from fallow.rules import market, trust
 from fallow.rules.steward.check import Check, Exhibit, PolicyError, Shown
 from fallow.rules.steward.checks import ballot, batches, evidence, sample, standing
 from fallow.rules.steward.checks.look import Closing, look_at, seen_of
-from fallow.rules.steward.events import KeepBlob, LaneAudited, LaneCaught, LaneUnchecked, StewardEvent
+from fallow.rules.steward.events import (
+    KeepBlob,
+    LaneAudited,
+    LaneCaught,
+    LaneUnchecked,
+    NotReplayed,
+    Replayed,
+    StewardEvent,
+)
 from fallow.rules.steward.shape import shape_of
 from fallow.rules.steward.slots import begun, end_run
 from fallow.rules.steward.state import Claim, Job, Run, Seat, Slot, State, Step, Turn
@@ -38,6 +46,12 @@ class Audit(standing.ByPolicy):
         volume, check_ppm = shape_of(spec.work).volume(spec), market.check_ppm(spec, self.policy.links)
         return trust.expected_executions_ppm(self.policy, volume.tasks, accounts, volume.forced, check_ppm)
 
+    def outsiders(self, job: Job) -> int:
+        if shape_of(job.spec.work).on_lanes:
+            return 0
+        disputed = any(seen_of(job.slots[key]).disputed for key in job.queue.checking)
+        return max(len(job.queue.checking), self.policy.quorum * disputed)
+
     def begin(self, turn: Turn, job: Job, seat: Seat, claim: Claim) -> None:
         if claim.slot is None:
             batches.begin(turn, job, seat, claim)
@@ -59,6 +73,8 @@ class Audit(standing.ByPolicy):
                 batches.caught(turn, job, seat, event)
             case LaneUnchecked():
                 batches.unchecked(turn, job, seat, event)
+            case Replayed() | NotReplayed():
+                ballot.replayed(turn, job, seat, event)
             case _:
                 pass
 
@@ -72,6 +88,11 @@ class Audit(standing.ByPolicy):
         return ballot.builds_on(job, slot)
 
     def tick(self, turn: Turn, job: Job) -> None:
+        for number in list(job.live):
+            seat = job.seats[number]
+            pick = standing.pick_for_pay(turn, job, seat)
+            if pick is not None:
+                self._check_now(turn, job, seat, pick)
         ballot.go_on(turn, job)
 
     def place(self, turn: Turn, job: Job, slot: Slot, free: list[Seat]) -> Seat | None:
@@ -93,25 +114,29 @@ class Audit(standing.ByPolicy):
 
     def close(self, turn: Turn, job: Job, seat: Seat) -> bool:
         """The seat's unchecked claims get one last check among them, drawn by the randomness of them all; when that
-        passes, or nobody can do it, they are final."""
+        passes, or nobody can do it, they are final. All of them are checked where the seat was given up."""
         waiting = [claim for claim in seat.claims.values() if claim.trial]
         if waiting and standing.on_trial(job, seat.account):
             return False  # under another lease of the account
         for claim in waiting:
             standing.clear(turn, job, seat, claim)
-        if not seat.claims or seat.check is not None:
+        if not seat.claims or isinstance(seat.check, Closing):
             return super().close(turn, job, seat)
-        seat.check = Closing()
         pick = seat.claims[trust.closing_pick({claim.hash: claim.seed for claim in seat.claims.values()})]
-        if pick.slot is None:
-            batches.check_last(turn, job, seat, pick)
-        elif job.slots[pick.slot].step is Step.PROVISIONAL:
-            ballot.begin_check(turn, job, job.slots[pick.slot], trust.Reason.CLOSING)
-        else:  # its answer was accepted with somebody else's claim
-            standing.clear(turn, job, seat, pick)
-            seat.check = None
+        seat.check = Closing()
+        for claim in list(seat.claims.values()) if seat.suspect else (pick,):
+            self._check_now(turn, job, seat, claim)
         done = not seat.running and all(claim.provisional for claim in seat.claims.values())
         return done and self.close(turn, job, seat)
+
+    def _check_now(self, turn: Turn, job: Job, seat: Seat, claim: Claim) -> None:
+        if claim.slot is None:
+            batches.check_last(turn, job, seat, claim)
+        elif job.slots[claim.slot].step is Step.PROVISIONAL:
+            ballot.begin_check(turn, job, job.slots[claim.slot], trust.Reason.CLOSING)
+        else:  # its answer was accepted with somebody else's claim
+            standing.clear(turn, job, seat, claim)
+            seat.check = None
 
     def stop(self, turn: Turn, job: Job, *, late: bool) -> None:
         for key in list(job.queue.checking):

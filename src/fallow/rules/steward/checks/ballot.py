@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fallow.rules import trust
 from fallow.rules.steward.blobs import keep
-from fallow.rules.steward.checks import sample
+from fallow.rules.steward.checks import replay, sample
 from fallow.rules.steward.checks.look import look_at, seen_of
-from fallow.rules.steward.checks.standing import SAME, clear, on_trial, passed, policy_of
+from fallow.rules.steward.checks.standing import SAME, clear, on_trial, outside, passed, pay_up, policy_of, reopened
 from fallow.rules.steward.claims import (
     MAX_OTHERS,
     Finding,
@@ -20,8 +20,8 @@ from fallow.rules.steward.claims import (
     void_run,
 )
 from fallow.rules.steward.dispatch import assign, decide
-from fallow.rules.steward.events import Agreeing
-from fallow.rules.steward.hiring import can_recruit
+from fallow.rules.steward.events import Agreeing, NotReplayed, Replayed
+from fallow.rules.steward.hiring import can_recruit, outsider_coming
 from fallow.rules.steward.slots import (
     begun,
     drop_check,
@@ -33,7 +33,6 @@ from fallow.rules.steward.slots import (
 from fallow.rules.steward.state import Claim, Job, Mark, Run, Seat, Slot, Stage, Step, Turn
 from fallow.rules.steward.terms import same_everywhere
 from fallow.rules.trust import Reason
-from fallow.wire.receipts import MAX_UNDRAWN
 
 MAX_SOURCES = 16
 MAX_AGREEING = 16
@@ -44,13 +43,13 @@ OPTIMISTIC = frozenset({Reason.SAMPLED, Reason.CLOSING})
 def begin(turn: Turn, job: Job, slot: Slot, seat: Seat, claim: Claim) -> None:
     """A slot in KEEPING whose claim is drawn and whose outputs are here: check it, or let it stand for now."""
     policy, look = policy_of(job), look_at(slot)
-    look.seed, look.drawn = claim.seed, claim.hash
+    look.seed, look.drawn_for, look.drawn = claim.seed, claim.hash, claim.drawn
     standing = turn.state.standing(seat.account)
     if not probing(job, seat.account) < policy.probation - standing.passed:
         standing = standing._replace(passed=policy.probation)
     reason = trust.must_check(policy, standing, claim.seed, forced=slot.forced)
     if reason is None:
-        seat.check = None
+        reopened(seat)
         hold(turn, seat, claim)
         set_step(job, slot, Step.PROVISIONAL)
         return
@@ -122,6 +121,8 @@ def advance(turn: Turn, job: Job, slot: Slot, *, recruit: bool) -> None:
     if slot.step is not Step.CHECKING:
         return
     live = slot.live()
+    if replay.under_way(turn, job, slot):
+        return
     if recruit:
         job.queue.wanting[slot.key] = None
     if begun(job, slot):
@@ -130,6 +131,8 @@ def advance(turn: Turn, job: Job, slot: Slot, *, recruit: bool) -> None:
     under_way = sum(1 for run in slot.running() if run.task == slot.task)
     ballot = [trust.Vote(run.account, run.answer) for run in live]
     match trust.tally(ballot, under_way, policy_of(job).quorum):
+        case trust.Settled(right=right, wrong=wrong) if wrong and _outside(job, slot).isdisjoint(right):
+            _undecided(turn, job, slot)
         case trust.Settled(answer=answer, right=right):
             _settle(turn, job, slot, answer, right)
         case trust.Undecided():
@@ -140,15 +143,35 @@ def advance(turn: Turn, job: Job, slot: Slot, *, recruit: bool) -> None:
                 _ask_auditors(turn, job, slot, more, under_way)
             elif recruit:
                 job.queue.wanting.pop(slot.key, None)
-            elif not under_way and not recruit:
+            elif not under_way and not recruit and not (disputed and replay.ask(turn, job, slot)):
                 _abandon(turn, job, slot)
+
+
+def replayed(turn: Turn, job: Job, seat: Seat, event: Replayed | NotReplayed) -> None:
+    """Our own machine has done it, or cannot: then nobody can decide."""
+    claim = seat.claims.get(event.claim_hash)
+    if claim is None or claim.slot is None or seen_of(job.slots[claim.slot]).replay != claim.hash:
+        return
+    slot, claim.asked = job.slots[claim.slot], None
+    look_at(slot).replay = b""
+    right = tuple(run.account for run in slot.live() if isinstance(event, Replayed) and run.answer == event.answer)
+    if isinstance(event, Replayed) and right:
+        _settle(turn, job, slot, event.answer, right, ours=True)
+    else:
+        _nobody(turn, job, slot)
+
+
+def _outside(job: Job, slot: Slot) -> set[bytes]:
+    """Who of those that answered was not taken for its price. What the others say alone against anybody is a doubt:
+    they may be one owner's."""
+    return {run.account for run in slot.live() if job.seats[run.seat].outside}
 
 
 def _ask_auditors(turn: Turn, job: Job, slot: Slot, more: int, under_way: int) -> None:
     """The first `more` of the drawn order are asked; one of them being busy is no reason to ask another, or a provider
     could choose by being busy. Needed inputs that only the accused holds are fetched first: if it withholds them,
     nobody can check, and its claim is worth nothing."""
-    if not _carry_kept(turn, job, slot):
+    if not _carry_kept(turn, job, slot) or outsider_coming(turn, job):
         return
     called, look = _called(turn, job, slot, more), look_at(slot)
     if not called and not under_way and not _out_of_room(job, slot):
@@ -186,8 +209,8 @@ def _called(turn: Turn, job: Job, slot: Slot, more: int) -> tuple[bytes, ...]:
     if len(look.called) != more or not all(_seats_for(turn, job, slot, account) for account in look.called):
         accounts = {seat.account for seat in job.usable}
         eligible = [account for account in accounts if _seats_for(turn, job, slot, account)]
-        order = tuple(trust.auditor_order(look.seed, eligible))
-        look.called, look.undrawn = order[:more], order[more : more + MAX_UNDRAWN]
+        drawn = outside(job)
+        look.called = look.call(trust.auditor_order(look.seed, eligible, look.drawn, drawn), drawn, more)
     return look.called
 
 
@@ -212,22 +235,25 @@ def _seats_for(turn: Turn, job: Job, slot: Slot, account: bytes) -> list[Seat]:
     ]
 
 
-def _settle(turn: Turn, job: Job, slot: Slot, answer: bytes, right: tuple[bytes, ...]) -> None:
+def _settle(turn: Turn, job: Job, slot: Slot, answer: bytes, right: tuple[bytes, ...], *, ours: bool = False) -> None:
+    """The answer stands; with `ours` because our own machine gave it, however many gave another."""
     runs = slot.live()
     slot.answer = answer
     agree = [run for run in runs if run.answer == answer]
     text = f"{len(agree)} equal answers of {len(runs)}"
     end_runs(turn, job, slot)
     look = seen_of(slot)
-    first = next((run for run in slot.runs if run.claim_hash == look.drawn), runs[0])
-    undrawn = trust.after(look.seed, (run.account for run in agree if run is not first), look.undrawn)
+    first = next((run for run in slot.runs if run.claim_hash == look.drawn_for), runs[0])
+    undrawn = look.after(run.account for run in agree if run is not first)
     for run in agree:
         job.seats[run.seat].strikes = 0
-        finding = Finding("checked", text)
+        finding = replay.SAME if ours else Finding("checked", text)
         # who does a check again was drawn for the claim that it looked at, which is about other work
-        if look.drawn:
+        if look.drawn_for and not ours:
             drawn_for = None if run is first else evidence(job, first)
-            finding = Finding("checked", text, _agreeing(job, slot, run), look.seed, drawn_for, undrawn)
+            finding = Finding(
+                "checked", text, _agreeing(job, slot, run), look.seed, drawn_for, look.drawn, look.outside, undrawn
+            )  # fmt: skip
         _finalise(turn, job, run, finding)
     set_step(job, slot, Step.KEEPING)
     for account in right:
@@ -235,7 +261,7 @@ def _settle(turn: Turn, job: Job, slot: Slot, answer: bytes, right: tuple[bytes,
     dissent, look_at(slot).dissent = seen_of(slot).dissent, None
     for run in runs:
         if run.answer != answer:
-            _catch(turn, job, slot, run, agree)
+            _catch(turn, job, slot, run, agree, ours=ours)
     if dissent is not None:
         accused = seen_of(job.slots[dissent]).accused
         _judge_dissent(turn, job, job.slots[dissent], right=all(run.claim_hash != accused for run in agree))
@@ -251,7 +277,7 @@ def _advance_sample(turn: Turn, job: Job, slot: Slot, *, recruit: bool) -> None:
     if not recruit:
         drop_check(turn, job, slot)
         _abandon(turn, job, slot)
-    elif sample.auditors(job, audit):
+    elif sample.auditors(job, audit) or outsider_coming(turn, job):
         look_at(audit).since_ms = turn.now_ms
     elif turn.now_ms - since_ms >= turn.state.timing.audit_within or not can_recruit(job):
         drop_check(turn, job, slot)
@@ -279,7 +305,10 @@ def audited(turn: Turn, job: Job, audit: Slot, run: Run) -> None:
         passed(turn, run.account)
         if there:
             words, checked_by = sample.words(job, audit, run), _signed(job, run)
-            _stands(turn, job, slot, Finding("sampled", words, checked_by, found.seed, None, found.undrawn))
+            finding = Finding(
+                "sampled", words, checked_by, found.seed, None, found.drawn, found.outside, found.undrawn
+            )  # fmt: skip
+            _stands(turn, job, slot, finding)
         else:
             advance(turn, job, slot, recruit=job.ending is None)
         return
@@ -326,7 +355,18 @@ def _confirm(turn: Turn, job: Job, audit: Slot) -> None:
 
 
 def _undecided(turn: Turn, job: Job, slot: Slot) -> None:
-    """No quorum for any answer: nobody is paid, nobody is accused, somebody else has to do it."""
+    """No quorum for any answer: our own machine decides."""
+    if not replay.ask(turn, job, slot):
+        _nobody(turn, job, slot)
+
+
+def _nobody(turn: Turn, job: Job, slot: Slot) -> None:
+    """Our machine cannot decide either. Where nobody is from outside, what most say is believed; else nobody is paid,
+    nobody is accused, somebody else has to do it."""
+    found = trust.tally([trust.Vote(run.account, run.answer) for run in slot.live()], 0, policy_of(job).quorum)
+    if isinstance(found, trust.Settled) and not _outside(job, slot):
+        _settle(turn, job, slot, found.answer, found.right)
+        return
     turn.note(job, "check", f"Task {slot.key}: the answers differ and nobody can decide; it is done again.")
     look_at(slot).dissent = None
     annul(turn, job, slot, "E1502")
@@ -339,12 +379,13 @@ def _unchecked(turn: Turn, job: Job, slot: Slot) -> None:
     """Nobody is there to check it: the claims stay provisional till the end."""
     text = "Results cannot be checked now: there is no other provider that could. They stay provisional."
     turn.warn_once(job, "no auditor", text)
-    for run in slot.live():
-        claim = claim_of(job, run)
-        if claim is not None:
-            hold(turn, job.seats[run.seat], claim)
+    claims = [(job.seats[run.seat], claim) for run in slot.live() if (claim := claim_of(job, run)) is not None]
+    for seat, claim in claims:
+        hold(turn, seat, claim)
     look_at(slot).called = ()
     set_step(job, slot, Step.PROVISIONAL)
+    for seat, claim in claims:
+        pay_up(turn, job, seat, claim)
 
 
 def _abandon(turn: Turn, job: Job, slot: Slot) -> None:
@@ -364,9 +405,10 @@ def _abandon(turn: Turn, job: Job, slot: Slot) -> None:
         reslot(turn, job, slot)
 
 
-def _catch(turn: Turn, job: Job, slot: Slot, run: Run, agree: list[Run]) -> None:
-    """`run` was outvoted by a quorum: its account is charged where the evidence is enough for a ledger, and banned."""
-    text = f"Task {slot.key}: a wrong result; {len(agree)} others agree on another."
+def _catch(turn: Turn, job: Job, slot: Slot, run: Run, agree: list[Run], *, ours: bool) -> None:
+    """`run` was outvoted by a quorum, or by our own machine and another: its account is charged where the evidence is
+    enough for a ledger, and banned."""
+    text = f"Task {slot.key}: a wrong result; {'this machine and ' * ours}{len(agree)} others agree on another."
     proof = None
     if trust.may_charge([other.account for other in agree], run.account):
         proof = Refuted(run.spec, evidence(job, run), [evidence(job, other) for other in agree[:MAX_OTHERS]])
@@ -377,6 +419,7 @@ def _finalise(turn: Turn, job: Job, run: Run, finding: Finding) -> None:
     claim = claim_of(job, run)
     if claim is not None:
         finalise(turn, job, job.seats[run.seat], claim, finding)
+        pay_up(turn, job, job.seats[run.seat], claim)
 
 
 def _agreeing(job: Job, slot: Slot, run: Run) -> tuple[Agreeing, ...]:

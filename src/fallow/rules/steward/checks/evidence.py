@@ -17,13 +17,15 @@ from fallow.wire.documents import ClaimRoot
 
 def shown(policy: trust.Policy, seen: Exhibit) -> Shown:
     """Whether what is seen is an audit by `policy`."""
-    drawn = {seen.provider, *seen.others, seen.sampled_by} - {b"", seen.drawn_for}
-    ahead = set(seen.undrawn).difference(trust.after(seen.seed, drawn, seen.undrawn))
+    asked = {seen.provider, *seen.others, seen.sampled_by} - {b"", seen.drawn_for}
+    ahead = set(seen.undrawn).difference(trust.after(seen.seed, asked, seen.undrawn, seen.drawn, seen.outside))
     if ahead:
         return Shown("", f"the draw names 0x{min(ahead).hex()} before those who checked")
-    among = f"drawn by the bank's randomness among {len(drawn | set(seen.undrawn))} accounts"
+    among = f"drawn by the bank's randomness among {len(asked | set(seen.undrawn))} accounts"
     if not seen.undrawn:
         among = "and nobody else could have been drawn, as the requester says"
+    if by_stake := asked.intersection(seen.drawn):
+        among += f" ({len(by_stake)} of them by stake among all of the pool)"
     if seen.sampled is not None:
         return _sample(policy, seen, among)
     if len(seen.others) + 1 < policy.quorum:

@@ -12,13 +12,13 @@ from fallow.kinds.chain import Chain
 from fallow.kinds.registry import kind_named
 from fallow.rules import trust
 from fallow.rules.steward.checks.look import Look, look_at, seen_of
-from fallow.rules.steward.checks.standing import policy_of
+from fallow.rules.steward.checks.standing import outside, policy_of
 from fallow.rules.steward.events import KeepBlob, LetGo
+from fallow.rules.steward.hiring import outsider_coming
 from fallow.rules.steward.slots import add_slot, begun, retire, serves
 from fallow.rules.steward.state import Job, Run, Seat, Slot, Step, Turn
 from fallow.wire.claims import output_hash
 from fallow.wire.messages import NodeAddress
-from fallow.wire.receipts import MAX_UNDRAWN
 from fallow.wire.tasks import Part
 
 MAX_NAMED = 16
@@ -39,7 +39,9 @@ def begin(job: Job, slot: Slot) -> None:
     drawn = chain.check(slot.spec, run.output, trust.draw_links(look.seed, links, policy_of(job).links))
     audit = add_slot(job, drawn.task, of=slot.key)
     expected = output_hash(drawn.expected)
-    audit.check = Look(since_ms=look.since_ms, seed=look.seed, expected=expected, accused=run.claim_hash)
+    audit.check = Look(
+        since_ms=look.since_ms, seed=look.seed, expected=expected, accused=run.claim_hash, drawn=look.drawn,
+    )  # fmt: skip
     look.sample = audit.key
 
 
@@ -56,7 +58,8 @@ def auditors(job: Job, audit: Slot) -> list[bytes]:
     parties = {run.account for run in accused.runs if run.task == accused.task}
     parties |= {run.account for run in audit.runs if run.task == audit.task}
     able = {seat.account for seat in job.usable if seat.room_units() >= audit.spec.units}
-    return trust.auditor_order(seen_of(audit).seed, able - parties)
+    look = seen_of(audit)
+    return trust.auditor_order(look.seed, able - parties, look.drawn, outside(job))
 
 
 def place(turn: Turn, job: Job, audit: Slot, free: list[Seat]) -> Seat | None:
@@ -66,12 +69,12 @@ def place(turn: Turn, job: Job, audit: Slot, free: list[Seat]) -> Seat | None:
     if about(job, audit).step is not Step.CHECKING or not serves(job, audit):
         retire(turn, job, audit)
         return None
-    if not _states_kept(turn, job, audit):
+    if not _states_kept(turn, job, audit) or outsider_coming(turn, job):
         return None
     order = auditors(job, audit)
     for account in order[:1]:
         seats = [seat for seat in free if seat.account == account and seat.room_units() >= audit.spec.units]
-        seen_of(audit).undrawn = tuple(order[1 : 1 + MAX_UNDRAWN])
+        look_at(audit).call(order, outside(job), 1)
         return min(seats, key=lambda seat: (len(seat.running), seat.number), default=None)
     return None
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 from fallow.rules import trust
 from fallow.rules.steward import claims
 from fallow.rules.steward.check import Check, check_of
+from fallow.rules.steward.checks.look import Closing, Paying
 from fallow.rules.steward.claims import Finding, claim_of
-from fallow.rules.steward.state import Claim, Job, Seat, State, Turn
+from fallow.rules.steward.state import Claim, Job, Seat, Stage, State, Turn
 from fallow.rules.trust import Policy
+from fallow.units import cost_ucr
+
+PAY_FROM_UCR = 25_000
+"""Unpaid claims of a seat for which one of them is checked out of turn, so that the others can be paid: half of the
+credit that a provider gives if its owner does not say otherwise (`ProviderPolicy.credit_ucr`)."""
 
 SAME = Finding("sampled", "what it found is what another had claimed")
 """Why an audit's claim is final."""
@@ -59,6 +65,45 @@ def passed(turn: Turn, account: bytes) -> None:
             old = trust.clears(policy_of(job), standing.passed + 1 - claim.passed)
             if not on_trial(job, account) if claim.trial else old:
                 clear(turn, job, seat, claim)
+
+
+def outside(job: Job) -> set[bytes]:
+    """The accounts that are there to check, and were drawn for it."""
+    return {seat.account for seat in job.usable if seat.outside}
+
+
+def reopened(seat: Seat) -> None:
+    """A new claim waits: the check of the last ones is to be made again. One for pay goes on."""
+    if isinstance(seat.check, Closing):
+        seat.check = None
+
+
+def pick_for_pay(turn: Turn, job: Job, seat: Seat) -> Claim | None:
+    """The claim to be checked now, drawn by the randomness of all that wait, because so much waits for pay that its
+    provider may pause; None while little does, or such a check is under way."""
+    if seat.stage is not Stage.OPEN or cost_ucr(seat.money.held_units, seat.money.price_ucr) < PAY_FROM_UCR:
+        return None
+    paying = seat.check
+    under_way = seat.claims.get(paying.claim) if isinstance(paying, Paying) else None
+    if isinstance(paying, Closing) or (under_way is not None and not under_way.provisional):
+        return None
+    waiting = {claim.hash: claim for claim in seat.claims.values() if claim.provisional and not claim.trial}
+    if cost_ucr(sum(claim.units for claim in waiting.values()), seat.money.price_ucr) < PAY_FROM_UCR:
+        return None
+    pick = waiting.pop(trust.closing_pick({claim.hash: claim.seed for claim in waiting.values()}))
+    seat.check = Paying(pick.hash, tuple(waiting))
+    return pick
+
+
+def pay_up(turn: Turn, job: Job, seat: Seat, claim: Claim) -> None:
+    """The claim is right, or nobody can check it: where it was looked at so that the others can be paid, they are."""
+    paying = seat.check
+    if not isinstance(paying, Paying) or paying.claim != claim.hash:
+        return
+    seat.check = None
+    for other in [seat.claims[one] for one in (*paying.before, claim.hash) if one in seat.claims]:
+        if other.provisional and not other.trial:
+            clear(turn, job, seat, other)
 
 
 def clear(turn: Turn, job: Job, seat: Seat, claim: Claim) -> None:

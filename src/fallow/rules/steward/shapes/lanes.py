@@ -17,6 +17,7 @@ from fallow.rules.steward.events import (
 )
 from fallow.rules.steward.hiring import decide_by_ms, leave_alone
 from fallow.rules.steward.shape import LaneTerms, Shape, shape_of
+from fallow.rules.steward.slots import strike
 from fallow.rules.steward.state import Claim, Ending, Job, Mark, Seat, Stage, Turn
 from fallow.wire.local import JobSpec, LaneJob, ServeJob, Work
 from fallow.wire.tasks import Part
@@ -133,7 +134,8 @@ def answered(turn: Turn, job: Job, seat: Seat, event: PeerClaimedBatch) -> None:
     if seat.stage is not Stage.OPEN or event.first < seat.lane.next or turn.now_ms >= decide_by_ms(seat):
         return
     seat.lane.next = event.first + event.count
-    claim = Claim(event.claim_hash, event.claim, event.units, first=event.first, count=event.count)
+    paid = event.count if event.paid is None else event.paid
+    claim = Claim(event.claim_hash, event.claim, event.units, first=event.first, count=event.count, paid=paid)
     seat.money.held_units += event.units
     admit(turn, seat, claim)
     check = check_of(job)
@@ -141,6 +143,10 @@ def answered(turn: Turn, job: Job, seat: Seat, event: PeerClaimedBatch) -> None:
         turn.ask(Draw(seat.lease, event.claim_hash, event.claim))
     else:
         check.begin(turn, job, seat, claim)
+    if 2 * event.refused > event.count:
+        strike(turn, job, seat)
+    else:
+        seat.strikes = 0
     if len(seat.claims) >= MAX_BATCHES:
         seat.mark = Mark.FULL
 

@@ -40,12 +40,13 @@ def train_work(job: Job) -> TrainJob:
 class RoundsState(ShapeState, msgspec.Struct, array_like=True, tag="rounds"):
     """What a training remembers beside its `log`: `slots` maps (round, shard) to the key of the slot for it, `finish`
     is that of the finishing task, and `closed` says of each closed round what its workers started from: the state,
-    whether all agreed on it, and the loss."""
+    whether all agreed on it, and the loss. `updates` maps the blob of an update to the slot that gave it first."""
 
     log: rounds.Log
     slots: dict[tuple[int, int], int] = {}
     finish: int | None = None
     closed: dict[int, tuple[bytes, bool, str]] = {}
+    updates: dict[bytes, int] = {}
 
 
 def rounds_of(job: Job) -> RoundsState:

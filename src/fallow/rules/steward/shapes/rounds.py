@@ -24,7 +24,7 @@ from fallow.rules.steward.shapes.round_tasks import (
 )
 from fallow.rules.steward.slots import add_slot, respec, retire, strike
 from fallow.rules.steward.specs import part_named
-from fallow.rules.steward.state import Job, Slot, State, Step, Turn
+from fallow.rules.steward.state import Job, Run, Slot, State, Step, Turn
 from fallow.wire.local import JobSpec, RoundView, TrainJob, Work
 
 MAX_ROUNDS, MAX_ROUNDS_SHOWN = 10_000, 4096
@@ -75,6 +75,22 @@ class RoundsShape(Shape):
             if not _close_round(turn, job, form):
                 return
             job.moved = True
+
+    def refused(self, turn: Turn, job: Job, slot: Slot, run: Run) -> str:
+        """An update that another part of the training gave first is a copy: no two tasks have the same data. Where they
+        have all the same (there is less text than shards), a second account gives it too; then whoever lies is found
+        by a check of both."""
+        update = part_named(run.output, "update") if run.output is not None else None
+        if update is None or slot.of is not None:
+            return ""
+        key = rounds_of(job).updates.setdefault(update.blob, slot.key)
+        if key == slot.key:
+            return ""
+        if len({other.account for other in slot.runs if other.output and update in other.output.parts}) < 2:
+            return f"its update is a copy of what task {key} gave"
+        for one in (slot, job.slots[key]):
+            check_of(job).doubt(turn, job, one, f"Task {one.key}: another has the same update; both are checked.")
+        return ""
 
     def arrived(self, turn: Turn, job: Job, blob: bytes) -> None:
         _spread(turn, job, blob)
