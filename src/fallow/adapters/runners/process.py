@@ -159,11 +159,12 @@ class ProcessWorker:
         """Close its socket, which asks it to end, then insist."""
         self.why = self.why or "stopped"
         self._link.close()
-        for number in (signal.SIGTERM, signal.SIGKILL):
+        for insist in (lambda: _signal_group(self.pid, signal.SIGTERM), self._kill_all):
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._process.wait(), STOP_GRACE_S)
-                return
-            _signal_group(self.pid, number)
+                break
+            insist()
+        self._kill_all()  # what it started may hold its log open, and so the reading of it
         await self._process.wait()
 
 

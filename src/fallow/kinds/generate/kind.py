@@ -63,7 +63,7 @@ class GenerateLane(LaneSide):
     def counted(self, params: bytes, value: bytes, units: int) -> int:
         asked, answer = recall(Generate, params), recall(GenerateValue, value)
         unseen = UNSEEN_TOKENS + max((len(stop.encode()) for stop in asked.stop), default=0)
-        return min(units, _most_read(params, len(asked.turns)) + len(answer.text.encode()) + unseen)
+        return min(units, most_read(asked) + len(answer.text.encode()) + unseen)
 
     def cut_short(self, value: bytes) -> bool:
         return recall(GenerateValue, value).finish == CANCELLED
