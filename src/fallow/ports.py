@@ -197,6 +197,10 @@ class Ledger(Protocol):
         """The charge under a lease that is not decided yet."""
         ...
 
+    async def appeals(self) -> tuple[bytes, ...]:
+        """The leases whose charges wait for the referee."""
+        ...
+
     async def books(self) -> Message:
         """-> Books."""
         ...

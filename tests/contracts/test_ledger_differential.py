@@ -131,6 +131,7 @@ class Homes(RuleBasedStateMachine):
         assert self.runner.run(self.sql.books()) == self.runner.run(self.memory.books())
         charged = self.runner.run(self.sql.balance(PROVIDER.account, now_ms))
         assert charged == self.runner.run(self.memory.balance(PROVIDER.account, now_ms))
+        assert self.runner.run(self.sql.appeals()) == self.runner.run(self.memory.appeals())
 
     def pick(self, number: int) -> tuple[Lease, Person, Person]:
         return self.leases[number % len(self.leases)]

@@ -154,6 +154,10 @@ class SqlLedger:
         """The charge under a lease that is not decided yet."""
         return await self._look(lambda connection: _charge(connection, lease))
 
+    async def appeals(self) -> tuple[bytes, ...]:
+        """The leases whose charges wait for the referee."""
+        return await self._look(tables.appealed_leases)
+
     async def books(self) -> Books:
         """The whole in one line. Costs a pass over accounts and open escrows."""
         return Books(self.terms.bank, *await self._look(tables.add_up))

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from fallow.errors import fail
-from fallow.rules.escrow import ROWS, STAKERS, Move, PendingRow, Row, RowKey, Table, stakers_of
+from fallow.rules.escrow import ROWS, STAKERS, ChargeStage, Move, PendingRow, Row, RowKey, Table, stakers_of
 
 SCHEMA_VERSION = 3
 """2 added what of an account's money is tied, 3 charges that can be answered, and the register of stakes. Older books
@@ -142,7 +142,17 @@ def append_journal(connection: sa.Connection, entries: Sequence[tuple[int, str, 
 def charged_leases(connection: sa.Connection, account: bytes) -> tuple[bytes, ...]:
     """The leases under which something is charged against the account. A pass over all verdicts."""
     verdict = TABLES[Table.VERDICT].c
-    query = sa.select(verdict.lease).where(verdict.accused == account, verdict.locked_ucr > 0).order_by(verdict.lease)
+    return _leases(connection, verdict.accused == account, verdict.locked_ucr > 0)
+
+
+def appealed_leases(connection: sa.Connection) -> tuple[bytes, ...]:
+    """The leases whose charges wait for the referee. A pass over all verdicts."""
+    return _leases(connection, TABLES[Table.VERDICT].c.stage == int(ChargeStage.APPEALED))
+
+
+def _leases(connection: sa.Connection, *where: sa.ColumnElement[bool]) -> tuple[bytes, ...]:
+    verdict = TABLES[Table.VERDICT].c
+    query = sa.select(verdict.lease).where(*where).order_by(verdict.lease)
     return tuple(bytes(lease) for (lease,) in connection.execute(query))
 
 

@@ -10,7 +10,9 @@ from fallow.errors import FallowError
 from fallow.node.bank import Bank, BankPolicy
 from fallow.node.config import Ticket, save_ticket
 from fallow.node.directory import Directory
+from fallow.node.own_machine import OwnMachine
 from fallow.node.router import Router
+from fallow.node.rulings import Rulings
 from fallow.node.services import Services
 from fallow.ports import Ledger, Patience
 from fallow.units import parse_money
@@ -30,14 +32,15 @@ class Pool:
         self._s, self._directories, self._books = services, directories, books
         self._bank: Bank | None = None
 
-    def open_bank(self, router: Router) -> None:
-        """Keep the books of a pool here. Raises UnavailableError E1305 or UsageError E1306 for books that cannot be
-        used."""
+    def open_bank(self, router: Router) -> Rulings:
+        """Keep the books of a pool here; -> who rules on its appeals. Raises UnavailableError E1305 or UsageError E1306
+        for books that cannot be used."""
         config = self._s.config
         policy = BankPolicy(welcome_ucr=parse_money(config.welcome), invited_only=not config.open_to_all)
         books = self._books(policy)
         self._bank = Bank(books, self._s.identity, self._s.clock)
         self._bank.register(router)
+        return Rulings(self._s, books, OwnMachine(self._s))
 
     def open_directory(self, router: Router) -> None:
         """List offers here."""

@@ -49,7 +49,7 @@ async def take_up(roles: Roles, services: Services, pool: Pool, group: asyncio.T
     joining a pool and opening books raise."""
     serve_blobs(roles.remote, services.blobs)
     if "bank" in roles.names:
-        pool.open_bank(roles.remote)
+        group.create_task(pool.open_bank(roles.remote).run(), name="referee")
     if "directory" in roles.names:
         pool.open_directory(roles.remote)
     assert services.rpc.server is not None

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from fallow.ports import Entropy
 from fallow.rules.escrow import (
     AccountRow,
+    ChargeStage,
     EscrowRow,
     Move,
     NodeRow,
@@ -97,6 +98,11 @@ class MemoryLedger:
         escrow = self.rows.get(escrow_key(lease))
         row = self.rows.get(verdict_key(lease, escrow.ground)) if isinstance(escrow, EscrowRow) else None
         return charge_of(row) if isinstance(row, VerdictRow) and row.is_open else None
+
+    async def appeals(self) -> tuple[bytes, ...]:
+        """The leases whose charges wait for the referee."""
+        charges = (row for row in self.rows.values() if isinstance(row, VerdictRow))
+        return tuple(sorted(row.lease for row in charges if row.stage == ChargeStage.APPEALED))
 
     async def books(self) -> Books:
         """The whole in one line. Costs a pass over all rows."""

@@ -17,6 +17,7 @@ from fallow.rules.escrow.rows import (
     STAKERS,
     AccountRow,
     Book,
+    ChargeStage,
     EscrowRow,
     Move,
     NodeRow,
@@ -40,9 +41,9 @@ from fallow.rules.escrow.stakers import stakers_of
 from fallow.rules.escrow.verdicts import charge_of
 
 __all__ = [
-    "POOL", "ROWS", "STAKERS", "UNREAD", "AccountRow", "Book", "EscrowRow", "Facts", "Move", "NodeRow", "Outcome",
-    "PendingRow", "Place", "PoolTerms", "Refused", "Row", "RowKey", "StakersRow", "Table", "Totals", "VerdictRow",
-    "account_key", "balance_of", "charge_of", "escrow_key", "examine", "faults", "imbalance_ucr", "key_of", "node_key",
-    "pending_key", "refuse", "related", "settlement_of", "stakers_of", "token_hash", "totals", "touched", "transition",
-    "verdict_key",
+    "POOL", "ROWS", "STAKERS", "UNREAD", "AccountRow", "Book", "ChargeStage", "EscrowRow", "Facts", "Move", "NodeRow",
+    "Outcome", "PendingRow", "Place", "PoolTerms", "Refused", "Row", "RowKey", "StakersRow", "Table", "Totals",
+    "VerdictRow", "account_key", "balance_of", "charge_of", "escrow_key", "examine", "faults", "imbalance_ucr",
+    "key_of", "node_key", "pending_key", "refuse", "related", "settlement_of", "stakers_of", "token_hash", "totals",
+    "touched", "transition", "verdict_key",
 ]  # fmt: skip
