@@ -19,7 +19,10 @@ GOOD: dict[str, Any] = {
     "cheat": {"kind": "lazy", "caught": True, "paid_ucr": 0, "paid_rounds": 0},
     "ledger": {"minted_ucr": 7, "sum_ucr": 7, "conserved": True},
     "chat": {"prompt": "p", "answer": "a", "tokens": 1, "ttft_ms": 1.0},
-    "receipts": [{"id": "r_1", "holds": True, "changed_byte_noticed": True}],
+    "receipts": [
+        {"id": "r_1", "holds": True, "open": False, "changed_byte_noticed": True},
+        {"id": "r_2", "holds": False, "open": True, "changed_byte_noticed": True},
+    ],
 }
 
 

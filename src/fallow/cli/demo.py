@@ -181,6 +181,12 @@ def caught_in_a_round(cheat: str) -> str:
     return percent(catches(steps * units, 1 if cheat == "flip" else skipped * units, LINKS[cheat]))
 
 
+def _receipts(found: list[dict[str, Any]]) -> str:
+    waiting = sum(one["open"] for one in found)
+    answer = f" ({waiting} of a charge that may still be answered)" if waiting else ""
+    return f"{len(found)} receipts check{answer}; one changed byte is noticed."
+
+
 def _paid_for(rounds: int) -> str:
     if rounds:
         return f"Among that are {rounds} of its rounds of training, whose checks missed the cheating."
@@ -204,7 +210,7 @@ def _closing(report: dict[str, Any], missing: list[str], folder: Path) -> str:
             for p in report["providers"]
         ),
         f"Money: {format_money(books['minted_ucr'])} minted, all accounted for: {books['conserved']}.",
-        f"{len(report['receipts'])} receipts check; one changed byte is noticed.",
+        _receipts(report["receipts"]),
         f"Done in {report['seconds']} s. Report: {folder / 'report.json'}",
     ]
     if missing:

@@ -10,7 +10,7 @@ from fallow.cli.demo_net import Network
 from fallow.errors import FallowError, fail
 from fallow.kinds.train.tasks import TrainParams, TrainRound
 from fallow.node.config import load_config, load_ticket
-from fallow.rules.steward.proof import Anchor, prove
+from fallow.rules.steward.proof import Anchor, Proof, prove
 from fallow.sdk.client import AsyncFallow
 from fallow.sdk.jobs import AsyncJob
 from fallow.units import to_text
@@ -40,10 +40,17 @@ async def check_receipts(client: AsyncFallow, job: AsyncJob, chat_receipt: str, 
         changed = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
         good, noticed = prove(path.read_bytes(), anchor), prove(changed, anchor).outcome == "fails"
         found.append(
-            {"id": name, "file": str(path), "holds": good.outcome == "holds", "lacks": list(good.lacks),
-             "changed_byte_noticed": noticed}
+            {"id": name, "file": str(path), "holds": good.outcome == "holds", "open": _is_open(good),
+             "lacks": list(good.lacks), "changed_byte_noticed": noticed}
         )  # fmt: skip
     return found
+
+
+def _is_open(proof: Proof) -> bool:
+    """Whether it is the receipt of a cheat, and lacks nothing but the bank's last word: who is charged may still
+    appeal."""
+    rejected = proof.receipt is not None and proof.receipt.verdict == "rejected"
+    return rejected and [(check.name, check.missing) for check in proof.checks if not check.ok] == [("bank", True)]
 
 
 async def _signed(client: AsyncFallow, name: str) -> bytes:
@@ -159,7 +166,8 @@ def shortcomings(report: dict[str, Any]) -> list[str]:
         "no honest provider is slashed": all(one["slashed_ucr"] == 0 for one in honest),
         "money is conserved": report["ledger"]["conserved"],
         "the tuned model answers": bool(chat["answer"].strip()) and chat["tokens"] > 0,
-        "every receipt holds": bool(report["receipts"]) and all(one["holds"] for one in report["receipts"]),
+        "every receipt holds": bool(report["receipts"])
+        and all(one["holds"] or one["open"] for one in report["receipts"]),
         "a changed receipt is noticed": all(one["changed_byte_noticed"] for one in report["receipts"]),
         "the text has at least 100 kB": report["data_bytes"] >= 100_000,
     }
