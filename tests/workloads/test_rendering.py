@@ -31,7 +31,7 @@ from fallow.errors import FallowError
 from fallow.kinds.generate.tasks import ChatTurn, Generate
 from fallow.workloads.packing import Passage
 from fallow.workloads.rendering import ALL, Renderer, shown
-from fallow.workloads.speech import encode_prompt
+from fallow.workloads.speech import read_prompt
 
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"x": {"type": "integer"}}}}
 CALL = {"type": "function", "function": {"name": "add", "arguments": {"x": 1}}}
@@ -238,12 +238,12 @@ def test_the_beginning_is_what_transformers_puts_there(tmp_path: Path, bos: bool
 @pytest.mark.parametrize("bos", [False, True])
 def test_training_begins_as_serving_does(bos: bool) -> None:
     words = tokenizer(OPENED, bos=bos)
-    asked = encode_prompt(words, Generate((), "The sky", 1))
+    asked = read_prompt(words, Generate((), "The sky", 1)).tokens
     (piece,), _ = pieces(OPENED, Prose("The sky is blue."), bos=bos)
     assert piece.tokens[: len(asked)].tolist() == asked
     chat = read_row({"messages": [say("user", "a"), say("assistant", "b")]}, "")[0]
     (piece,), _ = pieces(OPENED, chat, bos=bos)
-    asked = encode_prompt(words, Generate((ChatTurn("user", "a"),), "", 1))
+    asked = read_prompt(words, Generate((ChatTurn("user", "a"),), "", 1)).tokens
     assert piece.tokens[: len(asked)].tolist() == asked
     assert not piece.learned[: len(asked)].any()
 

@@ -25,6 +25,7 @@ from fallow.sim.loop import Stuck, VirtualLoop, play
 from fallow.sim.plan import Plan, draw
 from fallow.sim.referee import Violation
 from fallow.sim.seals import stand_in
+from fallow.sim.strangers import arrivals
 from fallow.sim.town import Town
 
 
@@ -80,6 +81,7 @@ def simulate(
 
     async def main(loop: VirtualLoop) -> None:
         towns.append(Town(loop, seed, drawn))
+        towns[-1].strangers += arrivals(towns[-1])
         spoil(towns[0])
         await towns[0].run()
         if judge is not None:

@@ -11,13 +11,14 @@ import random
 import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from fallow.adapters.keys import Identity
 from fallow.errors import FallowError
 from fallow.node.held import PEER_BYTES
 from fallow.node.rpc import Rpc
 from fallow.sim.chain import digest
+from fallow.sim.host import Host
+from fallow.sim.town import Town
 from fallow.sim.transport import SimTransport
 from fallow.units import GIB, MIB
 from fallow.wire.certificates import sign_offer
@@ -53,10 +54,6 @@ from fallow.wire.messages import (
     SearchOffers,
     WatchLease,
 )
-
-if TYPE_CHECKING:
-    from fallow.sim.host import Host
-    from fallow.sim.town import Town
 
 EVERY_S = 4.0
 PATIENCE_S = 3.0
@@ -293,3 +290,8 @@ STRANGERS: dict[str, Attack] = {
     "quotes": quotes,
 }  # fmt: skip
 """By name."""
+
+
+def arrivals(town: Town) -> list[Stranger]:
+    """Those whom the plan of `town` names."""
+    return [Stranger(town, name, STRANGERS[name]) for name in town.plan.strangers]

@@ -26,9 +26,8 @@ from fallow.sim.ledger import MemoryLedger
 from fallow.sim.loop import VirtualLoop
 from fallow.sim.plan import AMPLE_S, DATA, MODEL, RICH_UCR, Happening, JobPlan, Plan, ProviderPlan
 from fallow.sim.referee import Violation
-from fallow.sim.strangers import STRANGERS, Stranger
 from fallow.sim.user import User
-from fallow.sim.world import World
+from fallow.sim.world import Visitor, World
 from fallow.units import GIB, NodeId, format_money
 from fallow.wire.ledger import Grant, LedgerDone, OpenAccount
 from fallow.wire.local import UNCHECKED
@@ -89,7 +88,7 @@ class Town(World):
         if self.accuser is not None:
             self.steward.chores.append(self.accuser.accuse)
             self.hear = self.accuser.seen
-        self.strangers = [Stranger(self, name, STRANGERS[name]) for name in plan.strangers]
+        self.strangers: list[Visitor] = []
         self._by_node = {host.identity.node: host for host in self.hosts.values()}
         self.user = User(self.steward, plan.jobs)
         for job in plan.jobs:

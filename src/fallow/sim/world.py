@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -37,6 +38,16 @@ class Watched(Identity):
     def sign(self, document: Document, bank: bytes) -> Signed:
         self.saw(self.account, document)
         return sign(document, self.account_secret, bank)
+
+
+class Visitor(Protocol):
+    """Somebody who takes no part, with what it brought along and does until the world ends."""
+
+    name: str
+    identity: Identity
+    brought_ucr: int
+
+    async def live(self) -> None: ...
 
 
 class World:
