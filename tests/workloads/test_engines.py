@@ -24,8 +24,8 @@ USER = ChatTurn("user", "Hi")
         Generate((), "x", 5, top_p="1.1"),
         Generate((), "x", 5, stop=("",)),
         Generate((), "x", 5, stop=("s" * 5000,)),
-        Generate((), "x", 5, guide='{"json": true}'),
-        Generate((ChatTurn("tool", "3"),), "", 5),
+        Generate((), "x", 5, frequency_penalty="2.5"),
+        Generate((), "x", 5, presence_penalty="much"),
     ],
 )
 def test_settings_out_of_bounds(request_: Generate) -> None:
@@ -39,9 +39,9 @@ def test_settings_within_bounds() -> None:
 
 
 def test_the_beginning_of_an_answer() -> None:
-    assert split_opening(Generate((USER,), "", 5, resume="So ")) == ((USER,), "So ")
+    assert split_opening(Generate((USER,), "", 5, resume="So ")) == ((USER,), "")
     turns = (USER, ChatTurn("assistant", "Well, "))
-    assert split_opening(Generate(turns, "", 5, resume="so")) == ((USER,), "Well, so")
+    assert split_opening(Generate(turns, "", 5, resume="so")) == ((USER,), "Well, ")
 
 
 def test_stop_strings_across_pieces() -> None:

@@ -8,8 +8,9 @@ from transformers import AutoTokenizer
 
 from fallow.errors import FallowError
 from fallow.kinds.generate.tasks import CANCELLED, ChatTurn, Generate, GenerateValue
-from fallow.workloads.engines import StopWatch
-from fallow.workloads.speech import Speech, Telling, encode_prompt
+from fallow.workloads.engines import SamplingSettings, StopWatch
+from fallow.workloads.shaping import Shaping
+from fallow.workloads.speech import Speech, Telling, read_prompt
 
 END = 0
 
@@ -28,7 +29,8 @@ def tell(tokenizer: Any, text: str, limit: int = 99, patience: int = 99, stop: t
         return len(heard) < patience
 
     prompt = tokenizer("The old")["input_ids"]
-    telling = Telling(Speech(tokenizer, prompt, StopWatch(stop)), len(prompt), frozenset({END}), limit, emit)
+    nothing = Shaping(Generate((), "x", 1), SamplingSettings(0, 1), None, len(tokenizer), ())
+    telling = Telling(Speech(tokenizer, prompt, StopWatch(stop)), len(prompt), frozenset({END}), limit, emit, nothing)
     for token in [*tokenizer(text)["input_ids"], END]:
         if not telling.take(token):
             break
@@ -62,13 +64,13 @@ def test_how_an_answer_ends(tokenizer: Any) -> None:
 def test_a_chat_is_its_template_and_what_was_said_already(tokenizer: Any) -> None:
     turns = (ChatTurn("user", "Where?"), ChatTurn("assistant", "To "))
     wanted = tokenizer("<|user|>Where?<end><|assistant|>To the", add_special_tokens=False)["input_ids"]
-    assert encode_prompt(tokenizer, Generate(turns, "", 8, resume="the")) == wanted
-    assert encode_prompt(tokenizer, Generate((), "The ", 8, resume="old")) == tokenizer("The old")["input_ids"]
+    assert read_prompt(tokenizer, Generate(turns, "", 8, resume="the")).tokens == wanted
+    assert read_prompt(tokenizer, Generate((), "The ", 8, resume="old")).tokens == tokenizer("The old")["input_ids"]
 
 
 def test_a_model_without_a_template_takes_no_turns(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for template in (None, "{{ raise_exception('no') }}"):
         monkeypatch.setattr(tokenizer, "chat_template", template)
         with pytest.raises(FallowError) as caught:
-            encode_prompt(tokenizer, Generate((ChatTurn("user", "hi"),), "", 8))
+            read_prompt(tokenizer, Generate((ChatTurn("user", "hi"),), "", 8))
         assert caught.value.code == "E1904"

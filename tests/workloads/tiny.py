@@ -26,9 +26,24 @@ TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<end>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+TOOLS = (
+    {
+        "type": "function",
+        "function": {
+            "name": "walk",
+            "parameters": {
+                "type": "object",
+                "properties": {"to": {"enum": ["river", "market"]}, "hours": {"type": "integer", "maximum": 99}},
+                "required": ["to", "hours"],
+                "additionalProperties": False,
+            },
+        },
+    },
+    {"type": "function", "function": {"name": "rest", "parameters": {"type": "object", "maxProperties": 0}}},
+)
 
 
-def make_model(folder: Path, seed: int = 1) -> Path:
+def make_model(folder: Path, seed: int = 1, context_tokens: int = 256) -> Path:
     """Write the model into `folder`; the same bytes for the same seed."""
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -50,7 +65,7 @@ def make_model(folder: Path, seed: int = 1) -> Path:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=256,
+        max_position_embeddings=context_tokens,
         eos_token_id=0,
         bos_token_id=None,
         tie_word_embeddings=True,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 LIMIT_S = 10.0
@@ -20,6 +20,7 @@ MAX_DEPTH = 1_000
 MAX_CHARS = 1 << 20
 CHARS_PER_CHAR = 16
 """A template may write so much for each character of the chat, beside MAX_CHARS."""
+Turn = Mapping[str, Any]
 T = TypeVar("T")
 
 
@@ -31,13 +32,12 @@ class _Late(BaseException):
     """Raised inside whatever takes too long, again and again: there is code that swallows what is raised in it."""
 
 
-def render(tokenizer: Any, turns: list[dict[str, str]], *, answer_next: bool) -> str:
-    """`turns` (role, content) as the text that the model was trained on; with `answer_next` the beginning of the
-    answer's turn as well. Raises TemplateError."""
-    text = limited(
-        lambda: cast(str, tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer_next))
-    )
-    return bounded(text, sum(len(turn["content"]) for turn in turns))
+def render(tokenizer: Any, turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]] = (), *, answer_next: bool) -> str:
+    """`turns` (role, content, and what else the template may know) as the text that the model was trained on; with
+    `answer_next` the beginning of the answer's turn as well. Raises TemplateError."""
+    how: dict[str, Any] = {"tokenize": False, "add_generation_prompt": answer_next, "tools": list(tools) or None}
+    text = limited(lambda: cast(str, tokenizer.apply_chat_template(list(turns), **how)))
+    return bounded(text, len(str(turns) + str(tools)))
 
 
 def limited(act: Callable[[], T], pieces: int = 1) -> T:

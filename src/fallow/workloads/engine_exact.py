@@ -21,8 +21,10 @@ from fallow.numerics.exact.product import product
 from fallow.workloads import lora
 from fallow.workloads.batching import Batch
 from fallow.workloads.engines import Emit, StopWatch, read_sampling, too_long
+from fallow.workloads.guide import Guides
 from fallow.workloads.model import LoadedModel
-from fallow.workloads.speech import Speech, Telling, encode_prompt
+from fallow.workloads.shaping import open_shaping
+from fallow.workloads.speech import Speech, Telling, read_prompt
 
 MAX_CONTEXT_TOKENS = 1 << 17
 CACHE_BYTES = 2 << 30
@@ -46,6 +48,7 @@ class ExactEngine:
             lora.merge_adapter(model.network, adapter, exact_product)
         exact.keep_grids()
         self._tokenizer, self._ends = model.tokenizer, model.ends
+        self._guides = Guides(model.tokenizer, int(model.network.config.vocab_size), model.ends)
         room = CACHE_BYTES // (len(exact.blocks) * Cache.token_bytes(exact.heads))
         limit = min(model.context_tokens, MAX_CONTEXT_TOKENS, room)
         self.context_tokens = min(context_tokens, limit) if context_tokens else limit
@@ -54,15 +57,17 @@ class ExactEngine:
     def answer(self, request: Generate, seed: int, emit: Emit) -> GenerateValue:
         """`emit` is called from the thread of the batch."""
         sampling = read_sampling(request)
-        prompt = encode_prompt(self._tokenizer, request)
+        prompt, given = read_prompt(self._tokenizer, request)
         room = self.context_tokens - len(prompt)
         if room < 1:
             raise too_long(len(prompt), self.context_tokens)
         limit = min(request.max_tokens, room) if request.max_tokens else room
+        shaping = open_shaping(self._guides, request, sampling, given)
         speech = Speech(self._tokenizer, prompt, StopWatch(request.stop))
-        telling = Telling(speech, len(prompt), self._ends, limit, emit)
-        text = GrowingText(list(prompt), Sampling(sampling.temperature, sampling.top_p, seed=seed))
-        self._batch.run(text, len(prompt) + limit, telling.take, lambda: emit(""))
+        telling = Telling(speech, len(prompt), self._ends, limit, emit, shaping)
+        text = GrowingText(prompt, Sampling(sampling.temperature, sampling.top_p, seed=seed), shaping)
+        if not telling.over:
+            self._batch.run(text, len(prompt) + limit, telling.take, lambda: emit(""))
         return telling.value(text.logits_hash())
 
 

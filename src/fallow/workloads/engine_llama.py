@@ -50,6 +50,8 @@ class LlamaEngine:
 
     def answer(self, request: Generate, seed: int, emit: Emit) -> GenerateValue:
         sampling = read_sampling(request)
+        if request.tools or request.guide or request.bias or sampling.frequency_penalty or sampling.presence_penalty:
+            raise fail("E1904", "A GGUF model does not give tools, guides, penalties or a bias.")
         asked: dict[str, Any] = {
             "stream": True,
             "stream_options": {"include_usage": True},
@@ -68,8 +70,8 @@ class LlamaEngine:
         if request.turns:
             turns, opening = split_opening(request)
             messages = [{"role": turn.role, "content": turn.content} for turn in turns]
-            if opening:
-                messages.append({"role": "assistant", "content": opening})
+            if opening + request.resume:
+                messages.append({"role": "assistant", "content": opening + request.resume})
             self._server.handle_chat_completions({**asked, "messages": messages}, hearing.on_chunk)
         else:
             self._server.handle_completions({**asked, "prompt": request.prompt + request.resume}, hearing.on_chunk)

@@ -22,8 +22,10 @@ from fallow.errors import fail
 from fallow.kinds.generate.tasks import Generate, GenerateValue
 from fallow.workloads import lora
 from fallow.workloads.engines import Emit, SamplingSettings, StopWatch, read_sampling, too_long
+from fallow.workloads.guide import Guides
 from fallow.workloads.model import LoadedModel, be_reproducible
-from fallow.workloads.speech import Speech, Telling, encode_prompt
+from fallow.workloads.shaping import open_shaping
+from fallow.workloads.speech import Speech, Telling, read_prompt
 
 Logits = npt.NDArray[np.float32]
 PIECE_TOKENS = 256
@@ -43,21 +45,26 @@ class TorchEngine:
             lora.merge_adapter(self._model.network, adapter)
         limit = min(self._model.context_tokens, MAX_CONTEXT_TOKENS)
         self.context_tokens = min(context_tokens, limit) if context_tokens else limit
+        self._guides = Guides(model.tokenizer, int(model.network.config.vocab_size), model.ends)
         self._turn = Turns()
 
     def answer(self, request: Generate, seed: int, emit: Emit) -> GenerateValue:
         sampling = read_sampling(request)
-        prompt = encode_prompt(self._model.tokenizer, request)
+        prompt, given = read_prompt(self._model.tokenizer, request)
         room = self.context_tokens - len(prompt)
         if room < 1:
             raise too_long(len(prompt), self.context_tokens)
         limit = min(request.max_tokens, room) if request.max_tokens else room
+        shaping = open_shaping(self._guides, request, sampling, given)
         speech = Speech(self._model.tokenizer, prompt, StopWatch(request.stop))
-        telling = Telling(speech, len(prompt), self._model.ends, limit, emit)
+        telling = Telling(speech, len(prompt), self._model.ends, limit, emit, shaping)
         logits, cache = self._read(prompt, emit)
         position = len(prompt)
-        while telling.take(token := choose(logits, sampling, seed, position)):
-            logits, position = self._forward([token], cache), position + 1
+        while not telling.over:
+            token = choose(shaping.shaped(torch.from_numpy(logits)).numpy(), sampling, seed, position)
+            shaping.take(token)
+            if telling.take(token):
+                logits, position = self._forward([token], cache), position + 1
         return telling.value()
 
     def _read(self, prompt: list[int], emit: Emit) -> tuple[Logits, DynamicCache]:

@@ -33,10 +33,13 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How tokens are chosen: `temperature` 0 takes the likeliest."""
+    """How tokens are chosen: `temperature` 0 takes the likeliest. The penalties are taken off the logits of tokens
+    that the answer has already."""
 
     temperature: float
     top_p: float
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
 
 
 def read_sampling(request: Generate) -> SamplingSettings:
@@ -45,22 +48,11 @@ def read_sampling(request: Generate) -> SamplingSettings:
         raise fail("E1904", "Give either messages or a prompt, and not an empty one.")
     temperature = _number("temperature", request.temperature, 0.0, 10.0)
     top_p = _number("top_p", request.top_p, 0.0, 1.0)
+    frequency = _number("frequency_penalty", request.frequency_penalty, -2.0, 2.0)
+    presence = _number("presence_penalty", request.presence_penalty, -2.0, 2.0)
     if any(not 0 < len(stop) <= MAX_STOP_CHARS for stop in request.stop):
         raise fail("E1904", f"A stop string must have 1 to {MAX_STOP_CHARS} characters.")
-    _refuse_unhonoured(request)
-    return SamplingSettings(temperature, top_p)
-
-
-def _refuse_unhonoured(request: Generate) -> None:
-    asked = {
-        "tools": request.tools or any(turn.more or turn.role == "tool" for turn in request.turns),
-        "guide": request.guide,
-        "frequency_penalty": float(request.frequency_penalty),
-        "presence_penalty": float(request.presence_penalty),
-        "bias": request.bias,
-    }
-    if names := [name for name, value in asked.items() if value]:
-        raise fail("E1904", f"This engine does not give {', '.join(names)}.")
+    return SamplingSettings(temperature, top_p, frequency, presence)
 
 
 def _number(name: str, text: str, low: float, high: float) -> float:
@@ -74,11 +66,11 @@ def _number(name: str, text: str, low: float, high: float) -> float:
 
 
 def split_opening(request: Generate) -> tuple[tuple[ChatTurn, ...], str]:
-    """The turns that the model's template gets, and the beginning of the answer that is given already: what an
-    assistant turn at the end says, then `resume`."""
-    if request.turns and request.turns[-1].role == "assistant":
-        return request.turns[:-1], request.turns[-1].content + request.resume
-    return request.turns, request.resume
+    """The turns that the model's template gets, and the beginning of the answer that whoever asks wrote: what an
+    assistant turn at the end says. `resume` comes after it."""
+    if request.turns and request.turns[-1].role == "assistant" and not request.turns[-1].more:
+        return request.turns[:-1], request.turns[-1].content
+    return request.turns, ""
 
 
 def too_long(prompt_tokens: int, context_tokens: int) -> FallowError:

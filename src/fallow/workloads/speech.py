@@ -4,28 +4,57 @@ told as soon as it is sure."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from fallow.errors import fail
+from fallow.kinds.generate.sizes import most_read
 from fallow.kinds.generate.tasks import CANCELLED, Generate, GenerateValue
 from fallow.workloads.chat_template import TemplateError, render
 from fallow.workloads.engines import Emit, StopWatch, split_opening
+from fallow.workloads.shaping import Shaping
+from fallow.workloads.tools import for_templates, knows_tools, read_messages, read_tools, without_tools
 
 
-def encode_prompt(tokenizer: Any, request: Generate) -> list[int]:
-    """The tokens that an answer to `request` follows: through the model's chat template where there are turns. What is
-    given of the answer already is part of them. Errors: E1904 when there is no template, or it refuses the turns."""
-    if not request.turns:
-        return cast(list[int], tokenizer(request.prompt + request.resume)["input_ids"])
+class Prompt(NamedTuple):
+    """What an answer follows. The last of the `tokens` are the part of the answer that is `given` already."""
+
+    tokens: list[int]
+    given: tuple[int, ...]
+
+
+def read_prompt(tokenizer: Any, request: Generate) -> Prompt:
+    """The tokens that an answer to `request` follows: through the model's chat template where there are turns. Errors:
+    E1904 when there is no template, it refuses the turns, or what it makes of them is more than can be charged."""
+    text, special = request.prompt, True
+    if request.turns:
+        text, special = _rendered(tokenizer, request), False
+
+    def encoded(text: str) -> list[int]:
+        return cast(list[int], tokenizer(text, add_special_tokens=special)["input_ids"])
+
+    tokens = encoded(text + request.resume)
+    if len(tokens) > most_read(request):
+        raise fail("E1904", f"The chat template makes {len(tokens):,} tokens of a request that is much shorter.")
+    if not request.resume:
+        return Prompt(tokens, ())
+    asked = encoded(text)
+    same = next(
+        (n for n, (a, b) in enumerate(zip(asked, tokens, strict=False)) if a != b), min(len(asked), len(tokens))
+    )
+    return Prompt(tokens, tuple(tokens[same:]))
+
+
+def _rendered(tokenizer: Any, request: Generate) -> str:
     if not tokenizer.chat_template:
         raise fail("E1904", "This model has no chat template; use a plain completion.")
     turns, opening = split_opening(request)
-    messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+    messages, tools = read_messages(turns), read_tools(request.tools)
+    if not knows_tools(str(tokenizer.chat_template)):
+        messages, tools = without_tools(messages, tools), []
     try:
-        text = render(tokenizer, messages, answer_next=True)
+        return render(tokenizer, messages, for_templates(tools), answer_next=True) + opening
     except TemplateError as error:
         raise fail("E1904", f"The model's chat template refuses the messages: {error}.") from error
-    return cast(list[int], tokenizer(text + opening, add_special_tokens=False)["input_ids"])
 
 
 class Speech:
@@ -66,25 +95,35 @@ class Speech:
 
 
 class Telling:
-    """One answer as it is made: at most `limit` tokens after `prompt`, until one of `ends` or a stop string comes or
-    `emit` wants no more. `take` each token until it returns False, then ask for the `value`."""
+    """One answer as it is made: at most `limit` tokens after `prompt`, until one of `ends` or a stop string comes, it
+    has the form that was asked for, or `emit` wants no more. Until it is `over`, `take` each token; then ask for the
+    `value`."""
 
-    def __init__(self, speech: Speech, prompt_tokens: int, ends: frozenset[int], limit: int, emit: Emit) -> None:
+    def __init__(
+        self, speech: Speech, prompt_tokens: int, ends: frozenset[int], limit: int, emit: Emit, shaping: Shaping
+    ) -> None:
         self._speech, self._prompt_tokens = speech, prompt_tokens
-        self._ends, self._limit, self._emit = ends, limit, emit
-        self._finish, self._made, self._told = "length", 0, 0
+        self._ends, self._limit, self._emit, self._shaping = ends, limit, emit, shaping
+        self._finish, self._made, self._told = "stop" if shaping.complete else "length", 0, 0
+
+    @property
+    def over(self) -> bool:
+        """No other token is wanted."""
+        return self._finish != "length" or self._made >= self._limit
 
     def take(self, token: int) -> bool:
-        """Tell what became sure by the next token. -> whether another one is wanted."""
+        """Tell what became sure by the next token, which the shaping took already. -> whether another one is wanted.
+        Errors: E1904 when the form that was asked for cannot be had."""
+        self._shaping.check()
         self._made += 1
         ended = token in self._ends
         piece = "" if ended else self._speech.feed(token)
         self._told += bool(piece)
         if piece and not self._emit(piece):
             self._finish = CANCELLED
-        elif ended or self._speech.watch.stopped:
+        elif ended or self._shaping.complete or self._speech.watch.stopped:
             self._finish = "stop"
-        return self._finish == "length" and self._made < self._limit
+        return not self.over
 
     def value(self, logits: bytes = b"") -> GenerateValue:
         """The finished answer; tells what was held back."""

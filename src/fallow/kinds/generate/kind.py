@@ -8,7 +8,7 @@ import msgspec
 
 from fallow.errors import FallowError, fail
 from fallow.kinds.generate.replay import GenerateReplay
-from fallow.kinds.generate.sizes import serve_bytes
+from fallow.kinds.generate.sizes import TURN_TOKENS, most_read, said_bytes, serve_bytes
 from fallow.kinds.generate.tasks import CANCELLED, ChatTurn, Generate, GenerateValue
 from fallow.kinds.kind import LLAMA, TENSORS, Input, Kind, Setting, text_of
 from fallow.kinds.lane import Asked, LaneSide
@@ -17,8 +17,6 @@ from fallow.wire.codec import decode, encode, recall
 from fallow.wire.local import LaneJob, ServeJob, Work
 from fallow.wire.tasks import MAX_PARAMS_BYTES, MAX_VALUE_BYTES, TaskOutput, TaskSpec
 
-TURN_TOKENS = 64
-"""What a chat template may add to a turn, beyond one token for each byte of it."""
 LANE_UNITS = 2_048
 """Tokens that a task is reckoned with where only its limit is known."""
 REFERENCE_PARAMETERS = 135_000_000
@@ -35,7 +33,7 @@ class GenerateLane(LaneSide):
         asked = decode(Generate, params, MAX_PARAMS_BYTES)
         if not asked.max_tokens:
             raise fail("E1904", "A generate task on a lane must say max_tokens.")
-        return _most_read(params, len(asked.turns)) + asked.max_tokens
+        return most_read(asked) + asked.max_tokens
 
     def usual_units(self, work: ServeJob | LaneJob) -> int:
         return work.context_tokens or LANE_UNITS if isinstance(work, ServeJob) else LANE_UNITS
@@ -52,7 +50,7 @@ class GenerateLane(LaneSide):
             return False
         return (
             answer.completion_tokens <= question.max_tokens
-            and answer.prompt_tokens <= _most_read(asked.params, len(question.turns))
+            and answer.prompt_tokens <= most_read(question)
             and units == metered(answer)
             and (asked.streamed is None or answer.text == asked.streamed)  # what is claimed is what was told
             and (answer.finish != CANCELLED or _fairly_cancelled(asked, answer))
@@ -87,8 +85,7 @@ class GenerateKind(Kind):
 
     def units(self, params: bytes) -> int:
         asked = decode(Generate, params, MAX_PARAMS_BYTES)
-        said = len(asked.prompt.encode()) + sum(len(turn.content.encode()) for turn in asked.turns)
-        return said + TURN_TOKENS * max(1, len(asked.turns)) + asked.max_tokens
+        return said_bytes(asked) + TURN_TOKENS * max(1, len(asked.turns)) + asked.max_tokens
 
     def speed(self, flops: int) -> int:
         return max(flops // (FLOPS_A_PARAMETER * REFERENCE_PARAMETERS), 1)
@@ -118,11 +115,6 @@ class GenerateKind(Kind):
 def metered(value: GenerateValue) -> int:
     """What an answer on a lane is metered at."""
     return value.prompt_tokens + value.completion_tokens
-
-
-def _most_read(params: bytes, turns: int) -> int:
-    """The most tokens that a prompt can be: no tokenizer in use makes more than one token of a byte."""
-    return len(params) + TURN_TOKENS * (turns + 1)
 
 
 def _fairly_cancelled(asked: Asked, value: GenerateValue) -> bool:

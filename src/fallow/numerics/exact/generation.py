@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from blake3 import blake3
@@ -42,13 +43,27 @@ class Sampling:
         return int(sample(logits, self.temperature, self.seed, STREAM, position, k=k, p=p))
 
 
+class Shape(Protocol):
+    """What else was asked of an answer, beside its sampling: a form, penalties. Neither method raises, since other
+    texts are in the same pass."""
+
+    def shaped(self, logits: Tensor) -> Tensor:
+        """What the next token is chosen from, given the model's `logits` (vocabulary,) fp32, which stay as they are."""
+        ...
+
+    def take(self, token: int) -> None:
+        """The text goes on with `token`."""
+        ...
+
+
 @dataclass
 class GrowingText:
     """A text that is being continued. `tokens`: the prompt and what was made so far; `made`: how many of them were
-    made here; `marks`: for each of those the hash of the logits that it was chosen from."""
+    made here; `marks`: for each of those the hash of the logits that the model gave for it."""
 
     tokens: list[int]
     sampling: Sampling = Sampling()
+    shape: Shape | None = None
     made: int = 0
     marks: list[Digest] = field(default_factory=list[Digest])
     caches: list[Cache] = field(default_factory=list[Cache])
@@ -91,8 +106,11 @@ def advance(
             continue
         if mark:
             text.marks.append(mark_of(row))
-        text.tokens.append(text.sampling.choose(row, len(text.tokens)))
+        token = text.sampling.choose(row if text.shape is None else text.shape.shaped(row), len(text.tokens))
+        text.tokens.append(token)
         text.made += 1
+        if text.shape is not None:
+            text.shape.take(token)
 
 
 def generate(
@@ -110,10 +128,17 @@ def generate(
         active = [t for t in active if t.made < max_tokens and not (t.made and t.tokens[-1] in ends)]
 
 
-def replay(model: ExactLlama, tokens: Sequence[int], start: int, sampling: Sampling) -> tuple[list[int], list[Digest]]:
-    """What the model chooses at each position from `start` on, given the tokens before it, and the hashes of the
-    logits: one pass without a cache to check an answer with. An honest answer equals the choices."""
+def replay(
+    model: ExactLlama, tokens: Sequence[int], start: int, sampling: Sampling, shape: Shape | None = None
+) -> tuple[list[int], list[Digest]]:
+    """What the model chooses at each position from `start` on, given the tokens before it (`shape`: as it was at
+    `start`), and the hashes of the logits: one pass without a cache to check an answer with. An honest answer equals
+    the choices."""
     row = torch.tensor(tokens[:-1], dtype=torch.int64, device=model.embedding.parameter.device)
     logits = model.read([Continuation(row, model.new_caches())], since=start - 1)
-    chosen = [sampling.choose(one, start + at) for at, one in enumerate(logits)]
+    chosen: list[int] = []
+    for position, one in enumerate(logits, start):
+        chosen.append(sampling.choose(one if shape is None else shape.shaped(one), position))
+        if shape is not None:
+            shape.take(tokens[position])
     return chosen, [mark_of(one) for one in logits]
