@@ -1,17 +1,23 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import jsonschema
+import msgspec
 import pytest
 from tests.workloads.smol import smol_gguf
+from tests.workloads.tiny import TOOLS
 
 from fallow.errors import FallowError
 from fallow.kinds.generate.tasks import CANCELLED, ChatTurn, Generate, GenerateValue
+from fallow.workloads import engine_llama
 from fallow.workloads.engine_llama import LlamaEngine
 
 CAPITAL = (ChatTurn("user", "What is the capital of France? Tell me about it."),)
@@ -108,3 +114,67 @@ def test_it_can_be_dropped_at_once() -> None:
         "LlamaEngine(Path(sys.argv[1]), 128, 1, 1)\n"
     )
     subprocess.run([sys.executable, "-c", script, str(smol_gguf())], check=True, timeout=60, capture_output=True)
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 12}, "rivers": {"type": "integer", "maximum": 9}},
+    "required": ["city", "rivers"],
+    "additionalProperties": False,
+}
+AS_JSON = Generate(CAPITAL, "", 40, guide=json.dumps({"json_schema": SCHEMA}))
+CALL = Generate(CAPITAL, "", 60, tools=json.dumps(TOOLS), guide='{"calls": "required", "parallel": false}')
+
+
+@pytest.mark.parametrize("request_", [AS_JSON, msgspec.structs.replace(AS_JSON, turns=(), prompt="It is")])
+def test_json_of_a_schema(engine: LlamaEngine, request_: Generate) -> None:
+    value, pieces = answer(engine, request_)
+    jsonschema.validate(json.loads(value.text), SCHEMA)
+    assert value.finish == "stop"
+    assert "".join(pieces) == value.text
+
+
+def test_calls_of_tools() -> None:
+    value, _ = answer(LlamaEngine(smol_gguf(), 1024, 1, 1), CALL)
+    call = json.loads(value.text.removeprefix("<tool_call>").removesuffix("</tool_call>"))
+    assert call["name"] in ("walk", "rest")
+
+
+def test_a_guided_answer_goes_on_where_it_was_cut(engine: LlamaEngine) -> None:
+    whole, pieces = answer(engine, AS_JSON)
+    begun = "".join(pieces[:4])
+    rest, _ = answer(engine, msgspec.structs.replace(AS_JSON, resume=begun, max_tokens=36))
+    assert begun + rest.text == whole.text
+    assert rest.finish == "stop"
+    short, _ = answer(engine, msgspec.structs.replace(AS_JSON, resume=begun, max_tokens=2))
+    assert short.finish == "length"
+    assert (begun + short.text, short.completion_tokens) == ("".join(pieces[:6]), 2)
+    assert whole.prompt_tokens < short.prompt_tokens <= rest.prompt_tokens + 1 <= whole.prompt_tokens + 6
+    with pytest.raises(FallowError) as caught:
+        answer(engine, msgspec.structs.replace(AS_JSON, resume='{"city": "Oz'))
+    assert caught.value.code == "E1904"
+
+
+@pytest.mark.parametrize("guide", [{"json_schema": {"not": {}}}, {"regex": "("}, {"lark": "start: zork"}])
+def test_a_guide_that_cannot_be_followed_is_refused_before_the_first_token(engine: LlamaEngine, guide: Any) -> None:
+    with pytest.raises(FallowError) as caught:
+        answer(engine, msgspec.structs.replace(AS_JSON, guide=json.dumps(guide)))
+    assert caught.value.code == "E1904"
+
+
+def test_what_llama_cpp_does_not_follow_is_not_told(engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_llama, "grammar_of", lambda _: "start: zork")
+    said: list[str] = []
+    with pytest.raises(FallowError) as caught:
+        engine.answer(AS_JSON, 1, lambda piece: said.append(piece) is None)
+    assert caught.value.code == "E1904"
+    assert not said
+
+
+def test_penalties_and_a_bias(engine: LlamaEngine) -> None:
+    plain = Generate((), "la la la la la la la la la la la la", 8)
+    said = answer(engine, plain)[0].text
+    other = answer(engine, msgspec.structs.replace(plain, frequency_penalty="2", presence_penalty="2"))[0].text
+    assert said != other
+    words = answer(engine, Generate((), "One, two, three, four, five,", 2, bias=((0, 10_000),)))[0]
+    assert words.text == ""

@@ -22,9 +22,8 @@ from fallow.workloads import guide
 from fallow.workloads.engine_exact import ExactEngine
 from fallow.workloads.engine_torch import TorchEngine
 from fallow.workloads.engines import read_sampling
-from fallow.workloads.guide import Guides
 from fallow.workloads.model import load_model
-from fallow.workloads.shaping import open_shaping
+from fallow.workloads.shaping import guides_of, open_shaping
 
 SCHEMA = {
     "type": "object",
@@ -145,7 +144,7 @@ def test_words_that_were_said_come_less_often(engine: Any) -> None:
 def test_an_exact_answer_is_checked_in_one_pass(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hash is over what the model gave, and the choices are from what the form left of it."""
     loaded = load_model(model)
-    tokenizer, guides = loaded.tokenizer, Guides(loaded.tokenizer, loaded.network.config.vocab_size, loaded.ends)
+    tokenizer, guides = loaded.tokenizer, guides_of(loaded)
     engine = ExactEngine(loaded, None, 256, 1, 1)
     taken: list[list[int]] = []
     run = engine._batch.run

@@ -21,9 +21,8 @@ from fallow.numerics.exact.product import product
 from fallow.workloads import lora
 from fallow.workloads.batching import Batch
 from fallow.workloads.engines import Emit, StopWatch, read_sampling, too_long
-from fallow.workloads.guide import Guides
 from fallow.workloads.model import LoadedModel
-from fallow.workloads.shaping import open_shaping
+from fallow.workloads.shaping import guides_of, open_shaping
 from fallow.workloads.speech import Speech, Telling, read_prompt
 
 MAX_CONTEXT_TOKENS = 1 << 17
@@ -48,7 +47,7 @@ class ExactEngine:
             lora.merge_adapter(model.network, adapter, exact_product)
         exact.keep_grids()
         self._tokenizer, self._ends = model.tokenizer, model.ends
-        self._guides = Guides(model.tokenizer, int(model.network.config.vocab_size), model.ends)
+        self._guides = guides_of(model)
         room = CACHE_BYTES // (len(exact.blocks) * Cache.token_bytes(exact.heads))
         limit = min(model.context_tokens, MAX_CONTEXT_TOKENS, room)
         self.context_tokens = min(context_tokens, limit) if context_tokens else limit

@@ -5,6 +5,11 @@ llama.cpp also opens an HTTP port on the loopback interface, which we do not use
 Greedy answers are the same whether a stream runs alone or beside others (0 of 30 answers of 64 tokens differed). With a
 temperature, equal seeds repeat an answer, but an answer that is resumed continues with other draws than one that was
 never cut, since llama.cpp's generator is not indexed by position.
+
+A guide is followed by llama.cpp's own llguidance, an older one, which goes on without any form where it cannot read a
+grammar. So the grammar is read by ours first, and what llama.cpp says is followed by ours too before it is told. An
+answer with a guide that is resumed is made again from its beginning, and where that comes out otherwise, it ends.
+Penalties count the prompt's tokens too.
 """
 
 from __future__ import annotations
@@ -13,12 +18,15 @@ import random
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import xllamacpp as _xllamacpp
 
 from fallow.errors import FallowError, fail
 from fallow.kinds.generate.tasks import CANCELLED, Generate, GenerateValue
 from fallow.workloads.engines import Emit, read_sampling, split_opening, too_long
+from fallow.workloads.guide import BYTE_TOKENS, Guide, Guides, from_bytes, grammar_of
 from fallow.workloads.model_files import not_a_model
+from fallow.workloads.tools import read_messages, read_tools, without_tools
 
 xllamacpp: Any = _xllamacpp  # a compiled module without types
 DEFAULT_CONTEXT_TOKENS = 2048
@@ -40,6 +48,7 @@ class LlamaEngine:
         settings.api_keys = [f"{random.SystemRandom().getrandbits(128):032x}"]
         settings.ui = False
         settings.verbosity = -1
+        self._guides = Guides(from_bytes, BYTE_TOKENS)
         try:
             self._server: Any = xllamacpp.Server(settings)
         except (RuntimeError, ValueError, OSError) as error:
@@ -50,12 +59,12 @@ class LlamaEngine:
 
     def answer(self, request: Generate, seed: int, emit: Emit) -> GenerateValue:
         sampling = read_sampling(request)
-        if request.tools or request.guide or request.bias or sampling.frequency_penalty or sampling.presence_penalty:
-            raise fail("E1904", "A GGUF model does not give tools, guides, penalties or a bias.")
+        again = request.resume if request.guide else ""
+        guide = self._guides.open(msgspec.structs.replace(request, resume=""))
         asked: dict[str, Any] = {
             "stream": True,
             "stream_options": {"include_usage": True},
-            "max_tokens": request.max_tokens or -1,
+            "max_tokens": request.max_tokens + len(again.encode()) if request.max_tokens else -1,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "return_progress": True,  # tells the prompt's tokens before the end, which a cancelled answer has not
@@ -65,24 +74,36 @@ class LlamaEngine:
             "min_p": 0.0,
             "seed": seed % MAX_SEED,
             "stop": list(request.stop),
+            "repeat_last_n": self.context_tokens,
+            "repeat_penalty": 1.0,
+            "frequency_penalty": sampling.frequency_penalty,
+            "presence_penalty": sampling.presence_penalty,
+            "logit_bias": [[token, hundredths / 100] for token, hundredths in request.bias],
         }
-        hearing = _Hearing(emit)
+        if guide is not None:
+            asked["grammar"] = f"%llguidance {{}}\n{grammar_of(request)}"
+        hearing = _Hearing(emit, guide, again, request.max_tokens)
+        given = "" if again else request.resume
         if request.turns:
             turns, opening = split_opening(request)
-            messages = [{"role": turn.role, "content": turn.content} for turn in turns]
-            if opening + request.resume:
-                messages.append({"role": "assistant", "content": opening + request.resume})
+            messages = without_tools(read_messages(turns), read_tools(request.tools))
+            if opening + given:
+                messages.append({"role": "assistant", "content": opening + given})
             self._server.handle_chat_completions({**asked, "messages": messages}, hearing.on_chunk)
         else:
-            self._server.handle_completions({**asked, "prompt": request.prompt + request.resume}, hearing.on_chunk)
+            self._server.handle_completions({**asked, "prompt": request.prompt + given}, hearing.on_chunk)
         return hearing.value(self.context_tokens)
 
 
 class _Hearing:
-    """Collects what llama.cpp says about one request. Its callback must not raise, so errors wait for `value`."""
+    """Collects what llama.cpp says about one request. Its callback must not raise, so errors wait for `value`.
+    `again` is what was told before and is said again first; of what comes after it, at most `limit` tokens (0: no
+    limit) are wanted."""
 
-    def __init__(self, emit: Emit) -> None:
-        self._emit = emit
+    def __init__(self, emit: Emit, guide: Guide | None, again: str, limit: int) -> None:
+        self._emit, self._guide, self._again, self._limit = emit, guide, again, limit
+        self._repeated = self._reread = self._made = 0
+        self._refused: FallowError | None = None
         self._pieces: list[str] = []
         self._finish = ""
         self._usage: dict[str, Any] = {}
@@ -102,23 +123,44 @@ class _Hearing:
             piece = choice["delta"].get("content") if "delta" in choice else choice.get("text")
             self._finish = choice.get("finish_reason") or self._finish
             if piece:
-                self._pieces.append(piece)
-                self._unwanted = not self._emit(piece)
-        return self._unwanted
+                self._hear(piece)
+        return self._unwanted or self._refused is not None or self._full
+
+    @property
+    def _full(self) -> bool:
+        """As many tokens came after what was said again as are wanted."""
+        return bool(self._again and self._limit) and self._made >= self._limit
+
+    def _hear(self, piece: str) -> None:
+        if self._guide is not None and not self._guide.take_text(piece):
+            self._refused = fail("E1904", "llama.cpp cannot follow this guide.")
+            return
+        if left := self._again[self._repeated :]:
+            said, piece = piece[: len(left)], piece[len(left) :]
+            self._repeated, self._reread = self._repeated + len(said), self._reread + 1
+            if not left.startswith(said):
+                self._refused = fail("E1904", "Made again here, the answer does not begin as it did elsewhere.")
+            if not piece:
+                return
+        self._made += 1
+        self._pieces.append(piece)
+        self._unwanted = not self._emit(piece)
 
     def value(self, context_tokens: int) -> GenerateValue:
         if self._unwanted:
             return GenerateValue("".join(self._pieces), CANCELLED, self._prompt_tokens, len(self._pieces))
+        if self._refused is not None:
+            raise self._refused
+        if self._full:
+            return GenerateValue("".join(self._pieces), "length", self._prompt_tokens + self._reread, self._made)
         if self._error is not None:
             raise _refused(self._error, context_tokens)
         if not self._finish:
             raise fail("E9001", "llama.cpp ended an answer without saying why.")
-        return GenerateValue(
-            text="".join(self._pieces),
-            finish="length" if self._finish == "length" else "stop",
-            prompt_tokens=int(self._usage.get("prompt_tokens", 0)),
-            completion_tokens=int(self._usage.get("completion_tokens", 0)),
-        )
+        made, read = int(self._usage.get("completion_tokens", 0)), int(self._usage.get("prompt_tokens", 0))
+        if self._again:  # what was said again is charged as read
+            made, read = self._made, read + made - self._made
+        return GenerateValue("".join(self._pieces), "length" if self._finish == "length" else "stop", read, made)
 
 
 def _refused(error: dict[str, Any], context_tokens: int) -> FallowError:

@@ -22,9 +22,8 @@ from fallow.errors import fail
 from fallow.kinds.generate.tasks import Generate, GenerateValue
 from fallow.workloads import lora
 from fallow.workloads.engines import Emit, SamplingSettings, StopWatch, read_sampling, too_long
-from fallow.workloads.guide import Guides
 from fallow.workloads.model import LoadedModel, be_reproducible
-from fallow.workloads.shaping import open_shaping
+from fallow.workloads.shaping import guides_of, open_shaping
 from fallow.workloads.speech import Speech, Telling, read_prompt
 
 Logits = npt.NDArray[np.float32]
@@ -45,7 +44,7 @@ class TorchEngine:
             lora.merge_adapter(self._model.network, adapter)
         limit = min(self._model.context_tokens, MAX_CONTEXT_TOKENS)
         self.context_tokens = min(context_tokens, limit) if context_tokens else limit
-        self._guides = Guides(model.tokenizer, int(model.network.config.vocab_size), model.ends)
+        self._guides = guides_of(model)
         self._turn = Turns()
 
     def answer(self, request: Generate, seed: int, emit: Emit) -> GenerateValue:

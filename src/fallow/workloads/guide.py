@@ -12,9 +12,8 @@ so it keeps one core busy, and other guides are refused until it ends.
 from __future__ import annotations
 
 import json
-import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import llguidance
@@ -34,9 +33,8 @@ STACK_BYTES = 64 << 20
 """The library goes through references by recursion, and what it needs is not looked at before."""
 MAX_CHOICES = 4_096
 WORDS = frozenset({"json_schema", "json", "regex", "choice", "lark", "calls"})
-AS_JSON = {"whitespace_pattern": "[ ]|\n[ ]{0,16}", "json_allowed_escapes": 'nrbtf\\"', "lenient": False}
-"""How JSON is written: at each place a space or a new line and its indentation, so that no model writes blanks without
-end; and no letter by its number, which would let a name be written in two ways."""
+AS_JSON = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": ", "lenient": False}
+"""How JSON is written: in one line, as models have seen it in calls of tools, and none writes blanks without end."""
 LIMITS = LLParserLimits(
     max_items_in_row=20_000,
     initial_lexer_fuel=1_000_000,
@@ -53,8 +51,8 @@ Mask = npt.NDArray[np.bool_]
 class Guide:
     """One answer's form. `mask` before each token, and `take` after it."""
 
-    def __init__(self, matcher: LLMatcher, vocabulary: int) -> None:
-        self._matcher, self._vocabulary = matcher, vocabulary
+    def __init__(self, tokenizer: LLTokenizer, matcher: LLMatcher, vocabulary: int) -> None:
+        self._tokenizer, self._matcher, self._vocabulary = tokenizer, matcher, vocabulary
 
     @property
     def complete(self) -> bool:
@@ -76,18 +74,34 @@ class Guide:
         """Go on by `token`. -> whether it fits; if it does not, nothing more will."""
         return self._matcher.consume_token(token)
 
-    def take_text(self, tokenizer: LLTokenizer, text: str) -> None:
-        """Go on by what was answered before. Errors: E1904 when that has not the form."""
-        tokens = tokenizer.tokenize_str(text)
-        if tokens and not self._matcher.consume_tokens(tokens):
-            raise fail("E1904", "The beginning of the answer does not have the form that the guide asks for.")
+    def take_text(self, text: str) -> bool:
+        """Go on by a text whose tokens are not known. -> whether it fits; if it does not, nothing more will."""
+        tokens = self._tokenizer.tokenize_str(text)
+        return not tokens or self._matcher.consume_tokens(tokens)
+
+
+def from_model(tokenizer: Any, vocabulary: int, ends: frozenset[int]) -> LLTokenizer:
+    """Errors: E1904 for tokens whose bytes cannot be told."""
+    try:
+        return from_tokenizer(tokenizer, vocabulary, sorted(ends))
+    except Exception as error:  # the library raises anything for a tokenizer that it cannot read
+        raise fail("E1904", "This model's tokenizer cannot be guided.") from error
+
+
+BYTE_TOKENS = 262
+"""Bytes, and what the library adds to them."""
+
+
+def from_bytes() -> LLTokenizer:
+    """Each byte is a token: for texts whose tokens others choose."""
+    return LLTokenizer("byte")
 
 
 class Guides:
     """What follows grammars in the tokens of one model."""
 
-    def __init__(self, tokenizer: Any, vocabulary: int, ends: frozenset[int]) -> None:
-        self._hf, self.vocabulary, self._ends = tokenizer, vocabulary, sorted(ends)
+    def __init__(self, tokenizer: Callable[[], LLTokenizer], vocabulary: int) -> None:
+        self._made, self.vocabulary = tokenizer, vocabulary
         self._own: LLTokenizer | None = None
         self._busy = threading.Lock()
 
@@ -96,10 +110,10 @@ class Guides:
         up to a second. Errors: E1904 naming what is wrong with it, unsupported or too large."""
         if not request.guide:
             return None
-        grammar = grammar_of(request)
-        tokenizer = self._tokenizer()
-        guide = Guide(self._compiled(tokenizer, grammar), self.vocabulary)
-        guide.take_text(tokenizer, request.resume)
+        tokenizer, grammar = self._tokenizer(), LLMatcher.grammar_from_lark(grammar_of(request))
+        guide = Guide(tokenizer, self._compiled(tokenizer, grammar), self.vocabulary)
+        if not guide.take_text(request.resume):
+            raise fail("E1904", "The beginning of the answer does not have the form that the guide asks for.")
         if not guide.complete:
             guide.mask()
         return guide
@@ -110,10 +124,7 @@ class Guides:
             need = f"llguidance=={VERSION}"
             raise fail("E1708", f"Guides need {need}, not {found}.", next_step=f"pip install {need}")
         if self._own is None:
-            try:
-                self._own = from_tokenizer(self._hf, self.vocabulary, self._ends)
-            except Exception as error:  # the library raises anything for a tokenizer that it cannot read
-                raise fail("E1904", "This model's tokenizer cannot be guided.") from error
+            self._own = self._made()
         return self._own
 
     def _compiled(self, tokenizer: LLTokenizer, grammar: str) -> LLMatcher:
@@ -145,36 +156,40 @@ def _refused(what: str) -> FallowError:
 
 
 def grammar_of(request: Generate) -> str:
-    """The guide of a request as the library reads it. Errors: E1904."""
+    """The guide of a request as a grammar in the library's form of Lark. Errors: E1904."""
     guide = read_object("guide", request.guide)
     words = set(WORDS & guide.keys())
     if len(words) != 1 or guide.keys() - words - ({"parallel"} if "calls" in words else set()):
         raise fail("E1904", f"A guide says exactly one of {', '.join(sorted(WORDS))}.")
     match words.pop():
         case "json_schema":
-            return LLMatcher.grammar_from_json_schema(json.dumps(_schema(guide["json_schema"])))
+            return f"start: {_json_rule(guide['json_schema'])}"
         case "json" if guide["json"] is True:
-            return LLMatcher.grammar_from_json_schema(json.dumps(_schema({"type": "object"})))
+            return f"start: {_json_rule({'type': 'object'})}"
         case "regex" if isinstance(guide["regex"], str):
-            return LLMatcher.grammar_from_regex(guide["regex"])
+            return f"start: /{llguidance.regex_to_lark(guide['regex'], '')}/"
         case "lark" if isinstance(guide["lark"], str):
-            return LLMatcher.grammar_from_lark(guide["lark"])
+            return guide["lark"]
         case "choice":
-            return LLMatcher.grammar_from_regex("|".join(map(re.escape, _choices(guide["choice"]))))
+            return f"start: {' | '.join(map(_quoted, _choices(guide['choice'])))}"
         case "calls":
-            return LLMatcher.grammar_from_lark(calls_grammar(guide, read_tools(request.tools)))
+            return calls_grammar(guide, read_tools(request.tools))
         case word:
             raise fail("E1904", f"The guide's {word} is of the wrong type.")
 
 
-def _schema(schema: Any) -> Json:
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _json_rule(schema: Any) -> str:
     """A schema with our own way of writing JSON, whatever it says of that."""
     if schema is True:
         schema = {}
     if not isinstance(schema, dict):
         raise fail("E1904", "A JSON schema is a JSON object.")
     check_schema(schema)
-    return {**schema, "x-guidance": AS_JSON}
+    return f"%json {json.dumps({**schema, 'x-guidance': AS_JSON})}"
 
 
 def _choices(choices: Any) -> list[str]:
@@ -203,12 +218,12 @@ def calls_grammar(guide: Mapping[str, Any], tools: list[Json]) -> str:
         start = 'whole ("\\n"? whole)*' if several else "whole"
     rules = [
         f"start: {start}",
-        f"head[lazy]: TEXT {json.dumps(CALL_OPEN)}",
-        f"whole: {json.dumps(CALL_OPEN)} call",
-        f'call: "\\n"? ({" | ".join(f"tool{n}" for n in range(len(tools)))}) "\\n"? {json.dumps(CALL_CLOSE)}',
+        f"head[lazy]: TEXT {_quoted(CALL_OPEN)}",
+        f"whole: {_quoted(CALL_OPEN)} call",
+        f'call: "\\n"? ({" | ".join(f"tool{n}" for n in range(len(tools)))}) "\\n"? {_quoted(CALL_CLOSE)}',
         "TEXT: /(.|\\n)*/",
     ]
     for number, tool in enumerate(tools):
-        begin = json.dumps(f'{{"name": "{tool["name"]}", "arguments": ')
-        rules.append(f'tool{number}: {begin} %json {json.dumps(_schema(tool["parameters"]))} "}}"')
+        begin = _quoted(f'{{"name": "{tool["name"]}", "arguments": ')
+        rules.append(f'tool{number}: {begin} {_json_rule(tool["parameters"])} "}}"')
     return "\n".join(rules)

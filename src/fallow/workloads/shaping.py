@@ -12,7 +12,8 @@ from torch import Tensor
 from fallow.errors import FallowError, fail
 from fallow.kinds.generate.tasks import Generate
 from fallow.workloads.engines import SamplingSettings
-from fallow.workloads.guide import Guide, Guides
+from fallow.workloads.guide import Guide, Guides, from_model
+from fallow.workloads.model import LoadedModel
 
 HUNDREDTHS = 100
 
@@ -73,6 +74,12 @@ class Shaping:
             for token, count in self._counts.items():
                 moves[token] = moves.get(token, 0.0) - (self._frequency * count + self._presence)
         return moves
+
+
+def guides_of(model: LoadedModel) -> Guides:
+    """What follows guides in a model's tokens."""
+    vocabulary = int(model.network.config.vocab_size)
+    return Guides(lambda: from_model(model.tokenizer, vocabulary, model.ends), vocabulary)
 
 
 def open_shaping(guides: Guides, request: Generate, sampling: SamplingSettings, given: Sequence[int]) -> Shaping:

@@ -9,9 +9,9 @@ import re
 from collections.abc import Sequence
 from typing import Any, cast
 
+from fallow.data.json_input import parse_json
 from fallow.errors import fail
 from fallow.kinds.generate.tasks import CALL_CLOSE, CALL_OPEN, ChatTurn
-from fallow.workloads.json_input import parse_json
 
 MAX_TOOLS = 128
 NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
