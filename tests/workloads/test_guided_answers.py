@@ -24,6 +24,7 @@ from fallow.workloads.engine_torch import TorchEngine
 from fallow.workloads.engines import read_sampling
 from fallow.workloads.model import load_model
 from fallow.workloads.shaping import guides_of, open_shaping
+from fallow.workloads.speech import read_prompt
 
 SCHEMA = {
     "type": "object",
@@ -157,3 +158,21 @@ def test_an_exact_answer_is_checked_in_one_pass(model: Path, monkeypatch: pytest
     chosen, marks = replay(exact, taken[0], start, Sampling(1.5, seed=7), shape)
     assert chosen == taken[0][start:]
     assert joined_marks(marks) == value.logits
+
+
+@pytest.mark.parametrize("request_", [PROMPT, DRAWN, CALLS, PENALISED])
+def test_a_resumed_answer_goes_on_the_same_way(engine: Any, model: Path, request_: Generate) -> None:
+    """The form and the penalties know what was said before, wherever it was cut; and where the beginning falls into the
+    tokens that it was made of, the rest is the same."""
+    tokenizer, tried = load_model(model).tokenizer, 0
+    whole, pieces = answer(engine, request_, 2)
+    for count in range(1, len(pieces), 5):
+        begun = "".join(pieces[:count])
+        rest = msgspec.structs.replace(request_, resume=begun, max_tokens=request_.max_tokens - count)
+        value, _ = answer(engine, rest, 2)
+        if request_.guide and value.finish == "stop":
+            json.loads((begun + value.text).removeprefix("<tool_call>").removesuffix("</tool_call>"))
+        if [tokenizer.decode([token]) for token in read_prompt(tokenizer, rest).given] == pieces[:count]:
+            assert begun + value.text == whole.text
+            tried += 1
+    assert tried
