@@ -41,11 +41,12 @@ class Watched(Identity):
 
 
 class Visitor(Protocol):
-    """Somebody who takes no part, with what it brought along and does until the world ends."""
+    """Somebody who takes no part: what it brought along, and how often it did what it does until the world ends."""
 
     name: str
     identity: Identity
     brought_ucr: int
+    rounds: int
 
     async def live(self) -> None: ...
 
