@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from fallow.wire.tasks import TaskOutput, TaskSpec
 
-ANYWHERE = ""
+ANYWHERE = "anywhere"
 """The class of machines that gives the same bits, where any machine does."""
 LinkDraw = Callable[[int], tuple[int, ...]]
 """Which of so many links of a chain are done again."""
