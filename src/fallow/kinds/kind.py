@@ -62,8 +62,10 @@ class Kind(ABC):
     time; `usual_ram_bytes` and `usual_s` what a task gets where nothing more is known of the work; `price_ucr` what a
     provider asks for 1,000 units until its owner says otherwise. `extras`: one of them must be installed (none: nothing
     is needed). `same_everywhere` says that answers never depend on the machine, `proves_exact` that its exact work is
-    only asked of machines that passed the self-test. `program` is "module:function" of a function from Work to
-    Outcome (`workloads/task.py`), imported by the worker alone. `inputs` and `settings` are what `fallow run` takes."""
+    only asked of machines that passed the self-test, `quick` that a task may take less time than a worker takes to
+    start, so that a lease's worker is kept for the same account's next lease. `program` is "module:function" of a
+    function from Work to Outcome (`workloads/task.py`), imported by the worker alone. `inputs` and `settings` are what
+    `fallow run` takes."""
 
     name: ClassVar[str]
     unit: ClassVar[str] = "units"
@@ -74,6 +76,7 @@ class Kind(ABC):
     same_everywhere: ClassVar[bool]
     program: ClassVar[str]
     proves_exact: ClassVar[bool] = False
+    quick: ClassVar[bool] = False
     extras: ClassVar[tuple[Extra, ...]] = ()
     inputs: ClassVar[tuple[Input, ...]] = ()
     settings: ClassVar[tuple[Setting, ...]] = ()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from tests.rules.provider.provider_play import ANNA_NODE, EVE_NODE, Play, kinds, output, spec, terms
 
+from fallow.kinds.registry import KINDS
 from fallow.kinds.train.tasks import TrainRound
 from fallow.kinds.train.trace import MAX_TRACE_BYTES
 from fallow.rules.provider import events as t
@@ -191,3 +193,24 @@ def test_a_closed_lease_is_forgotten_after_a_while() -> None:
     assert lease in play.state.leases
     play.later(1)
     assert lease not in play.state.leases
+
+
+def test_a_task_is_claimed_at_what_its_output_comes_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it might have cost and did not is free for other tasks, and what it cost is what is owed."""
+    monkeypatch.setattr(KINDS["echo"], "metered", lambda _task, _output: 3, raising=False)
+    play = Play()
+    lease, task = play.open(), spec(1, units=10)
+    play.assign(lease, task)
+    (claim,) = [e.root for e in play.finish(lease, task) if isinstance(e, t.SignClaim)]
+    assert (claim.units, claim.root) == (3, merkle_root([task_leaf(task_id(task), output_hash(output()), 3)]))
+    entry = play.state.leases[lease]
+    assert (entry.claimed_units, entry.promised_units) == (3, 3)
+
+
+def test_no_output_costs_more_than_its_task_was_metered_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(KINDS["echo"], "metered", lambda _task, _output: 1_000, raising=False)
+    play = Play()
+    lease, task = play.open(), spec(1, units=10)
+    play.assign(lease, task)
+    (claim,) = [e.root for e in play.finish(lease, task) if isinstance(e, t.SignClaim)]
+    assert claim.units == 10

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.rules.steward.crowd import SEAL, Crowd, batch_spec, honest_crowd, honest_output, lane_spec
 
+from fallow.kinds.registry import KINDS
 from fallow.rules.steward import events as t
 from fallow.rules.steward.claims import Finding, admit, ban, claim_of, clear, finalise, hold, refute, void
 from fallow.rules.steward.state import Claim, Fate, Job, Mark, Seat, Turn
 from fallow.wire.documents import Signed
+from fallow.wire.tasks import TaskOutput
 
 DONE = Finding("checked", "it was done again")
 WAYS = {
@@ -120,3 +123,30 @@ def test_what_was_admitted_counts_before_it_is_decided() -> None:
     turn, tasks = Turn(crowd.state), seat.tasks_claimed
     admit(turn, seat, Claim(b"h" * 32, Signed(b"", SEAL), 7, first=1, count=4))
     assert (seat.tasks_claimed - tasks, seat.units_claimed, seat.money.final_units) == (4, 7, 0)
+
+
+@pytest.mark.parametrize("verify", ["audit:rate=1", "none"])
+def test_a_claim_costs_what_its_output_comes_to(verify: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of what was held for it is free again, and nothing more is ever paid."""
+    monkeypatch.setattr(KINDS["echo"], "metered", lambda task, _output: 1 + len(task.params), raising=False)
+    crowd = Crowd(honest_crowd(3))
+    job = crowd.submit(batch_spec(5, 3, verify=verify))
+    crowd.run()
+    kept = crowd.of(t.KeepReceipt)
+    assert kept
+    assert {receipt.units for receipt in kept} == {2}
+    seats = crowd.state.jobs[job].seats
+    assert [seat.money.held_units for seat in seats] == [0] * len(seats)
+    assert sum(seat.money.final_units for seat in seats) == 2 * len(kept)
+
+
+def test_who_claims_more_than_it_used_has_claimed_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The meter is read from the output, so a false one is a false output, which a check finds."""
+    monkeypatch.setattr(KINDS["echo"], "metered", lambda _task, output: len(output.value) % 7 + 1, raising=False)
+    crowd = Crowd(honest_crowd(3))
+    crowd.providers[0].answer = lambda _spec, honest: TaskOutput(honest.value + b"12345", ())
+    crowd.submit(batch_spec(6, 3, verify="audit:rate=1"))
+    crowd.run()
+    cheat = crowd.providers[0]
+    assert crowd.paid_to(cheat) == 0
+    assert any(charge.slash_ucr for charge in crowd.of(t.Charge)) or crowd.slashed

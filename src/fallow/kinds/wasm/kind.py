@@ -96,6 +96,7 @@ class Wasm(Kind):
     usual_s = START_S
     price_ucr = 10
     same_everywhere = True
+    quick = True
     extras = (Extra("wasm", ("wasmtime",)),)
     program = "fallow.workloads.wasm:run"
     settings = (

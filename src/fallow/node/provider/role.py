@@ -17,6 +17,7 @@ from fallow.node.folders import remove
 from fallow.node.groups import begin
 from fallow.node.provider.bank import Teller
 from fallow.node.provider.feed import Feeds
+from fallow.node.provider.kept import MOST_KEPT, KeptFor, Shelf
 from fallow.node.provider.offers import Herald, OwnerWatch, sold_hardware, terms_of, threads_of
 from fallow.node.provider.work import Bench, LeaseWork, checks_owner, state_owners
 from fallow.node.services import Services
@@ -52,7 +53,7 @@ class Provider:
         self._sold = sold_hardware(services)
         self._terms = terms_of(services, self._sold)
         self.state = ProviderState(self._terms)
-        self.feeds = Feeds(services)
+        self.feeds, self.shelf = Feeds(services), Shelf()
         self.ready = asyncio.Event()
         self._teller = Teller(services, self.tell)
         self._owner = OwnerWatch(services, self.worker_pids)
@@ -72,7 +73,14 @@ class Provider:
         await self.feeds.append([e for e in lost if isinstance(e, t.EmitEvent | t.SignClaim)])
         async with asyncio.TaskGroup() as group:
             self._bench = Bench(
-                self.services, group, self.tell, self.feeds, folder, self.threads, self._sold.disk_bytes
+                self.services,
+                group,
+                self.tell,
+                self.feeds,
+                folder,
+                self.threads,
+                self._sold.disk_bytes,
+                self.shelf,
             )
             group.create_task(self._own(), name="provider owner")
             await self.tell(t.ProviderRestarted(self.services.clock.now_ms(), self._terms))
@@ -101,7 +109,7 @@ class Provider:
 
     def worker_pids(self) -> set[int]:
         """The processes of our workers."""
-        return {pid for work in self._works.values() if (pid := work.pid) is not None}
+        return {pid for work in self._works.values() if (pid := work.pid) is not None} | self.shelf.pids()
 
     # the owner task -------------------------------------------------------------------------------------------------
 
@@ -180,6 +188,8 @@ class Provider:
             now_ms = self.services.clock.now_ms()
             await self.tell(t.ClockTicked(now_ms))
             self.start(outstanding(self.state, now_ms))
+            # while its owner is at work, nothing of a stranger's stays on the machine
+            await self.shelf.tidy(self.services.clock.monotonic_s(), 0 if self.state.owner else MOST_KEPT)
             for lease in [lease for lease in self._works if lease not in self.state.leases]:
                 await self._forget(lease)
 
@@ -218,7 +228,9 @@ class Provider:
             share = entry.share
             disk_bytes = SCRATCH_BYTES + share.disk_bytes
             limits = WorkerLimits(share.ram_bytes, self._bench.threads, cards=share.cards, disk_bytes=disk_bytes)
-            self._works[lease] = LeaseWork(self._bench, lease, limits, share.disk_bytes)
+            keeping = KeptFor(entry.document.requester, entry.document.kind, limits)
+            quick = kind_named(entry.document.kind).quick
+            self._works[lease] = LeaseWork(self._bench, lease, limits, share.disk_bytes, keeping if quick else None)
         return self._works[lease]
 
 

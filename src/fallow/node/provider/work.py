@@ -23,6 +23,7 @@ from fallow.kinds.kind import READ_BYTES_PER_S
 from fallow.node.folders import materialize, remove, with_files
 from fallow.node.groups import begin
 from fallow.node.provider.feed import Feeds
+from fallow.node.provider.kept import KeptFor, LongWorker, Shelf
 from fallow.node.services import Services
 from fallow.ports import READ, WORK, Worker, WorkerLimits
 from fallow.rules.provider.events import ProviderEvent, StartTask, WorkerFailedTask, WorkerFinished
@@ -67,6 +68,7 @@ class Bench:
     folder: Path
     threads: int
     disk_bytes: int
+    shelf: Shelf
 
 
 def state_owners(lease: bytes) -> list[str]:
@@ -90,11 +92,14 @@ class _Died(Exception):
 class LeaseWork:
     """One lease's worker and tasks."""
 
-    def __init__(self, bench: Bench, lease: bytes, limits: WorkerLimits, disk_bytes: int = 0) -> None:
-        self._b, self.lease, self._limits = bench, lease, limits
+    def __init__(
+        self, bench: Bench, lease: bytes, limits: WorkerLimits, disk_bytes: int = 0, keeping: KeptFor | None = None
+    ) -> None:
+        self._b, self.lease, self._limits, self._keeping = bench, lease, limits, keeping
         self._disk_bytes = max(disk_bytes, bench.disk_bytes // FREE_PART)
         self._taken: dict[BlobId, int] = {}
-        self.folder = bench.folder / lease.hex()[:32]
+        self._kept = bench.shelf.take(keeping) if keeping is not None else None
+        self.folder = self._kept.folder if self._kept is not None else bench.folder / lease.hex()[:32]
         self.owner = f"lease/{lease.hex()}"
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
         self._prefetches: set[asyncio.Task[None]] = set()
@@ -129,16 +134,26 @@ class LeaseWork:
             running.cancel()
 
     async def stop(self) -> None:
-        """End everything, worker included, and remove the files."""
+        """End everything, worker included unless it is kept, and remove the files."""
+        if self._stopped.is_set():
+            return
+        if self._tasks:
+            self._keeping = None  # it is still at work on something
         self._stopped.set()
         for task in (*self._tasks.values(), *self._prefetches):
             task.cancel()
         self._tasks.clear()
         self.on_gone("the lease ended")
-        if self._worker is not None:
-            await self._worker.stop()
+        if self._kept is not None:
+            self._kept.over.set()
         if self._keeper is not None:
             await asyncio.wait({self._keeper})
+        kept, self._kept = self._kept, None
+        if kept is not None and kept.living is not None and self._keeping is not None:
+            await self._b.shelf.put(self._keeping, kept, self._b.services.clock.monotonic_s())
+            return
+        if kept is not None:
+            await kept.end()
         await asyncio.to_thread(remove, self.folder)
 
     async def _run(self, effect: StartTask) -> None:
@@ -347,13 +362,16 @@ class LeaseWork:
         """Own the worker process for as long as it lives."""
         why, condemned = "stopped", False
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            runner = self._b.services.runner
-            async with runner.open(self.folder, self._limits, self._on_messages, self._on_line) as worker:
-                self._worker = worker
-                self._announce()
-                if not self._stopped.is_set():
-                    await worker.ended.wait()
+            kept = self._kept = self._kept if self._kept is not None and self._kept.living else LongWorker(self.folder)
+            kept.listen(self._on_messages, self._on_line)
+            kept.begin(self._b.group, self._b.services.runner, self._limits)
+            worker = self._worker = await kept.worker()
+            self._ready = self._ready or kept.ready
+            self._announce()
+            if not self._stopped.is_set():
+                await kept.over.wait()
+            if not self._stopped.is_set() or self._keeping is None:
+                await kept.end()
             why, condemned = worker.why, worker.condemned
         except OSError as error:
             why = f"no process could be started: {error.strerror}"
