@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from fallow.node.provider.kept import KEPT_S, MOST_KEPT, Keeping, LongWorker, Shelf
+from fallow.node.provider.kept import KEPT_S, MOST_KEPT, KeptFor, LongWorker, Shelf
 from fallow.ports import READ, WORK, WorkerLimits
 from fallow.wire.worker import WorkerReady
 
 LIMITS = WorkerLimits(1 << 20)
-MINE = Keeping(b"me", "wasm", LIMITS)
+MINE = KeptFor(b"me", "wasm", LIMITS)
 
 
 class FakeWorker:

@@ -93,7 +93,7 @@ class Wasm(Kind):
     name = "wasm"
     depth = 4
     usual_ram_bytes = ENGINE_BYTES + 320 * MIB
-    usual_s = 900
+    usual_s = START_S
     price_ucr = 10
     same_everywhere = True
     quick = True
@@ -131,7 +131,8 @@ class Wasm(Kind):
         return START_S + units // SLOWEST_UNITS_PER_S + _input_bytes(work) // READ_BYTES_PER_S
 
     def disk_bytes(self, work: Work) -> int:
-        return grains(_input_bytes(work) + self.output_bytes(work))
+        task = _first(work)
+        return 0 if task is None else grains(_input_bytes(work) + task.limits.output_bytes)
 
     def output_bytes(self, work: Work) -> int:
         task = _first(work)

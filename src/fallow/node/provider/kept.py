@@ -19,7 +19,7 @@ from fallow.wire.worker import FromWorker, WorkerReady
 MOST_KEPT, KEPT_S = 4, 300.0
 
 
-class Keeping(NamedTuple):
+class KeptFor(NamedTuple):
     """For whom a worker is kept: the account, the kind of its tasks, and what it may use."""
 
     account: bytes
@@ -95,9 +95,9 @@ class Shelf:
     """The workers that are kept, the oldest first."""
 
     def __init__(self) -> None:
-        self._kept: list[tuple[Keeping, LongWorker, float]] = []
+        self._kept: list[tuple[KeptFor, LongWorker, float]] = []
 
-    def take(self, wanted: Keeping) -> LongWorker | None:
+    def take(self, wanted: KeptFor) -> LongWorker | None:
         """One that was kept for this, which is the taker's from now on."""
         for place, (keeping, worker, _) in enumerate(self._kept):
             if keeping == wanted and worker.living is not None:
@@ -105,7 +105,7 @@ class Shelf:
                 return worker
         return None
 
-    async def put(self, keeping: Keeping, worker: LongWorker, now_s: float) -> None:
+    async def put(self, keeping: KeptFor, worker: LongWorker, now_s: float) -> None:
         """Keep one that has nothing to do; what its lease left in its folder is removed."""
         worker.listen(None, None)
         worker.over.clear()

@@ -17,7 +17,7 @@ from fallow.node.folders import remove
 from fallow.node.groups import begin
 from fallow.node.provider.bank import Teller
 from fallow.node.provider.feed import Feeds
-from fallow.node.provider.kept import MOST_KEPT, Keeping, Shelf
+from fallow.node.provider.kept import MOST_KEPT, KeptFor, Shelf
 from fallow.node.provider.offers import Herald, OwnerWatch, sold_hardware, terms_of, threads_of
 from fallow.node.provider.work import Bench, LeaseWork, checks_owner, state_owners
 from fallow.node.services import Services
@@ -229,7 +229,7 @@ class Provider:
             share = entry.share
             disk_bytes = SCRATCH_BYTES + share.disk_bytes
             limits = WorkerLimits(share.ram_bytes, self._bench.threads, cards=share.cards, disk_bytes=disk_bytes)
-            keeping = Keeping(entry.document.requester, entry.document.kind, limits)
+            keeping = KeptFor(entry.document.requester, entry.document.kind, limits)
             quick = kind_named(entry.document.kind).quick
             self._works[lease] = LeaseWork(self._bench, lease, limits, share.disk_bytes, keeping if quick else None)
         return self._works[lease]

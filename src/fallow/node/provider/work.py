@@ -23,7 +23,7 @@ from fallow.kinds.kind import READ_BYTES_PER_S
 from fallow.node.folders import materialize, remove, with_files
 from fallow.node.groups import begin
 from fallow.node.provider.feed import Feeds
-from fallow.node.provider.kept import Keeping, LongWorker, Shelf
+from fallow.node.provider.kept import KeptFor, LongWorker, Shelf
 from fallow.node.services import Services
 from fallow.ports import READ, WORK, Worker, WorkerLimits
 from fallow.rules.provider.events import ProviderEvent, StartTask, WorkerFailedTask, WorkerFinished
@@ -93,7 +93,7 @@ class LeaseWork:
     """One lease's worker and tasks."""
 
     def __init__(
-        self, bench: Bench, lease: bytes, limits: WorkerLimits, disk_bytes: int = 0, keeping: Keeping | None = None
+        self, bench: Bench, lease: bytes, limits: WorkerLimits, disk_bytes: int = 0, keeping: KeptFor | None = None
     ) -> None:
         self._b, self.lease, self._limits, self._keeping = bench, lease, limits, keeping
         self._disk_bytes = max(disk_bytes, bench.disk_bytes // FREE_PART)
