@@ -4,7 +4,7 @@ from typing import Any
 
 from fallow.interop.shape import (
     MOST_TROUBLES,
-    Rule,
+    FieldRule,
     Trouble,
     choice,
     listed,
@@ -18,7 +18,7 @@ from fallow.interop.shape import (
 from fallow.interop.tree import compose, to_data
 
 
-def wrong(rule: Rule, value: Any) -> list[tuple[tuple[str | int, ...], str]]:
+def wrong(rule: FieldRule, value: Any) -> list[tuple[tuple[str | int, ...], str]]:
     troubles: list[Trouble] = []
     rule(value, troubles)
     return [(trouble.path, trouble.met) for trouble in troubles]

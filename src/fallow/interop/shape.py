@@ -32,7 +32,7 @@ class Trouble:
         return tuple(reversed(self.steps))
 
 
-Rule = Callable[[Any, list[Trouble]], None]
+FieldRule = Callable[[Any, list[Trouble]], None]
 
 
 def problems_of(troubles: list[Trouble], root: Node | None) -> list[Problem]:
@@ -44,7 +44,7 @@ def problems_of(troubles: list[Trouble], root: Node | None) -> list[Problem]:
     return sorted(found, key=lambda problem: problem.line)
 
 
-def text(accepted: str = "a text", *, least: int = 0, pattern: str = "") -> Rule:
+def text(accepted: str = "a text", *, least: int = 0, pattern: str = "") -> FieldRule:
     """A text of at least `least` letters that as a whole matches `pattern`."""
     matches = re.compile(pattern).fullmatch if pattern else None
 
@@ -55,7 +55,7 @@ def text(accepted: str = "a text", *, least: int = 0, pattern: str = "") -> Rule
     return check
 
 
-def choice(*values: str) -> Rule:
+def choice(*values: str) -> FieldRule:
     """One of some texts."""
     allowed, accepted = frozenset(values), " or ".join(values)
 
@@ -66,7 +66,7 @@ def choice(*values: str) -> Rule:
     return check
 
 
-def whole(least: int, most: int = 2**53) -> Rule:
+def whole(least: int, most: int = 2**53) -> FieldRule:
     """A whole number between two, both included; `80.0` has been read as 80."""
     accepted = f"a whole number from {least} to {most}" if most < 2**53 else f"a whole number from {least}"
 
@@ -92,7 +92,7 @@ def anything(value: Any, troubles: list[Trouble]) -> None:
     """Whatever it is."""
 
 
-def passes(test: Callable[[Any], bool], accepted: str) -> Rule:
+def passes(test: Callable[[Any], bool], accepted: str) -> FieldRule:
     """Whatever a test lets through."""
 
     def check(value: Any, troubles: list[Trouble]) -> None:
@@ -102,7 +102,7 @@ def passes(test: Callable[[Any], bool], accepted: str) -> Rule:
     return check
 
 
-def listed(item: Rule, *, nothing: bool = False) -> Rule:
+def listed(item: FieldRule, *, nothing: bool = False) -> FieldRule:
     """A list of what passes `item`; with `nothing` it may be left empty altogether."""
 
     def check(value: Any, troubles: list[Trouble]) -> None:
@@ -120,12 +120,12 @@ def listed(item: Rule, *, nothing: bool = False) -> Rule:
 
 
 def mapping(
-    fields: Mapping[str, Rule],
+    fields: Mapping[str, FieldRule],
     *,
     required: tuple[str, ...] = (),
-    more: Rule | None = None,
-    also: Rule = anything,
-) -> Rule:
+    more: FieldRule | None = None,
+    also: FieldRule = anything,
+) -> FieldRule:
     """A mapping with known fields. Others are refused by name, or must pass `more`; `also` looks at the whole."""
     known = ", ".join(fields)
 

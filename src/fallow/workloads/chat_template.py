@@ -20,7 +20,7 @@ MAX_DEPTH = 1_000
 MAX_CHARS = 1 << 20
 CHARS_PER_CHAR = 16
 """A template may write so much for each character of the chat, beside MAX_CHARS."""
-Turn = Mapping[str, Any]
+TemplateTurn = Mapping[str, Any]
 T = TypeVar("T")
 
 
@@ -32,7 +32,9 @@ class _Late(BaseException):
     """Raised inside whatever takes too long, again and again: there is code that swallows what is raised in it."""
 
 
-def render(tokenizer: Any, turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]] = (), *, answer_next: bool) -> str:
+def render(
+    tokenizer: Any, turns: Sequence[TemplateTurn], tools: Sequence[Mapping[str, Any]] = (), *, answer_next: bool
+) -> str:
     """`turns` (role, content, and what else the template may know) as the text that the model was trained on; with
     `answer_next` the beginning of the answer's turn as well. Raises TemplateError."""
     how: dict[str, Any] = {"tokenize": False, "add_generation_prompt": answer_next, "tools": list(tools) or None}

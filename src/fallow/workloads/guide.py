@@ -25,7 +25,7 @@ from llguidance.hf import from_tokenizer
 from fallow.errors import FallowError, fail
 from fallow.kinds.generate.tasks import CALL_CLOSE, CALL_OPEN, Generate
 from fallow.workloads.schema_bounds import check_schema
-from fallow.workloads.tools import Json, read_object, read_tools
+from fallow.workloads.tools import JsonObject, read_object, read_tools
 
 VERSION = "1.9.1"
 LIMIT_S = 10.0
@@ -200,7 +200,7 @@ def _choices(choices: Any) -> list[str]:
     return choices
 
 
-def calls_grammar(guide: Mapping[str, Any], tools: list[Json]) -> str:
+def calls_grammar(guide: Mapping[str, Any], tools: list[JsonObject]) -> str:
     """A grammar of calls of tools: between CALL_OPEN and CALL_CLOSE the name and arguments of the tool's schema. With
     "auto" there may be text before, between and after them; the form of a call holds from CALL_OPEN on."""
     asked, several = guide["calls"], guide.get("parallel", True)

@@ -19,7 +19,7 @@ HUNDREDTHS = 100
 
 
 class Shaping:
-    """One answer's (a `Shape` of exact generation). What goes wrong waits in `check`."""
+    """One answer's (a `LogitShape` of exact generation). What goes wrong waits in `check`."""
 
     def __init__(
         self, request: Generate, sampling: SamplingSettings, guide: Guide | None, vocabulary: int, given: Sequence[int]

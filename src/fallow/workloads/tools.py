@@ -21,11 +21,11 @@ INTRODUCTION = (
     f'follow its schema: {CALL_OPEN}{{"name": "the tool", "arguments": {{...}}}}{CALL_CLOSE} '
     "Results come in the next turn. The tools, one a line:"
 )
-Json = dict[str, Any]
-Messages = list[Json]
+JsonObject = dict[str, Any]
+ChatHistory = list[JsonObject]
 
 
-def read_tools(text: str) -> list[Json]:
+def read_tools(text: str) -> list[JsonObject]:
     """The tools of a request: of each its name, description and the JSON schema of its parameters. Errors: E1904."""
     listed = _json("tools", text) if text else []
     if not isinstance(listed, list) or len(listed) > MAX_TOOLS:
@@ -36,7 +36,7 @@ def read_tools(text: str) -> list[Json]:
     return tools
 
 
-def _tool(one: Any) -> Json:
+def _tool(one: Any) -> JsonObject:
     function = one.get("function") if isinstance(one, dict) and one.get("type") == "function" else None
     if not isinstance(function, dict):
         raise fail("E1904", 'A tool is {"type": "function", "function": {"name": ..., "parameters": {...}}}.')
@@ -46,12 +46,12 @@ def _tool(one: Any) -> Json:
     return {"name": name, "description": about, "parameters": function.get("parameters") or {"type": "object"}}
 
 
-def read_object(name: str, text: str) -> Json:
+def read_object(name: str, text: str) -> JsonObject:
     """A JSON object of a stranger. Errors: E1904."""
     found = _json(name, text)
     if not isinstance(found, dict):
         raise fail("E1904", f"{name} is a JSON object.")
-    return cast(Json, found)
+    return cast(JsonObject, found)
 
 
 def _json(name: str, text: str) -> Any:
@@ -64,9 +64,9 @@ def _json(name: str, text: str) -> Any:
 # turns ----------------------------------------------------------------------------------------------------------------
 
 
-def read_messages(turns: Sequence[ChatTurn]) -> Messages:
+def read_messages(turns: Sequence[ChatTurn]) -> ChatHistory:
     """Turns as chat templates know them. Errors: E1904 for more than they know."""
-    messages: Messages = []
+    messages: ChatHistory = []
     for turn in turns:
         more = read_object("more", turn.more) if turn.more else {}
         if unknown := more.keys() - OF_A_TURN:
@@ -83,7 +83,7 @@ def _some(calls: Any) -> list[Any]:
     return calls
 
 
-def _call(call: Any) -> Json:
+def _call(call: Any) -> JsonObject:
     """A call with its arguments as what they are: clients send them as text, and templates write JSON of them."""
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
@@ -99,9 +99,9 @@ def knows_tools(template: str) -> bool:
     return CALL_OPEN in template and re.search(r"\btools\b", template) is not None
 
 
-def without_tools(messages: Messages, tools: Sequence[Json]) -> Messages:
+def without_tools(messages: ChatHistory, tools: Sequence[JsonObject]) -> ChatHistory:
     """The same chat for a template that knows roles and contents only."""
-    told: Messages = []
+    told: ChatHistory = []
     for message in messages:
         role, content = message["role"], message["content"]
         for call in message.get("tool_calls", ()):
@@ -119,6 +119,6 @@ def without_tools(messages: Messages, tools: Sequence[Json]) -> Messages:
     return [{"role": "system", "content": words}, *told]
 
 
-def for_templates(tools: Sequence[Json]) -> list[Json]:
+def for_templates(tools: Sequence[JsonObject]) -> list[JsonObject]:
     """The tools in the form that templates expect."""
     return [{"type": "function", "function": tool} for tool in tools]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fallow.node.provider.kept import KEPT_S, MOST_KEPT, KeptFor, LongWorker, Shelf
+from fallow.node.provider.kept import KEPT_S, MOST_KEPT, KeptFor, LongWorker, WorkerShelf
 from fallow.ports import READ, WORK, WorkerLimits
 from fallow.wire.worker import WorkerReady
 
@@ -58,7 +58,7 @@ async def started(group: asyncio.TaskGroup, runner: FakeRunner, folder: Path) ->
 
 
 async def test_a_worker_is_kept_for_the_same_account_kind_and_limits_alone(runner: FakeRunner, tmp_path: Path) -> None:
-    shelf = Shelf()
+    shelf = WorkerShelf()
     async with asyncio.TaskGroup() as group:
         worker = await started(group, runner, tmp_path / "a")
         (worker.folder / READ / "input").write_text("of its lease")
@@ -73,7 +73,7 @@ async def test_a_worker_is_kept_for_the_same_account_kind_and_limits_alone(runne
 
 
 async def test_what_nobody_takes_ends_and_so_does_what_is_too_much(runner: FakeRunner, tmp_path: Path) -> None:
-    shelf = Shelf()
+    shelf = WorkerShelf()
     async with asyncio.TaskGroup() as group:
         for number in range(MOST_KEPT + 1):
             await shelf.put(MINE, await started(group, runner, tmp_path / str(number)), number)
@@ -86,7 +86,7 @@ async def test_what_nobody_takes_ends_and_so_does_what_is_too_much(runner: FakeR
 
 
 async def test_one_that_died_is_not_given_out(runner: FakeRunner, tmp_path: Path) -> None:
-    shelf = Shelf()
+    shelf = WorkerShelf()
     async with asyncio.TaskGroup() as group:
         worker = await started(group, runner, tmp_path / "a")
         await shelf.put(MINE, worker, 0)

@@ -17,7 +17,7 @@ from fallow.adapters.runners.process import ProcessRunner
 from fallow.errors import FallowError
 from fallow.node.folders import import_path
 from fallow.node.provider.feed import Feeds
-from fallow.node.provider.kept import Shelf
+from fallow.node.provider.kept import WorkerShelf
 from fallow.node.provider.work import MAX_PREFETCHES, Bench, LeaseWork, checks_owner
 from fallow.node.router import Router
 from fallow.ports import WorkerLimits
@@ -98,7 +98,7 @@ async def rig(tmp_path: Path, ram_bytes: int = 0, disk_bytes: int = GIB) -> Asyn
             folder = tmp_path / "pat" / "work"
             folder.mkdir()
             services.runner = ProcessRunner((sys.executable, "-c", WORKER))
-            bench = Bench(services, group, told.put, Feeds(services), folder, 1, disk_bytes, Shelf())
+            bench = Bench(services, group, told.put, Feeds(services), folder, 1, disk_bytes, WorkerShelf())
             work = LeaseWork(bench, LEASE, WorkerLimits(ram_bytes=ram_bytes))
             yield Rig(pool, work, source, told)
             await work.stop()
@@ -308,7 +308,9 @@ async def test_whoever_comes_while_the_node_shuts_down_is_told_so(tmp_path: Path
 
         with pytest.raises(ExceptionGroup):
             async with asyncio.TaskGroup() as group:
-                bench = Bench(services, group, asyncio.Queue[Any]().put, Feeds(services), tmp_path, 1, GIB, Shelf())
+                bench = Bench(
+                    services, group, asyncio.Queue[Any]().put, Feeds(services), tmp_path, 1, GIB, WorkerShelf()
+                )
                 group.create_task(late(LeaseWork(bench, LEASE, WorkerLimits())))
                 await asyncio.sleep(0)
                 raise ValueError

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from fallow.interop.model import shown
 from fallow.interop.shape import (
-    Rule,
+    FieldRule,
     Trouble,
     anything,
     choice,
@@ -198,7 +198,7 @@ SERVICE = mapping(
     },
     required=("image",),
 )
-SDL: Rule = mapping(
+SDL: FieldRule = mapping(
     {
         "version": choice("2.0", "2.1"),
         "services": mapping({}, more=SERVICE),

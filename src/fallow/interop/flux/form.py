@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from fallow.interop.model import shown
-from fallow.interop.shape import Rule, Trouble, anything, is_number, listed, mapping, passes, text, yes_no
+from fallow.interop.shape import FieldRule, Trouble, anything, is_number, listed, mapping, passes, text, yes_no
 from fallow.interop.tree import FieldMap, js_number
 
 BANNED_RANGES = (range(16100, 16300), range(26100, 26300), range(30000, 30100))
@@ -52,13 +52,13 @@ def length(value: Any) -> int | None:
     return len(cast("list[Any]", value)) if isinstance(value, list) else None
 
 
-def _up_to(most: int, *, least: int = 0) -> Rule:
+def _up_to(most: int, *, least: int = 0) -> FieldRule:
     """What has a length is within it; nothing else is looked at but that it is there."""
     accepted = f"a text of {least} to {most} letters"
     return passes(lambda it: it is not None and ((size := length(it)) is None or least <= size <= most), accepted)
 
 
-def _named(most: int, pattern: str, accepted: str) -> Rule:
+def _named(most: int, pattern: str, accepted: str) -> FieldRule:
     rule = text(accepted, least=1, pattern=pattern)
 
     def look(value: Any, troubles: list[Trouble]) -> None:
@@ -69,7 +69,7 @@ def _named(most: int, pattern: str, accepted: str) -> Rule:
     return look
 
 
-def _lines(most: int, letters: int) -> Rule:
+def _lines(most: int, letters: int) -> FieldRule:
     rule = listed(passes(lambda it: isinstance(it, str) and (length(it) or 0) <= letters, f"up to {letters} letters"))
 
     def look(value: Any, troubles: list[Trouble]) -> None:
@@ -80,7 +80,7 @@ def _lines(most: int, letters: int) -> Rule:
     return look
 
 
-def _count(least: int, most: int) -> Rule:
+def _count(least: int, most: int) -> FieldRule:
     return passes(lambda it: type(it) is int and least <= it <= most, f"a whole number from {least} to {most}")
 
 
@@ -109,8 +109,8 @@ def _top_described(value: Any, troubles: list[Trouble]) -> None:
         _described(value, troubles)
 
 
-def _component(version: int) -> Rule:
-    fields: dict[str, Rule] = {
+def _component(version: int) -> FieldRule:
+    fields: dict[str, FieldRule] = {
         "name": _named(63 if version >= 8 else 32, PLAIN_NAME, PLAIN_WORDS),
         "description": _described,
         "repotag": _up_to(200),
@@ -148,7 +148,7 @@ def _component_whole(part: FieldMap, troubles: list[Trouble]) -> None:
                 trouble.steps.append(name)
 
 
-def _composed(version: int) -> Rule:
+def _composed(version: int) -> FieldRule:
     rule = listed(_component(version))
 
     def look(value: Any, troubles: list[Trouble]) -> None:
@@ -159,14 +159,14 @@ def _composed(version: int) -> Rule:
     return look
 
 
-def _form(version: int) -> Rule:
+def _form(version: int) -> FieldRule:
     hyphens = "[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
     name = (
         _named(63, hyphens, "letters, digits and inner hyphens")
         if version >= 8
         else _named(32, PLAIN_NAME, PLAIN_WORDS)
     )
-    fields: dict[str, Rule] = {
+    fields: dict[str, FieldRule] = {
         "version": anything,
         "name": name,
         "description": _top_described,

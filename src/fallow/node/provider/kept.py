@@ -91,7 +91,7 @@ class LongWorker:
             self._on_line(line)
 
 
-class Shelf:
+class WorkerShelf:
     """The workers that are kept, the oldest first."""
 
     def __init__(self) -> None:

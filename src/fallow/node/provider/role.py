@@ -17,7 +17,7 @@ from fallow.node.folders import remove
 from fallow.node.groups import begin
 from fallow.node.provider.bank import Teller
 from fallow.node.provider.feed import Feeds
-from fallow.node.provider.kept import MOST_KEPT, KeptFor, Shelf
+from fallow.node.provider.kept import MOST_KEPT, KeptFor, WorkerShelf
 from fallow.node.provider.offers import Herald, OwnerWatch, sold_hardware, terms_of, threads_of
 from fallow.node.provider.work import Bench, LeaseWork, checks_owner, state_owners
 from fallow.node.services import Services
@@ -53,7 +53,7 @@ class Provider:
         self._sold = sold_hardware(services)
         self._terms = terms_of(services, self._sold)
         self.state = ProviderState(self._terms)
-        self.feeds, self.shelf = Feeds(services), Shelf()
+        self.feeds, self.shelf = Feeds(services), WorkerShelf()
         self.ready = asyncio.Event()
         self._teller = Teller(services, self.tell)
         self._owner = OwnerWatch(services, self.worker_pids)

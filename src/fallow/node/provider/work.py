@@ -23,7 +23,7 @@ from fallow.kinds.kind import READ_BYTES_PER_S
 from fallow.node.folders import materialize, remove, with_files
 from fallow.node.groups import begin
 from fallow.node.provider.feed import Feeds
-from fallow.node.provider.kept import KeptFor, LongWorker, Shelf
+from fallow.node.provider.kept import KeptFor, LongWorker, WorkerShelf
 from fallow.node.services import Services
 from fallow.ports import READ, WORK, Worker, WorkerLimits
 from fallow.rules.provider.events import ProviderEvent, StartTask, WorkerFailedTask, WorkerFinished
@@ -68,7 +68,7 @@ class Bench:
     folder: Path
     threads: int
     disk_bytes: int
-    shelf: Shelf
+    shelf: WorkerShelf
 
 
 def state_owners(lease: bytes) -> list[str]:

@@ -43,7 +43,7 @@ class Sampling:
         return int(sample(logits, self.temperature, self.seed, STREAM, position, k=k, p=p))
 
 
-class Shape(Protocol):
+class LogitShape(Protocol):
     """What else was asked of an answer, beside its sampling: a form, penalties. Neither method raises, since other
     texts are in the same pass."""
 
@@ -63,7 +63,7 @@ class GrowingText:
 
     tokens: list[int]
     sampling: Sampling = Sampling()
-    shape: Shape | None = None
+    shape: LogitShape | None = None
     made: int = 0
     marks: list[Digest] = field(default_factory=list[Digest])
     caches: list[Cache] = field(default_factory=list[Cache])
@@ -129,7 +129,7 @@ def generate(
 
 
 def replay(
-    model: ExactLlama, tokens: Sequence[int], start: int, sampling: Sampling, shape: Shape | None = None
+    model: ExactLlama, tokens: Sequence[int], start: int, sampling: Sampling, shape: LogitShape | None = None
 ) -> tuple[list[int], list[Digest]]:
     """What the model chooses at each position from `start` on, given the tokens before it (`shape`: as it was at
     `start`), and the hashes of the logits: one pass without a cache to check an answer with. An honest answer equals
