@@ -11,7 +11,8 @@ next, and a code that `fallow explain` explains offline, as its page under `docs
 
 Rules return rejections as values; exceptions start where the world starts (adapters, node, sdk, gateway, cli).
 One hundred codes per room, never reused: E10xx units and config, E11xx wire, E12xx market, E13xx money, E14xx jobs,
-E15xx trust, E16xx blobs, E17xx workloads, E18xx node and transport, E19xx gateway, E20xx cli and sdk.
+E15xx trust, E16xx blobs, E17xx workloads, E18xx node and transport, E19xx gateway, E20xx cli and sdk, E21xx
+interop.
 """
 
 from __future__ import annotations
@@ -199,6 +200,9 @@ _declare(
     ("E2006", "not confirmed", "Commands that spend ask first.", "Add --yes to go on without asking."),
     ("E2007", "an extra is not installed", "The command needs an extra's packages.", "pip install 'fallow[train,llm]'"),
     ("E2008", "something is wrong with this machine", "A check of fallow doctor failed.", "Mend what is WRONG."),
+    ("E2101", "file breaks its format's rules", "Its own network would refuse it, too.", "Mend the lines it names."),
+    ("E2102", "file of no format that we read", "It lacks the fields that tell.", "fallow import FILE --format FORMAT"),
+    ("E2103", "file is too much to read", "It is larger, deeper or has more in it than we read.", "Split the file."),
     ("E1901", "no such model", "The model is not served on this network.", "fallow serve MODEL"),
     ("E1902", "wrong API key", "The key is missing, mistyped or revoked.", "fallow serve --new-key"),
     ("E1903", "request too large", "The prompt and answer exceed what this model is served with.", "Shorten it."),

@@ -4,6 +4,8 @@ Each command is typed at a terminal of its own, in a home and a working folder m
 with "y". What runs until Ctrl-C is started and left running, and at the end of the page gets its Ctrl-C. Words in
 capitals (TICKET, JOB, KEY, ADDRESS, 0xACCOUNT) are replaced by what earlier commands printed, as a reader does.
 
+A block of YAML is a file of the reader's, called as its first line says.
+
 Commands of `make` are not run: whether there is such a target is checked instead.
 """
 
@@ -211,6 +213,9 @@ class Reader:
             case "toml":
                 (self.folder / "config.toml").write_text(block.text, "utf-8")
                 load_config(self.folder)
+            case "yaml":
+                name = block.text.splitlines()[0].removeprefix("# ")
+                (self.folder / "work" / name).write_text(block.text, "utf-8")
             case "text":
                 self.compare(block.text)
             case other:

@@ -25,6 +25,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "Get work done": {
         "train": "fine-tune a model on your text",
         "run": "run a typed workload on many inputs",
+        "import": "read a file of another network: what it would become here",
         "serve": "keep a model answering, with an OpenAI-compatible door",
         "chat": "talk to a served model",
     },
