@@ -43,11 +43,32 @@ def akash(folder: Path) -> Compared:
         found = outcome("akash", (folder / row["file"]).read_bytes())
         yield "verdicts", row["file"], (found is not None) == row["ok"]
         if row["ok"]:
-            same = found is not None and found.digest == row["version_sha256"]
-            yield "hashes", row["file"], same and found.canonical == row["manifest_sorted_json"]
+            made = (found.digest, found.canonical) if found is not None else None
+            yield "hashes", row["file"], made == (row["version_sha256"], row["manifest_sorted_json"])
 
 
-COMPARED = {"akash": akash}
+def flux(folder: Path) -> Compared:
+    """Verdicts of FluxOS, and prices."""
+    for row in json.loads((folder / "verdicts.json").read_text("utf-8")):
+        found = outcome("flux", json.dumps(row["spec"]).encode())
+        yield "verdicts", row["name"], (found is not None) == row["accept"]
+        if row["accept"]:
+            price = found.price if found is not None else None
+            yield (
+                "prices",
+                row["name"],
+                price is not None and float(price.amount) == row["price_usd_per_month_usdprice"],
+            )
+
+
+def bacalhau(folder: Path) -> Compared:
+    """Jobs of Bacalhau's own tests: all are jobs, but for an empty file."""
+    for path in sorted(path for path in (folder / "jobs").rglob("*") if path.suffix in (".yaml", ".yml", ".json")):
+        data = path.read_bytes()
+        yield "verdicts", path.name, (outcome("bacalhau", data) is not None) == bool(data.strip())
+
+
+COMPARED = {"akash": akash, "flux": flux, "bacalhau": bacalhau}
 
 
 def main() -> None:

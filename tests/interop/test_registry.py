@@ -4,13 +4,32 @@ import json
 
 import pytest
 from tests.interop.akash.files import sdl
+from tests.interop.flux.specs import spec
 
 from fallow.interop.model import FileRefused
 from fallow.interop.registry import FORMATS, Settings, by_name, detect, read
 
+FILES = {
+    "akash": sdl(),
+    "flux": spec(),
+    "bacalhau": {"Name": "a", "Type": "batch", "TASKS": [{"Name": "main", "Engine": {"Type": "noop"}}]},
+    "compose": {"services": {"web": {"image": "nginx"}}},
+}
 
-def test_a_file_says_what_it_is() -> None:
-    assert detect(json.dumps(sdl()).encode()).name == "akash"
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_says_what_it_is(name: str) -> None:
+    data = json.dumps(FILES[name]).encode()
+    assert detect(data).name == name and read(data, Settings()).format == name
+
+
+def test_a_template_may_be_no_yaml_yet() -> None:
+    text = b"Name: {{ .a }} b\nType: batch\nTasks:\n  - Name: main\n    Engine: {Type: noop}\n"
+    assert detect(text).name == "bacalhau"
+    assert read(text, Settings(values={"a": "x"})).name == "x b"
+
+
+def test_akash_is_the_strict_one_first() -> None:
     assert read(json.dumps(sdl()).encode(), Settings()).format == "akash"
 
 

@@ -2,15 +2,18 @@
 what each needs, what it may cost, the file's hash on its own network, and everything that cannot be carried over,
 with its line.
 
-FILE is an Akash SDL. Which format it is shows in the file itself; --format says it where that fails.
+FILE is an Akash SDL, a Bacalhau job, a Flux specification or a Compose file, in YAML or JSON. Which format it is
+shows in the file itself; --format says it where that fails. --value fills in a Bacalhau template or a variable of a
+Compose file.
 
 Akash has two readers that do not agree, and so have we: --strict, which is the rule, says what Akash's console says,
 which refuses unknown fields; --lenient says what its providers say, who overlook some of them.
 
-Nothing is started and nothing is spent. Containers are not run yet by this version; a file is read, checked and shown.
+Nothing is started and nothing is spent: a file is read, checked and shown. Running it comes as a later step.
 
   fallow import deploy.yaml
   fallow import deploy.yaml --lenient --json
+  fallow import job.yaml --value image=busybox:1.37 --value count=3
 """
 
 from __future__ import annotations
@@ -35,6 +38,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     """`fallow import FILE [--format FORMAT] [--strict | --lenient]`."""
     parser.add_argument("file", metavar="FILE", type=Path, help="the file, as it is")
     parser.add_argument("--format", choices=[it.name for it in FORMATS], help="which format it is (default: it shows)")
+    words = "fill in NAME, as often as there are names"
+    parser.add_argument("-V", "--value", metavar="NAME=VALUE", type=_value, action="append", default=[], help=words)
+    parser.add_argument("--no-template", action="store_true", help="leave {{...}} in a Bacalhau job as it is")
     readers = parser.add_mutually_exclusive_group()
     readers.add_argument(
         "--strict", action="store_true", help="refuse unknown fields, as Akash's console does (default)"
@@ -46,13 +52,21 @@ def run(args: argparse.Namespace, out: Output) -> int:
     """Show it. Raises UsageError E2003 for no such file, E2101 for one that breaks its rules, E2102 for one of no
     format, E2103 for one that is too much."""
     data = _load(args.file)
+    settings = Settings(strictly=not args.lenient, template=not args.no_template, values=dict(args.value))
     try:
-        found = read(data, Settings(strictly=not args.lenient), args.format)
+        found = read(data, settings, args.format)
     except FileRefused as refused:
         out.data(_refusal_data(args.file, refused), _refusal_text(refused))
         raise _error(args.file, refused, helps=not args.lenient and _lenient_helps(data)) from None
     out.data(_data(found), _text(found))
     return 0
+
+
+def _value(text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not sign or not name:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is not NAME=VALUE")
+    return name, value
 
 
 def _load(path: Path) -> bytes:
@@ -114,7 +128,9 @@ def _text(found: Import) -> str:
     if found.notes:
         lines += ["", "Not carried over:"]
         lines += [f"  line {note.line}  {note.field}: {note.reason}." for note in found.notes]
-    lines += ["", f"Nothing was started. Not run by this version: {', '.join(_not_served(found)) or 'nothing'}."]
+    missing = ", ".join(_not_served(found))
+    lines += ["", "Nothing was started: files are read, and running them is a later step."]
+    lines += [f"Not run by this version: {missing}."] if missing else []
     return "\n".join(lines)
 
 

@@ -1,11 +1,15 @@
-"""The formats that can be read, one line each, and which of them a file is."""
+"""The formats that can be read, one entry each, and which of them a file is."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from fallow.interop import compose as composed
 from fallow.interop.akash import carry as akash
+from fallow.interop.bacalhau import job as bacalhau
+from fallow.interop.flux import carry as flux
 from fallow.interop.model import FileRefused, Import, Problem
 from fallow.interop.tree import Mapping as Tree
 from fallow.interop.tree import compose, key_of
@@ -13,10 +17,11 @@ from fallow.interop.tree import compose, key_of
 
 @dataclass(frozen=True)
 class Settings:
-    """What a person may say about how to read. `values` fill in templates."""
+    """What a person may say about how to read. `values` fill in variables and, with `template`, templates."""
 
     strictly: bool = True
-    values: Mapping[str, str] | None = None
+    template: bool = True
+    values: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True)
@@ -33,11 +38,31 @@ FORMATS: tuple[FileFormat, ...] = (
     FileFormat(
         "akash",
         "Akash SDL",
-        lambda top: {"services", "profiles"} <= top or {"services", "deployment"} <= top,
+        lambda top: "services" in top and bool({"profiles", "deployment"} & top),
         lambda data, settings: akash.read(data, strictly=settings.strictly),
+    ),
+    FileFormat(
+        "flux",
+        "Flux specification",
+        lambda top: "compose" in top or "repotag" in top,
+        lambda data, settings: flux.read(data),
+    ),
+    FileFormat(
+        "bacalhau",
+        "Bacalhau job",
+        lambda top: bool({"tasks", "job", "spec"} & top) or {"type", "count"} <= top,
+        lambda data, settings: bacalhau.read(data, settings.values if settings.template else None),
+    ),
+    FileFormat(
+        "compose",
+        "Compose file",
+        lambda top: "services" in top,
+        lambda data, settings: composed.read(data, settings.values),
     ),
 )
 """In the order in which they are tried."""
+TEMPLATED_JOB = re.compile(rb"""^\s*["']?tasks["']?\s*:""", re.IGNORECASE | re.MULTILINE)
+"""What tells a job whose template is no YAML before it is filled in."""
 
 
 def read(data: bytes, settings: Settings, name: str | None = None) -> Import:
@@ -48,17 +73,18 @@ def read(data: bytes, settings: Settings, name: str | None = None) -> Import:
 
 def by_name(name: str) -> FileFormat:
     """Raises KeyError."""
-    return next((it for it in FORMATS if it.name == name), None) or _missing(name)
-
-
-def _missing(name: str) -> FileFormat:
-    raise KeyError(name)
+    return {one.name: one for one in FORMATS}[name]
 
 
 def detect(data: bytes) -> FileFormat:
     """Which format a file is. Raises FileRefused if it is none, or cannot be read at all."""
-    root = compose(data)
-    top = frozenset(key_of(key).lower() for key, _ in root.pairs) if type(root) is Tree else frozenset[str]()
+    try:
+        root = compose(data)
+        top = frozenset(key_of(key).lower() for key, _ in root.pairs) if type(root) is Tree else frozenset[str]()
+    except FileRefused:
+        if b"{{" in data and TEMPLATED_JOB.search(data):
+            return by_name("bacalhau")
+        raise
     for candidate in FORMATS:
         if candidate.is_it(top):
             return candidate

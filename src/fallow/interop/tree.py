@@ -67,6 +67,8 @@ class Mapping:
 
 Node = Scalar | Sequence | Mapping
 Path = tuple[str | int, ...]
+FieldMap = dict[str, Any]
+"""A mapping out of a file, or into a manifest."""
 TAG = "tag:yaml.org,2002:"
 
 

@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 from fallow.interop.akash import lenient, strict
-from fallow.interop.akash.canonical import FieldMap, canonical_json, digest_of
+from fallow.interop.akash.canonical import canonical_json, digest_of
 from fallow.interop.model import FileRefused, Problem
-from fallow.interop.tree import compose
+from fallow.interop.tree import FieldMap, compose
 
 
 def sdl(**changes: Any) -> dict[str, Any]:

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
 
-FieldMap = dict[str, Any]
-"""A mapping out of a file, or into a manifest."""
+from fallow.interop.tree import FieldMap
 
 
 def canonical_json(groups: list[FieldMap]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fallow.interop.akash import lenient, strict
-from fallow.interop.akash.canonical import FieldMap, canonical_json, digest_of
+from fallow.interop.akash.canonical import canonical_json, digest_of
 from fallow.interop.model import (
     DiskVolume,
     GpuNeeds,
@@ -19,7 +19,7 @@ from fallow.interop.model import (
     Workload,
 )
 from fallow.interop.shape import Trouble
-from fallow.interop.tree import Node, compose, field_of, js_word, line_of
+from fallow.interop.tree import FieldMap, Node, compose, field_of, js_word, line_of
 
 
 def read(data: bytes, *, strictly: bool = True) -> Import:

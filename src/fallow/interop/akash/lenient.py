@@ -7,14 +7,13 @@ import re
 from typing import Any
 
 from fallow.interop.akash import decode as go
-from fallow.interop.akash.canonical import FieldMap
 from fallow.interop.akash.decode import Decoder
 from fallow.interop.akash.lenient_rules import GoRules
 from fallow.interop.akash.quantities import bytes_of, cpu_of, gpu_of, ram_key
 from fallow.interop.akash.strict import LEASED_IP, RANDOM_PORT, SHARED_HTTP, endpoint, pair
 from fallow.interop.model import FileRefused
 from fallow.interop.shape import Trouble, problems_of
-from fallow.interop.tree import Node, Sequence
+from fallow.interop.tree import FieldMap, Node, Sequence
 
 DEFAULT_BODY_BYTES, DEFAULT_TIMEOUT_MS, DEFAULT_TRIES = 1_048_576, 60_000, 3
 VERSION = re.compile(r"\s*v?([0-9]+)(?:\.([0-9]+))?(?:\.([0-9]+))?\s*")

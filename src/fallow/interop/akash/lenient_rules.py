@@ -6,8 +6,8 @@ import re
 from decimal import Decimal
 from typing import Any
 
-from fallow.interop.akash.canonical import FieldMap
 from fallow.interop.shape import Trouble
+from fallow.interop.tree import FieldMap
 
 SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 ENV_NAME = re.compile(r"(?!\.$|\.\.)[-._a-zA-Z][-._a-zA-Z0-9]*")

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from fallow.interop.akash.canonical import FieldMap
 from fallow.interop.akash.collate import collation_key
 from fallow.interop.akash.schema import SDL
 from fallow.interop.akash.sizes import cpu_text, gpu_text, size_text
 from fallow.interop.model import FileRefused
 from fallow.interop.shape import Trouble, problems_of
-from fallow.interop.tree import Node, js_word, to_data
+from fallow.interop.tree import FieldMap, Node, js_word, to_data
 
 USDC = "ibc/170C677610AC31DF0904FFE09CD3B5C657492170E7E52372E48756B71E56F2F1"
 """The only ibc/ denomination that Akash's main network takes."""
