@@ -118,3 +118,11 @@ def test_the_common_state() -> None:
     assert rounds.common_state([entry(0, 0), entry(0, 1)]) == (b"s" * 32, True)
     assert rounds.common_state([entry(0, 0), entry(0, 1, state=b"t" * 32), entry(0, 0)]) == (b"s" * 32, False)
     assert rounds.common_state([]) == (b"", True)
+
+
+def test_of_two_one_does_not_wait_for_the_other_for_ever() -> None:
+    """A silent provider held up a training job of two until its lease ended."""
+    assert not rounds.may_close(1, 0, 2, 99, 100)
+    assert not rounds.may_close(1, 1, 2, 100, 100)
+    assert not rounds.may_close(0, 0, 2, 100, 100)
+    assert rounds.may_close(1, 0, 2, 100, 100)

@@ -134,11 +134,13 @@ def writes_checkpoint(number: int, shard: int) -> bool:
 
 def may_close(done: int, blocked: int, shards: int, elapsed_ms: int, within_ms: int) -> bool:
     """Whether the current round may close: `done` shards have a usable update and `blocked` wait for a check that
-    must not be skipped. When all are done; or, past the time that a round is given, when more than half are and
-    nothing that could still be used waits for a check."""
+    must not be skipped. When all are done; or, past the time that a round is given, when more than half are (of two,
+    one: else a silent one holds up the other until its lease ends) and nothing that could still be used waits for a
+    check."""
     if done == shards:
         return True
-    return elapsed_ms >= within_ms and 2 * done > shards and blocked == 0
+    most = done == 1 if shards == 2 else 2 * done > shards
+    return elapsed_ms >= within_ms and most and blocked == 0
 
 
 def dissenters(states: Mapping[int, bytes]) -> tuple[int, ...]:

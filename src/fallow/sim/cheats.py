@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from fallow.errors import FallowError
+from fallow.errors import FallowError, fail
 from fallow.kinds.train.tasks import TrainParams, TrainRound
 from fallow.node.services import Services
 from fallow.rules.provider.state import LeaseEntry
@@ -36,7 +36,7 @@ from fallow.wire.messages import (
     PayVoucher,
     WatchLease,
 )
-from fallow.wire.tasks import TaskOutput, TaskSpec
+from fallow.wire.tasks import Part, TaskOutput, TaskSpec
 
 MISCHIEF_S = 2.0
 
@@ -169,6 +169,25 @@ class Smart(WrongResult):
         return lane_value(params, seed) if number <= 10 else super().lane(number, params, seed)
 
 
+class Refuser(WrongResult):
+    """Says of nearly every task that it could not be done, and lies on the rest."""
+
+    def output(self, spec: TaskSpec) -> TaskOutput:
+        if self.rng.random() < 0.98:
+            raise fail("E1604", "The disk is full.")
+        return super().output(spec)
+
+
+class Glutton(Cheat):
+    """Claims outputs larger than any disk."""
+
+    def events(self, me: Body, event: LeaseEvent) -> Sequence[LeaseEvent]:
+        if not isinstance(event.body, Claimed):
+            return (event,)
+        huge = Part("update", digest("huge", event.body.task), 1 << 45)
+        return (_claim_of(me, event.body, event.body.task, TaskOutput(event.body.output.value, (huge,))),)
+
+
 class Withholder(Cheat):
     """Claims, and hands out no blobs."""
 
@@ -200,7 +219,7 @@ class Equivocator(Cheat):
     def events(self, me: Body, event: LeaseEvent) -> Sequence[LeaseEvent]:
         if not isinstance(event.body, Claimed):
             return (event,)
-        return (event, _claim_of(me, event.body, event.body.task, digest("two-faced", event.body.task)))
+        return (event, _claim_of(me, event.body, event.body.task, TaskOutput(digest("two-faced", event.body.task), ())))
 
 
 class Inventor(Cheat):
@@ -219,7 +238,7 @@ class Inventor(Cheat):
         lease = codec.decode(ClaimRoot, body.claim.body).lease
         others = [old for under, old in self.told if under == lease and isinstance(old.body, Claimed)][-2:]
         self.told.append((lease, event))
-        invented = _claim_of(me, body, digest("invented", event.sequence), b"nothing")
+        invented = _claim_of(me, body, digest("invented", event.sequence), TaskOutput(b"nothing", ()))
         return (event, invented, *map(_unnumbered, others), _unnumbered(event))
 
 
@@ -277,10 +296,9 @@ def _unnumbered(event: LeaseEvent) -> LeaseEvent:
     return msgspec.structs.replace(event, sequence=0)
 
 
-def _claim_of(me: Body, claimed: Claimed, task: bytes, value: bytes) -> LeaseEvent:
+def _claim_of(me: Body, claimed: Claimed, task: bytes, output: TaskOutput) -> LeaseEvent:
     """A well-signed claim of the same number over something else."""
     root = codec.decode(ClaimRoot, claimed.claim.body)
-    output = TaskOutput(value, ())
     tree = MerkleTree([task_leaf(task, output_hash(output), root.units)])
     claim = me.sign_unseen(msgspec.structs.replace(root, root=tree.root))
     return LeaseEvent(0, 0, msgspec.structs.replace(claimed, task=task, output=output, claim=claim))
@@ -298,6 +316,7 @@ GALLERY: dict[str, type[Cheat]] = {
     "lazy": Lazy, "wrong": WrongResult, "replay": Replayer, "smart": Smart, "withhold": Withholder, "silent": Silent,
     "vanish": Vanisher, "hostage": Hostage, "equivocate": Equivocator, "invent": Inventor, "overmeter": Overmeter,
     "copycat": Copycat, "forge": Forger, "skip": Skip, "flip": Flip, "alarm": FalseAlarm,
+    "refuse": Refuser, "glut": Glutton,
 }  # fmt: skip
 """By name. Those of EXACT_ONLY are honest at all work that is not committed to link by link. "sybil" (one account,
 several nodes) and "collude" (two accounts, one lie) are several WrongResults with one salt."""

@@ -276,7 +276,7 @@ class Host:
                 home, self.config, self.identity, self.clock, self._entropy, transport, rpc,
                 SimEventLog(self.disk), store, Fetcher(rpc, store),
                 SimRunner(craft(self.ways, self.units_per_s)), self.machine,
-                None if self.names & {"bank", "directory"} else town.invitation,
+                None if "bank" in self.names else town.invitation,
             )  # fmt: skip
             self.roles = Roles(self.names, town.timing, door, Router())
             async with asyncio.TaskGroup() as group:

@@ -74,6 +74,8 @@ class Plan:
     calm_ms: int = 60_000
     accuses: bool = False
     """Whether the requester itself cheats: it charges honest providers with false evidence."""
+    strangers: tuple[str, ...] = ()
+    """What is done by those who take no part (`strangers.py`)."""
 
     @property
     def cheats(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import logging
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -71,15 +71,20 @@ def _often() -> Iterator[None]:
         yield
 
 
-def simulate(seed: int, bug: str = "", plan: Plan | None = None) -> WorldResult:
-    """Run the world of `seed` (or `plan` with its chances), with a planted `bug` when asked for. KeyError for a bug
-    that is not there."""
+def simulate(
+    seed: int, bug: str = "", plan: Plan | None = None, judge: Callable[[Town], None] | None = None
+) -> WorldResult:
+    """Run the world of `seed` (or `plan` with its chances), with a planted `bug` when asked for; `judge` tells its
+    referee what more is wrong when it is over. KeyError for a bug that is not there."""
     drawn, towns, failure = plan or draw(seed), list[Town](), ""
 
     async def main(loop: VirtualLoop) -> None:
         towns.append(Town(loop, seed, drawn))
         spoil(towns[0])
         await towns[0].run()
+        if judge is not None:
+            judge(towns[0])
+            towns[0].referee.look()
 
     with stand_in(), planted(bug) as spoil, _listening(towns), _often():
         try:

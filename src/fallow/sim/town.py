@@ -11,6 +11,7 @@ from contextlib import closing
 
 from blake3 import blake3
 
+from fallow.adapters.keys import Identity
 from fallow.node.config import Config, ProviderConfig
 from fallow.node.steward.role import Steward
 from fallow.rules import trust
@@ -25,6 +26,7 @@ from fallow.sim.ledger import MemoryLedger
 from fallow.sim.loop import VirtualLoop
 from fallow.sim.plan import AMPLE_S, DATA, MODEL, RICH_UCR, Happening, JobPlan, Plan, ProviderPlan
 from fallow.sim.referee import Violation
+from fallow.sim.strangers import STRANGERS, Stranger
 from fallow.sim.user import User
 from fallow.sim.world import World
 from fallow.units import GIB, NodeId, format_money
@@ -73,19 +75,21 @@ class Town(World):
         self.referee.bank = self.bank_account = self.bank.identity.account
         terms = PoolTerms(
             self.bank_account, self.bank_account, unbonding_ms=120_000, grace_ms=10_000, hold_ms=60_000,
+            invited_only=True,
         )  # fmt: skip
         self.ledger = TownLedger(terms, Dice((seed, "ledger")), lambda s: self.bank.identity.sign(s, self.bank_account))
         self.ledger.host = self.bank
         self.bank.ledger = lambda: self.ledger
         self.referee.ledger = self.ledger
-        listed = [self._host(f"directory{number}", "directory") for number in range(2)]
-        self.directories = tuple(NodeAddress(one.identity.node, (one.name,)) for one in listed)
+        self.listed = [self._host(f"directory{number}", "directory") for number in range(2)]
+        self.directories = tuple(NodeAddress(one.identity.node, (one.name,)) for one in self.listed)
         self.steward = self._host("steward", "steward")
         self.providers = [self._provider(each) for each in plan.providers]
         self.accuser = Accuser(self.steward) if plan.accuses else None
         if self.accuser is not None:
             self.steward.chores.append(self.accuser.accuse)
             self.hear = self.accuser.seen
+        self.strangers = [Stranger(self, name, STRANGERS[name]) for name in plan.strangers]
         self._by_node = {host.identity.node: host for host in self.hosts.values()}
         self.user = User(self.steward, plan.jobs)
         for job in plan.jobs:
@@ -123,7 +127,8 @@ class Town(World):
         return blake3(self.network.trace.digest() + repr(self.ledger.journal).encode()).hexdigest()
 
     def _point(self, node: NodeId) -> None:
-        self._by_node[node].point()
+        if node in self._by_node:  # nothing happens to those who only attack
+            self._by_node[node].point()
 
     # faults -----------------------------------------------------------------------------------------------------------
 
@@ -177,6 +182,7 @@ class Town(World):
             await self._open()
             self._schedule()
             async with asyncio.TaskGroup() as group:
+                others = [group.create_task(one.live(), name=one.name) for one in self.strangers]
                 user = group.create_task(self.user.live(), name="user")
                 quiet_s = 0.0
                 while quiet_s < QUIET_S:
@@ -185,7 +191,8 @@ class Town(World):
                     self._look()
                     if self.loop.time() > LIMIT_S:
                         raise Violation(self._unfinished())
-                user.cancel()
+                for task in (user, *others):
+                    task.cancel()
             self._judge()
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
@@ -202,18 +209,17 @@ class Town(World):
                 store.put(content(Part("input", blob, 1_000)))
         self.bank.start()
         await self.bank.ready.wait()
-        await self._welcome(self.steward, PURSE_UCR)
+        await self.admit(self.steward.identity, PURSE_UCR)
         for host, plan in zip(self.providers, self.plan.providers, strict=True):
-            await self._welcome(host, plan.stake_ucr)
+            await self.admit(host.identity, plan.stake_ucr)
         for host in self.hosts.values():
             host.start()
 
-    async def _welcome(self, host: Host, grant_ucr: int) -> None:
-        """Before the world begins: an account with money."""
-        me = host.identity
+    async def admit(self, me: Identity, grant_ucr: int) -> None:
+        """An account with money, as the bank's owner gives it."""
         opening = OpenAccount(me.node, me.certificate(GENESIS_MS - 1_000), "")
         for caller, request in (
-            (me.account, opening), (self.bank_account, Grant(me.node, me.account, grant_ucr)),
+            (self.bank_account, Grant(me.node, me.account, grant_ucr)), (me.account, opening),
         ):  # fmt: skip
             answer = await MemoryLedger.apply(self.ledger, request, caller, GENESIS_MS)
             assert isinstance(answer, LedgerDone), answer

@@ -159,11 +159,11 @@ class ProcessWorker:
         """Close its socket, which asks it to end, then insist."""
         self.why = self.why or "stopped"
         self._link.close()
-        for number in (signal.SIGTERM, signal.SIGKILL):
+        for insist in (lambda: _signal_group(self.pid, signal.SIGTERM), self._kill_all):
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._process.wait(), STOP_GRACE_S)
                 return
-            _signal_group(self.pid, number)
+            insist()
         await self._process.wait()
 
 
