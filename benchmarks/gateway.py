@@ -125,7 +125,7 @@ async def start_gateway(network: Network, model: Path) -> tuple[str, str]:
     """A whole network that serves the model; -> the gateway's base URL and a key."""
     client = await network.found(providers=0, cheats=0)
     ticket = network.member("bank").announced["ticket"]
-    config = f"[provider]\nthreads = {THREADS}\n"
+    config = f"[provider]\nthreads = {THREADS}\n{network.settings}"
     provider = network.start("provider", "provide", ticket, "--bind", "127.0.0.1:0", config=config)
     await provider.wait_until_ready()
     while not await client.offers():
@@ -296,7 +296,7 @@ async def measure(stack: ExitStack, folder: Path, litellm: str | None, options: 
     stack.callback(engine.process.kill)
     address = engine.hear()["address"]
     doors = {DIRECT: (f"{address}/v1", "none")}
-    network = stack.enter_context(Network(folder / "net"))
+    network = stack.enter_context(Network(folder / "net", boxed=not options.unboxed))
     doors[OURS] = await start_gateway(network, model)
     processes = {name: network.member(name).process.pid for name in ("gateway", "steward", "provider")}
     if litellm is not None:
@@ -316,6 +316,7 @@ async def measure(stack: ExitStack, folder: Path, litellm: str | None, options: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--unboxed", action="store_true", help="the worker lives in no box")
     parser.add_argument("--turns", type=int, default=50, help=f"turns of {RUN} short answers, for the first token")
     parser.add_argument("--brief", type=int, default=20, help="the same after a short prompt")
     parser.add_argument("--long", type=int, default=10, help="turns of long answers")

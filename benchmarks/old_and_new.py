@@ -2,9 +2,11 @@
 machine does hits both. Each side runs the script of its own commit, in a checkout of its own.
 
     python benchmarks/old_and_new.py --old COMMIT [--turns N] SCRIPT [ARGUMENTS OF THE SCRIPT]
+    python benchmarks/old_and_new.py --old HEAD --without=--unboxed [--turns N] SCRIPT    # what the box costs
 
-SCRIPT is `tasks`, `gateway` or `slow_link`. The figures that Fallow itself makes there are compared, as how much better
-the new side is: above 1 is faster. Prints one JSON line per figure; writes `results/old_and_new_SCRIPT.json`.
+SCRIPT is `tasks`, `gateway`, `slow_link` or `train_step`. The figures that Fallow itself makes there are compared, as
+how much better the new side is: above 1 is faster. Prints one JSON line per figure; writes
+`results/old_and_new_SCRIPT.json`, or `results/unboxed_and_new_SCRIPT.json`.
 """
 
 from __future__ import annotations
@@ -47,8 +49,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--old", required=True, help="a commit")
     parser.add_argument("--new", default="HEAD", help="a commit")
+    parser.add_argument("--without", default="", help="an argument for the old side alone, such as one that leaves out")
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("script", choices=("tasks", "gateway", "slow_link"))
+    parser.add_argument("script", choices=("tasks", "gateway", "slow_link", "train_step"))
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="for the script")
     options = parser.parse_args()
     record = Record(__file__, CLAIM)
@@ -57,14 +60,17 @@ def main() -> None:
         folders = {name: checkout(getattr(options, name), Path(folder) / name) for name in sides}
         for turn in range(options.turns):
             for name in sorted(sides, reverse=bool(turn % 2)):
-                sides[name].append(play(folders[name], options.script, options.arguments))
+                extra = [options.without] if options.without and name == "old" else []
+                sides[name].append(play(folders[name], options.script, [*extra, *options.arguments]))
     for what, (_, less) in sides["new"][0].items():
         values = {name: [turn[what][0] for turn in turns if what in turn] for name, turns in sides.items()}
         if values["old"]:
             old = statistics.median(values["old"])
             times = [old / new if less else new / old for new in values["new"]]
             record.add(Figure(OURS, f"{what}: times as good as before", "", times, GOAL))
-    record.write({"old": options.old, "new": options.new, "sides": sides}, f"old_and_new_{options.script}")
+    what = options.without.strip("-") or "old"
+    raw = {"old": options.old, "new": options.new, "without": options.without, "sides": sides}
+    record.write(raw, f"{what}_and_new_{options.script}")
 
 
 if __name__ == "__main__":

@@ -186,7 +186,7 @@ async def measure(folder: Path, ray: Player | None, options: argparse.Namespace)
     """Start the network, race, settle."""
     from fallow.cli.demo_net import Network
 
-    with Network(folder) as network:
+    with Network(folder, boxed=not options.unboxed) as network:
         client = await network.found(providers=1, cheats=0)
         job = await client.open_lane_job("echo", budget="100", workers=1, verify=options.verify, name="bench")
         async with client.lane(job) as lane:
@@ -230,6 +230,7 @@ def report(record: Record, race: Race, batch: int, versions: dict[str, str]) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--unboxed", action="store_true", help="the worker lives in no box")
     parser.add_argument("--singles", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=5)

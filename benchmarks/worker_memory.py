@@ -27,7 +27,7 @@ from fallow.adapters.runners.process import ProcessRunner, held_bytes
 from fallow.kinds.generate.tasks import Generate
 from fallow.kinds.rounds import RoundManifest
 from fallow.kinds.train.tasks import TrainFinish, TrainRound
-from fallow.ports import Worker, WorkerLimits
+from fallow.ports import READ, WORK, Worker, WorkerLimits
 from fallow.rules import market
 from fallow.sdk.model_size import measure
 from fallow.units import MIB
@@ -133,7 +133,7 @@ async def measured(case: Case, temp: Path) -> tuple[int, str]:
             await asyncio.sleep(0.01)
 
     spec = codec.encode(JobSpec(work, 0, 0, 1)).hex()
-    limits = WorkerLimits(ram_bytes=asked_bytes(spec), threads=THREADS)
+    limits = WorkerLimits(ram_bytes=asked_bytes(spec), threads=THREADS, reads=(model,))
     async with ProcessRunner().open(home, limits, hear, lambda _: None) as worker:
         watching = asyncio.ensure_future(watch(worker))
         await said.get()
@@ -149,18 +149,18 @@ async def measured(case: Case, temp: Path) -> tuple[int, str]:
 
 async def train(worker: Worker, said: asyncio.Queue[Any], model: Path, recipe: Recipe, home: Path) -> None:
     """Two rounds of one shard with everything that a round may have, and the finish."""
-    data = home / "data.txt"
+    data = home / READ / "data.txt"
     data.write_text(TEXT, "utf-8")
     inputs = {"model": model, "data": data}
     manifests: tuple[RoundManifest, ...] = ()
     for number in range(2):
         params = TrainRound(recipe, number, 0, 1, manifests, evaluate=True, checkpoint=True)
-        done = await task(worker, said, params, inputs, home / f"out{number}")
+        done = await task(worker, said, params, inputs, home / WORK / f"out{number}")
         update = Path(done.files["update"])
         blob = blake3(update.read_bytes()).digest()
         manifests = (*manifests, RoundManifest(number, (blob,)))
         inputs = inputs | {f"update/{blob.hex()}": update, "carry": Path(done.files["carry"])}
-    await task(worker, said, TrainFinish(recipe, manifests), inputs, home / "out2")
+    await task(worker, said, TrainFinish(recipe, manifests), inputs, home / WORK / "out2")
 
 
 async def task(

@@ -59,10 +59,12 @@ class Member:
 
 
 class Network:
-    """Starts and stops members; use as a context manager so that nothing outlives the demo."""
+    """Starts and stops members; use as a context manager so that nothing outlives the demo. What is done there is its
+    owner's own work, so it is done where no box can be had, too; without one anyway unless `boxed`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, boxed: bool = True) -> None:
         self.folder = folder
+        self.settings = f"unboxed = {str(not (boxed and boxing.strength()[0])).lower()}\n"
         self.members: list[Member] = []
         self.providers: list[Member] = []
 
@@ -88,9 +90,7 @@ class Network:
 
     def provide(self, number: int, ticket: str, threads: int = 1, cheat: str = "") -> Member:
         """Start a provider with `threads` threads a task, one that cheats if `cheat` says how."""
-        # the demo's work is its owner's own, so it is done where no box can be had, too
-        unboxed = str(not boxing.strength()[0]).lower()
-        config, words = f"[provider]\nthreads = {threads}\nunboxed = {unboxed}\n", (ticket, "--bind", "127.0.0.1:0")
+        config, words = f"[provider]\nthreads = {threads}\n{self.settings}", (ticket, "--bind", "127.0.0.1:0")
         if cheat:
             config += f"[provider.prices]\ntrain = {CHEATS_PRICE}\n"
             member = self._start(f"provider-{number}", (*CHEAT, cheat, *words), config)

@@ -24,8 +24,6 @@ from fallow.wire.claims import output_hash
 from fallow.wire.local import BatchJob, JobSpec, LaneJob, TrainJob
 from fallow.wire.tasks import Recipe
 
-UNDERCUT_UCR = 900
-"""A tenth below the honest price."""
 CALM_MS = 12_000
 PATIENCE_S = 1_500
 """Of the requester: a silent provider may hold a task until its lease ends, several times."""
@@ -58,7 +56,6 @@ ATTACKERS: dict[str, Attacker] = {
     "wrong": sells("noise of the right form", "wrong"),
     "replay": sells("the output of an earlier task", "replay"),
     "smart": sells("honest until it is trusted", "smart"),
-    "undercut": sells("two with one lie bid a tenth below the others", "wrong", "wrong"),
     "sybil": sells("three machines of one account confirm each other", "wrong", "wrong", "wrong", one_account=True),
     "refuse": sells("refuses 49 of 50 tasks and lies on the rest", "refuse"),
     "copy": sells("shows another's signed claim as its own", "copycat"),
@@ -104,7 +101,7 @@ def draw(seed: int, only: str = "") -> Plan:
     cheats = [
         ProviderPlan(
             f"cheat{number}", way, account or f"cheat{number}", name,
-            UNDERCUT_UCR if name == "undercut" else rng.choice((700, 1_000)), rng.choice((20, 60)),
+            rng.choice((700, 900, 1_000)), rng.choice((20, 60)),
         )
         for number, (way, name, account) in enumerate(ways)
     ]  # fmt: skip
