@@ -162,8 +162,9 @@ class ProcessWorker:
         for insist in (lambda: _signal_group(self.pid, signal.SIGTERM), self._kill_all):
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._process.wait(), STOP_GRACE_S)
-                return
+                break
             insist()
+        self._kill_all()  # what it started may hold its log open, and so the reading of it
         await self._process.wait()
 
 
