@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import openai
+import pytest
 from tests.gateway.clients import CALL, PARAMETERS, SAID, with_openai
 from tests.gateway.steward_stub import WORDS
 
@@ -48,3 +50,13 @@ async def test_responses_call_tools(tmp_path: Path) -> None:
         ]
         await api.responses.create(model="countdown", input=history, tools=[tool])
         assert [turn.role for turn in steward.asked[-1].turns] == ["user", "assistant", "assistant", "tool"]
+
+
+@pytest.mark.parametrize("name", ["", "n" * 201])
+async def test_a_call_in_the_history_names_its_function(tmp_path: Path, name: str) -> None:
+    """A fuzzer's: the answer was a 500."""
+    async with with_openai(tmp_path) as (_, api):
+        history: Any = [{"type": "function_call", "call_id": "", "name": name, "arguments": ""}]
+        with pytest.raises(openai.BadRequestError) as refused:
+            await api.responses.create(model="countdown", input=history)
+        assert "name of a function" in refused.value.message

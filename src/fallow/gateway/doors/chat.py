@@ -12,7 +12,16 @@ from fallow.errors import FallowError, fail
 from fallow.gateway.calls import Call, CallReader, read_calls
 from fallow.gateway.doors import openai
 from fallow.gateway.doors.door import Door, Finished, ModelRequest, Naming, Reply, tokens_for
-from fallow.gateway.doors.fields import MAX_TOKENS, MAX_TURNS, BodyFields, Content, SharedFields, parse, text_of
+from fallow.gateway.doors.fields import (
+    MAX_NAME,
+    MAX_TOKENS,
+    MAX_TURNS,
+    BodyFields,
+    Content,
+    SharedFields,
+    parse,
+    text_of,
+)
 from fallow.gateway.doors.tools import Choice, Tool, guide_of, named, sampled, tools_text
 from fallow.kinds.generate.tasks import ChatTurn, Generate
 
@@ -20,7 +29,7 @@ from fallow.kinds.generate.tasks import ChatTurn, Generate
 class CalledFunction(BodyFields):
     """What an assistant called."""
 
-    name: str = Field(min_length=1, max_length=200)
+    name: str = Field(min_length=1, max_length=MAX_NAME)
     arguments: str = ""
 
 

@@ -14,6 +14,7 @@ MAX_TURNS = 1024
 MAX_STOPS, MAX_STOP_CHARS = 16, 1000
 MAX_TOKENS = 1 << 20
 MAX_ALIKE = 16
+MAX_NAME = 200
 
 
 class BodyFields(BaseModel):

@@ -14,7 +14,7 @@ from fallow.gateway.calls import Call, CallReader
 from fallow.gateway.doors import openai
 from fallow.gateway.doors.chat import ChatMessage, NamedFunction
 from fallow.gateway.doors.door import Door, Finished, ModelRequest, Naming, Reply, tokens_for
-from fallow.gateway.doors.fields import MAX_TOKENS, MAX_TURNS, BodyFields, Content, SharedFields, parse
+from fallow.gateway.doors.fields import MAX_NAME, MAX_TOKENS, MAX_TURNS, BodyFields, Content, SharedFields, parse
 from fallow.gateway.doors.tools import Choice, Tool, guide_of, named, sampled, tools_text
 from fallow.kinds.generate.tasks import ChatTurn, Generate
 
@@ -32,8 +32,10 @@ class Item(BodyFields):
     output: Content = ""
 
     def message(self) -> ChatMessage:
-        """As a chat's message."""
+        """As a chat's message. Raises UsageError E1904 for a call of nothing."""
         if self.type == "function_call":
+            if not 1 <= len(self.name) <= MAX_NAME:
+                raise fail("E1904", f"input: a call needs the name of a function, of 1 to {MAX_NAME} characters.")
             call = {"id": self.call_id, "function": {"name": self.name, "arguments": self.arguments}}
             return ChatMessage.model_validate({"role": "assistant", "tool_calls": [call]})
         if self.type == "function_call_output":
