@@ -11,15 +11,20 @@ import random
 import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from fallow.adapters.keys import Identity
 from fallow.errors import FallowError
 from fallow.node.held import PEER_BYTES
 from fallow.node.rpc import Rpc
+from fallow.rules.escrow import EscrowRow
 from fallow.sim.chain import digest
+from fallow.sim.host import Host
+from fallow.sim.plan import Plan
+from fallow.sim.referee import Referee
 from fallow.sim.transport import SimTransport
-from fallow.units import GIB, MIB
+from fallow.sim.weather import Weather
+from fallow.units import GIB, MIB, Account
 from fallow.wire.certificates import sign_offer
 from fallow.wire.documents import Order, Voucher
 from fallow.wire.frames import FrameKind
@@ -54,10 +59,6 @@ from fallow.wire.messages import (
     WatchLease,
 )
 
-if TYPE_CHECKING:
-    from fallow.sim.host import Host
-    from fallow.sim.town import Town
-
 EVERY_S = 4.0
 PATIENCE_S = 3.0
 HALF_BYTES = 7 * MIB
@@ -65,10 +66,29 @@ CALLS = 5
 """As many half-sent calls as are more than one peer may hold."""
 
 
+class Pool(Protocol):
+    """The town that is attacked (`town.py`)."""
+
+    hosts: dict[str, Host]
+    bank: Host
+    steward: Host
+    providers: list[Host]
+    listed: list[Host]
+    network: Weather
+    referee: Referee
+    plan: Plan
+    seed: int
+    bank_account: Account
+
+    def escrows(self) -> list[EscrowRow]: ...
+
+    async def admit(self, me: Identity, grant_ucr: int) -> None: ...
+
+
 class Stranger:
     """One key, one machine, and one thing that it does again and again."""
 
-    def __init__(self, town: Town, name: str, attack: Attack) -> None:
+    def __init__(self, town: Pool, name: str, attack: Attack) -> None:
         self.town, self.name, self._attack = town, name, attack
         self.identity = Identity.from_secrets(digest("node", name), digest("account", name))
         self.rng = random.Random(f"{town.seed} {name}")
