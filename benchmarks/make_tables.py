@@ -25,6 +25,7 @@ WAYS = "exact_equality_"
 MACHINES = "two_machines.jsonl"
 WORLDS = "simulated_worlds.jsonl"
 FUZZ = "wire_fuzz.jsonl"
+TRIES = ("http_fuzz.jsonl", "hostile_cgroup.jsonl")
 
 Row = dict[str, Any]
 
@@ -56,6 +57,8 @@ def made(name: str) -> str:
         return worlds(read(name))
     if name == FUZZ:
         return fuzz(read(name))
+    if name in TRIES:
+        return tries(read(name))
     return kills(read(name)) if name == KILLS else record(read(name))
 
 
@@ -63,6 +66,12 @@ def table(heads: list[str], rows: list[list[str]]) -> str:
     """A table in Markdown."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def tries(found: list[Row]) -> str:
+    """What was tried, how often, and how much of it worked."""
+    rows = [[f"`{one['command']}`", f"{one['cases']:,}", str(one["failed"]), one["note"]] for one in found]
+    return table(["run", "cases", "failed", "note"], rows)
 
 
 def memory(found: dict[str, Any]) -> str:

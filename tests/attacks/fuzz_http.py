@@ -83,11 +83,14 @@ def main() -> int:
         )
         sys.stdout.write(ran.stdout)
         ended = [member.name for member in network.members if member.process.poll() is not None]
-        summary = ran.stdout[ran.stdout.rfind("SUMMARY") :].splitlines()
+        cases = re.findall(r"(\d+) generated", ran.stdout)
+        failed = re.findall(r"(\d+) found", ran.stdout)
         row = {
-            "examples": options.examples, "seed": options.seed, "seconds": int(time.monotonic() - began),
-            "exit": ran.returncode, "ended": ended, "gateway_mib_before": before, "gateway_mib_peak": peak_mib(pid),
-            "summary": [line.strip() for line in summary if line.strip(" =")],
+            "command": f"python -m tests.attacks.fuzz_http --examples {options.examples} --seconds {options.seconds}",
+            "when": time.strftime("%Y-%m-%d"), "cases": int(cases[-1]) if cases else 0,
+            "failed": int(failed[-1]) if failed else 0,
+            "note": f"{time.monotonic() - began:.0f} s; ended: {', '.join(ended) or 'no process'}; the gateway held "
+            f"{before} MiB before and {peak_mib(pid)} MiB at most",
         }  # fmt: skip
     with RESULT.open("a") as file:
         file.write(json.dumps(row) + "\n")
