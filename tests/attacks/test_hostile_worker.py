@@ -219,7 +219,7 @@ async def test_other_processes_cannot_be_looked_into(home: Path, layers: str) ->
     script = f"""
 of = "/proc/{os.getpid()}/"
 say(env=told(lambda: open(of + "environ", "rb").read()), fds=told(lambda: os.listdir(of + "fd")),
-    root=told(lambda: os.listdir(of + "root")), cmd=told(lambda: open("/proc/{parent}/cmdline").read())
+    root=told(lambda: os.listdir(of + "root")), cmd=told(lambda: open("/proc/{parent}/cmdline").read()))
 """
     assert all_refused(await tell(home, script))
 
