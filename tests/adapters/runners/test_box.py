@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fallow.adapters.runners import boxing, leash
+from fallow.adapters.runners import box, boxing, kernel, leash
 from fallow.adapters.runners.box import FAILED, LANDLOCK, NAMESPACES, View, read_view
 from fallow.ports import READ, WORK, WorkerLimits
 
@@ -101,3 +101,12 @@ def test_without_a_folder_to_work_in_nothing_runs(tmp_path: Path) -> None:
         done = run(View(str(tmp_path / "gone"), layers=layers), "print('ran')")
         assert done.returncode in (FAILED, 1)
         assert "ran" not in done.stdout
+
+
+def test_landlock_alone_must_know_truncation(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On kernels before 6.2 a worker could cut the inputs of its lease, which are the store's own files."""
+    monkeypatch.setattr(kernel, "landlock_version", lambda: 2)
+    monkeypatch.setattr(kernel, "give_up_privileges", lambda: None)
+    view.layers = LANDLOCK
+    with pytest.raises(OSError, match="version 2 alone"):
+        box.enter(view)

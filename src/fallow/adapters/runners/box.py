@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 NAMESPACES, LANDLOCK = "namespaces", "landlock"
+MIN_ALONE = 3
+"""From this version of Landlock on (kernel 6.2) it knows truncation; without namespaces, no mount stands in for it."""
 INNER_ID = 1000
 MAX_THREADS = 1_024
 MAX_OPEN_FILES = 4_096
@@ -79,10 +81,11 @@ def enter(view: View) -> None:
     if view.layers == NAMESPACES:
         _namespaces(view)
     kernel.give_up_privileges()
-    if kernel.landlock_version():
+    version = kernel.landlock_version()
+    if view.layers == LANDLOCK and version < MIN_ALONE:
+        raise OSError(f"Landlock version {version} alone keeps nobody from cutting files that may only be read")
+    if version:
         kernel.landlock(_rules(view))
-    elif view.layers == LANDLOCK:
-        raise OSError("the kernel has no Landlock")
     _bound(resource.RLIMIT_NOFILE, MAX_OPEN_FILES)
     if view.file_bytes:
         _bound(resource.RLIMIT_FSIZE, view.file_bytes)
