@@ -25,6 +25,7 @@ WAYS = "exact_equality_"
 MACHINES = "two_machines.jsonl"
 WORLDS = "simulated_worlds.jsonl"
 FUZZ = "wire_fuzz.jsonl"
+CLIENTS = "clients.jsonl"
 TRIES = ("http_fuzz.jsonl", "hostile_cgroup.jsonl")
 
 Row = dict[str, Any]
@@ -57,6 +58,8 @@ def made(name: str) -> str:
         return worlds(read(name))
     if name == FUZZ:
         return fuzz(read(name))
+    if name == CLIENTS:
+        return clients(read(name))
     if name in TRIES:
         return tries(read(name))
     return kills(read(name)) if name == KILLS else record(read(name))
@@ -66,6 +69,12 @@ def table(heads: list[str], rows: list[list[str]]) -> str:
     """A table in Markdown."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def clients(found: list[Row]) -> str:
+    """Other people's clients, and what worked with them."""
+    rows = [[f"`{one['client']}`", one["version"], one["use"], "yes" if one["ok"] else one["why"]] for one in found]
+    return table(["client", "version", "use", "works"], rows)
 
 
 def tries(found: list[Row]) -> str:

@@ -56,6 +56,8 @@ def _strategy(info: mi.Type) -> st.SearchStrategy[Any]:
         case mi.VarTupleType(item_type=item, min_length=least, max_length=most):
             some = min(max(SOME, least or 0), most or SOME)
             return st.lists(_strategy(item), min_size=least or 0, max_size=some).map(tuple)
+        case mi.TupleType(item_types=types):
+            return st.tuples(*(_strategy(one) for one in types))
         case mi.DictType(key_type=key, value_type=value):
             return st.dictionaries(_strategy(key), _strategy(value), max_size=SOME)
         case mi.BytesType(min_length=least, max_length=most):
@@ -124,6 +126,8 @@ def _free(info: mi.Type) -> bool:
             return most is None
         case mi.VarTupleType(item_type=item, max_length=most):
             return most is None or (not isinstance(item, mi.StructType) and _free(item))
+        case mi.TupleType(item_types=types):
+            return any(_free(one) for one in types)
         case mi.IntType(ge=least, le=most):
             return least is None or most is None
         case mi.UnionType(types=types):
