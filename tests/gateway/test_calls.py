@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fallow.gateway.calls import Call, CallReader, read_calls
 from fallow.kinds.generate.tasks import CALL_CLOSE, CALL_OPEN
 
-CALL = f'{CALL_OPEN}{{"name": "f", "arguments": {{"a": "<b>"}}}}{CALL_CLOSE}'
+CALL = f'{CALL_OPEN}{{"name": "f", "arguments": {{"a": "<b>{CALL_CLOSE}"}}}}{CALL_CLOSE}'
 
 
 def split(text: str, cuts: list[int]) -> list[str]:
@@ -32,7 +32,7 @@ def test_pieces_change_nothing(parts: list[str], cuts: list[int]) -> None:
     said += reader.end()
     calls = [item for item in said if isinstance(item, Call)]
     assert len(calls) == parts.count(CALL) == reader.calls
-    assert all(call.name == "f" and json.loads(call.arguments) == {"a": "<b>"} for call in calls)
+    assert all(call.name == "f" and json.loads(call.arguments) == {"a": f"<b>{CALL_CLOSE}"} for call in calls)
     spoken = "".join(item for item in said if isinstance(item, str))
     assert spoken.split() == text.replace(CALL, "").split()
 

@@ -18,6 +18,7 @@ class Call:
 
 
 Said = str | Call
+_JSON = json.JSONDecoder()
 
 
 class CallReader:
@@ -33,36 +34,43 @@ class CallReader:
         self._held += text
         said: list[Said] = []
         while True:
-            mark = CALL_CLOSE if self._inside else CALL_OPEN
-            before, found, after = self._held.partition(mark)
-            if not found:
-                break
             if self._inside:
-                said += self._call(before)
-            elif before.strip():
-                said.append(before)
-            self._held, self._inside = after, not self._inside
-        if not self._inside:
-            keep = _overlap(self._held, CALL_OPEN)
-            ready, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
-            if ready.strip() or (ready and not self.calls):
-                said.append(ready)
-        return said
+                if CALL_CLOSE not in self._held or (made := self._whole()) is None:
+                    return said
+                said.append(made)
+                continue
+            before, found, after = self._held.partition(CALL_OPEN)
+            keep = 0 if found else _overlap(before, CALL_OPEN)
+            if ready := before[: len(before) - keep]:
+                said += self._spoken(ready)
+            self._held = after if found else before[len(before) - keep :]
+            if not found:
+                return said
+            self._inside = True
 
     def end(self) -> list[Said]:
-        """What is left: the beginning of a call that was cut off is what was said."""
+        """What is left: what began as a call and is none is what was said."""
         rest = (CALL_OPEN if self._inside else "") + self._held
         self._held, self._inside = "", False
-        return [rest] if rest and (rest.strip() or not self.calls) else []
+        return self._spoken(rest)
 
-    def _call(self, body: str) -> list[Said]:
+    def _spoken(self, text: str) -> list[Said]:
+        return [text] if text and (text.strip() or not self.calls) else []
+
+    def _whole(self) -> Call | None:
+        """The call that has begun, if all of it is there: a string in its arguments may hold the closing mark."""
+        body = self._held.lstrip()
         try:
-            call = json.loads(body)
+            call, size = _JSON.raw_decode(body)
             made = Call(str(call["name"]), json.dumps(call.get("arguments", {}), ensure_ascii=False))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return [f"{CALL_OPEN}{body}{CALL_CLOSE}"]
+            return None
+        rest = body[size:].lstrip()
+        if not rest.startswith(CALL_CLOSE):
+            return None
+        self._held, self._inside = rest[len(CALL_CLOSE) :], False
         self.calls += 1
-        return [made]
+        return made
 
 
 def read_calls(text: str) -> tuple[str, list[Call]]:
