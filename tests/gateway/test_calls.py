@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from itertools import pairwise
 
 import pytest
@@ -42,6 +43,15 @@ def test_pieces_change_nothing(parts: list[str], cuts: list[int]) -> None:
 )
 def test_what_is_no_call_is_told_as_it_is(body: str) -> None:
     assert read_calls(f"{CALL_OPEN}{body}{CALL_CLOSE}") == (f"{CALL_OPEN}{body}{CALL_CLOSE}", [])
+
+
+def test_a_deep_call_ends_nobody_however_deep_the_process_lets_python_go() -> None:
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(1 << 20)
+    try:
+        assert read_calls(CALL_OPEN + "[" * 200_000 + CALL_CLOSE)[1] == []
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def test_the_beginning_of_a_call_that_was_cut_off_is_what_was_said() -> None:

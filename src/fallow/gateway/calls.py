@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from pydantic_core import from_json
+
 from fallow.kinds.generate.tasks import CALL_CLOSE, CALL_OPEN
 
 
@@ -18,7 +20,8 @@ class Call:
 
 
 Said = str | Call
-_JSON = json.JSONDecoder()
+MAX_MARKS = 64
+"""How often a call may hold its closing mark; of more, nothing is made."""
 
 
 class CallReader:
@@ -59,18 +62,24 @@ class CallReader:
 
     def _whole(self) -> Call | None:
         """The call that has begun, if all of it is there: a string in its arguments may hold the closing mark."""
-        body = self._held.lstrip()
-        try:
-            call, size = _JSON.raw_decode(body)
-            made = Call(str(call["name"]), json.dumps(call.get("arguments", {}), ensure_ascii=False))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return None
-        rest = body[size:].lstrip()
-        if not rest.startswith(CALL_CLOSE):
-            return None
-        self._held, self._inside = rest[len(CALL_CLOSE) :], False
-        self.calls += 1
-        return made
+        end = -1
+        for _ in range(MAX_MARKS):
+            end = self._held.find(CALL_CLOSE, end + 1)
+            if end < 0:
+                break
+            if (made := _read(self._held[:end])) is not None:
+                self._held, self._inside = self._held[end + len(CALL_CLOSE) :], False
+                self.calls += 1
+                return made
+        return None
+
+
+def _read(body: str) -> Call | None:
+    try:  # a parser with a depth of its own: libraries raise Python's so far that the process ends first
+        call = from_json(body, allow_inf_nan=False)
+        return Call(str(call["name"]), json.dumps(call.get("arguments", {}), ensure_ascii=False))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def read_calls(text: str) -> tuple[str, list[Call]]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
+from pydantic_core import from_json
 
 from fallow.errors import FallowError, fail
 from fallow.gateway.calls import Call, CallReader, read_calls
@@ -68,8 +69,8 @@ class ChatMessage(BodyFields):
 def called(identifier: str, name: str, arguments: str) -> dict[str, Any]:
     """A call in the history, as templates read it."""
     try:
-        given = json.loads(arguments or "{}")
-    except (ValueError, RecursionError):
+        given = from_json(arguments or "{}", allow_inf_nan=False)
+    except ValueError:
         given = arguments
     return {"id": identifier, "type": "function", "function": {"name": name, "arguments": given}}
 
