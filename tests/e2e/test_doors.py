@@ -26,6 +26,8 @@ SCHEMA: dict[str, Any] = {
 }  # fmt: skip
 TOOLS: Any = [{"type": "function", "function": {"name": "weather", "parameters": SCHEMA}}]
 LEAVING = 24
+END = "0"
+"""The token that ends an answer: without it one goes on to its last token."""
 
 
 async def serve(client: AsyncFallow, folder: Path, workers: int) -> Any:
@@ -79,7 +81,9 @@ async def leave(url: str, secret: str) -> None:
 
         async def one() -> None:
             with pytest.raises(openai.APITimeoutError):
-                await api.chat.completions.create(model="tiny", messages=TURNS, max_tokens=400, timeout=0.05)
+                await api.chat.completions.create(
+                    model="tiny", messages=TURNS, max_tokens=400, logit_bias={END: -100}, timeout=0.05
+                )
 
         await asyncio.gather(*(one() for _ in range(LEAVING)))
 
