@@ -33,7 +33,8 @@ HOMES = ("pool", "provider-1", "provider-2")
 @pytest.fixture
 def homes(tmp_path: Path) -> Path:
     with tarfile.open(FIXTURES / "home_before.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="tar")
+        archive.extraction_filter = getattr(tarfile, "tar_filter", None)  # Python 3.11.2 has none
+        archive.extractall(tmp_path)
     return tmp_path
 
 

@@ -122,6 +122,7 @@ async def until_told_to_stop(work: Coroutine[None, None, None]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    failure: FallowError | None = None
     try:
         async with asyncio.TaskGroup() as group:
             stopper = group.create_task(stop.wait(), name="stop signal")
@@ -130,7 +131,9 @@ async def until_told_to_stop(work: Coroutine[None, None, None]) -> None:
             await stopper
             task.cancel()
     except* FallowError as errors:
-        raise first_of(errors) from None
+        failure = first_of(errors)
+    if failure is not None:  # some versions of Python wrap what is raised in `except*`
+        raise failure
 
 
 async def _open(stack: AsyncExitStack, home: Path, config: Config, options: Options, remote: Router) -> Services:

@@ -141,12 +141,15 @@ class Fetcher:
                 if await self.fetch(blob, sources, size_bytes, owner=owner, timeout_s=timeout_s) != size_bytes:
                     raise fail("E1601", f"blob {blob.hex()} has not the size that its tree says")
 
+        failure: FallowError | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(MAX_FILES_AT_ONCE, len(sizes))):
                     group.create_task(some())
         except* FallowError as errors:
-            raise first_of(errors) from None
+            failure = first_of(errors)
+        if failure is not None:  # some versions of Python wrap what is raised in `except*`
+            raise failure
 
 
 def _unheard(source: NodeId, error: FallowError) -> None:

@@ -193,13 +193,16 @@ class Download:
         """Get what the source can give, on one stream or two. Raises the first error; the other stream ends with it."""
         source = NodeId(address.node)
         second = _Lane(address, source, source + b"+", lambda: None)
+        failure: FallowError | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 once = iter((lambda: group.create_task(self._run_second(second, incoming)),))
                 first = _Lane(address, source, source, lambda: next(once, _nothing)())
                 group.create_task(self._run_lane(first, incoming))
         except* FallowError as errors:
-            raise _first(errors) from None
+            failure = _first(errors)
+        if failure is not None:  # some versions of Python wrap what is raised in `except*`
+            raise failure
 
     async def _run_second(self, lane: _Lane, incoming: _Incoming) -> None:
         """A lie is a lie on any stream; for whatever else may happen to it, there is the first."""

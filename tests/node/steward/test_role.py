@@ -228,15 +228,15 @@ async def test_a_full_disk_ends_the_node_with_its_code(tmp_path: Path) -> None:
                 await steward.submit(JOB, batch(b"x" * 100_000))
             raise asyncio.CancelledError
 
-        with pytest.raises(FallowError) as ended:
-            try:
-                async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-                    ready = asyncio.Event()
-                    group.create_task(steward.run(ready))
-                    group.create_task(flood(ready))
-            except* FallowError as errors:
-                raise first_of(errors) from None
-        assert ended.value.code == "E1603"
+        ended = ""
+        try:
+            async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+                ready = asyncio.Event()
+                group.create_task(steward.run(ready))
+                group.create_task(flood(ready))
+        except* FallowError as errors:
+            ended = first_of(errors).code
+        assert ended == "E1603"
         assert JOB not in steward.state.jobs
         log.close()
 

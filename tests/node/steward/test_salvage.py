@@ -48,7 +48,8 @@ class DyingLog(SqliteEventLog):
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[SimpleNamespace]:
     with tarfile.open(FIXTURES / "home_before.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="tar")
+        archive.extraction_filter = getattr(tarfile, "tar_filter", None)  # Python 3.11.2 has none
+        archive.extractall(tmp_path)
     log, blobs = DyingLog(tmp_path / "pool/log.db"), DiskBlobs(tmp_path / "blobs", 1 << 30)
     bank = bytes.fromhex(FACTS["books"]["bank"])
     yield SimpleNamespace(log=log, blobs=blobs, clock=SystemClock(), bank_account=bank)
