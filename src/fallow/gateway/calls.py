@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
-from pydantic_core import from_json
+from pydantic import TypeAdapter
 
 from fallow.kinds.generate.tasks import CALL_CLOSE, CALL_OPEN
 
@@ -20,6 +21,7 @@ class Call:
 
 
 Said = str | Call
+_JSON: TypeAdapter[Any] = TypeAdapter(Any)
 MAX_MARKS = 64
 """How often a call may hold its closing mark; of more, nothing is made."""
 
@@ -76,8 +78,8 @@ class CallReader:
 
 def _read(body: str) -> Call | None:
     try:  # a parser with a depth of its own: libraries raise Python's so far that the process ends first
-        call = from_json(body, allow_inf_nan=False)
-        return Call(str(call["name"]), json.dumps(call.get("arguments", {}), ensure_ascii=False))
+        call = _JSON.validate_json(body)
+        return Call(str(call["name"]), json.dumps(call.get("arguments", {}), ensure_ascii=False, allow_nan=False))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 

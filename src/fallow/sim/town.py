@@ -27,7 +27,7 @@ from fallow.sim.loop import VirtualLoop
 from fallow.sim.plan import AMPLE_S, DATA, MODEL, RICH_UCR, Happening, JobPlan, Plan, ProviderPlan
 from fallow.sim.referee import Violation
 from fallow.sim.user import User
-from fallow.sim.world import Visitor, World
+from fallow.sim.world import MANY, Visitor, World
 from fallow.units import GIB, NodeId, format_money
 from fallow.wire.ledger import Grant, LedgerDone, OpenAccount
 from fallow.wire.local import UNCHECKED
@@ -74,7 +74,7 @@ class Town(World):
         self.referee.bank = self.bank_account = self.bank.identity.account
         terms = PoolTerms(
             self.bank_account, self.bank_account, unbonding_ms=120_000, grace_ms=10_000, hold_ms=60_000,
-            answer_ms=20_000, ruling_ms=60_000, invited_only=True,
+            answer_ms=20_000, ruling_ms=60_000, invited_only=len(plan.providers) < MANY,
         )  # fmt: skip
         self.ledger = TownLedger(terms, Dice((seed, "ledger")), lambda s: self.bank.identity.sign(s, self.bank_account))
         self.ledger.host = self.bank

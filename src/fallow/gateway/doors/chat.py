@@ -6,8 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
-from pydantic_core import from_json
+from pydantic import Field, TypeAdapter
 
 from fallow.errors import FallowError, fail
 from fallow.gateway.calls import Call, CallReader, read_calls
@@ -25,6 +24,8 @@ from fallow.gateway.doors.fields import (
 )
 from fallow.gateway.doors.tools import Choice, Tool, guide_of, named, sampled, tools_text
 from fallow.kinds.generate.tasks import ChatTurn, Generate
+
+_JSON: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 class CalledFunction(BodyFields):
@@ -69,7 +70,7 @@ class ChatMessage(BodyFields):
 def called(identifier: str, name: str, arguments: str) -> dict[str, Any]:
     """A call in the history, as templates read it."""
     try:
-        given = from_json(arguments or "{}", allow_inf_nan=False)
+        given = _JSON.validate_json(arguments or "{}")
     except ValueError:
         given = arguments
     return {"id": identifier, "type": "function", "function": {"name": name, "arguments": given}}
