@@ -102,9 +102,8 @@ TYPES_ALLOWED = ("rules/steward/shapes/", "wire/local.py", "kinds/", "sdk/client
 
 
 def names_of_forms_and_checks() -> set[str]:
-    tags = {
-        cast("type[msgspec.Struct]", form).__struct_config__.tag for form in (*SHAPES, *ShapeState.__subclasses__())
-    }
+    own = [form for form in (*SHAPES, *ShapeState.__subclasses__()) if form.__module__.startswith("fallow.")]
+    tags = {cast("type[msgspec.Struct]", form).__struct_config__.tag for form in own}
     return ({shape.name for shape in SHAPES.values()} | {str(tag) for tag in tags} | set(CHECKS)) - set(KINDS)
 
 
